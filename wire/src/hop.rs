@@ -1,0 +1,311 @@
+//! Hop messages: what one QUIC datagram between two neighbours holds.
+//!
+//! A link has up to three QUIC connections, its [`Lane`]s. Heartbeats go on the light lane, which is
+//! never filled; numbered frames go on the others. Every message starts with a type byte:
+//!
+//! ```text
+//! 0x01 data:       number u32 | frame
+//! 0x02 heartbeat:  see Heartbeat
+//! ```
+//!
+//! Integers are big-endian. Numbers count up by one per lane and direction from the start of the link's
+//! incarnation and wrap; the receiver reads loss from their gaps.
+
+use bytes::{Buf, BufMut};
+
+use crate::{BootId, Class, Micros, Millis, Ticks};
+
+/// Bytes before the frame in a data message.
+pub const DATA_PREFIX_BYTES: usize = 5;
+/// Bytes of the longest hop message: what a link's MTU must carry as one QUIC datagram.
+pub const MESSAGE_BYTES_MAX: usize =
+    DATA_PREFIX_BYTES + crate::frame::HEADER_BYTES_MAX + crate::frame::PAYLOAD_BYTES_MAX;
+
+const DATA: u8 = 0x01;
+const HEARTBEAT: u8 = 0x02;
+/// After the type byte.
+const HEARTBEAT_BYTES: usize = 4 + 4 + 8 + 1 + 8 + 4 + 4 + 2 + 2 + 4 * 4;
+const HEARD_BIT: u8 = 1;
+
+/// Which of a link's QUIC connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Heartbeats and notices; never filled.
+    Light,
+    /// Realtime frames, and frames replayed after a failure.
+    Realtime,
+    /// Interactive and bulk frames.
+    Bulk,
+}
+
+impl Lane {
+    /// Every lane.
+    pub const ALL: [Self; 3] = [Self::Light, Self::Realtime, Self::Bulk];
+    /// The lanes that carry numbered frames, in the order of [`Heartbeat`]'s arrays.
+    pub const DATA: [Self; 2] = [Self::Realtime, Self::Bulk];
+
+    /// The lane of a class's frames.
+    pub const fn of(class: Class) -> Self {
+        match class {
+            Class::Realtime => Self::Realtime,
+            Class::Interactive | Class::Bulk => Self::Bulk,
+        }
+    }
+
+    /// The number it travels as when a connection says which lane it is.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Light => 0,
+            Self::Realtime => 1,
+            Self::Bulk => 2,
+        }
+    }
+
+    /// The lane that travels as `code`.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Light),
+            1 => Some(Self::Realtime),
+            2 => Some(Self::Bulk),
+            _ => None,
+        }
+    }
+
+    /// Its place in [`Self::DATA`], or `None` for the light lane.
+    pub const fn data_index(self) -> Option<usize> {
+        match self {
+            Self::Light => None,
+            Self::Realtime => Some(0),
+            Self::Bulk => Some(1),
+        }
+    }
+
+    /// Its name in output and metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Realtime => "realtime",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// Sent on the light lane of every link in both directions: life, timing, and what was received. The
+/// idea is BFD's (RFC 5880): each end says how often it sends and how often it wants to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The sending process; a change means that it was started anew and all counters with it.
+    pub boot: BootId,
+    /// Counts the heartbeats of this link and direction from zero; gaps are loss.
+    pub number: u32,
+    /// The sender's clock as it sent this.
+    pub sent: Ticks,
+    /// What the sender heard of the receiver, if anything yet.
+    pub heard: Option<Heard>,
+    /// The interval at which the sender now sends heartbeats.
+    pub interval: Millis,
+    /// The interval at which the sender wants to receive them; the receiver sends at the smaller of this
+    /// and its own need.
+    pub wanted: Millis,
+    /// Per data lane, how many frames were sent so far (the next number), wrapping. Shows the receiver
+    /// that the last of a burst was lost.
+    pub sent_next: [u32; 2],
+    /// Per data lane, one more than the greatest number received, wrapping; zero if none. Frames from
+    /// this on are unacknowledged and are replayed over a detour if the receiver falls silent.
+    pub received_next: [u32; 2],
+}
+
+/// What a heartbeat's sender last heard of its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// `sent` of the last heartbeat that arrived, in the receiver's own clock.
+    pub echo: Ticks,
+    /// How long the sender held it before it sent this: RTT is now less echo less held.
+    pub held: Micros,
+    /// Time since any authenticated frame arrived: how a receiver learns that only its own direction
+    /// failed.
+    pub silence: Micros,
+}
+
+/// A hop message, borrowed from its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopMessage<'a> {
+    /// A numbered frame.
+    Data {
+        /// Its number in the lane.
+        number: u32,
+        /// Header and payload; see [`crate::Header::decode`].
+        frame: &'a [u8],
+    },
+    /// A heartbeat.
+    Heartbeat(Heartbeat),
+}
+
+/// Why a datagram is no hop message. Also the label of the metric that counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum HopError {
+    /// Empty, or shorter than its type needs.
+    #[error("hop message is too short")]
+    Truncated,
+    /// A type that this build does not know.
+    #[error("unknown hop message type")]
+    Kind,
+}
+
+/// Writes what stands before a frame in a data message.
+pub fn encode_data_prefix(number: u32, out: &mut impl BufMut) {
+    out.put_u8(DATA);
+    out.put_u32(number);
+}
+
+impl<'a> HopMessage<'a> {
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// Says why it is none. Bytes after a heartbeat's known fields are ignored, so that later versions
+    /// may add some.
+    pub fn decode(datagram: &'a [u8]) -> Result<Self, HopError> {
+        let (&kind, rest) = datagram.split_first().ok_or(HopError::Truncated)?;
+        match kind {
+            DATA => {
+                let (number, frame) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
+                Ok(Self::Data {
+                    number: u32::from_be_bytes(*number),
+                    frame,
+                })
+            }
+            HEARTBEAT => Heartbeat::decode(rest).map(Self::Heartbeat),
+            _ => Err(HopError::Kind),
+        }
+    }
+}
+
+impl Heartbeat {
+    /// Writes the whole hop message.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        let heard = self.heard.unwrap_or(Heard {
+            echo: Ticks(0),
+            held: Micros(0),
+            silence: Micros(0),
+        });
+        out.put_u8(HEARTBEAT);
+        out.put_u32(self.boot.0);
+        out.put_u32(self.number);
+        out.put_u64(self.sent.0);
+        out.put_u8(if self.heard.is_some() { HEARD_BIT } else { 0 });
+        out.put_u64(heard.echo.0);
+        out.put_u32(heard.held.0);
+        out.put_u32(heard.silence.0);
+        out.put_u16(self.interval.0);
+        out.put_u16(self.wanted.0);
+        for count in self.sent_next.into_iter().chain(self.received_next) {
+            out.put_u32(count);
+        }
+    }
+
+    fn decode(mut rest: &[u8]) -> Result<Self, HopError> {
+        if rest.len() < HEARTBEAT_BYTES {
+            return Err(HopError::Truncated);
+        }
+        let boot = BootId(rest.get_u32());
+        let number = rest.get_u32();
+        let sent = Ticks(rest.get_u64());
+        let has_heard = rest.get_u8() & HEARD_BIT != 0;
+        let heard = Heard {
+            echo: Ticks(rest.get_u64()),
+            held: Micros(rest.get_u32()),
+            silence: Micros(rest.get_u32()),
+        };
+        Ok(Self {
+            boot,
+            number,
+            sent,
+            heard: has_heard.then_some(heard),
+            interval: Millis(rest.get_u16()),
+            wanted: Millis(rest.get_u16()),
+            sent_next: [rest.get_u32(), rest.get_u32()],
+            received_next: [rest.get_u32(), rest.get_u32()],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn heartbeat() -> Heartbeat {
+        Heartbeat {
+            boot: BootId(0x0102_0304),
+            number: 5,
+            sent: Ticks(0x1112_1314_1516_1718),
+            heard: Some(Heard {
+                echo: Ticks(9),
+                held: Micros(7),
+                silence: Micros(3),
+            }),
+            interval: Millis(30),
+            wanted: Millis(200),
+            sent_next: [1, 2],
+            received_next: [3, 4],
+        }
+    }
+
+    fn encoded(heartbeat: &Heartbeat) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        heartbeat.encode(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_heartbeat_has_these_bytes() {
+        let golden = [
+            0x02, 0x01, 0x02, 0x03, 0x04, 0, 0, 0, 5, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
+            0x18, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 7, 0, 0, 0, 3, 0, 30, 0, 200, 0, 0, 0, 1, 0,
+            0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4,
+        ];
+
+        assert_eq!(encoded(&heartbeat()), golden);
+        assert_eq!(
+            HopMessage::decode(&golden),
+            Ok(HopMessage::Heartbeat(heartbeat()))
+        );
+    }
+
+    #[test]
+    fn a_data_message_has_these_bytes() {
+        let mut bytes = Vec::new();
+        encode_data_prefix(0x0a0b_0c0d, &mut bytes);
+        bytes.extend_from_slice(b"frame");
+
+        assert_eq!(bytes[..DATA_PREFIX_BYTES], [1, 0x0a, 0x0b, 0x0c, 0x0d]);
+        let expected = HopMessage::Data {
+            number: 0x0a0b_0c0d,
+            frame: b"frame",
+        };
+        assert_eq!(HopMessage::decode(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn a_cut_heartbeat_is_refused_and_a_longer_one_is_read() {
+        let mut bytes = encoded(&heartbeat());
+        for length in 0..bytes.len() {
+            assert_eq!(
+                HopMessage::decode(&bytes[..length]),
+                Err(HopError::Truncated)
+            );
+        }
+        bytes.extend_from_slice(&[1, 2, 3]);
+        assert_eq!(
+            HopMessage::decode(&bytes),
+            Ok(HopMessage::Heartbeat(heartbeat()))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..90)) {
+            let _ = HopMessage::decode(&bytes);
+        }
+    }
+}
