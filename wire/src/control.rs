@@ -452,20 +452,15 @@ pub struct Revoked {
 impl Item {
     /// The key under which a relay keeps the item, or `None` for an item of a later version.
     pub fn key(&self) -> Option<Key> {
-        let key = |sort: Sort, relay, part| Key {
-            sort: sort.into(),
-            relay,
-            part,
-            name: String::new(),
-        };
+        let key =
+            |sort: Sort, relay, part| Key { sort: sort.into(), relay, part, name: String::new() };
         Some(match self.body.as_ref()? {
             item::Body::Node(node) => key(Sort::Node, node.relay, 0),
             item::Body::Peer(peer) => key(Sort::Peer, peer.neighbour, peer.index),
             item::Body::Route(route) => key(Sort::Route, route.destination, route.class),
-            item::Body::Service(service) => Key {
-                name: service.name.clone(),
-                ..key(Sort::Service, 0, 0)
-            },
+            item::Body::Service(service) => {
+                Key { name: service.name.clone(), ..key(Sort::Service, 0, 0) }
+            }
             item::Body::Revoked(revoked) => key(Sort::Revoked, revoked.relay, 0),
         })
     }
@@ -493,74 +488,42 @@ mod tests {
 
     #[test]
     fn a_hello_has_these_bytes() {
-        let hello = Hello {
-            version_min: 1,
-            version_max: 2,
-            name: "fra".into(),
-            ..Hello::default()
-        };
+        let hello =
+            Hello { version_min: 1, version_max: 2, name: "fra".into(), ..Hello::default() };
 
         let bytes = ToScheduler::from(hello).encode_to_vec();
 
-        assert_eq!(
-            bytes,
-            [0x0a, 9, 0x08, 1, 0x10, 2, 0x22, 3, b'f', b'r', b'a']
-        );
+        assert_eq!(bytes, [0x0a, 9, 0x08, 1, 0x10, 2, 0x22, 3, b'f', b'r', b'a']);
     }
 
     #[test]
     fn a_route_has_these_bytes() {
-        let path = RoutePath {
-            steps: vec![0, 2, 0, 0, 3, 1],
-            delay_us: 300,
-        };
-        let route = Route {
-            destination: 3,
-            class: 1,
-            paths: vec![path],
-        };
+        let path = RoutePath { steps: vec![0, 2, 0, 0, 3, 1], delay_us: 300 };
+        let route = Route { destination: 3, class: 1, paths: vec![path] };
 
         let bytes = Item::from(route).encode_to_vec();
 
         assert_eq!(
             bytes,
-            [
-                0x1a, 17, 0x08, 3, 0x10, 1, 0x1a, 11, 0x0a, 6, 0, 2, 0, 0, 3, 1, 0x10, 0xac, 2
-            ]
+            [0x1a, 17, 0x08, 3, 0x10, 1, 0x1a, 11, 0x0a, 6, 0, 2, 0, 0, 3, 1, 0x10, 0xac, 2]
         );
     }
 
     #[test]
     fn fields_of_a_later_version_are_ignored() {
-        let mut bytes = ToScheduler::from(Ack {
-            revision: 7,
-            resync: false,
-        })
-        .encode_to_vec();
+        let mut bytes = ToScheduler::from(Ack { revision: 7, resync: false }).encode_to_vec();
         bytes.extend_from_slice(&[0xf8, 0x07, 0x01]);
 
         let decoded = ToScheduler::decode(&bytes[..]).unwrap();
 
-        assert_eq!(
-            decoded,
-            ToScheduler::from(Ack {
-                revision: 7,
-                resync: false
-            })
-        );
+        assert_eq!(decoded, ToScheduler::from(Ack { revision: 7, resync: false }));
     }
 
     #[test]
     fn items_of_different_sorts_have_different_keys() {
-        let node = Item::from(Node {
-            relay: 3,
-            name: String::new(),
-        });
+        let node = Item::from(Node { relay: 3, name: String::new() });
         let revoked = Item::from(Revoked { relay: 3 });
-        let service = Item::from(Service {
-            name: "web".into(),
-            relays: vec![3],
-        });
+        let service = Item::from(Service { name: "web".into(), relays: vec![3] });
 
         assert_ne!(node.key(), revoked.key());
         assert_eq!(service.key().unwrap().name, "web");

@@ -176,6 +176,15 @@ impl Path {
         self.elements().iter().any(|element| element.relay == relay)
     }
 
+    /// The same path with another parallel link to the step at `at`; unchanged if there is no such step.
+    #[must_use]
+    pub fn with_link(mut self, at: usize, link: LinkIndex) -> Self {
+        if at < usize::from(self.len) {
+            self.elements[at].link = link;
+        }
+        self
+    }
+
     /// Writes the steps, three bytes each: as in a frame, and as in a route (`control::Route`).
     pub fn encode(&self, out: &mut impl BufMut) {
         for element in self.elements() {
@@ -189,7 +198,7 @@ impl Path {
     /// # Errors
     /// As [`Path::new`], and [`FrameError::Reserved`] for a link index above 15.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        if bytes.len() % ELEMENT_BYTES != 0 {
+        if !bytes.len().is_multiple_of(ELEMENT_BYTES) {
             return Err(FrameError::PathLength);
         }
         let mut steps = [PathElement::default(); PATH_ELEMENTS_MAX];
@@ -310,9 +319,8 @@ impl Header {
     /// Says why the bytes are no frame. A header that comes out is consistent: its path has no loop, ends
     /// at the destination, and holds the position.
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), FrameError> {
-        let (fixed, rest) = bytes
-            .split_first_chunk::<FIXED_BYTES>()
-            .ok_or(FrameError::Truncated)?;
+        let (fixed, rest) =
+            bytes.split_first_chunk::<FIXED_BYTES>().ok_or(FrameError::Truncated)?;
         if fixed[0] >> 4 != FRAME_VERSION {
             return Err(FrameError::Version);
         }
@@ -320,9 +328,7 @@ impl Header {
             return Err(FrameError::Reserved);
         }
         let path_bytes = usize::from(fixed[3]) * ELEMENT_BYTES;
-        let (path, payload) = rest
-            .split_at_checked(path_bytes)
-            .ok_or(FrameError::Truncated)?;
+        let (path, payload) = rest.split_at_checked(path_bytes).ok_or(FrameError::Truncated)?;
         let u16_at = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
         let address_at =
             |at: usize| Address::new(RelayId(u16_at(at)), AttachmentId(u16_at(at + 2)));
@@ -449,36 +455,23 @@ mod tests {
         for (at, value, error) in cases {
             let mut bytes = encoded(&header());
             bytes[at] = value;
-            assert_eq!(
-                Header::decode(&bytes),
-                Err(error),
-                "byte {at} set to {value:#x}"
-            );
+            assert_eq!(Header::decode(&bytes), Err(error), "byte {at} set to {value:#x}");
         }
     }
 
     #[test]
     fn a_path_that_visits_a_relay_twice_is_refused() {
-        assert_eq!(
-            Path::new(&[step(2, 0), step(3, 0), step(2, 1)]),
-            Err(FrameError::Loop)
-        );
+        assert_eq!(Path::new(&[step(2, 0), step(3, 0), step(2, 1)]), Err(FrameError::Loop));
         assert_eq!(Path::new(&[]), Err(FrameError::PathLength));
         assert_eq!(Path::new(&[step(1, 0); 7]), Err(FrameError::PathLength));
     }
 
     #[test]
     fn sender_and_receiver_follow_the_position() {
-        let first = Header {
-            position: 0,
-            ..header()
-        };
+        let first = Header { position: 0, ..header() };
 
         assert_eq!((first.sender(), first.receiver()), (RelayId(1), step(2, 1)));
-        assert_eq!(
-            (header().sender(), header().receiver()),
-            (RelayId(2), step(3, 0))
-        );
+        assert_eq!((header().sender(), header().receiver()), (RelayId(2), step(3, 0)));
     }
 
     proptest! {

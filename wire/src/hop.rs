@@ -32,7 +32,7 @@ const HEARD_BIT: u8 = 1;
 pub enum Lane {
     /// Heartbeats and notices; never filled.
     Light,
-    /// Realtime frames, and frames replayed after a failure.
+    /// Realtime frames.
     Realtime,
     /// Interactive and bulk frames.
     Bulk,
@@ -169,10 +169,7 @@ impl<'a> HopMessage<'a> {
         match kind {
             DATA => {
                 let (number, frame) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
-                Ok(Self::Data {
-                    number: u32::from_be_bytes(*number),
-                    frame,
-                })
+                Ok(Self::Data { number: u32::from_be_bytes(*number), frame })
             }
             HEARTBEAT => Heartbeat::decode(rest).map(Self::Heartbeat),
             _ => Err(HopError::Kind),
@@ -183,11 +180,8 @@ impl<'a> HopMessage<'a> {
 impl Heartbeat {
     /// Writes the whole hop message.
     pub fn encode(&self, out: &mut impl BufMut) {
-        let heard = self.heard.unwrap_or(Heard {
-            echo: Ticks(0),
-            held: Micros(0),
-            silence: Micros(0),
-        });
+        let heard =
+            self.heard.unwrap_or(Heard { echo: Ticks(0), held: Micros(0), silence: Micros(0) });
         out.put_u8(HEARTBEAT);
         out.put_u32(self.boot.0);
         out.put_u32(self.number);
@@ -239,11 +233,7 @@ mod tests {
             boot: BootId(0x0102_0304),
             number: 5,
             sent: Ticks(0x1112_1314_1516_1718),
-            heard: Some(Heard {
-                echo: Ticks(9),
-                held: Micros(7),
-                silence: Micros(3),
-            }),
+            heard: Some(Heard { echo: Ticks(9), held: Micros(7), silence: Micros(3) }),
             interval: Millis(30),
             wanted: Millis(200),
             sent_next: [1, 2],
@@ -266,10 +256,7 @@ mod tests {
         ];
 
         assert_eq!(encoded(&heartbeat()), golden);
-        assert_eq!(
-            HopMessage::decode(&golden),
-            Ok(HopMessage::Heartbeat(heartbeat()))
-        );
+        assert_eq!(HopMessage::decode(&golden), Ok(HopMessage::Heartbeat(heartbeat())));
     }
 
     #[test]
@@ -279,10 +266,7 @@ mod tests {
         bytes.extend_from_slice(b"frame");
 
         assert_eq!(bytes[..DATA_PREFIX_BYTES], [1, 0x0a, 0x0b, 0x0c, 0x0d]);
-        let expected = HopMessage::Data {
-            number: 0x0a0b_0c0d,
-            frame: b"frame",
-        };
+        let expected = HopMessage::Data { number: 0x0a0b_0c0d, frame: b"frame" };
         assert_eq!(HopMessage::decode(&bytes), Ok(expected));
     }
 
@@ -290,16 +274,10 @@ mod tests {
     fn a_cut_heartbeat_is_refused_and_a_longer_one_is_read() {
         let mut bytes = encoded(&heartbeat());
         for length in 0..bytes.len() {
-            assert_eq!(
-                HopMessage::decode(&bytes[..length]),
-                Err(HopError::Truncated)
-            );
+            assert_eq!(HopMessage::decode(&bytes[..length]), Err(HopError::Truncated));
         }
         bytes.extend_from_slice(&[1, 2, 3]);
-        assert_eq!(
-            HopMessage::decode(&bytes),
-            Ok(HopMessage::Heartbeat(heartbeat()))
-        );
+        assert_eq!(HopMessage::decode(&bytes), Ok(HopMessage::Heartbeat(heartbeat())));
     }
 
     proptest! {

@@ -17,11 +17,7 @@ impl LinkIndex {
 
     /// Makes an index, or `None` above [`Self::MAX`].
     pub const fn new(index: u8) -> Option<Self> {
-        if index <= Self::MAX.0 {
-            Some(Self(index))
-        } else {
-            None
-        }
+        if index <= Self::MAX.0 { Some(Self(index)) } else { None }
     }
 
     /// The index as a number from 0 to 15.
@@ -49,11 +45,7 @@ impl LinkId {
 
     /// The same parallel link the other way.
     pub const fn reversed(self) -> Self {
-        Self {
-            from: self.to,
-            to: self.from,
-            index: self.index,
-        }
+        Self { from: self.to, to: self.from, index: self.index }
     }
 }
 
@@ -247,14 +239,6 @@ mod tests {
 
     #[test]
     fn an_epoch_of_a_later_term_is_greater_whatever_its_sequence() {
-        assert!(
-            Epoch {
-                term: 2,
-                sequence: 0
-            } > Epoch {
-                term: 1,
-                sequence: 9
-            }
-        );
+        assert!(Epoch { term: 2, sequence: 0 } > Epoch { term: 1, sequence: 9 });
     }
 }

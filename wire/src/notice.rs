@@ -63,10 +63,7 @@ impl Notice {
                 let (from, to) = (RelayId(bytes.get_u16()), RelayId(bytes.get_u16()));
                 let index = LinkIndex::new(bytes.get_u8()).ok_or(NoticeError::LinkIndex)?;
                 let detoured = bytes.get_u8() != 0;
-                Ok(Self::Unreachable {
-                    link: LinkId::new(from, to, index),
-                    detoured,
-                })
+                Ok(Self::Unreachable { link: LinkId::new(from, to, index), detoured })
             }
             Some(&UNREACHABLE) | None => Err(NoticeError::Truncated),
             Some(_) => Err(NoticeError::Kind),
@@ -82,10 +79,7 @@ mod tests {
     #[test]
     fn an_unreachable_notice_has_these_bytes() {
         let link = LinkId::new(RelayId(0x0102), RelayId(0x0304), LinkIndex::MAX);
-        let notice = Notice::Unreachable {
-            link,
-            detoured: true,
-        };
+        let notice = Notice::Unreachable { link, detoured: true };
         let mut bytes = Vec::new();
         notice.encode(&mut bytes);
 

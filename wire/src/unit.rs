@@ -74,11 +74,7 @@ impl LossPpm {
 
     /// Makes a share, at most [`Self::ALL`].
     pub const fn new(ppm: u32) -> Self {
-        if ppm > Self::ALL.0 {
-            Self::ALL
-        } else {
-            Self(ppm)
-        }
+        if ppm > Self::ALL.0 { Self::ALL } else { Self(ppm) }
     }
 
     /// Parts per million.
@@ -123,10 +119,7 @@ mod tests {
 
     #[test]
     fn a_clock_difference_may_be_negative() {
-        assert_eq!(
-            ClockDiff::between(Ticks(1_000), Ticks(400)),
-            ClockDiff(-600)
-        );
+        assert_eq!(ClockDiff::between(Ticks(1_000), Ticks(400)), ClockDiff(-600));
     }
 
     #[test]

@@ -1,1 +1,47 @@
-//! (under construction)
+//! A relay without its sockets: what it knows, and what it does with a frame.
+//!
+//! The model. A relay holds *neighbour links*, each with a [`overway_probe::LinkProbe`] that says whether
+//! the neighbour is up, suspect or down in each direction. It holds the *pushed state* of the last epoch
+//! ([`pushed`]) and, made from it, an immutable [`Fib`]: for each destination and class the paths, best
+//! first, node-disjoint among themselves. It keeps nothing per flow.
+//!
+//! A frame comes from a local end or from a neighbour:
+//!
+//! ```text
+//! local end --> choose path --+
+//!                             v
+//! neighbour --> check ----> next link: up ------> queue of (link, lane) --> ring --> transmit
+//!                 |                    suspect -> the same, and a copy over the best detour
+//!                 v                    down ----> the detour alone; none: drop; tell the source
+//!              deliver
+//! ```
+//!
+//! A link that turns suspect or down gives its *ring* (frames sent and not acknowledged) to the detour.
+//! A detour avoids the silent neighbour as a node and every relay that the frame has visited, so no
+//! frame loops; a hop limit backs that up. A *notice* tells the source, which then chooses a whole
+//! better path. None of this asks the scheduler.
+//!
+//! What never happens: a frame accepted from a neighbour that its path does not name before us; a copy
+//! copied; an allocation that grows with flows; a route taken from anything but the scheduler's update
+//! or, for seconds, a notice.
+
+mod budget;
+mod config;
+mod drop_reason;
+mod failover;
+mod fib;
+mod forward;
+mod lane;
+mod link;
+mod notices;
+pub mod pushed;
+mod relay;
+mod report;
+mod ring;
+mod stats;
+
+pub use config::Config;
+pub use drop_reason::DropReason;
+pub use fib::{Fib, FibPath, PeerLink};
+pub use relay::{Delivered, Event, LocalFrame, Relay, Transmit};
+pub use stats::Stats;

@@ -1,0 +1,399 @@
+//! One end of one neighbour link.
+
+use std::time::{Duration, Instant};
+
+use overway_wire::hop::{Heard, Heartbeat, Lane};
+use overway_wire::{BitsPerSec, BootId, ClockDiff, Micros, Millis, Ticks};
+
+use crate::liveness::{Inbound, Limits, Outbound};
+use crate::loss::{Numbers, Tally};
+use crate::schedule::Schedule;
+use crate::window::Windows;
+use crate::{Direction, LocalClock, ProbeConfig, Rate, State, Stats, WindowStats};
+
+/// Round trips above this are no measurement: the neighbour's numbers are wrong, or it holds echoes from before an
+/// outage.
+const RTT_MAX: Duration = Duration::from_secs(60);
+/// Time after a stall of our own in which nothing is measured: what is read now waited for us in a buffer,
+/// and part of what arrived meanwhile did not fit into it.
+const STALL_SETTLE: Duration = Duration::from_millis(50);
+
+/// What a probe has to tell its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeEvent {
+    /// The neighbour is a new process: nothing that the old one held or said counts any more.
+    PeerRestarted,
+    /// The liveness of a direction changed. Changes between two polls are told as one.
+    Changed {
+        /// Which direction.
+        direction: Direction,
+        /// The state told last.
+        from: State,
+        /// The state now.
+        to: State,
+    },
+}
+
+/// What the newest heartbeat of the neighbour said of itself.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    boot: BootId,
+    number: u32,
+    sent: Ticks,
+}
+
+/// One end of one neighbour link: schedules its heartbeats, judges both directions, measures the inbound one.
+///
+/// After every call its owner asks [`Self::poll_transmit`], [`Self::poll_event`] and [`Self::poll_timeout`]. It holds a
+/// fixed amount of memory, whatever arrives.
+#[derive(Debug)]
+pub struct LinkProbe {
+    config: ProbeConfig,
+    boot: BootId,
+    clock: LocalClock,
+    schedule: Schedule,
+    heartbeat_number: u32,
+    sent_next: [u32; Lane::ALL.len()],
+    acknowledged: [u32; Lane::DATA.len()],
+    peer: Option<Peer>,
+    boot_before: Option<BootId>,
+    /// `sent` of the last heartbeat whose arrival was timed, and when it arrived.
+    echo: Option<(Ticks, Instant)>,
+    inbound: Inbound,
+    outbound: Outbound,
+    heartbeats: Numbers,
+    lanes: [Numbers; Lane::ALL.len()],
+    windows: Windows,
+    settling_until: Option<Instant>,
+    restart_untold: bool,
+    told: [(Direction, State); 2],
+    stats: Stats,
+}
+
+impl LinkProbe {
+    /// Makes a probe at rate [`Rate::Idle`] whose first heartbeat is due at once. `boot` is this process's.
+    pub fn new(config: ProbeConfig, boot: BootId, clock: LocalClock, now: Instant) -> Self {
+        Self {
+            boot,
+            clock,
+            schedule: Schedule::new(config.interval(Rate::default()), now),
+            heartbeat_number: 0,
+            sent_next: [0; Lane::ALL.len()],
+            acknowledged: [0; Lane::DATA.len()],
+            peer: None,
+            boot_before: None,
+            echo: None,
+            inbound: Inbound::new(config.idle),
+            outbound: Outbound::default(),
+            heartbeats: Numbers::default(),
+            lanes: Default::default(),
+            windows: Windows::new(&config, now),
+            settling_until: None,
+            restart_untold: false,
+            told: [(Direction::Inbound, State::Unknown), (Direction::Outbound, State::Unknown)],
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    /// Sets how urgently this end needs to know of a failure. The neighbour is told at once if that is more urgent
+    /// than before.
+    pub fn set_rate(&mut self, rate: Rate, now: Instant) {
+        let left = self.schedule.set_need(self.config.interval(rate), now);
+        self.excuse_slower_cadence(left, now);
+    }
+
+    /// Takes a heartbeat of the neighbour. Its fields may be anything.
+    pub fn handle_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        if self.peer.is_some() && self.boot_before == Some(heartbeat.boot) {
+            self.stats.heartbeats_old_boot += 1;
+            return;
+        }
+        match self.peer {
+            None => self.schedule.hurry(now),
+            Some(peer) if peer.boot != heartbeat.boot => self.handle_restart(peer.boot, now),
+            Some(peer) => {
+                let counts_on = heartbeat.number.wrapping_sub(peer.number).cast_signed() > 0;
+                let is_later = heartbeat.sent > peer.sent;
+                if !counts_on && !is_later {
+                    self.stats.heartbeats_late += 1;
+                    self.handle_life(now);
+                    self.count(now, |probe, counting, tally| {
+                        probe.heartbeats.handle_number(heartbeat.number, counting, now, tally);
+                    });
+                    return;
+                }
+                if !counts_on {
+                    // The same process made a new probe of this link, which counts from zero.
+                    self.forget_numbers();
+                }
+            }
+        }
+        self.stats.heartbeats_received += 1;
+        let Heartbeat { boot, number, sent, .. } = *heartbeat;
+        self.peer = Some(Peer { boot, number, sent });
+        self.inbound.set_interval(self.config.bounded(heartbeat.interval.into()));
+        self.handle_life(now);
+        let left =
+            self.schedule.set_wanted(Some(self.config.bounded(heartbeat.wanted.into())), now);
+        self.excuse_slower_cadence(left, now);
+        self.handle_timing(heartbeat, now);
+        self.handle_numbers(heartbeat, now);
+        self.handle_acknowledged(heartbeat);
+        self.handle_report(heartbeat, now);
+    }
+
+    /// Takes note of an authenticated data message: a sign of life, a number, and `bytes` for the received rate.
+    pub fn handle_frame(&mut self, lane: Lane, number: u32, bytes: usize, now: Instant) {
+        self.stats.frames_received += 1;
+        self.stats.bytes_received = self.stats.bytes_received.saturating_add(bytes as u64);
+        self.windows.handle_bytes(bytes, now);
+        self.handle_life(now);
+        self.count(now, |probe, counting, tally| {
+            probe.lanes[place(lane)].handle_number(number, counting, now, tally);
+        });
+    }
+
+    /// Allocates the number of a data message that is about to be sent.
+    pub fn handle_sent(&mut self, lane: Lane) -> u32 {
+        let next = &mut self.sent_next[place(lane)];
+        let number = *next;
+        *next = number.wrapping_add(1);
+        number
+    }
+
+    /// Judges both directions by the silence until `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let before = self.inbound.state();
+        self.inbound.handle_timeout(self.inbound_limits(), now);
+        let after = self.inbound.state();
+        if before != after {
+            // The other end learns at once that it is not heard, not only with the next periodic heartbeat.
+            self.schedule.hurry(now);
+            match after {
+                State::Unknown | State::Up => {}
+                State::Suspect => self.stats.suspects += 1,
+                State::Down => self.handle_inbound_down(now),
+            }
+        }
+        self.outbound.handle_timeout(self.inbound_limits(), now);
+    }
+
+    /// This process slept: moves all silence limits by `late_by`, excuses what the neighbour will say about our own
+    /// silence, and measures nothing until the backlog is read.
+    pub fn handle_stall(&mut self, late_by: Duration, now: Instant) {
+        self.stats.stalls += 1;
+        self.inbound.handle_stall(late_by, now);
+        self.outbound.handle_stall(late_by, now);
+        self.excuse(late_by, now);
+        self.settling_until = now.checked_add(STALL_SETTLE);
+    }
+
+    /// The heartbeat that is due, if any. Its times are those of this moment: it must leave at once.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Heartbeat> {
+        if !self.schedule.take(now) {
+            return None;
+        }
+        self.stats.heartbeats_sent += 1;
+        let number = self.heartbeat_number;
+        self.heartbeat_number = number.wrapping_add(1);
+        let heard = self.echo.map(|(echo, at)| Heard {
+            echo,
+            held: Micros::from(now.saturating_duration_since(at)),
+            silence: self.inbound.silence(now).map_or(Micros::MAX, Micros::from),
+        });
+        Some(Heartbeat {
+            boot: self.boot,
+            number,
+            sent: self.clock.read(now),
+            heard,
+            interval: Millis::from(self.schedule.announced()),
+            wanted: Millis::from(self.schedule.need()),
+            sent_next: Lane::DATA.map(|lane| self.sent_next[place(lane)]),
+            received_next: Lane::DATA.map(|lane| self.lanes[place(lane)].received_next()),
+        })
+    }
+
+    /// The next thing to tell, if any.
+    pub fn poll_event(&mut self) -> Option<ProbeEvent> {
+        if std::mem::take(&mut self.restart_untold) {
+            return Some(ProbeEvent::PeerRestarted);
+        }
+        let (inbound, outbound) = (self.inbound(), self.outbound());
+        for (direction, told) in &mut self.told {
+            let to = match direction {
+                Direction::Inbound => inbound,
+                Direction::Outbound => outbound,
+            };
+            let from = std::mem::replace(told, to);
+            if from != to {
+                return Some(ProbeEvent::Changed { direction: *direction, from, to });
+            }
+        }
+        None
+    }
+
+    /// When a heartbeat is due or silence must be judged. A moment that has passed means now.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let limits = self.inbound_limits();
+        let deadlines = [self.inbound.poll_timeout(limits), self.outbound.poll_timeout(limits)];
+        deadlines.into_iter().flatten().chain([self.schedule.due()]).min()
+    }
+
+    /// Whether we hear the neighbour.
+    pub fn inbound(&self) -> State {
+        self.inbound.state()
+    }
+
+    /// Whether the neighbour hears us, by its heartbeats. Never better than *suspect* or *down* while the inbound
+    /// direction is: then we cannot know. `Unknown` until it said so once since its start.
+    pub fn outbound(&self) -> State {
+        let reported = self.outbound.reported();
+        match (reported, self.inbound.state()) {
+            (State::Unknown, _) | (_, State::Unknown | State::Up) => reported,
+            (State::Up | State::Suspect | State::Down, inbound) => reported.max(inbound),
+        }
+    }
+
+    /// One more than the greatest number of a lane that the neighbour says it received; frames from this on are
+    /// unacknowledged. Always zero for the light lane, whose notices are never replayed.
+    pub fn acknowledged(&self, lane: Lane) -> u32 {
+        lane.data_index().map_or(0, |at| self.acknowledged[at])
+    }
+
+    /// The inbound direction over the fast and the slow window.
+    pub fn windows(&self, now: Instant) -> (WindowStats, WindowStats) {
+        self.windows.stats(now)
+    }
+
+    /// Bits of frames received per second over the fast window.
+    pub fn received_bps(&self, now: Instant) -> BitsPerSec {
+        self.windows.received(now)
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn handle_life(&mut self, now: Instant) {
+        self.inbound.handle_sign(&self.config, self.inbound_limits(), now);
+    }
+
+    /// Counts nothing of the outage as loss, and stops sending at the rate that a neighbour wanted who is gone.
+    fn handle_inbound_down(&mut self, now: Instant) {
+        self.stats.downs += 1;
+        self.outbound.handle_inbound_down();
+        self.schedule.set_wanted(None, now);
+        self.heartbeats.forgive();
+        for lane in &mut self.lanes {
+            lane.forgive();
+        }
+    }
+
+    fn handle_restart(&mut self, old: BootId, now: Instant) {
+        self.stats.peer_restarts += 1;
+        self.boot_before = Some(old);
+        self.restart_untold = true;
+        self.echo = None;
+        self.windows = Windows::new(&self.config, now);
+        self.outbound.handle_unheard();
+        self.forget_numbers();
+        self.schedule.hurry(now);
+    }
+
+    fn forget_numbers(&mut self) {
+        self.heartbeats = Numbers::default();
+        self.lanes = Default::default();
+    }
+
+    fn handle_timing(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        if self.is_settling(now) {
+            return;
+        }
+        let ticks = self.clock.read(now);
+        self.echo = Some((heartbeat.sent, now));
+        let rtt = heartbeat.heard.and_then(|heard| {
+            let held = Duration::from(heard.held);
+            let round = ticks.0.checked_sub(heard.echo.0).map(Duration::from_micros);
+            let rtt = round.and_then(|round| round.checked_sub(held)).filter(|r| *r <= RTT_MAX);
+            if rtt.is_none() {
+                self.stats.rtt_ignored += 1;
+            }
+            rtt
+        });
+        self.windows.handle_timing(ClockDiff::between(heartbeat.sent, ticks), rtt, now);
+    }
+
+    fn handle_numbers(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        self.count(now, |probe, counting, tally| {
+            probe.heartbeats.handle_number(heartbeat.number, counting, now, tally);
+            for (lane, sent_next) in Lane::DATA.into_iter().zip(heartbeat.sent_next) {
+                probe.lanes[place(lane)].handle_announced(sent_next, counting, now, tally);
+            }
+        });
+    }
+
+    /// An acknowledgement may only move forward, and not beyond what was sent.
+    fn handle_acknowledged(&mut self, heartbeat: &Heartbeat) {
+        for (at, lane) in Lane::DATA.into_iter().enumerate() {
+            let said = heartbeat.received_next[at];
+            let was_sent = self.sent_next[place(lane)].wrapping_sub(said).cast_signed() >= 0;
+            let is_newer = said.wrapping_sub(self.acknowledged[at]).cast_signed() > 0;
+            if was_sent && is_newer {
+                self.acknowledged[at] = said;
+            }
+        }
+    }
+
+    fn handle_report(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        let Some(heard) = heartbeat.heard else {
+            self.outbound.handle_unheard();
+            return;
+        };
+        let interval = self.schedule.announced();
+        let limits = Limits::new(&self.config, interval, self.windows.outbound_deviation());
+        self.outbound.handle_report(&self.config, heard.silence.into(), interval, limits, now);
+    }
+
+    /// After going faster, the neighbour still reports the silence of the old cadence for a round trip.
+    fn excuse_slower_cadence(&mut self, left: Option<Duration>, now: Instant) {
+        if let Some(cadence) = left {
+            self.excuse(cadence, now);
+        }
+    }
+
+    fn excuse(&mut self, extra: Duration, now: Instant) {
+        let flight = self.windows.round_trip_bound();
+        self.outbound.excuse(extra, flight, self.schedule.announced(), now);
+    }
+
+    fn inbound_limits(&self) -> Limits {
+        Limits::new(&self.config, self.inbound.interval(), self.windows.inbound_deviation())
+    }
+
+    fn is_settling(&self, now: Instant) -> bool {
+        self.settling_until.is_some_and(|until| now < until)
+    }
+
+    /// Lets `take` count numbers: nothing before the first heartbeat, while down, or after a stall of our own.
+    fn count(&mut self, now: Instant, take: impl FnOnce(&mut Self, bool, &mut Tally)) {
+        let heard = match self.inbound.state() {
+            State::Unknown | State::Down => false,
+            State::Up | State::Suspect => self.peer.is_some(),
+        };
+        let counting = heard && !self.is_settling(now);
+        let mut tally = Tally::default();
+        take(self, counting, &mut tally);
+        if tally == Tally::default() {
+            return;
+        }
+        self.stats.handle_tally(tally);
+        self.windows.handle_tally(tally, now);
+    }
+}
+
+/// A lane's place in arrays of all lanes.
+const fn place(lane: Lane) -> usize {
+    lane.code() as usize
+}

@@ -1,0 +1,61 @@
+//! What a relay's core is told at its start.
+
+use std::time::Duration;
+
+use overway_probe::{LocalClock, ProbeConfig};
+use overway_wire::{BootId, RelayId};
+
+/// Configuration of [`crate::Relay`]. The durations and bounds have defaults for production.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The relay's id, from its certificate.
+    pub local: RelayId,
+    /// Drawn at the process's start.
+    pub boot: BootId,
+    /// The process's clock.
+    pub clock: LocalClock,
+    /// Timers and thresholds of probing.
+    pub probe: ProbeConfig,
+    /// Whether frames between other relays are carried.
+    pub transit: bool,
+    /// How often links are reported.
+    pub report_interval: Duration,
+    /// How long after its last frame a link still counts as carrying flows. Two seconds bridge the
+    /// pauses of speech and of request and answer.
+    pub active_for: Duration,
+    /// How long a source believes a notice. The scheduler's new routes come within a second or so; a
+    /// link that is still down then earns another notice with the first frame.
+    pub notice_hold: Duration,
+    /// Age at which frames leave the replay ring: longer than the slowest detection on an active link
+    /// and the longest round trip that a path should have.
+    pub ring_age_max: Duration,
+    /// Bytes in a lane's replay ring: a tenth of a second at 640 Mbit/s on each lane of each link.
+    pub ring_bytes_max: usize,
+    /// Bytes queued in front of a lane before the newest is dropped.
+    pub queue_bytes_max: usize,
+    /// Age at which a queued frame is dropped.
+    pub queue_age_max: Duration,
+    /// A process that wakes this late throws away what it had queued and what waits to be read.
+    pub stale_after: Duration,
+}
+
+impl Config {
+    /// The production configuration of a relay.
+    pub fn new(local: RelayId, boot: BootId, clock: LocalClock) -> Self {
+        Self {
+            local,
+            boot,
+            clock,
+            probe: ProbeConfig::default(),
+            transit: true,
+            report_interval: Duration::from_secs(1),
+            active_for: Duration::from_secs(2),
+            notice_hold: Duration::from_secs(5),
+            ring_age_max: Duration::from_secs(1),
+            ring_bytes_max: 8 << 20,
+            queue_bytes_max: 2 << 20,
+            queue_age_max: Duration::from_secs(1),
+            stale_after: Duration::from_millis(500),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What is done about a silent neighbour, without asking anyone.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use overway_wire::frame::{FrameEcn, HOP_LIMIT, PATH_ELEMENTS_MAX};
+use overway_wire::hop::Lane;
+use overway_wire::notice::Notice;
+use overway_wire::{
+    Address, AttachmentId, Class, FlowId, FrameKind, Header, LinkId, LinkIndex, Millis,
+    NeighbourLink, Path, PolicyId,
+};
+
+use crate::lane::Queued;
+use crate::link::{Link, Usability};
+use crate::ring::Entry;
+use crate::{DropReason, FibPath, Relay};
+
+impl Relay {
+    /// Acts on a change of a link: a suspect's unacknowledged frames are copied, a dead one's moved.
+    pub(crate) fn react(&mut self, key: NeighbourLink, now: Instant) {
+        match self.usability(key) {
+            Usability::Up => {}
+            Usability::Suspect => {
+                self.stats.suspects += 1;
+                self.copy_unacknowledged(key, now);
+            }
+            Usability::Down => {
+                self.stats.downs += 1;
+                if let Some(mut link) = self.links.remove(&key) {
+                    self.abandon(&mut link, now);
+                    self.links.insert(key, link);
+                }
+            }
+        }
+        self.reporter.urge(now);
+    }
+
+    /// The link to use instead, if another link to the same neighbour is up.
+    pub(crate) fn parallel(&self, key: NeighbourLink) -> Option<NeighbourLink> {
+        let first = NeighbourLink::new(key.neighbour, LinkIndex::default());
+        let last = NeighbourLink::new(key.neighbour, LinkIndex::MAX);
+        let mut links = self.links.range(first..=last);
+        let up = links.find(|&(&other, link)| other != key && link.usability() == Usability::Up);
+        up.map(|(&other, _)| other)
+    }
+
+    /// Sends a second copy over a parallel link or the best detour, if the class is worth it and the detour's share for
+    /// copies allows; says whether it did.
+    pub(crate) fn copy(&mut self, header: &Header, payload: &Bytes, now: Instant) -> bool {
+        if header.copy || header.class == Class::Bulk || header.kind == FrameKind::Notice {
+            return false;
+        }
+        let Some(around) = self.around(header, now) else { return false };
+        let first = around.receiver();
+        let key = NeighbourLink::new(first.relay, first.link);
+        let bytes = around.encoded_len() + payload.len();
+        let within = self.links.get_mut(&key).is_some_and(|link| link.copies.take(bytes, now));
+        if !within {
+            self.stats.copies_over_budget += 1;
+            return false;
+        }
+        let copy = Header { copy: true, ..around };
+        let sent = self.enqueue(copy, payload.clone(), false, now);
+        self.count(sent, |stats| &mut stats.copies)
+    }
+
+    /// Sends a frame around its next link, which is down, and tells the source.
+    pub(crate) fn avoid(
+        &mut self,
+        header: Header,
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let detour = self.detour(&header, now);
+        self.tell_source(&header, detour.is_some(), now);
+        self.enqueue(detour.ok_or(DropReason::NoPath)?, payload, false, now)?;
+        self.stats.detours += 1;
+        Ok(())
+    }
+
+    /// The header for the way around a link: a parallel one to the same neighbour, or a detour.
+    fn around(&self, header: &Header, now: Instant) -> Option<Header> {
+        let receiver = header.receiver();
+        match self.parallel(NeighbourLink::new(receiver.relay, receiver.link)) {
+            Some(parallel) => {
+                let path = header.path.with_link(usize::from(header.position), parallel.index);
+                Some(Header { path, ..*header })
+            }
+            None => self.detour(header, now),
+        }
+    }
+
+    /// The header for the best way around the relay at the frame's position: of the paths from here to
+    /// the destination the first that is up and avoids that relay (unless it is the destination) and
+    /// every relay already visited.
+    fn detour(&self, header: &Header, now: Instant) -> Option<Header> {
+        let visited = &header.path.elements()[..usize::from(header.position)];
+        let silent = header.receiver();
+        let is_clear = |path: &Path| {
+            path.elements().iter().all(|step| {
+                let spared = step.relay == silent.relay && silent.relay != header.destination.relay;
+                let seen = visited.iter().any(|before| before.relay == step.relay);
+                !spared && !seen && step.relay != header.source.relay
+            })
+        };
+        let usable = |path: &&FibPath| {
+            let first = path.path.first();
+            let link = NeighbourLink::new(first.relay, first.link);
+            first != silent
+                && visited.len() + path.path.elements().len() <= PATH_ELEMENTS_MAX
+                && is_clear(&path.path)
+                && self.usability(link) == Usability::Up
+                && !self.notices.condemn(self.config.local, &path.path, now)
+        };
+        let others = Class::ALL.into_iter().filter(|&class| class != header.class);
+        let mut paths = std::iter::once(header.class)
+            .chain(others)
+            .flat_map(|class| self.fib.paths(header.destination.relay, class));
+        let way = paths.find(usable)?;
+        let steps: Vec<_> = visited.iter().chain(way.path.elements()).copied().collect();
+        let path = Path::new(&steps).ok()?;
+        Some(Header { path, ..*header })
+    }
+
+    /// Copies over detours what a suspect neighbour has not acknowledged.
+    fn copy_unacknowledged(&mut self, key: NeighbourLink, now: Instant) {
+        let Some(mut link) = self.links.remove(&key) else { return };
+        for lane in Lane::DATA {
+            let Some(state) = link.lane(lane) else { continue };
+            for entry in state.ring.young(now).filter(|entry| !entry.copied) {
+                let Some((header, payload)) = reread(entry, now) else { continue };
+                entry.copied = self.copy(&header, &payload, now);
+                self.stats.replays += u64::from(entry.copied);
+            }
+        }
+        self.links.insert(key, link);
+    }
+
+    /// Moves to detours what a dead neighbour has not acknowledged, and what still waited for it.
+    pub(crate) fn abandon(&mut self, link: &mut Link, now: Instant) {
+        for lane in Lane::DATA {
+            let Some(state) = link.lane(lane) else { continue };
+            let (ring, queue) = state.take_unacknowledged(now);
+            for entry in ring.iter().filter(|entry| !entry.copied) {
+                let Some((header, payload)) = reread(entry, now) else { continue };
+                let sent = self.resend(header, payload, now);
+                self.count(sent, |stats| &mut stats.replays);
+            }
+            for Queued { header, payload, .. } in queue {
+                let sent = self.resend(header, payload, now);
+                self.count(sent, |stats| &mut stats.detours);
+            }
+        }
+    }
+
+    fn resend(&mut self, header: Header, payload: Bytes, now: Instant) -> Result<(), DropReason> {
+        let around = self.around(&header, now).ok_or(DropReason::NoPath)?;
+        self.enqueue(around, payload, false, now)
+    }
+
+    fn count(
+        &mut self,
+        sent: Result<(), DropReason>,
+        counter: impl FnOnce(&mut crate::Stats) -> &mut u64,
+    ) -> bool {
+        match sent {
+            Ok(()) => *counter(&mut self.stats) += 1,
+            Err(reason) => self.stats.drop(reason),
+        }
+        sent.is_ok()
+    }
+
+    /// Tells a frame's source that its next link is down, unless it is this relay or was just told.
+    fn tell_source(&mut self, header: &Header, detoured: bool, now: Instant) {
+        let source = header.source.relay;
+        let receiver = header.receiver();
+        let link = LinkId::new(self.config.local, receiver.relay, receiver.link);
+        let own = source == self.config.local || header.kind == FrameKind::Notice;
+        if own || !self.notices.should_tell(source, link, now) {
+            return;
+        }
+        let Some(way) = self.choose(source, Class::Realtime, now) else { return };
+        let mut payload = BytesMut::with_capacity(8);
+        Notice::Unreachable { link, detoured }.encode(&mut payload);
+        let notice = Header {
+            kind: FrameKind::Notice,
+            class: Class::Realtime,
+            ecn: FrameEcn::NotCapable,
+            copy: false,
+            hops_left: HOP_LIMIT,
+            position: 0,
+            policy: PolicyId::default(),
+            source: Address::new(self.config.local, AttachmentId::RELAY),
+            destination: Address::new(source, AttachmentId::RELAY),
+            budget: Millis(u16::MAX),
+            flow: FlowId::default(),
+            sequence: 0,
+            path: way.path,
+        };
+        let sent = self.enqueue(notice, payload.freeze(), false, now);
+        self.count(sent, |stats| &mut stats.notices_sent);
+    }
+}
+
+/// The header and payload of a frame that was sent before, its budget less the time since; `None` if
+/// that is used up.
+fn reread(entry: &Entry, now: Instant) -> Option<(Header, Bytes)> {
+    let (mut header, payload) = Header::decode(&entry.frame).ok()?;
+    if header.budget != Millis(u16::MAX) {
+        let waited = now.saturating_duration_since(entry.sent);
+        header.budget = std::time::Duration::from(header.budget).checked_sub(waited)?.into();
+    }
+    Some((header, entry.frame.slice_ref(payload)))
+}

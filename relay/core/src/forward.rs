@@ -1,0 +1,215 @@
+//! The way of a frame: from a local end or a neighbour, to a local end or a link's queue.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use overway_wire::frame::{FrameEcn, HOP_LIMIT, PAYLOAD_BYTES_MAX};
+use overway_wire::hop::Lane;
+use overway_wire::notice::Notice;
+use overway_wire::{
+    Address, AttachmentId, Class, FrameKind, Header, Millis, NeighbourLink, RelayId,
+};
+
+use crate::link::Usability;
+use crate::relay::{Delivered, Event, LocalFrame, encode};
+use crate::{DropReason, FibPath, Relay};
+
+/// A budget without an end: it is not counted down.
+const UNLIMITED: Millis = Millis(u16::MAX);
+
+impl Relay {
+    /// Takes a frame from a local end, chooses its path and sends it on its way.
+    pub(crate) fn originate(&mut self, frame: LocalFrame, now: Instant) -> Result<(), DropReason> {
+        if frame.payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(DropReason::TooLong);
+        }
+        let source = Address::new(self.config.local, frame.source);
+        if frame.destination.relay == self.config.local {
+            self.deliver(source, frame);
+            return Ok(());
+        }
+        let chosen = self.choose(frame.destination.relay, frame.class, now);
+        let path = chosen.ok_or(DropReason::NoPath)?.path;
+        let header = Header {
+            kind: frame.kind,
+            class: frame.class,
+            ecn: FrameEcn::Capable,
+            copy: false,
+            hops_left: HOP_LIMIT,
+            position: 0,
+            policy: frame.policy,
+            source,
+            destination: frame.destination,
+            budget: frame.budget,
+            flow: frame.flow,
+            sequence: frame.sequence,
+            path,
+        };
+        self.send(header, frame.payload, now)
+    }
+
+    fn deliver(&mut self, source: Address, frame: LocalFrame) {
+        self.stats.frames_delivered += 1;
+        self.push_event(Event::Deliver(Delivered {
+            source,
+            attachment: frame.destination.attachment,
+            kind: frame.kind,
+            class: frame.class,
+            ecn: FrameEcn::Capable,
+            flow: frame.flow,
+            sequence: frame.sequence,
+            payload: frame.payload,
+        }));
+    }
+
+    /// The path that frames to `destination` take now: the best whose first link is not down and of
+    /// which no notice says otherwise; failing that, the best whose first link is not down.
+    pub fn choose(&self, destination: RelayId, class: Class, now: Instant) -> Option<FibPath> {
+        let paths = self.fib.paths(destination, class);
+        let open = |path: &&FibPath| {
+            let first = path.path.first();
+            let link = NeighbourLink::new(first.relay, first.link);
+            self.usability(link) != Usability::Down || self.parallel(link).is_some()
+        };
+        let clear = |path: &&FibPath| !self.notices.condemn(self.config.local, &path.path, now);
+        let best = paths.iter().find(|path| open(path) && clear(path));
+        best.or_else(|| paths.iter().find(open)).or(paths.first()).copied()
+    }
+
+    /// Takes a frame from a neighbour.
+    pub(crate) fn receive(
+        &mut self,
+        link: NeighbourLink,
+        lane: Lane,
+        frame: &Bytes,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let (mut header, payload) = Header::decode(frame).map_err(|_| DropReason::BadFrame)?;
+        let payload = frame.slice_ref(payload);
+        let notice = header.kind == FrameKind::Notice;
+        if lane != if notice { Lane::Light } else { Lane::of(header.class) } {
+            return Err(DropReason::WrongLane);
+        }
+        let receiver = header.receiver();
+        let ours = receiver.relay == self.config.local && receiver.link == link.index;
+        if !ours || header.sender() != link.neighbour || payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(DropReason::WrongHop);
+        }
+        self.spend(&mut header, link)?;
+        if !notice && let Some(link) = self.links.get_mut(&link) {
+            link.touch(self.config.active_for, now);
+        }
+        if header.destination.relay == self.config.local {
+            return self.arrive(&header, payload, now);
+        }
+        if !self.config.transit {
+            return Err(DropReason::NoTransit);
+        }
+        header.position += 1;
+        header.hops_left = header.hops_left.checked_sub(1).ok_or(DropReason::HopLimit)?;
+        self.stats.frames_forwarded += 1;
+        self.send(header, payload, now)
+    }
+
+    /// Takes the link's delay off the budget.
+    fn spend(&self, header: &mut Header, link: NeighbourLink) -> Result<(), DropReason> {
+        if header.budget == UNLIMITED {
+            return Ok(());
+        }
+        let delay = self.links.get(&link).map_or(Duration::ZERO, |link| link.delay);
+        let left = Duration::from(header.budget).checked_sub(delay);
+        header.budget = left.ok_or(DropReason::Expired)?.into();
+        Ok(())
+    }
+
+    fn arrive(&mut self, header: &Header, payload: Bytes, now: Instant) -> Result<(), DropReason> {
+        if header.kind == FrameKind::Notice {
+            return self.hear_notice(header, &payload, now);
+        }
+        self.stats.frames_delivered += 1;
+        self.push_event(Event::Deliver(Delivered {
+            source: header.source,
+            attachment: header.destination.attachment,
+            kind: header.kind,
+            class: header.class,
+            ecn: header.ecn,
+            flow: header.flow,
+            sequence: header.sequence,
+            payload,
+        }));
+        Ok(())
+    }
+
+    /// Believes a notice if it is from the relay in front of the link that it is about.
+    fn hear_notice(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let notice = Notice::decode(payload).map_err(|_| DropReason::BadNotice)?;
+        let Notice::Unreachable { link, .. } = notice;
+        let from_there = header.source == Address::new(link.from, AttachmentId::RELAY);
+        if !from_there || header.destination.attachment != AttachmentId::RELAY {
+            return Err(DropReason::BadNotice);
+        }
+        self.stats.notices_received += 1;
+        self.notices.note(link, self.config.notice_hold, now);
+        Ok(())
+    }
+
+    /// Sends a frame to the relay at its position: over the link that the path names, a parallel one,
+    /// or a detour, as the link's state demands.
+    pub(crate) fn send(
+        &mut self,
+        header: Header,
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let receiver = header.receiver();
+        let link = NeighbourLink::new(receiver.relay, receiver.link);
+        let usability = self.usability(link);
+        if usability == Usability::Up {
+            return self.enqueue(header, payload, false, now);
+        }
+        if let Some(parallel) = self.parallel(link) {
+            let path = header.path.with_link(usize::from(header.position), parallel.index);
+            return self.enqueue(Header { path, ..header }, payload, false, now);
+        }
+        match usability {
+            Usability::Up => self.enqueue(header, payload, false, now),
+            Usability::Suspect => {
+                let copied = self.copy(&header, &payload, now);
+                self.enqueue(header, payload, copied, now)
+            }
+            Usability::Down => self.avoid(header, payload, now),
+        }
+    }
+
+    /// Puts a frame into the queue of its next link.
+    pub(crate) fn enqueue(
+        &mut self,
+        header: Header,
+        payload: Bytes,
+        copied: bool,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let receiver = header.receiver();
+        let key = NeighbourLink::new(receiver.relay, receiver.link);
+        if header.kind == FrameKind::Notice {
+            self.push_light(key, encode(0, &header, &payload));
+            return Ok(());
+        }
+        let link = self.links.get_mut(&key).ok_or(DropReason::UnknownLink)?;
+        link.touch(self.config.active_for, now);
+        let state = link.lane_of(header.class);
+        let lane = Lane::of(header.class);
+        state.push(header, payload, copied, now)?;
+        let wanted = !state.open && !std::mem::replace(&mut state.wanted, true);
+        self.mark_queued((key, lane));
+        if wanted {
+            self.push_event(Event::LaneWanted(key, lane));
+        }
+        Ok(())
+    }
+}

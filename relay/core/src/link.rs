@@ -1,0 +1,123 @@
+//! One neighbour link: its probe, its lanes, and whether it may be used.
+
+use std::time::{Duration, Instant};
+
+use overway_probe::{LinkProbe, Rate, State};
+use overway_wire::hop::Lane;
+use overway_wire::{Class, NeighbourLink};
+
+use crate::Config;
+use crate::budget::CopyBudget;
+use crate::lane::LaneState;
+
+/// A link whose light lane stands.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) probe: LinkProbe,
+    pub(crate) copies: CopyBudget,
+    /// About the one-way delay: half the round trip, for budgets.
+    pub(crate) delay: Duration,
+    lanes: [LaneState; Lane::DATA.len()],
+    candidate: bool,
+    active_until: Option<Instant>,
+    rate: Rate,
+}
+
+/// What a link is good for, from the worse of its two directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Usability {
+    /// Frames go over it.
+    Up,
+    /// Frames go over it and a detour.
+    Suspect,
+    /// Frames avoid it.
+    Down,
+}
+
+impl Link {
+    pub(crate) fn new(config: &Config, capacity_bps: u64, candidate: bool, now: Instant) -> Self {
+        let mut link = Self {
+            probe: LinkProbe::new(config.probe.clone(), config.boot, config.clock, now),
+            copies: CopyBudget::new(capacity_bps, now),
+            delay: Duration::ZERO,
+            lanes: std::array::from_fn(|_| LaneState::new(config)),
+            candidate,
+            active_until: None,
+            rate: Rate::Idle,
+        };
+        link.update_rate(now);
+        link
+    }
+
+    pub(crate) fn set_candidate(&mut self, candidate: bool, now: Instant) {
+        self.candidate = candidate;
+        self.update_rate(now);
+    }
+
+    /// Notes that a flow's frame went or came over the link.
+    pub(crate) fn touch(&mut self, active_for: Duration, now: Instant) {
+        self.active_until = Some(now + active_for);
+        self.update_rate(now);
+    }
+
+    /// Ends the active time if it is over.
+    pub(crate) fn expire_activity(&mut self, now: Instant) {
+        if self.active_until.is_some_and(|until| until <= now) {
+            self.active_until = None;
+            self.update_rate(now);
+        }
+    }
+
+    /// When [`Self::expire_activity`] has something to do.
+    pub(crate) fn active_until(&self) -> Option<Instant> {
+        self.active_until
+    }
+
+    fn update_rate(&mut self, now: Instant) {
+        let rate = match (self.active_until.is_some(), self.candidate) {
+            (true, _) => Rate::Active,
+            (false, true) => Rate::Backup,
+            (false, false) => Rate::Idle,
+        };
+        if rate != self.rate {
+            self.rate = rate;
+            self.probe.set_rate(rate, now);
+        }
+    }
+
+    /// What the link is good for. A neighbour that was not heard yet is not used.
+    pub(crate) fn usability(&self) -> Usability {
+        match self.probe.inbound().max(self.probe.outbound()) {
+            State::Up => Usability::Up,
+            State::Suspect => Usability::Suspect,
+            State::Down => Usability::Down,
+            State::Unknown => Usability::Down,
+        }
+    }
+
+    /// The lane, or `None` for the light lane, which has no queue.
+    pub(crate) fn lane(&mut self, lane: Lane) -> Option<&mut LaneState> {
+        lane.data_index().map(|at| &mut self.lanes[at])
+    }
+
+    /// The lane of a class.
+    pub(crate) fn lane_of(&mut self, class: Class) -> &mut LaneState {
+        self.lane(Lane::of(class)).expect("every class has a data lane")
+    }
+
+    /// After a heartbeat: forgets what the neighbour has acknowledged, and notes the link's delay.
+    pub(crate) fn acknowledge(&mut self, now: Instant) {
+        self.delay = Duration::from(self.probe.windows(now).0.rtt) / 2;
+        for (lane, state) in Lane::DATA.into_iter().zip(&mut self.lanes) {
+            state.ring.acknowledge(self.probe.acknowledged(lane));
+        }
+    }
+
+    /// Throws away what is queued; says how many frames that was.
+    pub(crate) fn clear_queues(&mut self) -> usize {
+        self.lanes.iter_mut().map(LaneState::clear).sum()
+    }
+}
+
+/// What a [`crate::Transmit`] or an event is about: one lane of one link.
+pub(crate) type LaneKey = (NeighbourLink, Lane);

@@ -1,0 +1,437 @@
+//! The relay's verbs: what comes in, what goes out, and when.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use overway_probe::{ProbeEvent, State};
+use overway_wire::control::{Ack, LinkReport, Report, Update};
+use overway_wire::frame::FrameEcn;
+use overway_wire::hop::{self, HopMessage, Lane};
+use overway_wire::{
+    Address, AttachmentId, Class, FlowId, FrameKind, Millis, NeighbourLink, PolicyId, RelayId,
+};
+
+use crate::link::{LaneKey, Link, Usability};
+use crate::notices::Notices;
+use crate::pushed::{Pushed, PushedError};
+use crate::report::Reporter;
+use crate::{Config, DropReason, Fib, Stats};
+
+/// Late by more than half a heartbeat of an active link: this process slept.
+const LATE: Duration = Duration::from_millis(15);
+/// What waits to be read after a long pause is thrown away for this long at most: it is older than the
+/// pause, and the neighbours have sent it elsewhere.
+const STALE_READING_MAX: Duration = Duration::from_millis(300);
+/// Light messages that wait for the shell; beyond it the oldest is dropped, since the next heartbeat
+/// says it better. Bounds a shell that does not poll.
+const LIGHT_QUEUE_MAX: usize = 4_096;
+
+/// A frame from a local end.
+#[derive(Clone, Debug)]
+pub struct LocalFrame {
+    /// Which end.
+    pub source: AttachmentId,
+    /// Where it goes.
+    pub destination: Address,
+    /// What the payload is.
+    pub kind: FrameKind,
+    /// What it asks of queues and routes.
+    pub class: Class,
+    /// The tenant's policy.
+    pub policy: PolicyId,
+    /// The end's flow.
+    pub flow: FlowId,
+    /// Position in the flow.
+    pub sequence: u64,
+    /// Time until it is worthless; `Millis(u16::MAX)` for no limit.
+    pub budget: Millis,
+    /// At most [`overway_wire::frame::PAYLOAD_BYTES_MAX`] bytes.
+    pub payload: Bytes,
+}
+
+/// A frame for a local end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// Where it comes from, as its access relay wrote it.
+    pub source: Address,
+    /// Which local end it is for.
+    pub attachment: AttachmentId,
+    /// What the payload is.
+    pub kind: FrameKind,
+    /// Its class.
+    pub class: Class,
+    /// Congestion marks.
+    pub ecn: FrameEcn,
+    /// The ends' flow.
+    pub flow: FlowId,
+    /// Position in the flow.
+    pub sequence: u64,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// A hop message to send as one QUIC datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// To this neighbour over this link.
+    pub link: NeighbourLink,
+    /// On this connection of the link.
+    pub lane: Lane,
+    /// The datagram.
+    pub message: Bytes,
+}
+
+/// What the shell is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A frame for a local end.
+    Deliver(Delivered),
+    /// A direction of a link changed.
+    LinkChanged {
+        /// The link.
+        link: NeighbourLink,
+        /// Whether the neighbour is heard.
+        inbound: State,
+        /// Whether the neighbour hears us.
+        outbound: State,
+    },
+    /// Frames wait for this lane, whose connection does not stand.
+    LaneWanted(NeighbourLink, Lane),
+    /// The pushed state changed: peers are to be reconciled, the state saved.
+    FibChanged,
+    /// This process woke late by this much.
+    SelfStall(Duration),
+}
+
+/// A relay without its sockets. See the crate's documentation for the model.
+#[derive(Debug)]
+pub struct Relay {
+    pub(crate) config: Config,
+    pub(crate) pushed: Pushed,
+    pub(crate) fib: Arc<Fib>,
+    pub(crate) links: BTreeMap<NeighbourLink, Link>,
+    pub(crate) notices: Notices,
+    pub(crate) stats: Stats,
+    pub(crate) reporter: Reporter,
+    events: VecDeque<Event>,
+    light: VecDeque<Transmit>,
+    /// Lanes with queued frames; realtime before bulk.
+    queued: BTreeSet<(Lane, NeighbourLink)>,
+    timeout: Option<Instant>,
+    stale_until: Option<Instant>,
+}
+
+impl Relay {
+    /// Makes a relay that knows nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            reporter: Reporter::new(config.report_interval),
+            config,
+            pushed: Pushed::default(),
+            fib: Arc::default(),
+            links: BTreeMap::new(),
+            notices: Notices::new(),
+            stats: Stats::default(),
+            events: VecDeque::new(),
+            light: VecDeque::new(),
+            queued: BTreeSet::new(),
+            timeout: None,
+            stale_until: None,
+        }
+    }
+
+    /// This relay's id.
+    pub fn local(&self) -> RelayId {
+        self.config.local
+    }
+
+    /// The table that frames follow now.
+    pub fn fib(&self) -> &Arc<Fib> {
+        &self.fib
+    }
+
+    /// The pushed state, to save and to say hello with.
+    pub fn pushed(&self) -> &Pushed {
+        &self.pushed
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Every link that is held or should be, as the scheduler is told of it.
+    pub fn link_reports(&self, now: Instant) -> Vec<LinkReport> {
+        let reports = crate::report::describe_all(&self.links, &self.fib, now);
+        reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    /// State of a link's two directions, inbound first, or `None` while its light lane does not stand.
+    pub fn link_state(&self, link: NeighbourLink) -> Option<(State, State)> {
+        self.links.get(&link).map(|link| (link.probe.inbound(), link.probe.outbound()))
+    }
+
+    /// Applies an update, or says that a full one is needed.
+    pub fn handle_update(&mut self, update: Update, now: Instant) -> Ack {
+        match self.restore(update, now) {
+            Ok(()) => Ack { revision: self.pushed.revision(), resync: false },
+            Err(_) => Ack { revision: self.pushed.revision(), resync: true },
+        }
+    }
+
+    /// Applies an update, or says why not: for the state read from disk at start.
+    ///
+    /// # Errors
+    /// As [`Pushed::apply`].
+    pub fn restore(&mut self, update: Update, now: Instant) -> Result<(), PushedError> {
+        self.pushed.apply(update).inspect_err(|_| self.stats.updates_refused += 1)?;
+        self.stats.updates_applied += 1;
+        self.fib = Arc::new(Fib::new(&self.pushed, self.config.local));
+        let fib = Arc::clone(&self.fib);
+        for (&key, link) in &mut self.links {
+            link.set_candidate(fib.peers.get(&key).is_some_and(|peer| peer.candidate), now);
+        }
+        self.settle_all(now);
+        self.events.push_back(Event::FibChanged);
+        Ok(())
+    }
+
+    /// A scheduler's control connection stands: reports start anew, with a full one at once.
+    pub fn handle_scheduler_connected(&mut self, now: Instant) {
+        self.reporter.start(now);
+        self.timeout = Some(now);
+    }
+
+    /// No scheduler is connected: nothing is reported, nothing else changes.
+    pub fn handle_scheduler_lost(&mut self) {
+        self.reporter.stop();
+    }
+
+    /// A link's light lane stands, anew: its measurements and numbers start over.
+    pub fn handle_link_opened(&mut self, key: NeighbourLink, now: Instant) {
+        self.handle_link_closed(key, now);
+        let peer = self.fib.peers.get(&key);
+        let capacity = peer.map_or(0, |peer| peer.capacity_bps);
+        let candidate = peer.is_some_and(|peer| peer.candidate);
+        self.links.insert(key, Link::new(&self.config, capacity, candidate, now));
+        self.settle(key, now);
+    }
+
+    /// A link's light lane is gone: what the neighbour has not acknowledged takes a detour.
+    pub fn handle_link_closed(&mut self, key: NeighbourLink, now: Instant) {
+        if let Some(mut link) = self.links.remove(&key) {
+            self.reporter.urge(now);
+            self.timeout = Some(now);
+            self.abandon(&mut link, now);
+            let (inbound, outbound) = (State::Down, State::Down);
+            self.events.push_back(Event::LinkChanged { link: key, inbound, outbound });
+        }
+    }
+
+    /// A data lane's connection stands, or no longer does.
+    pub fn handle_lane(&mut self, (key, lane): LaneKey, open: bool) {
+        if let Some(state) = self.links.get_mut(&key).and_then(|link| link.lane(lane)) {
+            state.open = open;
+            state.wanted = false;
+        }
+    }
+
+    /// A datagram came from an authenticated neighbour.
+    pub fn handle_datagram(&mut self, (key, lane): LaneKey, datagram: &Bytes, now: Instant) {
+        self.notice_stall(now);
+        if self.stale_until.is_some_and(|until| now < until) {
+            return self.stats.drop(DropReason::Stale);
+        }
+        let Some(link) = self.links.get_mut(&key) else {
+            return self.stats.drop(DropReason::UnknownLink);
+        };
+        match HopMessage::decode(datagram) {
+            Ok(HopMessage::Heartbeat(heartbeat)) if lane == Lane::Light => {
+                link.probe.handle_heartbeat(&heartbeat, now);
+                link.acknowledge(now);
+            }
+            Ok(HopMessage::Heartbeat(_)) => self.stats.drop(DropReason::WrongLane),
+            Ok(HopMessage::Data { number, frame }) => {
+                link.probe.handle_frame(lane, number, frame.len(), now);
+                self.stats.frames_received += 1;
+                self.stats.bytes_received += frame.len() as u64;
+                let frame = datagram.slice_ref(frame);
+                if let Err(reason) = self.receive(key, lane, &frame, now) {
+                    self.stats.drop(reason);
+                }
+            }
+            Err(_) => self.stats.drop(DropReason::BadMessage),
+        }
+        self.settle(key, now);
+    }
+
+    /// A local end sends a frame.
+    pub fn handle_frame(&mut self, frame: LocalFrame, now: Instant) {
+        self.notice_stall(now);
+        self.stats.frames_originated += 1;
+        if let Err(reason) = self.originate(frame, now) {
+            self.stats.drop(reason);
+        }
+    }
+
+    /// Does what is due: heartbeats, liveness, the end of a link's active time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.notice_stall(now);
+        if self.stale_until.is_some_and(|until| until <= now) {
+            self.stale_until = None;
+        }
+        self.timeout = None;
+        for link in self.links.values_mut() {
+            link.expire_activity(now);
+            link.probe.handle_timeout(now);
+        }
+        self.settle_all(now);
+    }
+
+    /// When [`Self::handle_timeout`] is next due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timeout, self.reporter.due()].into_iter().flatten().min()
+    }
+
+    /// The next datagram to send. `writable` says whether a data lane takes one now; a lane that does
+    /// not keeps its queue, and is asked again at the next call.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        writable: impl Fn(NeighbourLink, Lane) -> bool,
+    ) -> Option<Transmit> {
+        if let Some(transmit) = self.light.pop_front() {
+            return Some(transmit);
+        }
+        let ready = |&&(lane, link): &&(Lane, NeighbourLink)| writable(link, lane);
+        while let Some(&(lane, key)) = self.queued.iter().find(ready) {
+            if let Some(transmit) = self.dequeue((key, lane), now) {
+                return Some(transmit);
+            }
+        }
+        None
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The report that is due now, if any.
+    pub fn poll_report(&mut self, now: Instant) -> Option<Report> {
+        self.reporter.poll(&self.links, &self.fib, self.stats.self_stalls, now)
+    }
+
+    fn dequeue(&mut self, (key, lane): LaneKey, now: Instant) -> Option<Transmit> {
+        let taken = self.links.get_mut(&key).and_then(|link| {
+            let state = link.lane(lane)?;
+            let (queued, aged) = state.pop(&self.config, now);
+            self.stats.drops[DropReason::QueueAge as usize] += aged;
+            let empty = state.is_empty();
+            let message = queued.map(|queued| {
+                let number = link.probe.handle_sent(lane);
+                let message = encode(number, &queued.header, &queued.payload);
+                let frame = message.slice(hop::DATA_PREFIX_BYTES..);
+                let state = link.lane(lane).expect("the lane was there above");
+                state.ring.push(number, frame, queued.copied, now);
+                message
+            });
+            Some((message, empty))
+        });
+        let (message, empty) = taken.unwrap_or((None, true));
+        if empty {
+            self.queued.remove(&(lane, key));
+        }
+        let message = message?;
+        self.stats.frames_sent += 1;
+        self.stats.bytes_sent += message.len() as u64;
+        Some(Transmit { link: key, lane, message })
+    }
+
+    pub(crate) fn push_event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    pub(crate) fn push_light(&mut self, link: NeighbourLink, message: Bytes) {
+        if self.light.len() >= LIGHT_QUEUE_MAX {
+            self.light.pop_front();
+        }
+        self.light.push_back(Transmit { link, lane: Lane::Light, message });
+    }
+
+    pub(crate) fn mark_queued(&mut self, (key, lane): LaneKey) {
+        self.queued.insert((lane, key));
+    }
+
+    /// What a link is good for now; one that does not stand is down.
+    pub(crate) fn usability(&self, key: NeighbourLink) -> Usability {
+        self.links.get(&key).map_or(Usability::Down, Link::usability)
+    }
+
+    /// If the armed timeout has passed by more than half a heartbeat, this process slept: silence is its
+    /// own fault, and after a long sleep so is the backlog.
+    fn notice_stall(&mut self, now: Instant) {
+        let armed = self.poll_timeout().unwrap_or(now);
+        let late = now.saturating_duration_since(armed);
+        if late <= LATE {
+            return;
+        }
+        self.timeout = Some(now);
+        self.reporter.postpone(now);
+        self.stats.self_stalls += 1;
+        for link in self.links.values_mut() {
+            link.probe.handle_stall(late, now);
+        }
+        if late >= self.config.stale_after {
+            let frames: usize = self.links.values_mut().map(Link::clear_queues).sum();
+            self.stats.drops[DropReason::Stale as usize] += frames as u64;
+            self.queued.clear();
+            self.stale_until = Some(now + late.min(STALE_READING_MAX));
+        }
+        self.events.push_back(Event::SelfStall(late));
+    }
+
+    fn settle_all(&mut self, now: Instant) {
+        let keys: Vec<NeighbourLink> = self.links.keys().copied().collect();
+        for key in keys {
+            self.settle(key, now);
+        }
+    }
+
+    /// Takes what a link's probe has to say: heartbeats to send, changes of state to act on.
+    fn settle(&mut self, key: NeighbourLink, now: Instant) {
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let mut changed = None;
+        while let Some(event) = link.probe.poll_event() {
+            match event {
+                ProbeEvent::Changed { to, .. } => changed = changed.max(Some(to)),
+                ProbeEvent::PeerRestarted => changed = changed.max(Some(State::Unknown)),
+            }
+        }
+        let heartbeat = link.probe.poll_transmit(now);
+        let (inbound, outbound) = (link.probe.inbound(), link.probe.outbound());
+        let next = [link.probe.poll_timeout(), link.active_until(), self.timeout];
+        self.timeout = next.into_iter().flatten().min();
+        if let Some(heartbeat) = heartbeat {
+            let mut message = BytesMut::with_capacity(64);
+            heartbeat.encode(&mut message);
+            self.push_light(key, message.freeze());
+        }
+        if changed.is_some() {
+            self.events.push_back(Event::LinkChanged { link: key, inbound, outbound });
+            self.react(key, now);
+        }
+    }
+}
+
+/// Writes a numbered frame as a hop message.
+pub(crate) fn encode(number: u32, header: &overway_wire::Header, payload: &[u8]) -> Bytes {
+    let bytes = hop::DATA_PREFIX_BYTES + header.encoded_len() + payload.len();
+    let mut message = BytesMut::with_capacity(bytes);
+    hop::encode_data_prefix(number, &mut message);
+    header.encode(&mut message);
+    message.put_slice(payload);
+    message.freeze()
+}

@@ -1,0 +1,57 @@
+//! Counters of a relay's core; the shell exports them.
+
+use crate::DropReason;
+
+/// Counts since the start. A shell destructures it without `..`, so that none is forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames received from neighbours.
+    pub frames_received: u64,
+    /// Bytes of these, headers included.
+    pub bytes_received: u64,
+    /// Frames handed to a link.
+    pub frames_sent: u64,
+    /// Bytes of these, headers included.
+    pub bytes_sent: u64,
+    /// Frames from local ends.
+    pub frames_originated: u64,
+    /// Frames given to local ends.
+    pub frames_delivered: u64,
+    /// Frames carried between two neighbours.
+    pub frames_forwarded: u64,
+    /// Second copies sent because a link was suspect.
+    pub copies: u64,
+    /// Copies not made because the detour's share was used up.
+    pub copies_over_budget: u64,
+    /// Frames that took a detour because a link was down.
+    pub detours: u64,
+    /// Unacknowledged frames of a silent neighbour sent again over a detour.
+    pub replays: u64,
+    /// Notices sent to sources.
+    pub notices_sent: u64,
+    /// Notices that this relay, as a source, acted on.
+    pub notices_received: u64,
+    /// Times that this process woke late.
+    pub self_stalls: u64,
+    /// Times that a link became suspect.
+    pub suspects: u64,
+    /// Times that a link went down.
+    pub downs: u64,
+    /// Updates applied.
+    pub updates_applied: u64,
+    /// Updates refused: their base or epoch did not fit.
+    pub updates_refused: u64,
+    /// Frames and messages dropped, in the order of [`DropReason::ALL`].
+    pub drops: [u64; DropReason::ALL.len()],
+}
+
+impl Stats {
+    pub(crate) fn drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// How many were dropped for this reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+}

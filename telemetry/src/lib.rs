@@ -1,0 +1,119 @@
+//! Metrics in the Prometheus text format, the one place that names the `prometheus` crate.
+//!
+//! Counters live as plain numbers where they are counted; an [`Exposition`] is built from them at each
+//! scrape. Nothing is registered and nothing can be counted twice.
+
+use std::collections::BTreeMap;
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder as _, TextEncoder};
+
+/// The content type of [`Exposition::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Metric families of one scrape.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    prefix: &'static str,
+    families: BTreeMap<String, MetricFamily>,
+}
+
+impl Exposition {
+    /// Starts a scrape; `prefix` stands before every name, as in `overway_relay`.
+    pub fn new(prefix: &'static str) -> Self {
+        Self { prefix, families: BTreeMap::new() }
+    }
+
+    /// Adds a counter; `name` ends in `_total`.
+    #[expect(clippy::cast_precision_loss, reason = "the format has floats; 2^53 counts are enough")]
+    pub fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: u64) {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = labelled(labels);
+        metric.set_counter(counter);
+        self.push(name, help, MetricType::COUNTER, metric);
+    }
+
+    /// Adds a gauge, in a base unit.
+    pub fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = labelled(labels);
+        metric.set_gauge(gauge);
+        self.push(name, help, MetricType::GAUGE, metric);
+    }
+
+    fn push(&mut self, name: &str, help: &str, kind: MetricType, metric: Metric) {
+        let name = format!("{}_{name}", self.prefix);
+        let family = self.families.entry(name.clone()).or_insert_with(|| {
+            let mut family = MetricFamily::default();
+            family.set_name(name);
+            family.set_help(help.to_owned());
+            family.set_field_type(kind);
+            family
+        });
+        family.mut_metric().push(metric);
+    }
+
+    /// Label names of each family, for a test that holds the label budget.
+    pub fn labels(&self) -> BTreeMap<String, Vec<String>> {
+        let names = |metric: &Metric| {
+            metric.get_label().iter().map(|label| label.name().to_owned()).collect::<Vec<_>>()
+        };
+        let first = |family: &MetricFamily| family.get_metric().first().map(names);
+        let families = self.families.iter();
+        families.map(|(name, family)| (name.clone(), first(family).unwrap_or_default())).collect()
+    }
+
+    /// The text format.
+    pub fn render(self) -> String {
+        let families: Vec<MetricFamily> = self.families.into_values().collect();
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&families, &mut text)
+            .expect("writing to a vector does not fail, and every family has a metric");
+        String::from_utf8(text).expect("the text format is UTF-8")
+    }
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let mut metric = Metric::default();
+    metric.set_label(
+        labels
+            .iter()
+            .map(|&(name, value)| {
+                let mut label = LabelPair::default();
+                label.set_name(name.to_owned());
+                label.set_value(value.to_owned());
+                label
+            })
+            .collect(),
+    );
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_and_gauges_are_rendered_with_help_and_type() {
+        let mut exposition = Exposition::new("overway_test");
+        exposition.counter("frames_total", "Frames.", &[("class", "bulk")], 3);
+        exposition.counter("frames_total", "Frames.", &[("class", "realtime")], 4);
+        exposition.gauge("delay_seconds", "Delay.", &[], 0.25);
+
+        let text = exposition.render();
+
+        assert_eq!(
+            text,
+            "# HELP overway_test_delay_seconds Delay.\n\
+             # TYPE overway_test_delay_seconds gauge\n\
+             overway_test_delay_seconds 0.25\n\
+             # HELP overway_test_frames_total Frames.\n\
+             # TYPE overway_test_frames_total counter\n\
+             overway_test_frames_total{class=\"bulk\"} 3\n\
+             overway_test_frames_total{class=\"realtime\"} 4\n"
+        );
+    }
+}
