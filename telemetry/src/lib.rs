@@ -76,6 +76,20 @@ impl Exposition {
     }
 }
 
+/// Exports the counters of a plain struct: `NAME` becomes `<prefix>NAME_total`. The struct is
+/// destructured, so that a forgotten field does not compile; fields that are no counters are named after
+/// `and`, and are the macro's value.
+#[macro_export]
+macro_rules! export_counters {
+    ($out:expr, $prefix:literal, $stats:expr, $kind:path {
+        $($field:ident: $help:literal,)+
+    } $(and $($rest:ident),+)?) => {{
+        let $kind { $($field,)+ $($($rest,)+)? } = $stats;
+        $($out.counter(concat!($prefix, stringify!($field), "_total"), $help, &[], $field);)+
+        ($($($rest),+)?)
+    }};
+}
+
 fn labelled(labels: &[(&str, &str)]) -> Metric {
     let mut metric = Metric::default();
     metric.set_label(

@@ -267,6 +267,18 @@ pub enum State {
     Down = 3,
 }
 
+impl State {
+    /// Its name in output and metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// A change of a relay's pushed state: nodes, probe plan, routes, services, revocations.
 #[derive(Clone, PartialEq, Message)]
 pub struct Update {

@@ -1,0 +1,356 @@
+use super::*;
+use crate::{LinkMeasure, RelayAttributes, WindowSample};
+use overway_wire::{ClockDiff, LinkId, LinkIndex, RelayId};
+
+const KEY: RouteKey =
+    RouteKey { source: RelayId(1), destination: RelayId(2), class: Class::Realtime };
+
+/// A full mesh of four relays. From 1 to 2 the direct link takes 100 ms, over 3 it is 40, over 4 60, over
+/// both 70.
+struct Bench {
+    topology: Topology,
+    planner: Planner,
+    now: Instant,
+}
+
+fn link(from: u16, to: u16) -> LinkId {
+    LinkId::new(RelayId(from), RelayId(to), LinkIndex::default())
+}
+
+fn clean(delay_ms: u32) -> LinkMeasure {
+    let window = WindowSample {
+        one_way_diff: ClockDiff(i64::from(delay_ms) * 1_000),
+        rtt: Micros(delay_ms * 2_000),
+        samples: 1_000,
+        ..WindowSample::default()
+    };
+    let fast = WindowSample { samples: 33, ..window };
+    LinkMeasure { usable: true, fast, slow: window, ..LinkMeasure::default() }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut topology = Topology::new();
+        for id in 1..=4 {
+            let transit = RelayAttributes { transit: true, ..RelayAttributes::default() };
+            topology.put_relay(RelayId(id), transit).unwrap();
+        }
+        let planner = Planner::new(PlannerConfig::default());
+        let mut bench = Self { topology, planner, now: Instant::now() };
+        for (one, other, ms) in
+            [(1, 2, 100), (1, 3, 20), (3, 2, 20), (1, 4, 30), (4, 2, 30), (3, 4, 20)]
+        {
+            bench.put(one, other, clean(ms));
+            bench.put(other, one, clean(ms));
+        }
+        bench
+    }
+
+    /// Past the settling of new pairs.
+    fn settled() -> Self {
+        let mut bench = Self::new();
+        bench.run(30);
+        bench
+    }
+
+    fn put(&mut self, from: u16, to: u16, measure: LinkMeasure) {
+        self.topology.put_link(link(from, to), measure).unwrap();
+    }
+
+    fn change(&mut self, from: u16, to: u16, change: impl FnOnce(&mut LinkMeasure)) {
+        let mut measure = *self.topology.link(link(from, to)).unwrap();
+        change(&mut measure);
+        self.put(from, to, measure);
+    }
+
+    fn usable(&mut self, from: u16, to: u16, usable: bool) {
+        self.change(from, to, |measure| measure.usable = usable);
+    }
+
+    /// 15 % in both windows, or none.
+    fn lossy(&mut self, from: u16, to: u16, lossy: bool) {
+        self.change(from, to, |measure| {
+            measure.fast.lost = if lossy { 5 } else { 0 };
+            measure.slow.lost = if lossy { 150 } else { 0 };
+        });
+    }
+
+    fn candidates(&mut self) -> Vec<Candidate> {
+        let mut plan = self.planner.plan(&self.topology, self.now);
+        self.now += Duration::from_secs(1);
+        plan.routes.remove(&KEY).unwrap_or_default()
+    }
+
+    /// Plans once a second; returns the intermediates in use at the end.
+    fn run(&mut self, seconds: usize) -> Vec<u16> {
+        let last = (0..seconds).map(|_| self.candidates()).last().unwrap();
+        via(&last[0].path)
+    }
+
+    /// Seconds until the path in use goes over `relay`.
+    fn seconds_until_via(&mut self, relay: u16) -> Option<usize> {
+        (0..300).find(|_| self.run(1).contains(&relay))
+    }
+}
+
+fn via(path: &Path) -> Vec<u16> {
+    path.intermediates().iter().map(|step| step.relay.0).collect()
+}
+
+#[test]
+fn the_best_path_comes_first_then_disjoint_ones_and_direct() {
+    let mut bench = Bench::new();
+
+    let candidates = bench.candidates();
+
+    let found: Vec<_> = candidates.iter().map(|c| (via(&c.path), c.delay.0, c.reason)).collect();
+    assert_eq!(
+        found,
+        [
+            (vec![3], 40_000, Reason::Best),
+            (vec![4], 60_000, Reason::Disjoint),
+            (vec![], 100_000, Reason::Disjoint),
+        ]
+    );
+    assert_eq!(candidates[0].cost, Cost(40_400));
+    assert!(candidates[2].is_direct() && !candidates[0].is_direct());
+}
+
+#[test]
+fn direct_stays_a_candidate_beside_two_disjoint_ones() {
+    let mut bench = Bench::new();
+    let transit = RelayAttributes { transit: true, ..RelayAttributes::default() };
+    bench.topology.put_relay(RelayId(5), transit).unwrap();
+    for other in [1, 2] {
+        bench.put(5, other, clean(35));
+        bench.put(other, 5, clean(35));
+    }
+
+    let found: Vec<_> = bench.candidates().iter().map(|c| (via(&c.path), c.reason)).collect();
+
+    assert_eq!(found[2..], [(vec![5], Reason::Disjoint), (vec![], Reason::Direct)]);
+}
+
+#[test]
+fn parallel_links_serve_where_no_disjoint_path_exists() {
+    let mut topology = Topology::new();
+    for id in [1, 2] {
+        topology.put_relay(RelayId(id), RelayAttributes::default()).unwrap();
+    }
+    for index in [0, 1, 2] {
+        let index = LinkIndex::new(index).unwrap();
+        let delay_ms = 30 - 5 * u32::from(index.value());
+        let id = LinkId::new(RelayId(1), RelayId(2), index);
+        topology.put_link(id, clean(delay_ms)).unwrap();
+        topology.put_link(id.reversed(), clean(delay_ms)).unwrap();
+    }
+
+    let plan = Planner::new(PlannerConfig::default()).plan(&topology, Instant::now());
+
+    let found: Vec<_> =
+        plan.routes[&KEY].iter().map(|c| (c.path.first().link.value(), c.reason)).collect();
+    assert_eq!(found, [(2, Reason::Best), (1, Reason::Parallel)]);
+}
+
+#[test]
+fn small_noise_does_not_move_a_path() {
+    let mut bench = Bench::settled();
+    bench.put(1, 4, clean(10));
+    bench.put(4, 1, clean(10));
+    assert_eq!(bench.run(1), [3]);
+
+    for second in 0..200_i64 {
+        let noise = (second * 7 % 5 - 2) * 900;
+        bench.change(1, 3, |measure| {
+            measure.fast.one_way_diff.0 = 20_000 + noise;
+            measure.slow.one_way_diff.0 = 20_000 + noise / 3;
+        });
+        assert_eq!(bench.run(1), [3], "second {second}");
+    }
+}
+
+#[test]
+fn a_clearly_better_path_is_taken_at_once() {
+    let mut bench = Bench::settled();
+
+    bench.put(1, 2, clean(30));
+    bench.put(2, 1, clean(30));
+
+    assert_eq!(bench.run(1), []);
+    assert_eq!(bench.planner.stats().left_unusable, 0);
+}
+
+#[test]
+fn a_gain_must_pass_both_thresholds() {
+    let threshold = PlannerConfig::default().gain;
+
+    assert!(!threshold.exceeded(Cost(10_000), Cost(8_500)));
+    assert!(!threshold.exceeded(Cost(200_000), Cost(191_000)));
+    assert!(threshold.exceeded(Cost(10_000), Cost(7_900)));
+    assert!(threshold.exceeded(Cost(200_000), Cost(189_000)));
+    assert!(!threshold.exceeded(Cost(1_000), Cost(200_000)));
+}
+
+#[test]
+fn a_link_that_begins_to_lose_is_left_in_the_next_plan() {
+    let mut bench = Bench::settled();
+
+    bench.change(1, 3, |measure| measure.fast.lost = 5);
+
+    assert_eq!(bench.run(1), [4]);
+}
+
+#[test]
+fn a_sudden_delay_is_left_in_the_next_plan() {
+    let mut bench = Bench::settled();
+
+    bench.change(3, 2, |measure| measure.fast.one_way_diff.0 += 50_000);
+
+    assert_eq!(bench.run(1), [4]);
+}
+
+#[test]
+fn a_path_left_for_loss_is_not_taken_again_until_it_was_better_for_the_hold_time() {
+    for lossy_seconds in [5, 60] {
+        let mut bench = Bench::settled();
+        bench.lossy(1, 3, true);
+        assert_eq!(bench.run(lossy_seconds), [4]);
+
+        bench.lossy(1, 3, false);
+
+        assert_eq!(bench.seconds_until_via(3), Some(20));
+        assert!(bench.planner.stats().returns_held > 0);
+    }
+}
+
+#[test]
+fn a_detour_over_the_link_that_was_lossy_is_held_too() {
+    let mut bench = Bench::settled();
+    bench.lossy(1, 3, true);
+    bench.run(5);
+    // Over the link that lost, and on by another: as good as the path that was left.
+    bench.put(3, 4, clean(9));
+    bench.put(4, 2, clean(9));
+    bench.put(2, 4, clean(9));
+    bench.put(4, 3, clean(9));
+    bench.put(1, 4, clean(40));
+    bench.put(4, 1, clean(40));
+
+    bench.lossy(1, 3, false);
+
+    assert_eq!(bench.seconds_until_via(3), Some(20));
+}
+
+#[test]
+fn a_path_left_lately_is_taken_again_if_the_one_in_use_degrades_or_fails() {
+    for fails in [false, true] {
+        let mut bench = Bench::settled();
+        bench.lossy(1, 3, true);
+        assert_eq!(bench.run(5), [4]);
+        bench.lossy(1, 3, false);
+        bench.run(2);
+
+        if fails {
+            bench.usable(4, 2, false);
+        } else {
+            bench.lossy(4, 2, true);
+        }
+
+        assert_eq!(bench.run(1), [3]);
+    }
+}
+
+#[test]
+fn a_failed_path_is_left_in_the_next_plan_and_its_link_waits_for_readmission() {
+    let mut bench = Bench::settled();
+    bench.usable(1, 3, false);
+    assert_eq!(bench.run(1), [4]);
+    bench.usable(1, 3, true);
+
+    // As a backup at once.
+    assert_eq!(via(&bench.candidates()[1].path), [3]);
+
+    // Also for those who never used it: the pair from 1 to 3.
+    let key = RouteKey { destination: RelayId(3), ..KEY };
+    let mut until_direct = 0;
+    while !via(&bench.planner.plan(&bench.topology, bench.now).routes[&key][0].path).is_empty() {
+        until_direct += 1;
+        bench.now += Duration::from_secs(1);
+    }
+    assert!((9..=20).contains(&until_direct), "{until_direct} s");
+}
+
+#[test]
+fn a_link_not_yet_readmitted_is_used_where_nothing_else_leads() {
+    let mut bench = Bench::settled();
+    for other in [1, 3, 4] {
+        bench.usable(2, other, false);
+        bench.usable(other, 2, false);
+    }
+    assert!(bench.candidates().is_empty());
+
+    bench.usable(3, 2, true);
+    bench.usable(2, 3, true);
+
+    assert_eq!(bench.run(1), [3]);
+}
+
+#[test]
+fn a_new_pair_takes_the_best_freely() {
+    let mut bench = Bench::new();
+    for (ms, expected) in [(19, 3), (31, 4), (29, 3), (31, 4), (25, 3)] {
+        bench.put(3, 2, clean(ms));
+        bench.put(2, 3, clean(ms));
+        bench.put(1, 3, clean(30));
+        bench.put(3, 1, clean(30));
+
+        assert_eq!(bench.run(1), [expected]);
+    }
+}
+
+#[test]
+fn a_draining_relay_is_left_in_the_next_plan_and_reached_still() {
+    let mut bench = Bench::settled();
+    let draining = RelayAttributes { transit: true, draining: true, ..RelayAttributes::default() };
+    bench.topology.put_relay(RelayId(3), draining).unwrap();
+
+    let plan = bench.planner.plan(&bench.topology, bench.now);
+
+    assert_eq!(via(&plan.routes[&KEY][0].path), [4]);
+    let to_it = RouteKey { destination: RelayId(3), ..KEY };
+    assert_eq!(via(&plan.routes[&to_it][0].path), []);
+    let through_it = |c: &Candidate| via(&c.path).contains(&3);
+    assert!(!plan.routes.values().flatten().any(through_it));
+}
+
+#[test]
+fn backups_are_kept_through_noise_and_left_when_they_fail() {
+    let mut bench = Bench::settled();
+    let transit = RelayAttributes { transit: true, ..RelayAttributes::default() };
+    bench.topology.put_relay(RelayId(5), transit).unwrap();
+    for other in [1, 2] {
+        bench.put(5, other, clean(29));
+        bench.put(other, 5, clean(29));
+    }
+    assert_eq!(via(&bench.candidates()[1].path), [4]);
+
+    bench.usable(4, 2, false);
+
+    assert_eq!(via(&bench.candidates()[1].path), [5]);
+}
+
+#[test]
+fn what_is_remembered_of_a_route_is_bounded() {
+    let mut bench = Bench::settled();
+    for round in 0..50_u32 {
+        for (relay, turn) in [(3, 0), (4, 1)] {
+            bench.lossy(1, relay, round % 3 == turn);
+        }
+        bench.run(25);
+    }
+
+    assert!(bench.planner.routes.values().all(|route| route.left.len() <= route::LEFT_MAX));
+    bench.topology.remove_relay(RelayId(2));
+    assert!(bench.candidates().is_empty());
+    assert_eq!(bench.planner.routes.len(), 3 * 2 * Class::ALL.len());
+}
