@@ -1,0 +1,191 @@
+//! Where a service is: the only addresses to which a gateway connects.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use crate::socket::{SERVED_FLOW_BUFFER_BYTES, bind_udp};
+use crate::stats::Refusal;
+
+/// Addresses of a name that are tried, one after the other. The connect time-out covers all.
+const ADDRESSES_MAX: usize = 8;
+/// Bytes of the longest host name (RFC 1035, section 2.3.4).
+const HOST_BYTES_MAX: usize = 253;
+
+/// A service's target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An address, taken as it is.
+    Address(SocketAddr),
+    /// A name, resolved for each connection or flow.
+    Name {
+        /// The host's name.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// The text is neither `IP:PORT` nor `HOST:PORT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is neither IP:PORT nor HOST:PORT with a port from 1 to 65535")]
+pub struct TargetError;
+
+/// Why a target was not reached.
+#[derive(Debug)]
+pub(crate) struct Unreached {
+    pub(crate) refusal: Refusal,
+    pub(crate) error: io::Error,
+}
+
+impl Target {
+    /// Connects to the first address that accepts.
+    pub(crate) async fn connect_tcp(&self, within: Duration) -> Result<TcpStream, Unreached> {
+        let connected = async {
+            let mut last = none_found();
+            for address in self.addresses().await? {
+                match TcpStream::connect(address).await {
+                    Ok(tcp) => return Ok(tcp),
+                    Err(error) => last = Unreached::refused(error),
+                }
+            }
+            Err(last)
+        };
+        timeout(within, connected).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// A socket that sends to, and hears only, the first address that can be sent to.
+    pub(crate) async fn connect_udp(&self, within: Duration) -> Result<UdpSocket, Unreached> {
+        let connected = async {
+            let mut last = none_found();
+            for address in self.addresses().await? {
+                match connect_one(address).await {
+                    Ok(socket) => return Ok(socket),
+                    Err(error) => last = Unreached::refused(error),
+                }
+            }
+            Err(last)
+        };
+        timeout(within, connected).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, Unreached> {
+        match self {
+            Self::Address(address) => Ok(vec![*address]),
+            Self::Name { host, port } => match tokio::net::lookup_host((&**host, *port)).await {
+                Ok(found) => Ok(found.take(ADDRESSES_MAX).collect()),
+                Err(error) => Err(Unreached { refusal: Refusal::TargetUnresolved, error }),
+            },
+        }
+    }
+}
+
+impl Unreached {
+    fn refused(error: io::Error) -> Self {
+        let refusal = match error.kind() {
+            // The kernel's own time-out, should it be shorter than ours.
+            io::ErrorKind::TimedOut => Refusal::TargetTimedOut,
+            _ => Refusal::TargetRefused,
+        };
+        Self { refusal, error }
+    }
+}
+
+async fn connect_one(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any = match address {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = bind_udp(any, SERVED_FLOW_BUFFER_BYTES)?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+fn none_found() -> Unreached {
+    let error = io::Error::new(io::ErrorKind::NotFound, "the name has no addresses");
+    Unreached { refusal: Refusal::TargetUnresolved, error }
+}
+
+fn timed_out() -> Unreached {
+    Unreached { refusal: Refusal::TargetTimedOut, error: io::ErrorKind::TimedOut.into() }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 { Err(TargetError) } else { Ok(Self::Address(address)) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(TargetError)?;
+        let port = port.parse().map_err(|_| TargetError)?;
+        if port == 0 || !is_host_name(host) {
+            return Err(TargetError);
+        }
+        Ok(Self::Name { host: host.to_owned(), port })
+    }
+}
+
+/// Letters, digits, hyphens, dots and underscores, with at least one letter, so that a mistyped address
+/// is not asked of the DNS.
+fn is_host_name(host: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    host.len() <= HOST_BYTES_MAX
+        && host.bytes().all(allowed)
+        && host.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names_with_a_port_are_targets() {
+        for text in ["127.0.0.1:8080", "[2001:db8::1]:53", "db.internal:5432", "localhost:1"] {
+            assert_eq!(text.parse::<Target>().map(|target| target.to_string()), Ok(text.into()));
+        }
+        assert!(matches!("[::1]:1".parse(), Ok(Target::Address(_))));
+        assert!(matches!("localhost:1".parse(), Ok(Target::Name { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_connected_to_is_no_target() {
+        for text in [
+            "",
+            "8080",
+            ":8080",
+            "db.internal",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "db:0",
+            "db:65536",
+            "db:http",
+            "::1:80",
+            "300.0.0.1:80",
+            "http://db:80",
+            "a b:80",
+        ] {
+            assert_eq!(text.parse::<Target>(), Err(TargetError), "{text:?}");
+        }
+    }
+}

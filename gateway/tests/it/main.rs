@@ -1,0 +1,5 @@
+//! The gateway over real sockets on loopback and sessions over a fabric in memory.
+
+mod mesh;
+mod tcp;
+mod udp;
