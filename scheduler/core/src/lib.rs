@@ -1,1 +1,48 @@
-//! (under construction)
+//! The scheduler without IO: relays register and report, the mesh's routes come out.
+//!
+//! ```text
+//!   Hello   --> registration --> probe plan: which links exist ----+
+//!   Report  --> checked      --> links: usable or not, windows ----+--> topology --> planner
+//!   Goodbye --> draining: paths leave the relay first -------------+                   |
+//!                                                                                      v
+//!   Update  <-- delta from the acknowledged revision <-- pushed state of each relay <-- epoch
+//! ```
+//!
+//! A **member** is a relay that the store knows. It is **registered** once it said hello: its addresses
+//! are known, and it has links with every other registered relay. It is **connected** while it has a
+//! session. Losing the session changes nothing by itself: the relay's links live on its neighbours'
+//! reports. Only removal, or a goodbye followed by a long absence, ends a registration.
+//!
+//! The scheduler is **settling** after its start, and whenever it hears no relay at all, for then it is
+//! the scheduler that is cut off. While settling it takes hellos and reports and pushes nothing, so that
+//! a half-known mesh never replaces a whole one. It settles when every member is connected and has
+//! reported, or after a fixed time.
+//!
+//! Then it **plans**: once per epoch interval if anything changed, and at once, after a short debounce,
+//! when a link went down or came up. A plan that changes some relay's pushed state makes an **epoch**.
+//! Each relay has at most one update in flight; the next one holds what changed since the revision which
+//! the relay acknowledged, or everything if that revision is not known.
+//!
+//! What never happens: a report that is refused moves a route; a link without measurements carries one;
+//! two updates to one relay carry the same epoch.
+
+mod config;
+mod error;
+mod event;
+mod links;
+mod plan;
+mod push;
+mod registration;
+mod report;
+mod scheduler;
+mod session;
+mod stats;
+mod status;
+
+pub use config::Config;
+pub use error::{HelloError, MessageError, ReportError};
+pub use event::Event;
+pub use registration::{ADDRESSES_MAX, MESH_RELAYS_MAX, NAME_BYTES_MAX, SERVICES_MAX};
+pub use scheduler::Scheduler;
+pub use stats::{ReportsRefused, Stats};
+pub use status::{Improvement, LinkStatus, RelayStatus, RouteStatus, Status};

@@ -1,0 +1,133 @@
+//! Why something from a relay is refused. Each text is fit for the operator.
+
+use overway_wire::{Epoch, RelayId};
+
+/// Why a hello is refused. Its text is the reason to send in `Refused`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HelloError {
+    /// No common control version.
+    #[error(
+        "the relay speaks control versions {min} to {max}, this scheduler {ours_min} to {ours_max}"
+    )]
+    Version {
+        /// The relay's least.
+        min: u32,
+        /// The relay's greatest.
+        max: u32,
+        /// This build's least.
+        ours_min: u32,
+        /// This build's greatest.
+        ours_max: u32,
+    },
+    /// Not a member.
+    #[error("{0} is not a member of this mesh; add it with `overway node add`")]
+    Unknown(RelayId),
+    /// Was a member.
+    #[error("{0} was removed from this mesh; join again with a new token")]
+    Removed(RelayId),
+    /// A name other than the member's.
+    #[error("the relay calls itself \"{said}\", but its id belongs to \"{expected}\"")]
+    Name {
+        /// What the hello says.
+        said: String,
+        /// The member's name.
+        expected: String,
+    },
+    /// No address, or too many.
+    #[error("the relay advertises {count} addresses; 1 to {max} are allowed")]
+    AddressCount {
+        /// How many it has.
+        count: usize,
+        /// How many it may have.
+        max: usize,
+    },
+    /// Not an address that others could send to.
+    #[error("\"{0}\" is not an address that relays can send to; give IP:PORT of one interface")]
+    Address(String),
+    /// The same address twice.
+    #[error("address {0} is advertised twice")]
+    AddressTwice(String),
+    /// Too many services.
+    #[error("the relay offers {count} services; at most {max} are allowed")]
+    ServiceCount {
+        /// How many it has.
+        count: usize,
+        /// How many it may have.
+        max: usize,
+    },
+    /// A text that is empty where it must not be, or too long.
+    #[error(
+        "the relay's {what} has {bytes} bytes; at most {max} are allowed, and a name is not empty"
+    )]
+    Text {
+        /// Which text.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        max: usize,
+    },
+    /// The mesh is full.
+    #[error("the mesh has {0} relays, which is as many as it can have")]
+    MeshFull(usize),
+    /// The relay has state of a later scheduler than this one.
+    #[error(
+        "the relay has epoch {relay}, this scheduler is at {scheduler}: its store is older than the \
+         mesh; restore a newer one or raise its term"
+    )]
+    Behind {
+        /// The relay's last epoch.
+        relay: Epoch,
+        /// This scheduler's.
+        scheduler: Epoch,
+    },
+}
+
+/// Why a message of a relay is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The relay has no session.
+    #[error("the relay has no session")]
+    NotConnected,
+    /// A hello in the middle of a session.
+    #[error("a session has one hello, its first message")]
+    SecondHello,
+    /// A report that cannot be true.
+    #[error("report refused: {0}")]
+    Report(#[from] ReportError),
+}
+
+/// Why a report is refused; nothing of it is used. Also the label of the metric that counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum ReportError {
+    /// Its number is not above the last one's.
+    #[error("its sequence does not count up")]
+    Sequence,
+    /// More links than a relay can have.
+    #[error("it has more links than a relay can have")]
+    TooManyLinks,
+    /// A link that the reporter does not have.
+    #[error("it is about a link that the reporter does not have")]
+    NotItsLink,
+    /// A liveness that does not exist.
+    #[error("it has an unknown state")]
+    State,
+    /// A one-way difference that no two clocks have.
+    #[error("its one-way difference is absurd")]
+    OneWayDiff,
+    /// A round trip, or its variation, above a minute.
+    #[error("its round trip is absurd")]
+    RoundTrip,
+    /// A jitter above a minute.
+    #[error("its jitter is absurd")]
+    Jitter,
+    /// More samples than a window can have.
+    #[error("its sample count is absurd")]
+    Samples,
+    /// More lost than sent.
+    #[error("it lost more packets than there were")]
+    Lost,
+    /// More bits than any line carries.
+    #[error("its received rate is absurd")]
+    Rate,
+}

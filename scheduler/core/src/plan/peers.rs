@@ -1,0 +1,103 @@
+//! The probe plan: every registered relay has links with every other.
+//!
+//! Two relays with nA and nB addresses in use have max(nA, nB) links, at most two. Link k uses address
+//! min(k, n - 1) at each end: with a second line at one end only, both its lines meet the other's one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use overway_wire::control::{Item, Key, Peer, Role, Sort};
+use overway_wire::{BitsPerSec, NeighbourLink};
+
+use crate::registration::Registration;
+
+/// One parallel link between two relays, from the view of one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// Index of the own address.
+    pub(crate) local_address: usize,
+    /// The other's address.
+    pub(crate) remote_address: SocketAddr,
+    /// The lesser of both ends'; 0 if neither is known.
+    pub(crate) capacity: BitsPerSec,
+}
+
+/// The parallel links between `local` and `remote`, by index.
+pub(crate) fn lines_between<'a>(
+    local: &'a Registration,
+    remote: &'a Registration,
+) -> impl Iterator<Item = Line> + 'a {
+    let capacity = lesser_known(local.capacity, remote.capacity);
+    (0..local.lines().max(remote.lines())).map(move |index| Line {
+        local_address: index.min(local.lines() - 1),
+        remote_address: remote.addresses[index.min(remote.lines() - 1)],
+        capacity,
+    })
+}
+
+/// The key of a link in a relay's pushed state.
+pub(crate) fn peer_key(link: NeighbourLink) -> Key {
+    Key {
+        sort: Sort::Peer.into(),
+        relay: u32::from(link.neighbour.0),
+        part: u32::from(link.index.value()),
+        name: String::new(),
+    }
+}
+
+/// A link as a relay is told of it.
+pub(crate) fn peer(link: NeighbourLink, line: Line, candidate: bool) -> Arc<Item> {
+    let role = if candidate { Role::Candidate } else { Role::Idle };
+    Arc::new(Item::from(Peer {
+        neighbour: u32::from(link.neighbour.0),
+        index: u32::from(link.index.value()),
+        local_address: u32::try_from(line.local_address).expect("a relay has two addresses in use"),
+        remote_address: line.remote_address.to_string(),
+        role: role.into(),
+        capacity_bps: line.capacity.0,
+    }))
+}
+
+fn lesser_known(a: BitsPerSec, b: BitsPerSec) -> BitsPerSec {
+    if a.0 == 0 || b.0 == 0 { a.max(b) } else { a.min(b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use overway_wire::control::Hello;
+
+    fn relay(addresses: &[&str], capacity_bps: u64) -> Registration {
+        let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
+        Registration::check(Hello { addresses, capacity_bps, ..Hello::default() }).unwrap()
+    }
+
+    fn pairs(local: &Registration, remote: &Registration) -> Vec<(usize, String)> {
+        lines_between(local, remote)
+            .map(|line| (line.local_address, line.remote_address.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn parallel_links_pair_the_lines_and_share_the_last_one() {
+        let one = relay(&["10.0.0.1:1"], 0);
+        let two = relay(&["10.0.0.2:1", "10.0.0.2:2"], 0);
+        let three = relay(&["10.0.0.3:1", "10.0.0.3:2", "10.0.0.3:3"], 0);
+
+        assert_eq!(pairs(&one, &one), [(0, "10.0.0.1:1".into())]);
+        assert_eq!(pairs(&one, &two), [(0, "10.0.0.2:1".into()), (0, "10.0.0.2:2".into())]);
+        assert_eq!(pairs(&two, &one), [(0, "10.0.0.1:1".into()), (1, "10.0.0.1:1".into())]);
+        assert_eq!(pairs(&two, &three), [(0, "10.0.0.3:1".into()), (1, "10.0.0.3:2".into())]);
+    }
+
+    #[test]
+    fn a_link_has_the_lesser_known_capacity() {
+        let capacity = |a, b| {
+            let (a, b) = (relay(&["10.0.0.1:1"], a), relay(&["10.0.0.2:1"], b));
+            lines_between(&a, &b).next().unwrap().capacity.0
+        };
+        assert_eq!(capacity(5, 3), 3);
+        assert_eq!(capacity(5, 0), 5);
+        assert_eq!(capacity(0, 0), 0);
+    }
+}

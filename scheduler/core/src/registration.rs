@@ -1,0 +1,197 @@
+//! What a hello says, checked.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use overway_topology::RelayAttributes;
+use overway_wire::control::{Hello, VERSION_MAX, VERSION_MIN};
+use overway_wire::{BitsPerSec, BootId, PricePerGb};
+
+use crate::HelloError;
+
+/// Registered relays that a mesh may have: links and routes grow with the square, and up to about here
+/// everybody probes everybody.
+pub const MESH_RELAYS_MAX: usize = 1_000;
+/// Addresses that a hello may list; links use the first two.
+pub const ADDRESSES_MAX: usize = 16;
+/// Parallel links between two relays, and addresses of a relay in use: a second provider line is worth
+/// much, a third little, and each link is probed.
+pub(crate) const LINKS_MAX: usize = 2;
+/// Services that one relay may offer. With [`MESH_RELAYS_MAX`] relays and names of the greatest length,
+/// all of them take a third of the largest message.
+pub const SERVICES_MAX: usize = 64;
+/// Bytes of the longest name of a relay, region, provider or service.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Bytes of the longest software text.
+const SOFTWARE_BYTES_MAX: usize = 256;
+
+/// A relay as its last hello describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Registration {
+    /// The process.
+    pub(crate) boot: BootId,
+    /// One to [`ADDRESSES_MAX`].
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) region: String,
+    pub(crate) provider: String,
+    pub(crate) software: String,
+    /// 0 if not said.
+    pub(crate) capacity: BitsPerSec,
+    pub(crate) price: PricePerGb,
+    pub(crate) transit: bool,
+    pub(crate) services: BTreeSet<String>,
+}
+
+impl Registration {
+    /// Checks what the hello says of the relay itself.
+    pub(crate) fn check(hello: Hello) -> Result<Self, HelloError> {
+        text("region", &hello.region, NAME_BYTES_MAX)?;
+        text("provider", &hello.provider, NAME_BYTES_MAX)?;
+        text("software text", &hello.software, SOFTWARE_BYTES_MAX)?;
+        let addresses = addresses(&hello.addresses)?;
+        let services = services(hello.services)?;
+        Ok(Self {
+            boot: BootId(hello.boot),
+            addresses,
+            region: hello.region,
+            provider: hello.provider,
+            software: hello.software,
+            capacity: BitsPerSec(hello.capacity_bps),
+            price: PricePerGb(hello.price_per_gb),
+            transit: !hello.no_transit,
+            services,
+        })
+    }
+
+    /// Addresses in use, 1 to [`LINKS_MAX`].
+    pub(crate) fn lines(&self) -> usize {
+        self.addresses.len().min(LINKS_MAX)
+    }
+
+    /// What the topology is to know of the relay.
+    pub(crate) fn attributes(&self, draining: bool) -> RelayAttributes {
+        RelayAttributes {
+            provider: self.provider.clone(),
+            region: self.region.clone(),
+            transit: self.transit,
+            draining,
+        }
+    }
+}
+
+/// The control version to use with a relay.
+pub(crate) fn version(hello: &Hello) -> Result<u32, HelloError> {
+    let greatest = hello.version_max.min(VERSION_MAX);
+    if greatest < hello.version_min.max(VERSION_MIN) {
+        return Err(HelloError::Version {
+            min: hello.version_min,
+            max: hello.version_max,
+            ours_min: VERSION_MIN,
+            ours_max: VERSION_MAX,
+        });
+    }
+    Ok(greatest)
+}
+
+fn addresses(said: &[String]) -> Result<Vec<SocketAddr>, HelloError> {
+    if said.is_empty() || said.len() > ADDRESSES_MAX {
+        return Err(HelloError::AddressCount { count: said.len(), max: ADDRESSES_MAX });
+    }
+    let mut addresses = Vec::with_capacity(said.len());
+    for text in said {
+        // Cut, so that an absurd text does not fill the log.
+        let shown = || text.chars().take(NAME_BYTES_MAX).collect::<String>();
+        let address = text.parse::<SocketAddr>().map_err(|_| HelloError::Address(shown()))?;
+        let ip = address.ip();
+        if address.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
+            return Err(HelloError::Address(shown()));
+        }
+        if addresses.contains(&address) {
+            return Err(HelloError::AddressTwice(shown()));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn services(said: Vec<String>) -> Result<BTreeSet<String>, HelloError> {
+    if said.len() > SERVICES_MAX {
+        return Err(HelloError::ServiceCount { count: said.len(), max: SERVICES_MAX });
+    }
+    for name in &said {
+        text("service name", name, NAME_BYTES_MAX)?;
+        if name.is_empty() {
+            return Err(HelloError::Text { what: "service name", bytes: 0, max: NAME_BYTES_MAX });
+        }
+    }
+    Ok(said.into_iter().collect())
+}
+
+fn text(what: &'static str, text: &str, max: usize) -> Result<(), HelloError> {
+    let bytes = text.len();
+    if bytes > max { Err(HelloError::Text { what, bytes, max }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(addresses: &[&str]) -> Hello {
+        let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
+        Hello { version_min: 1, version_max: 1, addresses, ..Hello::default() }
+    }
+
+    #[test]
+    fn addresses_that_nobody_can_send_to_are_refused() {
+        for bad in ["", "host:1", "10.0.0.1", "10.0.0.1:0", "0.0.0.0:9", "[::]:9", "224.0.0.1:9"] {
+            let refused = Registration::check(hello(&[bad]));
+            assert_eq!(refused, Err(HelloError::Address(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn one_to_sixteen_different_addresses_are_taken() {
+        let many: Vec<String> = (1..=17).map(|port| format!("10.0.0.1:{port}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+
+        assert!(Registration::check(hello(&many[..16])).is_ok());
+        assert_eq!(
+            Registration::check(hello(&many)),
+            Err(HelloError::AddressCount { count: 17, max: 16 })
+        );
+        assert!(matches!(
+            Registration::check(hello(&[])),
+            Err(HelloError::AddressCount { count: 0, .. })
+        ));
+        assert!(matches!(
+            Registration::check(hello(&["10.0.0.1:1", "10.0.0.1:1"])),
+            Err(HelloError::AddressTwice(_))
+        ));
+    }
+
+    #[test]
+    fn the_greatest_common_version_is_used() {
+        let speaks = |version_min, version_max| Hello { version_min, version_max, ..hello(&[]) };
+
+        assert_eq!(version(&speaks(1, 1)), Ok(1));
+        assert_eq!(version(&speaks(0, 7)), Ok(1));
+        assert!(matches!(version(&speaks(2, 3)), Err(HelloError::Version { .. })));
+        assert!(matches!(version(&speaks(0, 0)), Err(HelloError::Version { .. })));
+        assert!(matches!(version(&speaks(1, 0)), Err(HelloError::Version { .. })));
+    }
+
+    #[test]
+    fn services_have_names_and_are_not_too_many() {
+        let offers = |services: Vec<String>| Hello { services, ..hello(&["10.0.0.1:1"]) };
+
+        assert!(Registration::check(offers(vec!["web".into()])).is_ok());
+        assert!(matches!(
+            Registration::check(offers(vec![String::new()])),
+            Err(HelloError::Text { what: "service name", bytes: 0, .. })
+        ));
+        assert!(matches!(
+            Registration::check(offers(vec!["web".into(); 65])),
+            Err(HelloError::ServiceCount { count: 65, .. })
+        ));
+    }
+}

@@ -1,0 +1,227 @@
+//! Who is registered and connected, and whether the scheduler hears enough to plan.
+
+use std::time::Instant;
+
+use overway_wire::control::{Hello, Welcome};
+use overway_wire::{Epoch, NeighbourLink, RelayId};
+
+use super::{Phase, Scheduler, Urgency};
+use crate::links::{Liveness, link_index};
+use crate::plan::peer_key;
+use crate::registration::{self, LINKS_MAX, MESH_RELAYS_MAX, Registration};
+use crate::session::{Relay, Session};
+use crate::{Event, HelloError};
+
+impl Scheduler {
+    /// Checks a hello and starts the session.
+    pub(super) fn open_session(
+        &mut self,
+        id: RelayId,
+        hello: Hello,
+    ) -> Result<Welcome, HelloError> {
+        let version = registration::version(&hello)?;
+        let epoch = Epoch { term: hello.epoch_term, sequence: hello.epoch_sequence };
+        let revision = hello.revision;
+        let registration = self.check_hello(id, hello)?;
+        if epoch > self.epoch {
+            return Err(HelloError::Behind { relay: epoch, scheduler: self.epoch });
+        }
+        self.register(id, registration);
+
+        let relay = self.relays.get_mut(&id).expect("a checked hello is of a member");
+        let resumed = relay.push.resume(revision, epoch);
+        let hold = if revision == 0 { self.now } else { self.now + self.config.settle };
+        relay.session = Some(Session {
+            heard: self.now,
+            reported: None,
+            sequence: 0,
+            holds_state: revision != 0,
+            hold_until: (!resumed).then_some(hold),
+            stale: false,
+        });
+        relay.draining = false;
+        self.tell_topology(id);
+        self.emit(Event::RelayConnected { relay: id });
+        self.hear(id);
+        self.request_plan(Urgency::Urgent);
+        self.offer_update(id);
+        Ok(Welcome {
+            version,
+            term: self.epoch.term,
+            report_interval_ms: u32::try_from(self.config.report_interval.as_millis())
+                .unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Checks what a hello says of the relay against the members.
+    pub(super) fn check_hello(
+        &self,
+        id: RelayId,
+        hello: Hello,
+    ) -> Result<Registration, HelloError> {
+        if self.revoked.contains(&id) {
+            return Err(HelloError::Removed(id));
+        }
+        let relay = self.relays.get(&id).ok_or(HelloError::Unknown(id))?;
+        if hello.name != relay.name {
+            let said = hello.name.chars().take(registration::NAME_BYTES_MAX).collect();
+            return Err(HelloError::Name { said, expected: relay.name.clone() });
+        }
+        let registration = Registration::check(hello)?;
+        let registered = self.relays.values().filter(|relay| relay.registration.is_some()).count();
+        if relay.registration.is_none() && registered >= MESH_RELAYS_MAX {
+            return Err(HelloError::MeshFull(MESH_RELAYS_MAX));
+        }
+        Ok(registration)
+    }
+
+    /// Takes a member's registration, in place of the one before.
+    pub(super) fn register(&mut self, id: RelayId, registration: Registration) {
+        let relay = self.relays.get_mut(&id).expect("a checked hello is of a member");
+        match &relay.registration {
+            Some(before) if *before == registration => return,
+            Some(before) => {
+                if before.boot != registration.boot {
+                    self.links.forget_observations_by(id);
+                }
+            }
+            None => {
+                for (key, item) in &self.shared {
+                    relay.push.set(key.clone(), Some(item.clone()));
+                }
+            }
+        }
+        relay.registration = Some(registration);
+        self.relinked.insert(id);
+        self.tell_topology(id);
+    }
+
+    /// Removes a member for good.
+    pub(super) fn remove(&mut self, id: RelayId) {
+        self.revoked.insert(id);
+        self.unregister(id);
+        self.ready.remove(&id);
+        if let Some(relay) = self.relays.remove(&id)
+            && relay.session.is_some()
+        {
+            self.stats.sessions_lost += 1;
+            self.emit(Event::RelayLost { relay: id, draining: relay.draining });
+        }
+        self.request_plan(Urgency::Urgent);
+    }
+
+    /// Ends a registration: the relay has no links any more.
+    fn unregister(&mut self, id: RelayId) {
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        if relay.registration.take().is_none() {
+            return;
+        }
+        relay.push.clear();
+        self.relinked.remove(&id);
+        self.mesh.remove_relay(id);
+        for link in self.links.forget(id) {
+            self.emit(Event::LinkChanged { link, usable: false });
+        }
+        for other in self.relays.values_mut() {
+            for index in 0..LINKS_MAX {
+                other.push.set(peer_key(NeighbourLink::new(id, link_index(index))), None);
+            }
+        }
+        self.request_plan(Urgency::Urgent);
+    }
+
+    /// Tells the topology what is known of a registered relay.
+    pub(super) fn tell_topology(&mut self, id: RelayId) {
+        let Some(relay) = self.relays.get(&id) else { return };
+        if let Some(registration) = &relay.registration {
+            self.mesh.put_relay(id, registration.attributes(relay.draining));
+        }
+    }
+
+    /// Notes that a relay was heard, which may begin or end settling.
+    pub(super) fn hear(&mut self, id: RelayId) {
+        let session = self.relays.get_mut(&id).and_then(|relay| relay.session.as_mut());
+        let Some(session) = session else { return };
+        session.heard = self.now;
+        session.stale = false;
+        if let Phase::Settling { until } = self.phase {
+            let later = until.unwrap_or(self.now + self.config.settle);
+            let until = if self.everyone_settled() { self.now } else { later };
+            self.phase = Phase::Settling { until: Some(until) };
+        }
+    }
+
+    /// Settles once enough was heard, and settles anew when nobody is heard.
+    pub(super) fn change_phase(&mut self) {
+        let someone = self.relays.values().any(|relay| self.is_fresh(relay));
+        match self.phase {
+            Phase::Settling { until: None } => {}
+            Phase::Settling { until: Some(until) } if self.now < until => {}
+            Phase::Settling { until: Some(_) } if someone => {
+                self.phase = Phase::Planning;
+                self.request_plan_at(self.now, Urgency::Urgent);
+            }
+            Phase::Settling { until: Some(_) } => self.phase = Phase::Settling { until: None },
+            Phase::Planning if someone => {}
+            Phase::Planning => {
+                self.phase = Phase::Settling { until: None };
+                self.stats.blind += 1;
+            }
+        }
+    }
+
+    /// Accounts for relays that fell silent.
+    pub(super) fn expire_words(&mut self) {
+        let (now, stale) = (self.now, self.config.report_stale);
+        let mut expired = false;
+        for session in self.relays.values_mut().filter_map(|relay| relay.session.as_mut()) {
+            if !session.stale && session.silent(now, stale) {
+                session.stale = true;
+                expired = true;
+            }
+        }
+        if expired {
+            self.request_plan(Urgency::Urgent);
+        }
+    }
+
+    /// Ends the registrations of relays that said goodbye and stay away.
+    pub(super) fn expire_registrations(&mut self) {
+        let (now, absence) = (self.now, self.config.goodbye_absence);
+        let ended = |relay: &Relay| relay.registration_end(absence).is_some_and(|end| end <= now);
+        let expired: Vec<RelayId> =
+            self.relays.iter().filter(|(_, relay)| ended(relay)).map(|(&id, _)| id).collect();
+        for id in expired {
+            self.unregister(id);
+        }
+    }
+
+    /// Whose word counts now.
+    pub(super) fn liveness(&self) -> Liveness {
+        let connected = self.relays.iter().filter(|(_, relay)| relay.session.is_some());
+        let fresh = self.relays.iter().filter(|(_, relay)| self.is_fresh(relay));
+        Liveness {
+            connected: connected.map(|(&id, _)| id).collect(),
+            fresh: fresh.map(|(&id, _)| id).collect(),
+        }
+    }
+
+    /// When a relay's own timers want attention.
+    pub(super) fn relay_timeout(&self, relay: &Relay) -> Option<Instant> {
+        let registration = relay.registration_end(self.config.goodbye_absence);
+        let Some(session) = relay.session else { return registration };
+        let silence = (!session.stale).then(|| session.heard + self.config.report_stale);
+        let ack = relay.push.ack_deadline(self.config.ack_timeout);
+        let planning = self.phase == Phase::Planning && session.hold_until.is_none();
+        let update = planning.then(|| relay.push.due(self.now)).flatten();
+        [silence, ack, update.filter(|due| *due > self.now)].into_iter().flatten().min()
+    }
+
+    fn is_fresh(&self, relay: &Relay) -> bool {
+        relay.fresh(self.now, self.config.report_stale)
+    }
+
+    fn everyone_settled(&self) -> bool {
+        self.relays.values().all(|relay| relay.settled() && self.is_fresh(relay))
+    }
+}
