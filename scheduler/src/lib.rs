@@ -1,1 +1,54 @@
-//! (under construction)
+//! The scheduler process: sockets, disk and HTTP around [`overway_scheduler_core::Scheduler`].
+//!
+//! | task | does | ends when |
+//! | --- | --- | --- |
+//! | driver (`driver`) | owns the core: inputs in, messages and events out, the timer | `shutdown` |
+//! | control (`control`) | accepts QUIC connections; one task for each | `shutdown`, after closing them |
+//! | connection (`control::connection`) | one relay's stream: reads, writes, renews certificates | its connection ends, or the driver ends its session |
+//! | join (`join`) | one relay's join | it was answered, or a few seconds have passed |
+//! | admin (`admin`) | HTTP on loopback | `shutdown`, after what is under way |
+//! | memory (`run`) | keeps members' hellos in the store | `shutdown` |
+//! | renewal (`run`) | renews the scheduler's own certificate | `shutdown` |
+//!
+//! | channel | from, to | bound and policy |
+//! | --- | --- | --- |
+//! | inputs | all, to the driver | 256, the sender waits: streams of relays fill and hold them back |
+//! | outbound | driver, to a connection | 16, then the session is closed and the relay dials anew |
+//! | memories | driver, to memory | 256, the newest is dropped: the relay's next hello is as good |
+//! | events | core, to readers | a ring of 1,000, the oldest goes |
+//!
+//! Nobody but the driver touches the core, so there are no locks around it. The store is called from
+//! threads that may block. What a member, its id and its token are is in `registry`; the disk is in
+//! `store`. If a task ends by itself the scheduler stops: relays go on without one, and whoever
+//! supervises the process starts it anew.
+
+mod admin;
+pub mod api;
+mod clock;
+mod config;
+mod control;
+mod counters;
+mod driver;
+mod events;
+mod framing;
+mod init;
+pub mod join;
+mod metrics;
+mod registry;
+mod run;
+mod store;
+
+pub use config::Config;
+pub use init::{CERTIFICATE_LIFETIME, InitError, init};
+pub use registry::{
+    Invited, NAME_CHARS_MAX, RETRY_SECONDS, Redeemed, Registry, RegistryError, Removed, TOKENS_MAX,
+    check_name, invited,
+};
+pub use run::{ADMIN_ADDRESS_FILE, CONTROL_ADDRESS_FILE, run};
+pub use store::{
+    Change, DiskStore, KeyHash, Member, SecretHash, Snapshot, Store, StoreError, Token, TokenUse,
+    UnixSeconds,
+};
+
+/// This build, for people.
+pub const SOFTWARE: &str = concat!("overway ", env!("CARGO_PKG_VERSION"));

@@ -1,1 +1,51 @@
-//! (under construction)
+//! End-to-end sessions over the fabric: QUIC whose packets travel as frames, and sealed datagrams beside it.
+//!
+//! ```text
+//!   gateway        open_stream / accept                 open_flow / accept
+//!                          |                                    |
+//!   endpoint       one QUIC connection per (far relay, class)   |  keys from the connection's TLS
+//!                          |                                    |
+//!   socket         synthetic address, order restored      flow: seal, fragments, replay window
+//!                          |                                    |
+//!   fabric         frames of kind Session               frames of kind Datagram
+//! ```
+//!
+//! A relay on the way sees addresses, classes and lengths, nothing else. Its death is a path change
+//! underneath: QUIC sees loss at most, a flow loses what was on the way.
+//!
+//! - [`FabricPort`] is the seam to the relay: what the endpoint needs of it.
+//! - The socket shows quinn one constant address per (far end, class), numbers what it sends, and restores
+//!   order in what arrives before quinn sees it.
+//! - [`SessionEndpoint`] keeps a pool of connections, opened on demand and opened again when they die.
+//! - A request names a service and is answered with ok or a reason; then the stream is the caller's, or the
+//!   stream's lifetime is that of a [`Flow`] of datagrams.
+//!
+//! Tasks: one that flushes what the fabric did not take at once, one that accepts connections, one that
+//! watches for far ends that started anew, per connection one that accepts its streams and ends with it, per
+//! request one that reads it within a time limit, per flow one that waits for its end. Closing the
+//! endpoint ends them all.
+
+mod address;
+mod config;
+mod congestion;
+mod endpoint;
+mod fabric;
+mod flow;
+mod fragment;
+mod open;
+mod pool;
+mod reorder;
+mod replay;
+mod seal;
+mod socket;
+mod stats;
+mod transport;
+
+pub use config::{SessionConfig, SessionError};
+pub use endpoint::SessionEndpoint;
+pub use fabric::{FabricPort, FabricSender, Full, Inbound, Outbound};
+pub use flow::{DATAGRAM_BYTES_MAX, Flow, SendError};
+pub use open::{
+    Incoming, IncomingFlow, IncomingStream, OpenError, REASON_BYTES_MAX, SERVICE_BYTES_MAX, Stream,
+};
+pub use stats::Stats;

@@ -1,0 +1,155 @@
+//! The command line: what there is, and which module does it.
+
+mod admin;
+mod failure;
+mod logging;
+mod node;
+mod output;
+mod pki;
+mod relay;
+mod runtime;
+mod scheduler;
+mod starter;
+mod status;
+mod text;
+mod validate;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use failure::Failure;
+use logging::LogFormat;
+
+/// An overlay transport network: relays that carry other programs' traffic along the best path there is
+/// right now, and around whatever breaks.
+///
+/// A mesh in four steps:
+///   overway pki init --advertise 203.0.113.5:4400   on the scheduler's machine, once
+///   overway scheduler                               and keep it running
+///   overway node add frankfurt                      prints a token
+///   overway relay join TOKEN && overway relay       on frankfurt's machine
+#[derive(Debug, Parser)]
+#[command(name = "overway", version, verbatim_doc_comment, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    logging: Logging,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Logging {
+    /// What to log to standard error: a level (error, warn, info, debug, trace), or a filter such as
+    /// "info,overway_scheduler=debug".
+    #[arg(long, global = true, value_name = "FILTER", env = "OVERWAY_LOG", default_value = "info")]
+    log: String,
+    /// How to log.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the scheduler: relays register with it, it measures the mesh and pushes routes.
+    Scheduler(scheduler::SchedulerArgs),
+    /// Run a relay, or join one to a mesh.
+    Relay(relay::RelayArgs),
+    /// Make a new mesh's certificate authority.
+    Pki(pki::PkiArgs),
+    /// Invite, list and remove relays.
+    Node(node::NodeArgs),
+    /// Show relays, links and routes, problems first. Exit code 0: healthy, 1: the scheduler cannot be
+    /// reached, 3: degraded.
+    Status(status::StatusArgs),
+    /// Check configuration files without running anything. Exit code 2 if one is wrong.
+    Validate(validate::ValidateArgs),
+}
+
+/// Runs the program with these arguments, its own name first, and returns its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // If help cannot be printed there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    logging::init(&cli.logging.log, cli.logging.log_format)?;
+    match cli.command {
+        Command::Scheduler(args) => scheduler::run(&args),
+        Command::Relay(args) => relay::run(args),
+        Command::Pki(args) => pki::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Validate(args) => validate::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parsed(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_command_is_understood() {
+        for line in [
+            "overway pki init",
+            "overway pki init --dir s --mesh demo --advertise 203.0.113.5:4400 203.0.113.6:4400",
+            "overway scheduler",
+            "overway scheduler --config s.toml --log debug --log-format json",
+            "overway relay",
+            "overway relay --config r.toml",
+            "overway node add frankfurt --ttl 30m",
+            "overway node list --admin http://127.0.0.1:9999",
+            "overway node remove frankfurt",
+            "overway status --json",
+            "overway status --routes --from rome --to oslo",
+            "overway validate a.toml b.toml",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));
+        }
+    }
+
+    #[test]
+    fn a_join_takes_a_whole_token() {
+        let schedulers = vec!["203.0.113.5:4400".to_owned()];
+        let now = std::time::SystemTime::UNIX_EPOCH;
+        let token = overway_pki::JoinToken::new(schedulers, [7; 32], "rome", now).unwrap();
+        let line = format!("overway relay join {token} --dir there --config r.toml");
+
+        assert!(parsed(&line).is_ok(), "{line}");
+        assert!(parsed(&line.replace("ovw1-", "ovw1-x")).is_err());
+    }
+
+    #[test]
+    fn wrong_usage_has_exit_code_2() {
+        for line in [
+            "overway relay join",
+            "overway node add frankfurt --ttl soon",
+            "overway pki init --advertise 203.0.113.5",
+            "overway validate",
+            "overway fly",
+        ] {
+            assert_eq!(parsed(line).map(|_| ()).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

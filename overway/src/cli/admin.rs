@@ -1,0 +1,116 @@
+//! The client of a scheduler's admin interface.
+
+use std::time::Duration;
+
+use clap::Args;
+use overway_scheduler::api::ErrorBody;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use super::failure::Failure;
+
+/// Time for one request.
+const TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes of the largest answer: routes of a thousand relays.
+const ANSWER_BYTES_MAX: u64 = 4 << 30;
+
+/// Which scheduler to talk to.
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// The scheduler's admin interface.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "OVERWAY_ADMIN",
+        default_value = "http://127.0.0.1:9400"
+    )]
+    admin: String,
+}
+
+/// Talks to one scheduler.
+pub(crate) struct Client {
+    base: String,
+    agent: Agent,
+}
+
+impl Client {
+    /// Makes a client; nothing is sent yet.
+    pub(crate) fn new(args: &AdminArgs) -> Result<Self, Failure> {
+        let base = args.admin.trim_end_matches('/').to_owned();
+        if !base.starts_with("http://") {
+            return Err(Failure::Configuration(format!(
+                "--admin {base:?} is no address of an admin interface: give http://IP:PORT"
+            )));
+        }
+        let config =
+            Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIME_MAX));
+        Ok(Self { base, agent: config.build().into() })
+    }
+
+    /// `GET`s JSON.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let sent = self.agent.get(format!("{}{path}", self.base)).call();
+        self.read(sent)
+    }
+
+    /// `GET`s JSON with query parameters.
+    pub(crate) fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, Failure> {
+        let pairs = query.iter().copied();
+        let sent = self.agent.get(format!("{}{path}", self.base)).query_pairs(pairs).call();
+        self.read(sent)
+    }
+
+    /// `POST`s JSON.
+    pub(crate) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let sent = self.agent.post(format!("{}{path}", self.base)).send_json(body);
+        self.read(sent)
+    }
+
+    /// `DELETE`s.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
+        let sent = self.agent.delete(format!("{}{path}", self.base)).call();
+        self.answered(sent).map(|_| ())
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        sent: Result<Response<Body>, ureq::Error>,
+    ) -> Result<T, Failure> {
+        let mut response = self.answered(sent)?;
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        body.read_json().map_err(|error| {
+            Failure::Failed(format!("{} answered what is no answer: {error}", self.base))
+        })
+    }
+
+    fn answered(
+        &self,
+        sent: Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut response = sent.map_err(|error| {
+            Failure::Failed(format!(
+                "no scheduler answers at {}: {error} (is `overway scheduler` running? --admin says \
+                 where)",
+                self.base
+            ))
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        match response.body_mut().read_json::<ErrorBody>() {
+            Ok(ErrorBody { error }) => Err(Failure::Failed(error)),
+            Err(_) => Err(Failure::Failed(format!("{} answered {status}", self.base))),
+        }
+    }
+}

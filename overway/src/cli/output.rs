@@ -1,0 +1,15 @@
+//! Standard output.
+
+use std::io::{ErrorKind, Write};
+
+use super::failure::Failure;
+
+/// Writes all of `text`. A reader that has gone, as `head` does, is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::Failed(format!("cannot write the output: {error}"))),
+    }
+}

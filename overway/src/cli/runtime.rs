@@ -1,0 +1,52 @@
+//! Tokio, and the signals that end a process.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::failure::Failure;
+
+/// Runs a service until it ends by itself, or SIGTERM or SIGINT cancels its token. A second signal ends
+/// the process where it stands.
+pub(crate) fn serve<F>(service: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, Failure>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let (terminate, interrupt) = signals().map_err(Failure::failed)?;
+        let shutdown = CancellationToken::new();
+        tokio::spawn(watch(terminate, interrupt, shutdown.clone()));
+        service(shutdown).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Runs something short.
+pub(crate) fn block_on<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    Ok(runtime.block_on(task))
+}
+
+fn signals() -> std::io::Result<(Signal, Signal)> {
+    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+}
+
+async fn watch(mut terminate: Signal, mut interrupt: Signal, shutdown: CancellationToken) {
+    let mut next = async || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let signal = next().await;
+    info!(signal, "stopping");
+    shutdown.cancel();
+    let signal = next().await;
+    warn!(signal, "stopping at once");
+    std::process::exit(1);
+}

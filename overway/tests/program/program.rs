@@ -1,0 +1,119 @@
+//! Runs `overway` in a directory of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Far beyond what anything here takes: only a hang reaches it.
+const HANG: Duration = Duration::from_secs(30);
+
+/// A directory to run in.
+pub(crate) struct Place {
+    pub(crate) dir: tempfile::TempDir,
+}
+
+/// A scheduler that runs, and is killed if the test fails.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) admin: String,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.path().join(file), text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_overway"));
+        command.args(args).current_dir(self.path()).env_remove("OVERWAY_LOG");
+        command.env_remove("OVERWAY_ADMIN").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
+        Done(self.command(args).output().unwrap())
+    }
+
+    /// Makes a mesh whose scheduler draws its ports.
+    pub(crate) fn init(&self) {
+        assert_eq!(self.run(&["pki", "init", "--mesh", "demo"]).code(), 0);
+        let path = self.path().join("scheduler.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let drawn = text.replace("127.0.0.1:9400", "127.0.0.1:0").replacen(
+            "listen = \"127.0.0.1:4400\"",
+            "listen = \"127.0.0.1:0\"",
+            1,
+        );
+        let without = drawn.lines().filter(|line| !line.starts_with("advertise"));
+        std::fs::write(path, without.collect::<Vec<_>>().join("\n")).unwrap();
+    }
+
+    /// Starts the scheduler and waits until it is ready.
+    pub(crate) fn scheduler(&self) -> Running {
+        let mut child = self.command(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap();
+        let file = self.path().join("scheduler/admin.addr");
+        let started = Instant::now();
+        loop {
+            if let Ok(address) = std::fs::read_to_string(&file) {
+                return Running { child, admin: format!("http://{}", address.trim()) };
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the scheduler ended: {status}");
+            }
+            assert!(started.elapsed() < HANG, "the scheduler does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Running {
+    /// Sends SIGTERM, and returns the exit code.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(started.elapsed() < HANG, "the scheduler does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already where the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub(crate) struct Done(Output);
+
+impl Done {
+    pub(crate) fn code(&self) -> i32 {
+        self.0.status.code().unwrap_or(-1)
+    }
+
+    pub(crate) fn out(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    pub(crate) fn err(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+}

@@ -1,0 +1,230 @@
+//! The relay's admin HTTP: `/livez` (the process), `/readyz` (can forward), `/metrics`, `GET /v1/status`,
+//! and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
+//!
+//! Without a scheduler a relay is *degraded*, never dead: `/readyz` says so and still answers 200.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use overway_gateway::Gateway;
+use overway_pki::Credentials;
+use overway_relay_core::Fib;
+use overway_session::SessionEndpoint;
+use overway_wire::RelayId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::ControlStatus;
+use crate::fault::{FaultConfigError, FaultTable, RawRule, Rule};
+use crate::mesh::{Command, Mesh, Snapshot};
+use crate::metrics;
+
+/// Bytes of a request's body; a fault rule is a hundredth of it.
+const BODY_BYTES_MAX: usize = 16 << 10;
+
+/// What the admin API shows.
+pub struct Admin {
+    /// The relay's id.
+    pub local: RelayId,
+    /// The relay's name.
+    pub name: String,
+    /// To the mesh thread.
+    pub commands: mpsc::Sender<Command>,
+    /// The table in use.
+    pub fib: watch::Receiver<Arc<Fib>>,
+    /// How the control plane stands.
+    pub control: Arc<ControlStatus>,
+    /// The relay's identity.
+    pub credentials: Arc<Credentials>,
+    /// Sessions of the gateway.
+    pub session: SessionEndpoint,
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// Rules of fault injection, if configured.
+    pub fault: Option<Arc<FaultTable>>,
+    /// Sockets whose kernel buffers are smaller than asked for.
+    pub buffers_short: usize,
+}
+
+/// Binds the address; the future that comes back serves until the token is cancelled.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn serve(
+    address: SocketAddr,
+    admin: Admin,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on admin address {address}"))?;
+    tracing::info!(address = %listener.local_addr()?, "admin");
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics_text))
+        .route("/v1/status", get(status))
+        .route("/v1/fault", get(faults).put(set_fault).delete(restore_fault))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Arc::new(admin));
+    Ok(async move {
+        let serving = axum::serve(listener, router);
+        if let Err(error) = serving.with_graceful_shutdown(stop.cancelled_owned()).await {
+            tracing::warn!(%error, "admin ended");
+        }
+    })
+}
+
+type Shared = State<Arc<Admin>>;
+
+/// An answer that says what is wrong.
+struct Problem(StatusCode, String);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl Admin {
+    async fn snapshot(&self) -> Result<Snapshot, Problem> {
+        let stopping = || Problem(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping".into());
+        Mesh::snapshot(&self.commands).await.ok_or_else(stopping)
+    }
+
+    fn table(&self) -> Result<&FaultTable, Problem> {
+        let off = "fault injection is off: the configuration has no [fault] section";
+        self.fault.as_deref().ok_or_else(|| Problem(StatusCode::NOT_FOUND, off.into()))
+    }
+}
+
+/// Ready: it has routes, from a scheduler or from its disk.
+async fn ready(State(admin): Shared) -> Response {
+    let known = admin.fib.borrow().epoch != overway_wire::Epoch::default();
+    let connected = admin.control.connected.load(Ordering::Relaxed);
+    match (known, connected) {
+        (true, true) => "ready\n".into_response(),
+        (true, false) => {
+            "degraded: no scheduler; forwarding by the last good state\n".into_response()
+        }
+        (false, _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no routes yet: no scheduler has answered\n")
+                .into_response()
+        }
+    }
+}
+
+async fn metrics_text(State(admin): Shared) -> Result<Response, Problem> {
+    let snapshot = admin.snapshot().await?;
+    let left = admin.credentials.not_after().duration_since(SystemTime::now()).unwrap_or_default();
+    let gathered = metrics::Gathered {
+        snapshot: &snapshot,
+        control: &admin.control,
+        session: admin.session.stats(),
+        gateway: admin.gateway.stats(),
+        certificate_seconds: left.as_secs_f64(),
+        buffers_short: admin.buffers_short,
+    };
+    let text = metrics::exposition(gathered).render();
+    Ok(([(header::CONTENT_TYPE, overway_telemetry::CONTENT_TYPE)], text).into_response())
+}
+
+#[derive(Serialize)]
+struct ChosenPath {
+    destination: u16,
+    name: Option<String>,
+    class: &'static str,
+    /// Relays after this one, the destination last; `null` if there is no path.
+    path: Option<Vec<u16>>,
+    expected_delay_ms: Option<f64>,
+}
+
+/// What this relay sees and does, whether or not a scheduler is there.
+async fn status(State(admin): Shared) -> Result<Json<serde_json::Value>, Problem> {
+    let snapshot = admin.snapshot().await?;
+    let fib = Arc::clone(&admin.fib.borrow());
+    let name = |id: RelayId| fib.names.get(&id).cloned();
+    let paths: Vec<ChosenPath> = snapshot
+        .chosen
+        .iter()
+        .map(|(destination, class, chosen)| ChosenPath {
+            destination: destination.0,
+            name: name(*destination),
+            class: class.name(),
+            path: chosen.map(|c| c.path.elements().iter().map(|step| step.relay.0).collect()),
+            expected_delay_ms: chosen.map(|c| c.delay.as_secs_f64() * 1e3),
+        })
+        .collect();
+    let links: Vec<serde_json::Value> = snapshot
+        .links
+        .iter()
+        .map(|link| {
+            let measured = link.fast.is_some();
+            let window = link.fast.clone().unwrap_or_default();
+            json!({
+                "neighbour": link.neighbour,
+                "name": u16::try_from(link.neighbour).ok().and_then(|id| name(RelayId(id))),
+                "index": link.index,
+                "inbound": link.inbound().name(),
+                "outbound": link.outbound().name(),
+                "rtt_ms": measured.then(|| f64::from(window.rtt_us) / 1e3),
+                "jitter_ms": measured.then(|| f64::from(window.jitter_us) / 1e3),
+                "samples": window.samples,
+                "lost": window.lost,
+                "received_bps": link.received_bps,
+            })
+        })
+        .collect();
+    Ok(Json(json!({
+        "relay": admin.local.0,
+        "name": admin.name,
+        "epoch": { "term": fib.epoch.term, "sequence": fib.epoch.sequence },
+        "scheduler_connected": admin.control.connected.load(Ordering::Relaxed),
+        "self_stalls": snapshot.stats.self_stalls,
+        "downs": snapshot.stats.downs,
+        "suspects": snapshot.stats.suspects,
+        "links": links,
+        "paths": paths,
+    })))
+}
+
+async fn faults(State(admin): Shared) -> Result<Json<Vec<RawRule>>, Problem> {
+    let rules = admin.table()?.snapshot();
+    Ok(Json(rules.iter().map(|(&source, &rule)| RawRule::from((source, rule))).collect()))
+}
+
+async fn set_fault(State(admin): Shared, Json(raw): Json<RawRule>) -> Result<StatusCode, Problem> {
+    let table = admin.table()?;
+    let bad = |error: String| Problem(StatusCode::UNPROCESSABLE_ENTITY, error);
+    let (source, rule): (_, Rule) =
+        raw.try_into().map_err(|error: FaultConfigError| bad(error.to_string()))?;
+    table.set(source, rule).map_err(|error| bad(error.to_string()))?;
+    tracing::info!(%source, ?rule, "fault rule set");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct Source {
+    source: SocketAddr,
+}
+
+async fn restore_fault(
+    State(admin): Shared,
+    Query(Source { source }): Query<Source>,
+) -> Result<StatusCode, Problem> {
+    admin.table()?.restore(source);
+    tracing::info!(%source, "fault rule restored");
+    Ok(StatusCode::NO_CONTENT)
+}

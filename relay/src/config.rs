@@ -1,0 +1,259 @@
+//! The relay's configuration file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use overway_config::{ConfigError, Document, Spanned};
+use overway_gateway::{GatewayConfig, RawForward, RawService};
+use overway_wire::{BitsPerSec, PricePerGb};
+use serde::Deserialize;
+
+use crate::fault::{FaultConfig, RawFault};
+
+/// Provider lines of one relay: two links a pair is what the design allows by default.
+const LINES_MAX: usize = 2;
+/// Schedulers that a relay may know; more than any election has members.
+const SCHEDULERS_MAX: usize = 16;
+/// A terabit per second.
+const CAPACITY_MBPS_MAX: f64 = 1e6;
+/// A price above which no unit of currency makes sense.
+const PRICE_MAX: f64 = 10_000.0;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    relay: RawRelay,
+    mesh: RawMesh,
+    scheduler: RawScheduler,
+    admin: RawAdmin,
+    #[serde(default)]
+    service: Vec<RawService>,
+    #[serde(default)]
+    forward: Vec<RawForward>,
+    fault: Option<Spanned<RawFault>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRelay {
+    name: Spanned<String>,
+    state_dir: PathBuf,
+    #[serde(default)]
+    region: String,
+    #[serde(default)]
+    provider: String,
+    capacity_mbps: Option<Spanned<f64>>,
+    price_per_gb: Option<Spanned<f64>>,
+    #[serde(default = "yes")]
+    transit: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMesh {
+    listen: Spanned<Vec<Spanned<String>>>,
+    advertise: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScheduler {
+    addresses: Spanned<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAdmin {
+    listen: Spanned<String>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// A relay's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The relay's name, as given by `node add`.
+    pub name: String,
+    /// Where identity and last good state are kept.
+    pub state_dir: PathBuf,
+    /// Region, for policy and for people.
+    pub region: String,
+    /// Provider, for diversity.
+    pub provider: String,
+    /// Capacity of its line, 0 if not said.
+    pub capacity: BitsPerSec,
+    /// Price of its outgoing traffic.
+    pub price: PricePerGb,
+    /// Whether it carries others' traffic.
+    pub transit: bool,
+    /// Mesh addresses, one per provider line.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses told to others; empty: those bound.
+    pub advertise: Vec<SocketAddr>,
+    /// Schedulers, tried in turn.
+    pub schedulers: Vec<SocketAddr>,
+    /// Admin HTTP.
+    pub admin: SocketAddr,
+    /// Services and forwards.
+    pub gateway: GatewayConfig,
+    /// Fault injection, off unless configured.
+    pub fault: Option<FaultConfig>,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// One line that names file, line, key, and what would be right.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let document = Document::read(path)?;
+        Self::try_from(&document)
+    }
+}
+
+impl TryFrom<&Document> for Config {
+    type Error = ConfigError;
+
+    fn try_from(document: &Document) -> Result<Self, ConfigError> {
+        let raw: RawConfig = document.parse()?;
+        let listen = addresses(document, &raw.mesh.listen, 1..=LINES_MAX)?;
+        let advertise = match &raw.mesh.advertise {
+            Some(list) => addresses(document, list, listen.len()..=listen.len())?,
+            None => Vec::new(),
+        };
+        reachable(document, &raw.mesh, &advertise)?;
+        let schedulers = addresses(document, &raw.scheduler.addresses, 1..=SCHEDULERS_MAX)?;
+        let admin = document.address(&raw.admin.listen)?;
+        if !admin.ip().is_loopback() {
+            let message = "the admin API has no access control yet; listen on a loopback address \
+                such as 127.0.0.1:9401";
+            return Err(document.error(raw.admin.listen.span(), message));
+        }
+        let number = |value: &Option<Spanned<f64>>, max: f64, scale: f64| match value {
+            Some(value) => Ok(document.in_range(value, 0.0..=max)? * scale),
+            None => Ok(0.0),
+        };
+        let fault = raw.fault.map(|fault| {
+            let span = fault.span();
+            FaultConfig::try_from(fault.into_inner())
+                .map_err(|error| document.error(span, error.to_string()))
+        });
+        Ok(Self {
+            name: document.name(&raw.relay.name)?,
+            state_dir: document.resolve(&raw.relay.state_dir),
+            region: raw.relay.region,
+            provider: raw.relay.provider,
+            capacity: BitsPerSec(whole(number(&raw.relay.capacity_mbps, CAPACITY_MBPS_MAX, 1e6)?)),
+            price: price(number(&raw.relay.price_per_gb, PRICE_MAX, 1e5)?),
+            transit: raw.relay.transit,
+            listen,
+            advertise,
+            schedulers,
+            admin,
+            gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward)?,
+            fault: fault.transpose()?,
+        })
+    }
+}
+
+fn addresses(
+    document: &Document,
+    list: &Spanned<Vec<Spanned<String>>>,
+    count: std::ops::RangeInclusive<usize>,
+) -> Result<Vec<SocketAddr>, ConfigError> {
+    let entries = document.entries(list, count)?;
+    document.unique(entries)?;
+    entries.iter().map(|entry| document.address(entry)).collect()
+}
+
+/// Other relays dial what is advertised: that must be an address of this machine and a port.
+fn reachable(
+    document: &Document,
+    mesh: &RawMesh,
+    advertise: &[SocketAddr],
+) -> Result<(), ConfigError> {
+    let entries = mesh.advertise.as_ref().unwrap_or(&mesh.listen);
+    for entry in entries.get_ref() {
+        let address = document.address(entry)?;
+        let usable =
+            !address.ip().is_unspecified() && (address.port() != 0 || advertise.is_empty());
+        if !usable {
+            let message = format!(
+                "other relays cannot dial {address}; put this machine's own address and port into \
+                mesh.advertise, such as advertise = [\"203.0.113.7:4400\"]"
+            );
+            return Err(document.error(entry.span(), message));
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: 0 to 10^12")]
+fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
+fn price(milli_cents: f64) -> PricePerGb {
+    PricePerGb(u32::try_from(whole(milli_cents)).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[relay]
+name = "frankfurt"
+state_dir = "frankfurt"
+capacity_mbps = 200
+price_per_gb = 0.02
+[mesh]
+listen = ["127.0.0.1:4401"]
+[scheduler]
+addresses = ["127.0.0.1:4400"]
+[admin]
+listen = "127.0.0.1:9401"
+[[service]]
+name = "web"
+protocol = "tcp"
+target = "127.0.0.1:8080"
+[fault]
+seed = 7
+"#;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        Config::try_from(&Document::new("relay.toml", text))
+    }
+
+    #[test]
+    fn a_configuration_is_read_with_its_units() {
+        let config = load(GOOD).unwrap();
+
+        assert_eq!(config.capacity, BitsPerSec(200_000_000));
+        assert_eq!(config.price, PricePerGb(2_000));
+        assert!(config.transit && config.fault.is_some());
+        assert_eq!(config.gateway.services.len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_line_key_and_remedy() {
+        let cases = [
+            ("name = \"frankfurt\"", "nmae = \"frankfurt\"", "relay.toml:3", "nmae"),
+            ("127.0.0.1:4401", "127.0.0.1:99999", "relay.toml:8", "IP:PORT"),
+            ("[\"127.0.0.1:4401\"]", "[\"0.0.0.0:4401\"]", "relay.toml:8", "mesh.advertise"),
+            ("[\"127.0.0.1:4401\"]", "[]", "relay.toml:8", "mesh.listen"),
+            ("127.0.0.1:9401", "0.0.0.0:9401", "relay.toml:12", "loopback"),
+            ("capacity_mbps = 200", "capacity_mbps = \"fast\"", "relay.toml:5", "capacity_mbps"),
+            ("capacity_mbps = 200", "capacity_mbps = -1", "relay.toml:5", "capacity_mbps"),
+            ("seed = 7", "seed = 7\nclock_drift_ppm = 100000", "relay.toml:17", "clock_drift_ppm"),
+        ];
+        for (right, wrong, place, word) in cases {
+            assert!(GOOD.contains(right));
+            let error = load(&GOOD.replace(right, wrong)).unwrap_err().to_string();
+            assert!(error.starts_with(place) && error.contains(word), "{wrong}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The relay's side of the control plane: one connection to one scheduler at a time.
+//!
+//! ```text
+//! dial (next address) --> hello --> welcome --> [ updates down, reports and acks up ] --> lost --+
+//!   ^                                                                                           |
+//!   +----------------------------- pause, doubled up to two seconds <---------------------------+
+//! ```
+//!
+//! Nothing that runs depends on it: while no scheduler answers the relay goes on with what it holds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use bytes::{Bytes, BytesMut};
+use overway_pki::{ALPN_CONTROL, Credentials, PendingKey};
+use overway_relay_core::Fib;
+use overway_wire::control::{
+    Goodbye, Hello, MESSAGE_BYTES_MAX, Renewal, Report, ToRelay, ToScheduler, Update, VERSION_MAX,
+    VERSION_MIN, to_relay,
+};
+use prost::Message as _;
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::sync::CancellationToken;
+
+use crate::mesh::Command;
+use crate::state::StateFile;
+
+/// A scheduler that has not welcomed the relay by then is left for the next.
+const WELCOME_MAX: Duration = Duration::from_secs(5);
+/// Pauses between attempts: the first and the longest. A restarted scheduler is found within seconds.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A scheduler that is silent for this long is lost.
+const IDLE_MAX: Duration = Duration::from_secs(8);
+/// How often the certificate's age and the state to save are looked at.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// After a goodbye the scheduler has this long to move paths away.
+const GOODBYE_GRACE: Duration = Duration::from_millis(1_500);
+
+/// What the control client works with.
+pub struct Control {
+    /// Addresses of schedulers, tried in turn.
+    pub schedulers: Vec<SocketAddr>,
+    /// The relay's identity.
+    pub credentials: Arc<Credentials>,
+    /// Where the identity is kept.
+    pub state_dir: PathBuf,
+    /// What the relay says of itself; revision and epoch are filled in at each connection.
+    pub hello: Hello,
+    /// To the mesh thread.
+    pub commands: mpsc::Sender<Command>,
+    /// What others may ask.
+    pub status: Arc<ControlStatus>,
+}
+
+/// How the control plane stands, for metrics and readiness.
+#[derive(Debug, Default)]
+pub struct ControlStatus {
+    /// Whether a scheduler has welcomed this relay.
+    pub connected: AtomicBool,
+    /// Connections to schedulers since the start.
+    pub connections: AtomicU64,
+    /// Attempts that failed, and connections that were lost.
+    pub losses: AtomicU64,
+    /// Certificates renewed.
+    pub renewals: AtomicU64,
+}
+
+type Send = FramedWrite<quinn::SendStream, LengthDelimitedCodec>;
+type Receive = FramedRead<quinn::RecvStream, LengthDelimitedCodec>;
+
+/// One connection's streams.
+struct Session {
+    connection: quinn::Connection,
+    send: Send,
+    receive: Receive,
+}
+
+impl Control {
+    /// Serves until the token is cancelled; then says goodbye.
+    ///
+    /// # Errors
+    /// There is no local socket to be had.
+    pub async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Report>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut endpoint_v4 = None;
+        let mut pause = PAUSE_MIN;
+        for attempt in 0_usize.. {
+            let address = self.schedulers[attempt % self.schedulers.len()];
+            let endpoint = match &endpoint_v4 {
+                Some((family, endpoint)) if *family == address.is_ipv4() => endpoint,
+                _ => &endpoint_v4.insert((address.is_ipv4(), client_endpoint(address)?)).1,
+            };
+            let connected = tokio::select! {
+                connected = tokio::time::timeout(WELCOME_MAX, self.connect(endpoint, address)) => connected,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            match connected.map_err(anyhow::Error::from).and_then(|connected| connected) {
+                Ok(session) => {
+                    tracing::info!(%address, "scheduler connected");
+                    pause = PAUSE_MIN;
+                    let ended = self.serve(session, &mut reports, &shutdown).await;
+                    self.status.connected.store(false, Ordering::Relaxed);
+                    self.command(Command::SchedulerLost).await?;
+                    match ended {
+                        Ok(()) => return Ok(()),
+                        Err(error) => tracing::info!(%address, %error, "scheduler lost"),
+                    }
+                }
+                Err(error) => tracing::info!(%address, %error, "no scheduler"),
+            }
+            self.status.losses.fetch_add(1, Ordering::Relaxed);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        Ok(())
+    }
+
+    async fn connect(
+        &mut self,
+        endpoint: &quinn::Endpoint,
+        address: SocketAddr,
+    ) -> anyhow::Result<Session> {
+        let tls = overway_pki::client_config(&self.credentials, &[ALPN_CONTROL]);
+        let crypto =
+            QuicClientConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport()));
+        let name = self.credentials.any_scheduler_name();
+        let connection = endpoint.connect_with(config, address, &name)?.await?;
+        let (send, receive) = connection.open_bi().await?;
+        let codec = || {
+            let mut builder = LengthDelimitedCodec::builder();
+            builder.length_field_length(4).max_frame_length(MESSAGE_BYTES_MAX).new_codec()
+        };
+        let (send, receive) = (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
+        let mut session = Session { connection, send, receive };
+        let hello = self.hello().await?;
+        session.say(hello.into()).await?;
+        match session.hear().await?.body {
+            Some(to_relay::Body::Welcome(welcome)) => {
+                tracing::debug!(term = welcome.term, version = welcome.version, "welcome");
+            }
+            Some(to_relay::Body::Refused(refused)) => bail!("refused: {}", refused.reason),
+            other => bail!("expected a welcome, got {other:?}"),
+        }
+        self.status.connected.store(true, Ordering::Relaxed);
+        self.status.connections.fetch_add(1, Ordering::Relaxed);
+        self.command(Command::SchedulerConnected).await?;
+        Ok(session)
+    }
+
+    /// The hello, with the revision that the mesh thread holds now.
+    async fn hello(&self) -> anyhow::Result<Hello> {
+        let held = self.pushed().await?;
+        Ok(Hello {
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            epoch_term: held.epoch_term,
+            epoch_sequence: held.epoch_sequence,
+            revision: held.revision,
+            ..self.hello.clone()
+        })
+    }
+
+    async fn pushed(&self) -> anyhow::Result<Update> {
+        let (answer, pushed) = oneshot::channel();
+        self.command(Command::Pushed(answer)).await?;
+        pushed.await.context("the mesh thread has ended")
+    }
+
+    async fn command(&self, command: Command) -> anyhow::Result<()> {
+        self.commands.send(command).await.context("the mesh thread has ended")
+    }
+
+    /// Serves one connection. `Ok` means that the relay stops, an error that the scheduler was lost.
+    async fn serve(
+        &mut self,
+        mut session: Session,
+        reports: &mut mpsc::Receiver<Report>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+        let mut pending = None;
+        loop {
+            tokio::select! {
+                heard = session.hear() => match heard?.body {
+                    Some(to_relay::Body::Update(update)) => {
+                        let (answer, ack) = oneshot::channel();
+                        self.command(Command::Update(Box::new(update), answer)).await?;
+                        let ack = ack.await.context("the mesh thread has ended")?;
+                        session.say(ack.into()).await?;
+                    }
+                    Some(to_relay::Body::Renewed(renewed)) => {
+                        self.renewed(renewed.chain_der, pending.take());
+                    }
+                    Some(to_relay::Body::Refused(refused)) => bail!("refused: {}", refused.reason),
+                    Some(to_relay::Body::Welcome(_)) | None => {}
+                },
+                Some(report) = reports.recv() => session.say(report.into()).await?,
+                _ = upkeep.tick() => {
+                    if pending.is_none() && self.credentials.renew_due(SystemTime::now()) {
+                        let (key, csr_der) = self.credentials.new_request()?;
+                        session.say(Renewal { csr_der }.into()).await?;
+                        pending = Some(key);
+                    }
+                }
+                () = shutdown.cancelled() => {
+                    session.say(Goodbye {}.into()).await?;
+                    self.leave(&mut session).await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Puts a new certificate to use; a bad one changes nothing, and the next attempt is a second away.
+    fn renewed(&self, chain: Vec<Vec<u8>>, pending: Option<PendingKey>) {
+        let Some(pending) = pending else { return };
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
+        match self.credentials.replace(&pending, chain, &self.state_dir, SystemTime::now()) {
+            Ok(()) => {
+                self.status.renewals.fetch_add(1, Ordering::Relaxed);
+                tracing::info!("certificate renewed");
+            }
+            Err(error) => tracing::warn!(%error, "the new certificate cannot be used"),
+        }
+    }
+
+    /// After the goodbye: applies what still comes, so that paths away from here are in use everywhere
+    /// before the links close.
+    async fn leave(&self, session: &mut Session) {
+        let last = async {
+            while let Ok(message) = session.hear().await {
+                if let Some(to_relay::Body::Update(update)) = message.body {
+                    let (answer, ack) = oneshot::channel();
+                    if self.command(Command::Update(Box::new(update), answer)).await.is_err() {
+                        return;
+                    }
+                    let Ok(ack) = ack.await else { return };
+                    if session.say(ack.into()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        // The grace ends it as a rule: the scheduler has no reason to close first.
+        let _ = tokio::time::timeout(GOODBYE_GRACE, last).await;
+        session.connection.close(0_u32.into(), b"relay stops");
+    }
+}
+
+/// Saves the state after each change, at most once an upkeep interval, until the mesh thread ends.
+pub(crate) async fn keep_saved(
+    file: StateFile,
+    mut fib: watch::Receiver<Arc<Fib>>,
+    commands: mpsc::WeakSender<Command>,
+) {
+    while fib.changed().await.is_ok() {
+        let (answer, pushed) = oneshot::channel();
+        let Some(commands) = commands.upgrade() else { return };
+        if commands.send(Command::Pushed(answer)).await.is_err() {
+            return;
+        }
+        drop(commands);
+        let Ok(update) = pushed.await else { return };
+        let file = file.clone();
+        let saved = tokio::task::spawn_blocking(move || file.save(&update)).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(%error, "the last good state cannot be saved");
+        }
+        tokio::time::sleep(UPKEEP_INTERVAL).await;
+    }
+}
+
+impl Session {
+    async fn say(&mut self, message: ToScheduler) -> anyhow::Result<()> {
+        use futures_util::SinkExt as _;
+        let mut bytes = BytesMut::with_capacity(message.encoded_len());
+        message.encode(&mut bytes)?;
+        Ok(self.send.send(bytes.freeze() as Bytes).await?)
+    }
+
+    async fn hear(&mut self) -> anyhow::Result<ToRelay> {
+        use futures_util::StreamExt as _;
+        let bytes = self.receive.next().await.context("the scheduler closed the stream")??;
+        Ok(ToRelay::decode(bytes)?)
+    }
+}
+
+fn client_endpoint(scheduler: SocketAddr) -> anyhow::Result<quinn::Endpoint> {
+    let any: SocketAddr = if scheduler.is_ipv4() {
+        (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    quinn::Endpoint::client(any).context("no local UDP socket for the control connection")
+}
+
+fn transport() -> quinn::TransportConfig {
+    let mut transport = quinn::TransportConfig::default();
+    let idle = quinn::IdleTimeout::try_from(IDLE_MAX).expect("eight seconds fit in a QUIC varint");
+    transport.max_idle_timeout(Some(idle)).keep_alive_interval(Some(IDLE_MAX / 4));
+    transport
+}

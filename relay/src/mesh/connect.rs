@@ -1,0 +1,319 @@
+//! Endpoints, dialling and accepting.
+//!
+//! For each peer that the scheduler names, the relay with the lower id dials: the light lane first, the
+//! data lanes once it stands. The other dials only if nothing came for [`FALLBACK`], or if frames wait
+//! for a lane; of two connections dialled at once the lower id's stays. The dialler opens one
+//! unidirectional stream and says which link and lane the connection is: `version u8 | index u8 | lane
+//! u8`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use overway_pki::{ALPN_MESH, ClientAuth, Identity, Role};
+use overway_relay_core::PeerLink;
+use overway_wire::hop::{self, Lane};
+use overway_wire::{LinkIndex, NeighbourLink, RelayId};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+
+use super::MeshConfig;
+use super::driver::{CloseCode, Driver, LaneKey, close};
+use crate::congestion::HopConfig;
+use crate::fault::{FaultSocket, FaultTable};
+use crate::socket::{self, BufferReport};
+
+/// The hello's version.
+const HELLO_VERSION: u8 = 1;
+const HELLO_BYTES: usize = 3;
+/// A connection that is not usable by then is given up; twice the longest sane round trip.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// How long the higher id waits for the lower one to dial.
+const FALLBACK: Duration = Duration::from_secs(3);
+/// Pause between two dials of the same lane: short, since a relay that was restarted is to be back soon.
+const REDIAL: Duration = Duration::from_millis(500);
+/// Handshakes under way at once above which addresses must be proven first (QUIC Retry).
+const HANDSHAKES_MAX: usize = 64;
+/// Bytes of every QUIC packet on a link: DESIGN's fabric MTU. quinn's black-hole detection would fall
+/// below what a frame needs, so it is also the minimum, and there is no discovery.
+const LINK_MTU: u16 = 1_300;
+/// A datagram of quinn needs at most this many bytes beside its payload: short header with an 8-byte
+/// connection id and 4-byte number, AEAD tag, frame type and length.
+const QUIC_OVERHEAD: usize = 38;
+const _: () = assert!(hop::MESSAGE_BYTES_MAX + QUIC_OVERHEAD <= LINK_MTU as usize);
+/// What quinn may hold unsent on a data lane: one GSO batch. The queue proper is the core's.
+const DATAGRAM_SEND_BUFFER: usize = 10 * LINK_MTU as usize;
+/// What quinn may hold unread: a burst that arrives while the thread is away for some 50 ms at 400 Mbit/s.
+const DATAGRAM_RECEIVE_BUFFER: usize = 2 << 20;
+/// A silent connection is closed by then; liveness has detoured its frames long before, and a short
+/// freeze does not cost a handshake.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// What the start made known.
+pub(super) struct Started {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) buffers: Vec<BufferReport>,
+    pub(super) fault: Option<Arc<FaultTable>>,
+}
+
+type Bound = (tokio::runtime::Runtime, Vec<quinn::Endpoint>, Started);
+
+/// Makes the thread's runtime and binds its endpoints.
+pub(super) fn bind(config: &MeshConfig) -> anyhow::Result<Bound> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    let table = config.fault.as_ref().map(FaultTable::new);
+    let mut endpoints = Vec::new();
+    let (mut addresses, mut buffers) = (Vec::new(), Vec::new());
+    for &address in &config.listen {
+        let (udp, report) = socket::open(address)?;
+        let quinn_runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
+        let socket = quinn_runtime.wrap_udp_socket(udp)?;
+        let socket = match &table {
+            Some(table) => FaultSocket::new(socket, Arc::clone(table))?,
+            None => socket,
+        };
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            quinn::EndpointConfig::default(),
+            Some(server_config(config)?),
+            socket,
+            quinn_runtime,
+        )?;
+        addresses.push(endpoint.local_addr()?);
+        buffers.push(report);
+        endpoints.push(endpoint);
+    }
+    drop(_inside);
+    Ok((runtime, endpoints, Started { addresses, buffers, fault: table }))
+}
+
+fn server_config(config: &MeshConfig) -> anyhow::Result<quinn::ServerConfig> {
+    let clients = ClientAuth::Required(&[Role::Relay]);
+    let tls = overway_pki::server_config(&config.credentials, &[ALPN_MESH], clients);
+    let crypto = QuicServerConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(Arc::new(transport(0)));
+    Ok(server)
+}
+
+/// The transport of a link of this capacity in bits per second, 0 if not known.
+fn transport(capacity_bps: u64) -> quinn::TransportConfig {
+    let mut transport = quinn::TransportConfig::default();
+    let idle = quinn::IdleTimeout::try_from(IDLE_MAX).expect("ten seconds fit in a QUIC varint");
+    let mut acks = quinn::AckFrequencyConfig::default();
+    // Fewer acknowledgements cost less and delay nothing: recovery is by the core's own numbers.
+    acks.ack_eliciting_threshold(20_u32.into()).max_ack_delay(Some(Duration::from_millis(10)));
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(IDLE_MAX / 4))
+        .initial_mtu(LINK_MTU)
+        .min_mtu(LINK_MTU)
+        .mtu_discovery_config(None)
+        .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
+        .max_concurrent_bidi_streams(0_u32.into())
+        .max_concurrent_uni_streams(1_u32.into())
+        .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::new(HopConfig::new(capacity_bps)));
+    transport
+}
+
+/// Accepts on every endpoint until it closes.
+pub(super) fn spawn_accepting(driver: &Rc<RefCell<Driver>>) {
+    let endpoints = driver.borrow().endpoints.clone();
+    for endpoint in endpoints {
+        let driver = Rc::clone(driver);
+        tokio::task::spawn_local(async move {
+            let handshakes = Rc::new(());
+            while let Some(incoming) = endpoint.accept().await {
+                let busy = Rc::strong_count(&handshakes) > HANDSHAKES_MAX;
+                if busy && !incoming.remote_address_validated() {
+                    // Fails only for an address that is validated already.
+                    let _ = incoming.retry();
+                    continue;
+                }
+                let (driver, handshake) = (Rc::clone(&driver), Rc::clone(&handshakes));
+                tokio::task::spawn_local(async move {
+                    let accepted = tokio::time::timeout(HANDSHAKE_MAX, accept(incoming)).await;
+                    drop(handshake);
+                    match accepted {
+                        Ok(Ok((key, connection))) => admit(&driver, key, connection).await,
+                        Ok(Err(error)) => {
+                            tracing::debug!(%error, "incoming connection refused");
+                            driver.borrow_mut().stats.refused += 1;
+                        }
+                        Err(_elapsed) => driver.borrow_mut().stats.refused += 1,
+                    }
+                });
+            }
+        });
+    }
+}
+
+async fn accept(incoming: quinn::Incoming) -> anyhow::Result<(LaneKey, quinn::Connection)> {
+    let connection = incoming.await?;
+    let peer = identity(&connection)?;
+    let mut stream = connection.accept_uni().await?;
+    let mut hello = [0; HELLO_BYTES];
+    stream.read_exact(&mut hello).await?;
+    let [version, index, lane] = hello;
+    match (version, LinkIndex::new(index), Lane::from_code(lane)) {
+        (HELLO_VERSION, Some(index), Some(lane)) => {
+            Ok(((NeighbourLink::new(RelayId(peer.id), index), lane), connection))
+        }
+        _ => {
+            close(&connection, CloseCode::BadHello);
+            anyhow::bail!("bad hello {hello:?} from relay {}", peer.id)
+        }
+    }
+}
+
+fn identity(connection: &quinn::Connection) -> anyhow::Result<Identity> {
+    let chain = connection.peer_identity().context("the peer showed no certificate")?;
+    let chain = chain
+        .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+        .map_err(|_| anyhow::anyhow!("the peer's identity is no certificate chain"))?;
+    Ok(overway_pki::peer_identity(&chain)?)
+}
+
+/// Takes an accepted connection into use if the scheduler has named its peer.
+async fn admit(driver: &Rc<RefCell<Driver>>, key: LaneKey, connection: quinn::Connection) {
+    let now = Instant::now();
+    let taken = driver.borrow_mut().admit(key, &connection, now);
+    if taken {
+        Driver::pump(driver, now);
+        read(driver, key, connection).await;
+    }
+}
+
+/// Dials what is missing, when something changes and now and then.
+pub(super) async fn keep_connected(driver: Rc<RefCell<Driver>>) {
+    let reconnect = driver.borrow().reconnect();
+    let mut missing_since: HashMap<LaneKey, Instant> = HashMap::new();
+    let mut dialled: HashMap<LaneKey, Instant> = HashMap::new();
+    loop {
+        let now = Instant::now();
+        let due = due_dials(&driver.borrow(), &mut missing_since, &mut dialled, now);
+        for (key, peer) in due {
+            driver.borrow_mut().dialing.insert(key);
+            tokio::task::spawn_local(dial(Rc::clone(&driver), key, peer));
+        }
+        // A dial that failed, or a fallback, is looked at again after the pause.
+        let _ = tokio::time::timeout(REDIAL, reconnect.notified()).await;
+    }
+}
+
+/// The lanes to dial now; keeps note of what has been missing since when, and what was dialled.
+fn due_dials(
+    driver: &Driver,
+    missing_since: &mut HashMap<LaneKey, Instant>,
+    dialled: &mut HashMap<LaneKey, Instant>,
+    now: Instant,
+) -> Vec<(LaneKey, PeerLink)> {
+    let local = driver.core.local();
+    let mut due = Vec::new();
+    for (&link, &peer) in &driver.core.fib().peers {
+        let light = driver.is_connected((link, Lane::Light));
+        for lane in Lane::ALL {
+            let key = (link, lane);
+            let ready = light || lane == Lane::Light;
+            if !ready || driver.is_connected(key) {
+                missing_since.remove(&key);
+                continue;
+            }
+            let missing = *missing_since.entry(key).or_insert(now);
+            let ours = local < link.neighbour || now.duration_since(missing) >= FALLBACK;
+            let recent = dialled.get(&key).is_some_and(|&at| now.duration_since(at) < REDIAL);
+            let wanted = driver.wanted.contains(&key);
+            if (ours || wanted) && !recent && !driver.dialing.contains(&key) {
+                dialled.insert(key, now);
+                due.push((key, peer));
+            }
+        }
+    }
+    missing_since.retain(|(link, _), _| driver.core.fib().peers.contains_key(link));
+    dialled.retain(|_, at| now.duration_since(*at) < REDIAL);
+    due
+}
+
+async fn dial(driver: Rc<RefCell<Driver>>, key: LaneKey, peer: PeerLink) {
+    let local = driver.borrow().core.local();
+    let connecting = open(&driver, key, peer);
+    let connected = match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
+        Ok(connected) => connected,
+        Err(_elapsed) => Err(anyhow::anyhow!("no answer within {HANDSHAKE_MAX:?}")),
+    };
+    let now = Instant::now();
+    driver.borrow_mut().dialing.remove(&key);
+    match connected {
+        Ok(connection) => {
+            let taken = driver.borrow_mut().register(key, connection.clone(), local, now);
+            if taken {
+                Driver::pump(&driver, now);
+                read(&driver, key, connection).await;
+            }
+        }
+        Err(error) => {
+            driver.borrow_mut().stats.dials_failed += 1;
+            tracing::debug!(link = %key.0, lane = key.1.name(), %error, "dialling failed");
+        }
+    }
+}
+
+async fn open(
+    driver: &Rc<RefCell<Driver>>,
+    (link, lane): LaneKey,
+    peer: PeerLink,
+) -> anyhow::Result<quinn::Connection> {
+    let (endpoint, tls, name) = {
+        let held = driver.borrow();
+        let at = peer.local_address.min(held.endpoints.len().saturating_sub(1));
+        let endpoint = held.endpoints.get(at).context("the relay is stopping")?.clone();
+        let credentials = &held.config.credentials;
+        let tls = overway_pki::client_config(credentials, &[ALPN_MESH]);
+        let neighbour = Identity::new(Role::Relay, link.neighbour.0, &credentials.identity().mesh)?;
+        (endpoint, tls, neighbour.server_name())
+    };
+    let crypto = QuicClientConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(peer.capacity_bps)));
+    let connection = endpoint.connect_with(config, peer.remote, &name)?.await?;
+    let mut stream = connection.open_uni().await?;
+    stream.write_all(&[HELLO_VERSION, link.index.value(), lane.code()]).await?;
+    stream.finish()?;
+    Ok(connection)
+}
+
+/// Datagrams taken from one connection before others get a turn.
+const READ_BATCH: usize = 64;
+
+/// Reads a connection until it closes.
+async fn read(driver: &Rc<RefCell<Driver>>, key: LaneKey, connection: quinn::Connection) {
+    while let Ok(first) = connection.read_datagram().await {
+        let now = Instant::now();
+        let others = std::iter::from_fn(|| read_now(&connection)).take(READ_BATCH - 1);
+        driver.borrow_mut().datagrams(key, std::iter::once(first).chain(others), now);
+        Driver::pump(driver, now);
+    }
+    let now = Instant::now();
+    let reason = connection.close_reason();
+    tracing::debug!(link = %key.0, lane = key.1.name(), ?reason, "connection closed");
+    driver.borrow_mut().closed(key, &connection, now);
+    Driver::pump(driver, now);
+}
+
+/// A datagram that has arrived already.
+fn read_now(connection: &quinn::Connection) -> Option<Bytes> {
+    let next = pin!(connection.read_datagram());
+    match next.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(datagram) => datagram.ok(),
+        Poll::Pending => None,
+    }
+}

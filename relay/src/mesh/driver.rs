@@ -1,0 +1,368 @@
+//! The core with its connections: what goes in, and where what comes out is put.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use overway_relay_core::{Delivered, Event, Fib, LocalFrame, PeerLink, Relay, Transmit};
+use overway_session::{Inbound, Outbound};
+use overway_wire::control::Report;
+use overway_wire::hop::Lane;
+use overway_wire::{AttachmentId, Class, NeighbourLink, PolicyId, RelayId};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::{Command, MeshConfig, ShellStats, Snapshot};
+
+/// One lane of one neighbour link: what a connection is for.
+pub(super) type LaneKey = (NeighbourLink, Lane);
+
+/// QUIC application error codes, as a peer sees them when a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloseCode {
+    /// The relay stops.
+    Stopping = 0,
+    /// Another connection took this one's place.
+    Replaced = 1,
+    /// The scheduler has not named the peer, or no longer does.
+    NotAPeer = 2,
+    /// The hello could not be read.
+    BadHello = 3,
+}
+
+/// Where the mesh thread's outputs go.
+pub(super) struct Sinks {
+    pub(super) delivered: mpsc::Sender<Vec<Inbound>>,
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) fib: watch::Sender<Arc<Fib>>,
+}
+
+/// A lane's connection.
+struct LaneConnection {
+    connection: quinn::Connection,
+    dialer: RelayId,
+    /// A frame waits for room in quinn's buffer.
+    blocked: bool,
+}
+
+/// The core with its connections.
+pub(super) struct Driver {
+    pub(super) core: Relay,
+    pub(super) config: MeshConfig,
+    pub(super) endpoints: Vec<quinn::Endpoint>,
+    pub(super) stats: ShellStats,
+    pub(super) dialing: HashSet<LaneKey>,
+    pub(super) wanted: HashSet<LaneKey>,
+    connections: HashMap<LaneKey, LaneConnection>,
+    delivered: Vec<Inbound>,
+    sinks: Sinks,
+    armed: Option<Instant>,
+    rearm: Rc<Notify>,
+    reconnect: Rc<Notify>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        mut config: MeshConfig,
+        endpoints: Vec<quinn::Endpoint>,
+        sinks: Sinks,
+    ) -> Self {
+        let mut core = Relay::new(config.core.clone());
+        if let Some(update) = config.restored.take()
+            && let Err(error) = core.restore(update, Instant::now())
+        {
+            tracing::warn!(%error, "the saved state does not apply; waiting for a scheduler");
+        }
+        Self {
+            core,
+            config,
+            endpoints,
+            stats: ShellStats::default(),
+            dialing: HashSet::new(),
+            wanted: HashSet::new(),
+            connections: HashMap::new(),
+            delivered: Vec::new(),
+            sinks,
+            armed: None,
+            rearm: Rc::default(),
+            reconnect: Rc::default(),
+        }
+    }
+
+    pub(super) fn rearm(&self) -> Rc<Notify> {
+        Rc::clone(&self.rearm)
+    }
+
+    pub(super) fn reconnect(&self) -> Rc<Notify> {
+        Rc::clone(&self.reconnect)
+    }
+
+    /// Notes and returns when the core wants to be woken.
+    pub(super) fn arm(&mut self) -> Option<Instant> {
+        self.armed = self.core.poll_timeout();
+        self.armed
+    }
+
+    pub(super) fn timeout(&mut self, now: Instant) {
+        self.core.handle_timeout(now);
+    }
+
+    pub(super) fn datagrams(
+        &mut self,
+        key: LaneKey,
+        datagrams: impl Iterator<Item = Bytes>,
+        now: Instant,
+    ) {
+        datagrams.for_each(|datagram| self.core.handle_datagram(key, &datagram, now));
+    }
+
+    pub(super) fn local_frames(&mut self, frames: impl Iterator<Item = Outbound>, now: Instant) {
+        frames.for_each(|frame| self.local_frame(frame, now));
+    }
+
+    fn local_frame(&mut self, frame: Outbound, now: Instant) {
+        let Outbound { kind, class, destination, flow, sequence, budget, payload } = frame;
+        let frame = LocalFrame {
+            source: AttachmentId::GATEWAY,
+            destination,
+            kind,
+            class,
+            policy: PolicyId::default(),
+            flow,
+            sequence,
+            budget,
+            payload,
+        };
+        self.core.handle_frame(frame, now);
+    }
+
+    pub(super) fn command(&mut self, command: Command, now: Instant) {
+        // An asker that has gone away needs no answer.
+        match command {
+            Command::Update(update, answer) => {
+                let _ = answer.send(self.core.handle_update(*update, now));
+            }
+            Command::SchedulerConnected => self.core.handle_scheduler_connected(now),
+            Command::SchedulerLost => self.core.handle_scheduler_lost(),
+            Command::Snapshot(answer) => {
+                let _ = answer.send(self.snapshot(now));
+            }
+            Command::Pushed(answer) => {
+                let _ = answer.send(self.core.pushed().to_update());
+            }
+        }
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let destinations = self.core.fib().names.keys().filter(|&&id| id != self.core.local());
+        let chosen = destinations
+            .flat_map(|&id| Class::ALL.map(|class| (id, class, self.core.choose(id, class, now))))
+            .collect();
+        let shell = ShellStats { connections: self.connections.len() as u64, ..self.stats };
+        Snapshot { stats: *self.core.stats(), shell, links: self.core.link_reports(now), chosen }
+    }
+
+    /// Puts everything that the core has to say where it belongs.
+    pub(super) fn pump(driver: &Rc<RefCell<Self>>, now: Instant) {
+        let mut held = driver.borrow_mut();
+        let this = &mut *held;
+        while let Some(transmit) = this.next_transmit(now) {
+            this.transmit(driver, transmit);
+        }
+        while let Some(event) = this.core.poll_event() {
+            this.event(event);
+        }
+        if !this.delivered.is_empty() {
+            let batch = std::mem::take(&mut this.delivered);
+            this.stats.delivered_dropped +=
+                u64::from(this.sinks.delivered.try_send(batch).is_err());
+        }
+        if let Some(report) = this.core.poll_report(now) {
+            this.stats.reports_dropped += u64::from(this.sinks.reports.try_send(report).is_err());
+        }
+        let due = this.core.poll_timeout();
+        if due.is_some_and(|due| this.armed.is_none_or(|armed| due < armed)) {
+            this.armed = due;
+            this.rearm.notify_one();
+        }
+    }
+
+    fn next_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        let connections = &self.connections;
+        self.core.poll_transmit(now, |link, lane| {
+            connections.get(&(link, lane)).is_some_and(|lane| !lane.blocked)
+        })
+    }
+
+    /// Hands a message to quinn. quinn drops its oldest datagram in silence when its buffer is full, so a
+    /// data lane without room waits with one message in hand; a light lane may lose its oldest heartbeat.
+    fn transmit(&mut self, driver: &Rc<RefCell<Self>>, transmit: Transmit) {
+        let key = (transmit.link, transmit.lane);
+        let Some(lane) = self.connections.get_mut(&key) else { return };
+        let room = lane.connection.datagram_send_buffer_space();
+        if transmit.lane == Lane::Light || room >= transmit.message.len() {
+            if let Err(error) = lane.connection.send_datagram(transmit.message) {
+                tracing::trace!(%error, link = %key.0, "datagram not sent");
+            }
+            return;
+        }
+        lane.blocked = true;
+        let connection = lane.connection.clone();
+        let driver = Rc::clone(driver);
+        tokio::task::spawn_local(async move {
+            // An error means that the connection is closed, which its reader handles.
+            let _ = connection.send_datagram_wait(transmit.message).await;
+            let id = connection.stable_id();
+            driver.borrow_mut().unblock(key, id);
+            Self::pump(&driver, Instant::now());
+        });
+    }
+
+    fn unblock(&mut self, key: LaneKey, id: usize) {
+        if let Some(lane) = self.connections.get_mut(&key)
+            && lane.connection.stable_id() == id
+        {
+            lane.blocked = false;
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Deliver(delivered) => self.deliver(delivered),
+            Event::LinkChanged { link, inbound, outbound } => {
+                tracing::debug!(%link, ?inbound, ?outbound, "link changed");
+            }
+            Event::LaneWanted(link, lane) => {
+                self.wanted.insert((link, lane));
+                self.reconnect.notify_one();
+            }
+            Event::FibChanged => {
+                let fib = Arc::clone(self.core.fib());
+                let revoked = self.config.credentials.revoked();
+                revoked.replace(fib.revoked.iter().map(|relay| relay.0));
+                self.close_strangers(&fib.peers);
+                self.sinks.fib.send_replace(fib);
+                self.reconnect.notify_one();
+            }
+            Event::SelfStall(late) => tracing::info!(?late, "this process was stopped or starved"),
+        }
+    }
+
+    fn deliver(&mut self, delivered: Delivered) {
+        let Delivered { source, attachment, kind, class, ecn, flow, sequence, payload } = delivered;
+        if attachment == AttachmentId::GATEWAY {
+            self.delivered.push(Inbound { source, kind, class, ecn, flow, sequence, payload });
+        }
+    }
+
+    /// Whether a lane's connection stands.
+    pub(super) fn is_connected(&self, key: LaneKey) -> bool {
+        self.connections.contains_key(&key)
+    }
+
+    /// Takes a new connection into use, in place of an old one if there is one. Of two that both ends
+    /// dialled at once the one of the lower id stays, so that both keep the same.
+    pub(super) fn register(
+        &mut self,
+        key: LaneKey,
+        connection: quinn::Connection,
+        dialer: RelayId,
+        now: Instant,
+    ) -> bool {
+        if let Some(old) = self.connections.get(&key) {
+            let alive = old.connection.close_reason().is_none() && self.is_heard(key.0);
+            if alive && old.dialer < dialer {
+                close(&connection, CloseCode::Replaced);
+                return false;
+            }
+            close(&old.connection, CloseCode::Replaced);
+        }
+        let (link, lane) = key;
+        self.wanted.remove(&key);
+        self.connections.insert(key, LaneConnection { connection, dialer, blocked: false });
+        if lane == Lane::Light {
+            // The link starts over, its numbers too: frames of the old lanes must not be counted.
+            for lane in Lane::DATA {
+                self.forget((link, lane));
+            }
+            self.core.handle_link_opened(link, now);
+            self.reconnect.notify_one();
+        } else {
+            self.core.handle_lane(key, true);
+        }
+        true
+    }
+
+    /// Takes an accepted connection into use if the scheduler has named its peer.
+    pub(super) fn admit(
+        &mut self,
+        key: LaneKey,
+        connection: &quinn::Connection,
+        now: Instant,
+    ) -> bool {
+        let known = self.core.fib().peers.contains_key(&key.0);
+        if !known {
+            self.stats.refused += 1;
+            close(connection, CloseCode::NotAPeer);
+        }
+        known && self.register(key, connection.clone(), key.0.neighbour, now)
+    }
+
+    fn is_heard(&self, link: NeighbourLink) -> bool {
+        let state = self.core.link_state(link);
+        state.is_some_and(|(inbound, _)| inbound == overway_probe::State::Up)
+    }
+
+    /// A connection has ended; if it is still the lane's, the lane is gone.
+    pub(super) fn closed(&mut self, key: LaneKey, connection: &quinn::Connection, now: Instant) {
+        let current = self.connections.get(&key);
+        if current.is_none_or(|lane| lane.connection.stable_id() != connection.stable_id()) {
+            return;
+        }
+        self.connections.remove(&key);
+        if key.1 == Lane::Light {
+            for lane in Lane::DATA {
+                self.forget((key.0, lane));
+            }
+            self.core.handle_link_closed(key.0, now);
+        } else {
+            self.core.handle_lane(key, false);
+        }
+        self.reconnect.notify_one();
+    }
+
+    fn forget(&mut self, key: LaneKey) {
+        if let Some(lane) = self.connections.remove(&key) {
+            close(&lane.connection, CloseCode::Replaced);
+        }
+        self.core.handle_lane(key, false);
+    }
+
+    /// Closes links to relays which the scheduler no longer names.
+    fn close_strangers(&mut self, peers: &BTreeMap<NeighbourLink, PeerLink>) {
+        let strangers = self.connections.iter().filter(|((link, _), _)| !peers.contains_key(link));
+        for (_, lane) in strangers {
+            close(&lane.connection, CloseCode::NotAPeer);
+        }
+    }
+
+    /// Closes everything; returns the endpoints, to wait for their last packets.
+    pub(super) fn close(&mut self) -> Vec<quinn::Endpoint> {
+        for endpoint in &self.endpoints {
+            endpoint.close((CloseCode::Stopping as u32).into(), b"relay stops");
+        }
+        std::mem::take(&mut self.endpoints)
+    }
+}
+
+pub(super) fn close(connection: &quinn::Connection, code: CloseCode) {
+    let reason: &[u8] = match code {
+        CloseCode::Stopping => b"relay stops",
+        CloseCode::Replaced => b"replaced",
+        CloseCode::NotAPeer => b"not a peer",
+        CloseCode::BadHello => b"bad hello",
+    };
+    connection.close((code as u32).into(), reason);
+}

@@ -1,0 +1,215 @@
+//! The relay's metrics, built from everybody's plain counters at each scrape.
+//!
+//! The label budget: `reason`, `direction`, `neighbour` and `link`; never a flow, a client or a pair of
+//! relays.
+
+use std::sync::atomic::Ordering;
+
+use overway_relay_core::{DropReason, Stats};
+use overway_telemetry::{Exposition, export_counters};
+use overway_wire::control::{LinkReport, State};
+
+use crate::control::ControlStatus;
+use crate::mesh::{ShellStats, Snapshot};
+
+/// What is exported.
+pub(crate) struct Gathered<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) control: &'a ControlStatus,
+    pub(crate) session: overway_session::Stats,
+    pub(crate) gateway: overway_gateway::Stats,
+    pub(crate) certificate_seconds: f64,
+    pub(crate) buffers_short: usize,
+}
+
+/// Builds one scrape.
+pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
+    let Gathered { snapshot, control, session, gateway, certificate_seconds, buffers_short } =
+        gathered;
+    let mut out = Exposition::new("overway_relay");
+    core(&mut out, &snapshot.stats);
+    shell(&mut out, snapshot.shell);
+    control_plane(&mut out, control);
+    self::session(&mut out, session);
+    self::gateway(&mut out, gateway);
+    snapshot.links.iter().for_each(|report| link(&mut out, report));
+    let help = "Time until the relay's certificate ends.";
+    out.gauge("certificate_remaining_seconds", help, &[], certificate_seconds);
+    let help = "Mesh sockets whose kernel buffers are smaller than asked for.";
+    out.gauge("sockets_short_of_buffer", help, &[], float(buffers_short as u64));
+    out
+}
+
+fn core(out: &mut Exposition, stats: &Stats) {
+    let drops = export_counters!(out, "", *stats, Stats {
+        frames_received: "Frames received from neighbours.",
+        bytes_received: "Bytes of frames received from neighbours.",
+        frames_sent: "Frames handed to links.",
+        bytes_sent: "Bytes of frames handed to links.",
+        frames_originated: "Frames from local ends.",
+        frames_delivered: "Frames given to local ends.",
+        frames_forwarded: "Frames carried between neighbours.",
+        copies: "Second copies sent because a link was suspect.",
+        copies_over_budget: "Copies not made because the detour's share was used up.",
+        detours: "Frames that took a detour around a dead link.",
+        replays: "Unacknowledged frames sent again over a detour.",
+        notices_sent: "Notices sent to sources.",
+        notices_received: "Notices acted on as a source.",
+        self_stalls: "Times that this process woke late.",
+        suspects: "Times that a link became suspect.",
+        downs: "Times that a link went down.",
+        updates_applied: "Updates of the pushed state applied.",
+        updates_refused: "Updates that did not fit the state held.",
+    } and drops);
+    for (reason, count) in DropReason::ALL.into_iter().zip(drops) {
+        let labels = [("reason", reason.name())];
+        out.counter("frames_dropped_total", "Frames and messages dropped.", &labels, count);
+    }
+}
+
+fn shell(out: &mut Exposition, stats: ShellStats) {
+    let connections = export_counters!(out, "", stats, ShellStats {
+        dials_failed: "Connections dialled that failed.",
+        refused: "Incoming connections refused.",
+        delivered_dropped: "Batches of frames that local ends missed.",
+        reports_dropped: "Reports that the control client missed.",
+    } and connections);
+    out.gauge("connections", "QUIC connections that stand.", &[], float(connections));
+}
+
+fn control_plane(out: &mut Exposition, control: &ControlStatus) {
+    let ControlStatus { connected, connections, losses, renewals } = control;
+    let connected = f64::from(u8::from(connected.load(Ordering::Relaxed)));
+    out.gauge("scheduler_connected", "Whether a scheduler is connected.", &[], connected);
+    for (name, help, value) in [
+        ("scheduler_connections_total", "Connections to schedulers.", connections),
+        ("scheduler_losses_total", "Connections to schedulers failed or lost.", losses),
+        ("certificate_renewals_total", "Certificates renewed.", renewals),
+    ] {
+        out.counter(name, help, &[], value.load(Ordering::Relaxed));
+    }
+}
+
+fn session(out: &mut Exposition, stats: overway_session::Stats) {
+    export_counters!(
+        out,
+        "session_",
+        stats,
+        overway_session::Stats {
+            sessions_opened: "QUIC connections between ends established.",
+            sessions_closed: "QUIC connections between ends that ended.",
+            identity_refused: "Sessions refused: the certificate is not that of the address.",
+            far_restarts: "Far ends seen to have started anew.",
+            streams: "Streams opened or accepted.",
+            flows: "Flows opened or accepted.",
+            requests_refused: "Requests refused, by either side.",
+            requests_invalid: "Requests that were malformed or too slow.",
+            frames_sent: "Session frames sent.",
+            frames_received: "Session frames given to QUIC.",
+            frames_duplicate: "Session frames that had come before.",
+            frames_stale: "Session frames of an incarnation that ended.",
+            frames_held: "Session frames that waited for an earlier one.",
+            frames_reordered: "Session frames that came late and filled a gap in time.",
+            frames_late: "Session frames that came after their gap had been given up.",
+            gaps_given_up: "Gaps given up.",
+            frames_unexpected: "Frames that an end does not take.",
+            datagrams_sent: "Datagrams handed to flows.",
+            datagrams_received: "Datagrams given out by flows.",
+            datagrams_dropped_full: "Datagrams not sent because the fabric was full.",
+            datagrams_dropped_slow: "Datagrams dropped because their reader did not keep up.",
+            datagrams_unknown_flow: "Datagrams of no open flow.",
+            datagrams_forged: "Datagrams that are not authentic.",
+            datagrams_duplicate: "Datagrams that had come before.",
+            datagrams_old: "Datagrams older than the replay window.",
+            datagrams_malformed: "Authentic datagrams whose inner header makes no sense.",
+            datagrams_incomplete: "Datagrams of which a fragment did not come in time.",
+        }
+    );
+}
+
+fn gateway(out: &mut Exposition, stats: overway_gateway::Stats) {
+    let (connections, flows, refused, dropped) = export_counters!(out, "gateway_", stats, overway_gateway::Stats {
+            connections_accepted: "TCP connections accepted by forwards.",
+            connections_served: "TCP connections made to targets.",
+            connections_reset: "TCP connections that ended by a reset.",
+            connections_lost: "TCP connections that ended because their session did.",
+            stream_bytes_to_mesh: "Bytes from TCP sockets to sessions.",
+            stream_bytes_from_mesh: "Bytes from sessions to TCP sockets.",
+            flows_opened: "Flows opened for UDP clients.",
+            flows_served: "Flows served for other relays' clients.",
+            flows_expired: "UDP clients and flows that ended idle.",
+            datagrams_to_mesh: "Datagrams from UDP sockets to sessions.",
+            datagrams_from_mesh: "Datagrams from sessions to UDP sockets.",
+            datagram_bytes_to_mesh: "Bytes of datagrams from UDP sockets to sessions.",
+            datagram_bytes_from_mesh: "Bytes of datagrams from sessions to UDP sockets.",
+        } and connections_active, flows_active, refused, dropped);
+    out.gauge("gateway_connections", "TCP connections carried now.", &[], float(connections));
+    out.gauge("gateway_flows", "UDP clients and served flows now.", &[], float(flows));
+    for (reason, count) in refused {
+        let labels = [("reason", reason.name())];
+        out.counter("gateway_refused_total", "Connections and flows refused.", &labels, count);
+    }
+    for (reason, count) in dropped {
+        let labels = [("reason", reason.name())];
+        out.counter("gateway_datagrams_dropped_total", "Datagrams dropped.", &labels, count);
+    }
+}
+
+fn link(out: &mut Exposition, report: &LinkReport) {
+    let neighbour = report.neighbour.to_string();
+    let index = report.index.to_string();
+    let labels = [("neighbour", neighbour.as_str()), ("link", index.as_str())];
+    for (direction, state) in [("inbound", report.inbound()), ("outbound", report.outbound())] {
+        let labels = [labels[0], labels[1], ("direction", direction)];
+        let up = f64::from(u8::from(matches!(state, State::Up | State::Suspect)));
+        out.gauge("link_up", "Whether a link's direction is up.", &labels, up);
+    }
+    let rate = float(report.received_bps / 8);
+    out.gauge("link_received_bytes_per_second", "Frames received on a link.", &labels, rate);
+    if let Some(window) = &report.fast {
+        let rtt = f64::from(window.rtt_us) / 1e6;
+        out.gauge("link_rtt_seconds", "Round trip of a link.", &labels, rtt);
+        let jitter = f64::from(window.jitter_us) / 1e6;
+        out.gauge("link_jitter_seconds", "Mean deviation of a link's delay.", &labels, jitter);
+    }
+    if let Some(slow) = report.slow.as_ref().filter(|slow| slow.samples > 0) {
+        let loss = f64::from(slow.lost) / f64::from(slow.samples);
+        out.gauge("link_loss_ratio", "Share lost on a link, over 30 s.", &labels, loss);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the format has floats; 2^53 is enough")]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_metric_has_a_label_beyond_the_budget() {
+        let links = vec![LinkReport { neighbour: 2, ..LinkReport::default() }];
+        let snapshot = Snapshot {
+            stats: Stats::default(),
+            shell: ShellStats::default(),
+            links,
+            chosen: Vec::new(),
+        };
+        let exposition = exposition(Gathered {
+            snapshot: &snapshot,
+            control: &ControlStatus::default(),
+            session: overway_session::Stats::default(),
+            gateway: overway_gateway::Stats::default(),
+            certificate_seconds: 1.0,
+            buffers_short: 0,
+        });
+
+        let allowed = ["reason", "neighbour", "link", "direction"];
+        for (family, labels) in exposition.labels() {
+            for label in labels {
+                assert!(allowed.contains(&label.as_str()), "{family} has the label {label}");
+            }
+        }
+    }
+}

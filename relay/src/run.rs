@@ -1,0 +1,175 @@
+//! The relay process from its configuration to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use overway_gateway::{Gateway, Resolver};
+use overway_pki::{Credentials, Role};
+use overway_probe::LocalClock;
+use overway_relay_core::Fib;
+use overway_session::{FabricPort, FabricSender, SessionConfig, SessionEndpoint};
+use overway_wire::control::Hello;
+use overway_wire::{Address, AttachmentId, BootId, Class, RelayId, Ticks};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::admin::{self, Admin};
+use crate::control::{self, Control, ControlStatus};
+use crate::mesh::{Mesh, MeshConfig, MeshOutputs};
+use crate::state::StateFile;
+
+/// How long running connections of the gateway may go on once the relay has been told to stop.
+const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a relay until the token is cancelled, then drains and stops.
+///
+/// # Errors
+/// It could not start: no identity, or an address that cannot be bound.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let credentials = identity(&config.state_dir)?;
+    let local = RelayId(credentials.identity().id);
+    let file = StateFile::new(&config.state_dir);
+    let restored = file.load().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the last good state cannot be read; waiting for a scheduler");
+        None
+    });
+    let boot = BootId(fastrand::u32(1..));
+    let mut core = overway_relay_core::Config::new(local, boot, clock(&config));
+    core.transit = config.transit;
+    let (mesh, outputs) = Mesh::start(MeshConfig {
+        core,
+        listen: config.listen.clone(),
+        credentials: Arc::clone(&credentials),
+        fault: config.fault.clone(),
+        restored,
+    })?;
+    for (address, buffers) in mesh.addresses.iter().zip(&mesh.buffers) {
+        let hint = buffers.hint();
+        tracing::info!(%address, relay = %local, name = config.name, "mesh socket");
+        if let Some(hint) = hint {
+            tracing::warn!(%address, hint, "kernel buffers are too small for bursts");
+        }
+    }
+    tokio::spawn(control::keep_saved(file, mesh.fib.clone(), mesh.commands.downgrade()));
+    let served = serve(&config, boot, &credentials, &mesh, outputs, shutdown).await;
+    mesh.stop().await;
+    served
+}
+
+/// Everything on the main runtime, from binding to the goodbye.
+async fn serve(
+    config: &Config,
+    boot: BootId,
+    credentials: &Arc<Credentials>,
+    mesh: &Mesh,
+    outputs: MeshOutputs,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let local = RelayId(credentials.identity().id);
+    let MeshOutputs { delivered, reports } = outputs;
+    let sender: Arc<dyn FabricSender> = Arc::clone(&mesh.local) as _;
+    let address = Address::new(local, AttachmentId::GATEWAY);
+    let port = FabricPort { local: address, sender, receiver: delivered };
+    let session = SessionEndpoint::new(SessionConfig::default(), port, Arc::clone(credentials))?;
+    let resolver = Arc::new(FibResolver { local, fib: mesh.fib.clone() });
+    let gateway = Gateway::bind(config.gateway.clone(), session.clone(), resolver).await?;
+    for listening in gateway.local_addrs() {
+        let (protocol, address) = (listening.protocol, listening.address);
+        tracing::info!(%protocol, %address, service = listening.service, "forward");
+    }
+    let gateway = Arc::new(gateway);
+    let status = Arc::new(ControlStatus::default());
+    let admin = Admin {
+        local,
+        name: config.name.clone(),
+        commands: mesh.commands.clone(),
+        fib: mesh.fib.clone(),
+        control: Arc::clone(&status),
+        credentials: Arc::clone(credentials),
+        session: session.clone(),
+        gateway: Arc::clone(&gateway),
+        fault: mesh.fault.clone(),
+        buffers_short: mesh.buffers.iter().filter(|report| report.hint().is_some()).count(),
+    };
+    let stop_admin = CancellationToken::new();
+    let admin = tokio::spawn(admin::serve(config.admin, admin, stop_admin.clone()).await?);
+    let control = Control {
+        schedulers: config.schedulers.clone(),
+        credentials: Arc::clone(credentials),
+        state_dir: config.state_dir.clone(),
+        hello: hello(config, boot, mesh),
+        commands: mesh.commands.clone(),
+        status,
+    };
+    control.run(reports, shutdown).await?;
+    tracing::info!("stopping");
+    stop_admin.cancel();
+    // The admin task ends with its token; a panic there has been printed already.
+    let _ = admin.await;
+    if let Ok(gateway) = Arc::try_unwrap(gateway) {
+        gateway.shutdown(GATEWAY_GRACE).await;
+    }
+    session.close().await;
+    Ok(())
+}
+
+/// Reads the relay's certificate and key.
+fn identity(state_dir: &Path) -> anyhow::Result<Arc<Credentials>> {
+    let credentials = Credentials::load(state_dir).with_context(|| {
+        format!("no identity in {}: join with `overway relay join TOKEN`", state_dir.display())
+    })?;
+    let identity = credentials.identity();
+    if identity.role != Role::Relay {
+        anyhow::bail!("the certificate in {} is not a relay's", state_dir.display());
+    }
+    if credentials.not_after() <= SystemTime::now() {
+        let dir = state_dir.display();
+        anyhow::bail!("the certificate in {dir} has expired: join again with a new token");
+    }
+    Ok(Arc::new(credentials))
+}
+
+/// The process's clock, with the offset and drift that a `[fault]` section gives it.
+fn clock(config: &Config) -> LocalClock {
+    let (offset, drift) = match &config.fault {
+        Some(fault) => (fault.clock_offset, fault.clock_drift_ppm),
+        None => (Ticks(0), 0),
+    };
+    LocalClock::new(Instant::now(), offset, drift)
+}
+
+fn hello(config: &Config, boot: BootId, mesh: &Mesh) -> Hello {
+    let addresses = if config.advertise.is_empty() { &mesh.addresses } else { &config.advertise };
+    let mut services: Vec<String> =
+        config.gateway.services.iter().map(|service| service.name.clone()).collect();
+    services.sort();
+    services.dedup();
+    Hello {
+        boot: boot.0,
+        name: config.name.clone(),
+        software: concat!("overway ", env!("CARGO_PKG_VERSION")).to_owned(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        region: config.region.clone(),
+        provider: config.provider.clone(),
+        capacity_bps: config.capacity.0,
+        price_per_gb: config.price.0,
+        no_transit: !config.transit,
+        services,
+        ..Hello::default()
+    }
+}
+
+/// Resolves services from the pushed state, the nearest relay first.
+struct FibResolver {
+    local: RelayId,
+    fib: watch::Receiver<Arc<Fib>>,
+}
+
+impl Resolver for FibResolver {
+    fn relays(&self, service: &str) -> Vec<RelayId> {
+        self.fib.borrow().service(service, Class::Interactive, self.local)
+    }
+}

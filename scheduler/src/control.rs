@@ -1,0 +1,224 @@
+//! The QUIC endpoint: relays' control connections, and joins.
+//!
+//! One socket serves both; TLS's ALPN tells them apart. A certificate is asked for and, if shown, must
+//! be a relay's of this mesh. Without one a connection may join and nothing else.
+//!
+//! Strangers can open handshakes, so these are bounded: from half the bound on, each must first show by
+//! a QUIC Retry that its address is its own; above the bound they are refused. Established control
+//! connections hold no place in it, so a flood keeps out newcomers at worst.
+
+mod connection;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use overway_pki::{
+    ALPN_CONTROL, ALPN_JOIN, Authority, ClientAuth, Credentials, Identity, Role, peer_identity,
+    server_config,
+};
+use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
+use quinn::{Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::counters::Counters;
+use crate::driver::{Driver, SessionId};
+use crate::join::{self, Limiter};
+use crate::registry::{Registry, RegistryError};
+use crate::store::StoreError;
+
+/// Everything asked for was done.
+pub(crate) const CLOSE_DONE: VarInt = VarInt::from_u32(0);
+/// The peer broke the protocol.
+pub(crate) const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(1);
+/// The scheduler stops.
+const CLOSE_STOPPING: VarInt = VarInt::from_u32(2);
+
+/// Handshakes at once. Each costs about 20 KB and a signature; a mesh of 1,000 relays whose scheduler
+/// returns is through in a few rounds.
+const HANDSHAKES_MAX: usize = 256;
+/// Time for a handshake.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Connections at once, joins included: all members of the largest mesh, each twice while it dials anew.
+const CONNECTIONS_MAX: usize = 4_096;
+/// A relay hears of a dead scheduler, and a scheduler of a dead relay, within this time.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(8);
+/// A quarter of [`IDLE_TIME_MAX`]: three may be lost.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Bytes that a relay may have on the way: two of the largest reports.
+const RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes on the way to a relay: 1,000 relays that take nothing hold 1 GB at worst, and only as long as
+/// it takes to find them slow.
+const SEND_WINDOW_BYTES: u64 = 1 << 20;
+/// Time for connections to end by themselves after the endpoint was closed.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What every connection needs.
+pub(crate) struct Shared {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) registry: Registry,
+    pub(crate) driver: Driver,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) joins: Limiter,
+    pub(crate) certificate_lifetime: Duration,
+    /// Where relays reach schedulers, as tokens name it.
+    pub(crate) advertise: Vec<String>,
+    pub(crate) sessions: AtomicU64,
+}
+
+impl Shared {
+    /// Calls the registry on a thread that may block.
+    pub(crate) async fn registry_call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Registry) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let registry = self.registry.clone();
+        match tokio::task::spawn_blocking(move || call(&registry)).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(StoreError::Medium(Box::new(error)).into()),
+        }
+    }
+
+    fn next_session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Binds the endpoint.
+pub(crate) fn bind(
+    listen: SocketAddr,
+    credentials: &Arc<Credentials>,
+) -> std::io::Result<Endpoint> {
+    let tls = server_config(
+        credentials,
+        &[ALPN_CONTROL, ALPN_JOIN],
+        ClientAuth::Optional(&[Role::Relay]),
+    );
+    let tls = QuicServerConfig::try_from(tls)
+        .expect("the configuration is TLS 1.3 with QUIC's initial cipher suite");
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(Arc::new(transport()));
+    config.max_incoming(HANDSHAKES_MAX);
+    Endpoint::server(config, listen)
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = IdleTimeout::try_from(IDLE_TIME_MAX).expect("seconds fit in QUIC's idle timeout");
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES);
+    transport
+}
+
+/// Accepts connections until `shutdown`, then closes all.
+pub(crate) async fn serve(endpoint: Endpoint, shared: Arc<Shared>, shutdown: CancellationToken) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let tasks = TaskTracker::new();
+    loop {
+        let incoming = tokio::select! {
+            () = shutdown.cancelled() => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { break };
+        let Some((incoming, permits)) =
+            admit(incoming, &handshakes, &connections, &shared.counters)
+        else {
+            continue;
+        };
+        tasks.spawn(accept(incoming, permits, Arc::clone(&shared)));
+    }
+    // Connection tasks hear it through their connections.
+    endpoint.close(CLOSE_STOPPING, b"the scheduler stops");
+    tasks.close();
+    let ended = async {
+        tasks.wait().await;
+        endpoint.wait_idle().await;
+    };
+    if tokio::time::timeout(CLOSE_TIME_MAX, ended).await.is_err() {
+        debug!("left some connections to time out");
+    }
+}
+
+/// The places that a connection takes: one among the handshakes, until it is through, and one among the
+/// connections.
+struct Permits {
+    handshake: OwnedSemaphorePermit,
+    connection: OwnedSemaphorePermit,
+}
+
+fn admit(
+    incoming: Incoming,
+    handshakes: &Arc<Semaphore>,
+    connections: &Arc<Semaphore>,
+    counters: &Counters,
+) -> Option<(Incoming, Permits)> {
+    let crowded = handshakes.available_permits() < HANDSHAKES_MAX / 2;
+    if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
+        counters.handshakes_retried.raise();
+        // Fails only for those that may not retry.
+        let _ = incoming.retry();
+        return None;
+    }
+    let handshake = Arc::clone(handshakes).try_acquire_owned();
+    let connection = Arc::clone(connections).try_acquire_owned();
+    let (Ok(handshake), Ok(connection)) = (handshake, connection) else {
+        counters.handshakes_refused.raise();
+        incoming.refuse();
+        return None;
+    };
+    Some((incoming, Permits { handshake, connection }))
+}
+
+async fn accept(incoming: Incoming, permits: Permits, shared: Arc<Shared>) {
+    let from = incoming.remote_address();
+    let Permits { handshake, connection: _connection } = permits;
+    let established = async { incoming.accept()?.await };
+    let connection = match tokio::time::timeout(HANDSHAKE_TIME_MAX, established).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            shared.counters.handshakes_failed.raise();
+            debug!(%from, %error, "handshake failed");
+            return;
+        }
+        Err(_) => {
+            shared.counters.handshakes_failed.raise();
+            debug!(%from, "handshake took too long");
+            return;
+        }
+    };
+    drop(handshake);
+    match (alpn(&connection).as_deref(), identity(&connection)) {
+        (Some(ALPN_CONTROL), Some(identity)) => {
+            connection::serve(connection, &identity, &shared).await;
+        }
+        (Some(ALPN_JOIN), Some(_) | None) => join::serve(connection, &shared).await,
+        (Some(_) | None, Some(_) | None) => {
+            shared.counters.handshakes_failed.raise();
+            connection.close(CLOSE_PROTOCOL, b"a relay's certificate is needed");
+        }
+    }
+}
+
+fn alpn(connection: &Connection) -> Option<Vec<u8>> {
+    let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+    data.protocol
+}
+
+fn identity(connection: &Connection) -> Option<Identity> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    peer_identity(&chain).ok()
+}

@@ -1,0 +1,309 @@
+//! The one task that owns the core. Others send it [`Input`]s over a bounded channel and wait when it
+//! is full, so that a busy scheduler slows its relays' streams instead of growing. What the core has
+//! for a relay goes into that session's bounded channel; if it is full the session is closed and the
+//! relay, dialling again, gets everything anew.
+//!
+//! A relay has one session. A second hello of the same relay replaces the first session; what still
+//! comes from the replaced one is told apart by its number and dropped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use overway_scheduler_core::{Event, MessageError, Scheduler, Stats, Status};
+use overway_wire::RelayId;
+use overway_wire::control::{Hello, Refused, ToRelay, ToScheduler};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::counters::Counters;
+use crate::events::{EventRecord, EventRing};
+
+/// Inputs that wait for the core. A report of 1,000 links is about 150 KB; most are far smaller.
+const INPUTS_MAX: usize = 256;
+/// Messages that wait for one relay. The core has one update in flight for each, and sends the whole
+/// state anew when it is not acknowledged in time.
+pub(crate) const OUTBOUND_MAX: usize = 16;
+/// Hellos that wait to be remembered on disk. Further ones are dropped: the relay's next hello is as
+/// good, and only a restart that the relay cannot follow needs it.
+pub(crate) const MEMORIES_MAX: usize = 256;
+
+/// Tells the sessions of one relay apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionId(pub(crate) u64);
+
+/// One end of a relay's session, as the driver holds it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Which.
+    pub(crate) id: SessionId,
+    /// To the relay. When it is dropped, what is in it is still sent.
+    pub(crate) outbound: mpsc::Sender<ToRelay>,
+    /// Ends the connection at once.
+    pub(crate) closing: CancellationToken,
+}
+
+/// What other tasks have for the core.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A relay's first message.
+    Hello { relay: RelayId, hello: Box<Hello>, session: Session },
+    /// A further message.
+    Message { relay: RelayId, session: SessionId, message: ToScheduler },
+    /// The shell's own answer to a relay.
+    Answer { relay: RelayId, session: SessionId, message: ToRelay },
+    /// A session's connection ended.
+    Closed { relay: RelayId, session: SessionId },
+    /// A node was invited.
+    Invited { name: String },
+    /// A member joined.
+    Joined { relay: RelayId, name: String },
+    /// A member was revoked.
+    Removed { relay: RelayId },
+    /// An invitation was withdrawn.
+    Withdrawn { name: String },
+    /// Someone wants the status.
+    Status(oneshot::Sender<Status>),
+    /// Someone wants the counters and the number of sessions.
+    Stats(oneshot::Sender<(Stats, usize)>),
+    /// Someone wants the events after this number.
+    Events { since: u64, reply: oneshot::Sender<Vec<EventRecord>> },
+}
+
+/// How other tasks reach the driver.
+#[derive(Clone, Debug)]
+pub(crate) struct Driver {
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The driver has stopped; so will whoever hears of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the scheduler is stopping")]
+pub(crate) struct Stopped;
+
+impl Driver {
+    /// Makes the handle and the task's body. The task ends when `shutdown` is cancelled.
+    pub(crate) fn new(
+        core: Scheduler,
+        members: BTreeMap<RelayId, String>,
+        memories: mpsc::Sender<(RelayId, Hello)>,
+        counters: Arc<Counters>,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let state = State {
+            core,
+            names: members,
+            memories,
+            counters,
+            sessions: BTreeMap::new(),
+            events: EventRing::default(),
+        };
+        (Self { inputs: sender }, state.run(inputs, shutdown))
+    }
+
+    /// Hands over an input, waiting for room.
+    pub(crate) async fn send(&self, input: Input) -> Result<(), Stopped> {
+        self.inputs.send(input).await.map_err(|_| Stopped)
+    }
+
+    /// Asks for something and waits for the answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Input,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.send(question(reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+struct State {
+    core: Scheduler,
+    /// Of every member, removed ones included, for people. At most as many as there are ids.
+    names: BTreeMap<RelayId, String>,
+    /// What relays say of themselves, to be kept on disk.
+    memories: mpsc::Sender<(RelayId, Hello)>,
+    counters: Arc<Counters>,
+    sessions: BTreeMap<RelayId, Session>,
+    events: EventRing,
+}
+
+impl State {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, shutdown: CancellationToken) {
+        loop {
+            let due = self.core.poll_timeout();
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                input = inputs.recv() => match input {
+                    Some(input) => self.handle(input, Instant::now()),
+                    None => break,
+                },
+                () = sleep_until(due) => self.core.handle_timeout(Instant::now()),
+            }
+            self.pump();
+        }
+        for session in self.sessions.values() {
+            session.closing.cancel();
+        }
+    }
+
+    fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Hello { relay, hello, session } => self.hello(relay, *hello, session, now),
+            Input::Message { relay, session, message } => {
+                self.message(relay, session, message, now);
+            }
+            Input::Answer { relay, session, message } => {
+                if self.is_current(relay, session) {
+                    self.transmit(relay, message, now);
+                }
+            }
+            Input::Closed { relay, session } => {
+                if self.is_current(relay, session) {
+                    self.sessions.remove(&relay);
+                    self.core.handle_disconnected(relay, now);
+                }
+            }
+            Input::Invited { name } => self.note("node_invited", name),
+            Input::Joined { relay, name } => {
+                self.names.insert(relay, name.clone());
+                self.core.handle_member(relay, name);
+                let detail = format!("{} as {relay}", self.name(relay));
+                self.note("node_joined", detail);
+            }
+            Input::Removed { relay } => {
+                self.core.handle_removed(relay, now);
+                self.end_session(relay);
+                let detail = format!("{} ({relay})", self.name(relay));
+                self.note("node_removed", detail);
+            }
+            Input::Withdrawn { name } => self.note("invitation_withdrawn", name),
+            // Whoever asked may have gone; that is theirs to decide.
+            Input::Status(reply) => drop(reply.send(self.core.status(now))),
+            Input::Stats(reply) => drop(reply.send((*self.core.stats(), self.sessions.len()))),
+            Input::Events { since, reply } => drop(reply.send(self.events.since(since))),
+        }
+    }
+
+    fn hello(&mut self, relay: RelayId, hello: Hello, session: Session, now: Instant) {
+        let memory = lasting(&hello);
+        match self.core.handle_hello(relay, hello, now) {
+            Ok(welcome) => {
+                if self.memories.try_send((relay, memory)).is_err() {
+                    debug!(%relay, "a hello was not remembered, too many being written");
+                }
+                self.end_session(relay);
+                self.sessions.insert(relay, session);
+                self.transmit(relay, ToRelay::from(welcome), now);
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                warn!(%relay, reason, "refused a relay's hello");
+                self.events.push("relay_refused", format!("{}: {reason}", self.name(relay)));
+                let refused = ToRelay::from(Refused { reason });
+                session.outbound.try_send(refused).expect("a new session's channel is empty");
+            }
+        }
+    }
+
+    fn message(&mut self, relay: RelayId, session: SessionId, message: ToScheduler, now: Instant) {
+        if !self.is_current(relay, session) {
+            return;
+        }
+        match self.core.handle_message(relay, message, now) {
+            // The core has counted a refused report and made an event of it.
+            Ok(()) | Err(MessageError::Report(_)) => {}
+            Err(error @ (MessageError::NotConnected | MessageError::SecondHello)) => {
+                warn!(%relay, %error, "closed a relay's session");
+                self.counters.protocol_errors.raise();
+                self.end_session(relay);
+                self.core.handle_disconnected(relay, now);
+            }
+        }
+    }
+
+    /// Sends what the core has and records what happened.
+    fn pump(&mut self) {
+        while let Some((relay, message)) = self.core.poll_transmit() {
+            self.transmit(relay, message, Instant::now());
+        }
+        while let Some(event) = self.core.poll_event() {
+            self.record(event);
+        }
+    }
+
+    fn transmit(&mut self, relay: RelayId, message: ToRelay, now: Instant) {
+        let Some(session) = self.sessions.get(&relay) else { return };
+        if session.outbound.try_send(message).is_err() {
+            self.counters.slow_relays.raise();
+            info!(%relay, "closed the session of a relay that does not take its updates");
+            self.end_session(relay);
+            self.core.handle_disconnected(relay, now);
+        }
+    }
+
+    fn end_session(&mut self, relay: RelayId) {
+        if let Some(session) = self.sessions.remove(&relay) {
+            session.closing.cancel();
+        }
+    }
+
+    fn is_current(&self, relay: RelayId, session: SessionId) -> bool {
+        self.sessions.get(&relay).is_some_and(|current| current.id == session)
+    }
+
+    fn name(&self, relay: RelayId) -> String {
+        self.names.get(&relay).cloned().unwrap_or_else(|| relay.to_string())
+    }
+
+    fn note(&mut self, kind: &'static str, detail: String) {
+        info!(kind, detail, "membership changed");
+        self.events.push(kind, detail);
+    }
+
+    fn record(&mut self, event: Event) {
+        match event {
+            Event::RelayConnected { relay } => {
+                let name = self.name(relay);
+                info!(%relay, name, "relay connected");
+                self.events.push("relay_connected", name);
+            }
+            Event::RelayLost { relay, draining } => {
+                let name = self.name(relay);
+                info!(%relay, name, draining, "relay lost");
+                let why = if draining { " (it said goodbye)" } else { "" };
+                self.events.push("relay_lost", format!("{name}{why}"));
+            }
+            Event::LinkChanged { link, usable } => {
+                debug!(%link, usable, "link changed");
+                let kind = if usable { "link_usable" } else { "link_unusable" };
+                let (from, to) = (self.name(link.from), self.name(link.to));
+                self.events.push(kind, format!("{from} > {to} link {}", link.index));
+            }
+            Event::EpochMade { epoch, changed_routes, updates } => {
+                debug!(%epoch, changed_routes, updates, "epoch made");
+                let detail = format!("{epoch}: {changed_routes} routes, {updates} relays");
+                self.events.push("epoch", detail);
+            }
+            Event::ReportRefused { relay, reason } => {
+                warn!(%relay, %reason, "refused a report");
+                let detail = format!("{}: {reason}", self.name(relay));
+                self.events.push("report_refused", detail);
+            }
+        }
+    }
+}
+
+/// What of a hello is true beyond the process that said it.
+fn lasting(hello: &Hello) -> Hello {
+    Hello { boot: 0, epoch_term: 0, epoch_sequence: 0, revision: 0, ..hello.clone() }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,243 @@
+//! `/metrics`: the core's and the shell's counters.
+//!
+//! Label budget: a metric has one label at most, a relay's name or a value from a fixed list. There is
+//! never one for a pair of relays: links and routes grow with the square, and `/v1/status` has them.
+
+use overway_scheduler_core::{RelayStatus, ReportsRefused, Stats, Status};
+use overway_telemetry::Exposition;
+
+use crate::counters::{Counter, Counters};
+
+/// Everything that is exported, read at about one moment.
+pub(crate) struct Reading<'a> {
+    /// The core's counters.
+    pub(crate) stats: Stats,
+    /// The core's status.
+    pub(crate) status: &'a Status,
+    /// The shell's counters.
+    pub(crate) counters: &'a Counters,
+    /// Open sessions.
+    pub(crate) sessions: usize,
+    /// Time until the scheduler's own certificate ends, in seconds.
+    pub(crate) certificate_s: f64,
+}
+
+/// Makes the metrics of a reading.
+pub(crate) fn exposition(reading: &Reading<'_>) -> Exposition {
+    let mut out = Exposition::new("overway_scheduler");
+    core_counters(&mut out, reading.stats);
+    shell_counters(&mut out, reading.counters);
+    gauges(&mut out, reading);
+    relays(&mut out, &reading.status.relays);
+    out
+}
+
+fn core_counters(out: &mut Exposition, stats: Stats) {
+    let Stats {
+        hellos,
+        hellos_refused,
+        sessions_lost,
+        reports,
+        reports_refused,
+        report_links_ignored,
+        goodbyes,
+        plans,
+        plans_urgent,
+        epochs,
+        updates_delta,
+        updates_full,
+        updates_too_large,
+        acks,
+        acks_ignored,
+        resyncs,
+        ack_timeouts,
+        blind,
+        events_dropped,
+    } = stats;
+    let mut count = |what: &str, help, value| {
+        out.counter(&format!("{what}_total"), help, &[], value);
+    };
+    count("hellos", "Hellos that were taken", hellos);
+    count("hellos_refused", "Hellos that were refused", hellos_refused);
+    count("sessions_lost", "Relays' sessions that ended", sessions_lost);
+    count("reports", "Reports that were taken", reports);
+    count("report_links_ignored", "Links in reports that were passed over", report_links_ignored);
+    count("goodbyes", "Goodbyes of relays", goodbyes);
+    count("plans", "Plans computed", plans);
+    count("plans_urgent", "Plans computed on a change that does not wait", plans_urgent);
+    count("epochs", "Epochs made", epochs);
+    count("updates_delta", "Updates sent that change an acknowledged revision", updates_delta);
+    count("updates_full", "Updates sent with the whole state", updates_full);
+    count("updates_too_large", "Updates not sent because they were too large", updates_too_large);
+    count("acks", "Acknowledgements of the update in flight", acks);
+    count("acks_ignored", "Acknowledgements of anything else", acks_ignored);
+    count("resyncs", "Relays' requests for the whole state", resyncs);
+    count("ack_timeouts", "Updates that were not acknowledged in time", ack_timeouts);
+    count("blind", "Times that no relay was heard", blind);
+    count("events_dropped", "Events of the core that were not recorded", events_dropped);
+    refused_reports(out, reports_refused);
+}
+
+fn refused_reports(out: &mut Exposition, refused: ReportsRefused) {
+    let ReportsRefused {
+        sequence,
+        too_many_links,
+        not_its_link,
+        state,
+        one_way_diff,
+        round_trip,
+        jitter,
+        samples,
+        lost,
+        rate,
+    } = refused;
+    for (reason, value) in [
+        ("sequence", sequence),
+        ("too_many_links", too_many_links),
+        ("not_its_link", not_its_link),
+        ("state", state),
+        ("one_way_diff", one_way_diff),
+        ("round_trip", round_trip),
+        ("jitter", jitter),
+        ("samples", samples),
+        ("lost", lost),
+        ("rate", rate),
+    ] {
+        let help = "Reports that were refused, by reason";
+        out.counter("reports_refused_total", help, &[("reason", reason)], value);
+    }
+}
+
+fn shell_counters(out: &mut Exposition, counters: &Counters) {
+    let Counters {
+        handshakes_retried,
+        handshakes_refused,
+        handshakes_failed,
+        slow_relays,
+        protocol_errors,
+        join_attempts,
+        joins,
+        joins_limited,
+        renewals,
+        renewals_refused,
+    } = counters;
+    let mut count = |what: &str, help, counter: &Counter| {
+        out.counter(&format!("{what}_total"), help, &[], counter.value());
+    };
+    count("handshakes_retried", "Handshakes answered with a QUIC Retry", handshakes_retried);
+    count("handshakes_refused", "Handshakes refused, too many being open", handshakes_refused);
+    count("handshakes_failed", "Handshakes that failed or took too long", handshakes_failed);
+    count("slow_relays", "Sessions closed because updates were not taken", slow_relays);
+    count("protocol_errors", "Sessions closed because they broke the protocol", protocol_errors);
+    count("join_attempts", "Attempts to join", join_attempts);
+    count("joins", "Attempts to join that led to a certificate", joins);
+    count("joins_limited", "Attempts to join turned away, there being too many", joins_limited);
+    count("renewals", "Certificates renewed for relays", renewals);
+    count("renewals_refused", "Renewals of certificates refused", renewals_refused);
+}
+
+fn gauges(out: &mut Exposition, reading: &Reading<'_>) {
+    let status = reading.status;
+    let usable = status.links.iter().filter(|link| link.usable).count();
+    let mut set = |what, help, value| out.gauge(what, help, &[], value);
+    set("sessions", "Control connections of relays", number(reading.sessions));
+    set("members", "Members of the mesh", number(status.relays.len()));
+    set("links_usable", "Directed links that routes may use", number(usable));
+    set("links_unusable", "Directed links that routes avoid", number(status.links.len() - usable));
+    set("routes", "Routes, by ordered pair and class", number(status.routes.len()));
+    set("settling", "1 while the scheduler waits for relays", f64::from(u8::from(status.settling)));
+    set("improved_pairs", "Ordered pairs faster than direct", number(status.improvement.improved));
+    set("certificate_remaining_seconds", "Until its certificate ends", reading.certificate_s);
+}
+
+fn relays(out: &mut Exposition, relays: &[RelayStatus]) {
+    for relay in relays {
+        let label = [("relay", relay.name.as_str())];
+        let connected = f64::from(u8::from(relay.connected));
+        let help = "1 if the relay has a control connection";
+        out.gauge("relay_connected", help, &label, connected);
+        if let Some(last) = relay.last_report_age {
+            let help = "Since the relay's last report";
+            out.gauge("relay_report_age_seconds", help, &label, last.as_secs_f64());
+        }
+        let missing = relay.revision_current.saturating_sub(relay.revision_acked);
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 revisions")]
+        let missing = missing as f64;
+        out.gauge("relay_revisions_behind", "Revisions not acknowledged", &label, missing);
+    }
+}
+
+fn number(count: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 things")]
+    let number = count as f64;
+    number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use overway_scheduler_core::Improvement;
+    use overway_wire::{Epoch, RelayId};
+
+    fn relay(id: u16) -> RelayStatus {
+        RelayStatus {
+            id: RelayId(id),
+            name: format!("relay-{id}"),
+            region: String::new(),
+            provider: String::new(),
+            software: String::new(),
+            addresses: vec![],
+            registered: true,
+            connected: true,
+            draining: false,
+            last_report_age: Some(std::time::Duration::from_secs(1)),
+            self_stalls: 0,
+            services: vec![],
+            revision_acked: 3,
+            revision_current: 5,
+        }
+    }
+
+    fn exposed(relays: u16) -> Exposition {
+        let status = Status {
+            epoch: Epoch { term: 1, sequence: 2 },
+            settling: false,
+            relays: (1..=relays).map(relay).collect(),
+            links: vec![],
+            routes: vec![],
+            improvement: Improvement::default(),
+        };
+        exposition(&Reading {
+            stats: Stats { hellos: 4, ..Stats::default() },
+            status: &status,
+            counters: &Counters::default(),
+            sessions: 2,
+            certificate_s: 100.0,
+        })
+    }
+
+    fn samples(text: &str) -> Vec<&str> {
+        text.lines().filter(|line| !line.starts_with('#')).collect()
+    }
+
+    #[test]
+    fn numbers_of_core_and_shell_are_exported() {
+        let text = exposed(1).render();
+
+        assert!(text.contains("overway_scheduler_hellos_total 4"), "{text}");
+        assert!(text.contains("overway_scheduler_sessions 2"), "{text}");
+        assert!(text.contains("overway_scheduler_relay_revisions_behind{relay=\"relay-1\"} 2"));
+    }
+
+    #[test]
+    fn a_relay_costs_three_series_and_a_metric_has_one_label() {
+        for (name, labels) in exposed(1).labels() {
+            assert!(name.starts_with("overway_scheduler_"), "{name}");
+            assert!(labels.len() <= 1, "{name} has {labels:?}");
+        }
+        let (ten, twenty) = (exposed(10).render(), exposed(20).render());
+
+        assert_eq!(samples(&twenty).len() - samples(&ten).len(), 30);
+        assert!(samples(&ten).len() < 100);
+    }
+}

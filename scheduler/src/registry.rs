@@ -1,0 +1,571 @@
+//! Who belongs to the mesh: the rules over the [`Store`].
+//!
+//! A name is **invited** (a token exists), then **joined** (the token was redeemed and a member made, in
+//! one change of the store), then perhaps **removed** (revoked for good; the name is free again, the id
+//! never). Inviting a name again replaces its earlier token. A token works once; the same key may ask
+//! again for [`RETRY_SECONDS`], so that an answer lost on the way strands nobody.
+
+use std::sync::Arc;
+
+use overway_wire::RelayId;
+use subtle::ConstantTimeEq;
+
+use crate::store::{
+    Change, KeyHash, Member, SecretHash, Snapshot, Store, StoreError, Token, TokenUse, UnixSeconds,
+};
+
+/// How long the key that redeemed a token may ask again. The client gives up well before.
+pub const RETRY_SECONDS: u64 = 60;
+/// Open tokens. Each is about 100 bytes; a thousand relays are invited at once at most.
+pub const TOKENS_MAX: usize = 4_096;
+/// Characters of a name, as in a DNS label.
+pub const NAME_CHARS_MAX: usize = 63;
+/// Attempts at a change that others keep preceding. Only another scheduler or an operator does.
+const ATTEMPTS_MAX: usize = 16;
+
+/// The rules of membership over a store. Calls block on the disk: not for the thread of the core.
+#[derive(Clone)]
+pub struct Registry {
+    store: Arc<dyn Store>,
+}
+
+/// A token was redeemed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redeemed<C> {
+    /// The member's id.
+    pub relay: RelayId,
+    /// The member's name.
+    pub name: String,
+    /// Whether the member was made by this call, not by an earlier one of the same key.
+    pub fresh: bool,
+    /// What was made for the member: its certificate.
+    pub certificate: C,
+}
+
+/// A name that was invited and has not joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invited {
+    /// The name.
+    pub name: String,
+    /// When its token ends.
+    pub expires: UnixSeconds,
+}
+
+/// What a removal ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A member: it is revoked.
+    Member(RelayId),
+    /// An invitation: its token no longer works.
+    Invitation,
+}
+
+/// Why the registry did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No name can be like this.
+    #[error(
+        "a node's name is 1 to {NAME_CHARS_MAX} of a-z, 0-9 and hyphen, and does not start with a hyphen"
+    )]
+    Name,
+    /// A member has the name.
+    #[error("a node named {0:?} is a member already: remove it first, or choose another name")]
+    NameTaken(String),
+    /// Neither a member nor an invitation has the name.
+    #[error("no node is named {0:?}")]
+    NoSuchName(String),
+    /// There are [`TOKENS_MAX`] open tokens.
+    #[error("{TOKENS_MAX} invitations are open: wait until some end, or remove some")]
+    TooManyTokens,
+    /// The token is not known: mistyped, replaced, withdrawn, or long over.
+    #[error("this token is not known here: ask for a new one (overway node add)")]
+    UnknownToken,
+    /// The token has ended.
+    #[error("this token has expired: ask for a new one (overway node add)")]
+    Expired,
+    /// The token was used by another key.
+    #[error("this token was used already: ask for a new one (overway node add)")]
+    Used,
+    /// Every relay id was given.
+    #[error("all 65,535 relay ids were given")]
+    NoIds,
+    /// No certificate can be made of the request.
+    #[error("no certificate can be issued: {0}")]
+    Certificate(#[from] overway_pki::AuthorityError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Registry {
+    /// Makes a registry over `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// Raises the term and returns it; done once at each start.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn raise_term(&self) -> Result<u64, RegistryError> {
+        self.change(|snapshot| {
+            let term = snapshot.term + 1;
+            Ok((Change { term: Some(term), ..Change::default() }, term))
+        })
+    }
+
+    /// Everything in the store.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn snapshot(&self) -> Result<Snapshot, RegistryError> {
+        Ok(self.store.snapshot()?)
+    }
+
+    /// Invites `name` by the token whose secret has this hash, in place of its earlier invitation. Tokens
+    /// that are over are cleared away.
+    ///
+    /// # Errors
+    /// If the name cannot be or is a member's, or too many tokens are open.
+    pub fn invite(
+        &self,
+        name: &str,
+        hash: SecretHash,
+        expires: UnixSeconds,
+        now: UnixSeconds,
+    ) -> Result<(), RegistryError> {
+        check_name(name)?;
+        self.change(|snapshot| {
+            if live_member(snapshot, name).is_some() {
+                return Err(RegistryError::NameTaken(name.to_owned()));
+            }
+            let ended =
+                |token: &Token| is_over(token, now) || (token.used.is_none() && token.name == name);
+            let tokens_removed: Vec<SecretHash> = snapshot
+                .tokens
+                .iter()
+                .filter(|(_, token)| ended(token))
+                .map(|(hash, _)| *hash)
+                .collect();
+            if snapshot.tokens.len() - tokens_removed.len() >= TOKENS_MAX {
+                return Err(RegistryError::TooManyTokens);
+            }
+            let token = Token { name: name.to_owned(), expires, used: None };
+            let tokens = vec![(hash, token)];
+            Ok((Change { tokens, tokens_removed, ..Change::default() }, ()))
+        })
+    }
+
+    /// Redeems the token whose secret has this hash for a key. `certify` makes the certificate for the id
+    /// that the member is to have, before the change of the store that makes the member and marks the
+    /// token: if it fails the token is as it was.
+    ///
+    /// # Errors
+    /// If the token is unknown, over, or used by another key, no id is left, or `certify` fails.
+    pub fn redeem<C>(
+        &self,
+        hash: &SecretHash,
+        key: KeyHash,
+        now: UnixSeconds,
+        certify: impl Fn(RelayId) -> Result<C, RegistryError>,
+    ) -> Result<Redeemed<C>, RegistryError> {
+        self.change(|snapshot| {
+            let (hash, token) = find_token(snapshot, hash).ok_or(RegistryError::UnknownToken)?;
+            let name = token.name.clone();
+            if let Some(used) = token.used {
+                let relay = redeemed_before(snapshot, used, &key, now)?;
+                let certificate = certify(relay)?;
+                let redeemed = Redeemed { relay, name, fresh: false, certificate };
+                return Ok((Change::default(), redeemed));
+            }
+            let change = admission(snapshot, hash, token, key, now)?;
+            let relay = RelayId(change.last_id.expect("an admission gives an id"));
+            let certificate = certify(relay)?;
+            Ok((change, Redeemed { relay, name, fresh: true, certificate }))
+        })
+    }
+
+    /// Revokes the member of that name, or withdraws its invitation.
+    ///
+    /// # Errors
+    /// If there is neither.
+    pub fn remove(&self, name: &str) -> Result<Removed, RegistryError> {
+        self.change(|snapshot| {
+            let tokens_removed: Vec<SecretHash> = snapshot
+                .tokens
+                .iter()
+                .filter(|(_, token)| token.name == name)
+                .map(|(hash, _)| *hash)
+                .collect();
+            let invited = snapshot.tokens.values().any(|t| t.name == name && t.used.is_none());
+            if let Some(member) = live_member(snapshot, name) {
+                let removed = Removed::Member(member.id);
+                let members = vec![Member { revoked: true, ..member.clone() }];
+                let hellos = vec![(member.id, None)];
+                let change = Change { members, hellos, tokens_removed, ..Change::default() };
+                return Ok((change, removed));
+            }
+            if !invited {
+                return Err(RegistryError::NoSuchName(name.to_owned()));
+            }
+            Ok((Change { tokens_removed, ..Change::default() }, Removed::Invitation))
+        })
+    }
+
+    /// Keeps what a member said of itself in its last hello, unless it is kept already.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn remember(&self, relay: RelayId, hello: &[u8]) -> Result<(), RegistryError> {
+        self.change(|snapshot| {
+            let is_member = snapshot.members.get(&relay).is_some_and(|member| !member.revoked);
+            let is_known = snapshot.hellos.get(&relay).is_some_and(|known| known == hello);
+            let mut change = Change::default();
+            if is_member && !is_known {
+                change.hellos.push((relay, Some(hello.to_vec())));
+            }
+            Ok((change, ()))
+        })
+    }
+
+    /// Applies what `decide` makes of the snapshot, and decides anew if another change was first. An
+    /// empty change is not written.
+    fn change<T>(
+        &self,
+        decide: impl Fn(&Snapshot) -> Result<(Change, T), RegistryError>,
+    ) -> Result<T, RegistryError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let snapshot = self.store.snapshot()?;
+            let (change, outcome) = decide(&snapshot)?;
+            if change == Change::default() {
+                return Ok(outcome);
+            }
+            match self.store.commit(snapshot.revision, &change) {
+                Ok(_) => return Ok(outcome),
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}
+
+/// The names that were invited, have not joined, and still may, in order.
+pub fn invited(snapshot: &Snapshot, now: UnixSeconds) -> Vec<Invited> {
+    let open = snapshot.tokens.values().filter(|token| token.used.is_none() && now < token.expires);
+    let mut invited: Vec<Invited> =
+        open.map(|token| Invited { name: token.name.clone(), expires: token.expires }).collect();
+    invited.sort_by(|a, b| a.name.cmp(&b.name));
+    invited
+}
+
+/// Checks that a node may have that name.
+///
+/// # Errors
+/// [`RegistryError::Name`] if it may not.
+pub fn check_name(name: &str) -> Result<(), RegistryError> {
+    let fits = name.len() <= NAME_CHARS_MAX;
+    let starts = name.starts_with(|c: char| c != '-');
+    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if fits && starts && plain { Ok(()) } else { Err(RegistryError::Name) }
+}
+
+fn live_member<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Member> {
+    snapshot.members.values().find(|member| !member.revoked && member.name == name)
+}
+
+/// Looks at every token and takes the same time for each, so that timing says nothing of the hashes.
+fn find_token<'a>(snapshot: &'a Snapshot, hash: &SecretHash) -> Option<(SecretHash, &'a Token)> {
+    let mut found = None;
+    for (held, token) in &snapshot.tokens {
+        if bool::from(held.ct_eq(hash)) {
+            found = Some((*held, token));
+        }
+    }
+    found
+}
+
+/// The change that makes a member of an unused token.
+fn admission(
+    snapshot: &Snapshot,
+    hash: SecretHash,
+    token: &Token,
+    key: KeyHash,
+    now: UnixSeconds,
+) -> Result<Change, RegistryError> {
+    if now >= token.expires {
+        return Err(RegistryError::Expired);
+    }
+    if live_member(snapshot, &token.name).is_some() {
+        return Err(RegistryError::NameTaken(token.name.clone()));
+    }
+    let id = snapshot.last_id.checked_add(1).ok_or(RegistryError::NoIds)?;
+    let relay = RelayId(id);
+    let name = token.name.clone();
+    let used = Some(TokenUse { relay, key, at: now });
+    Ok(Change {
+        last_id: Some(id),
+        members: vec![Member { id: relay, name, revoked: false, created: now }],
+        tokens: vec![(hash, Token { used, ..token.clone() })],
+        ..Change::default()
+    })
+}
+
+/// The member that a used token made, if its own key asks again in time.
+fn redeemed_before(
+    snapshot: &Snapshot,
+    used: TokenUse,
+    key: &KeyHash,
+    now: UnixSeconds,
+) -> Result<RelayId, RegistryError> {
+    let member = snapshot.members.get(&used.relay).filter(|member| !member.revoked);
+    let same_key = bool::from(used.key.ct_eq(key));
+    let in_time = now.seconds_since(used.at) <= RETRY_SECONDS;
+    match member {
+        Some(member) if same_key && in_time => Ok(member.id),
+        Some(_) | None => Err(RegistryError::Used),
+    }
+}
+
+fn is_over(token: &Token, now: UnixSeconds) -> bool {
+    match token.used {
+        Some(used) => now.seconds_since(used.at) > RETRY_SECONDS,
+        None => now >= token.expires,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// A store in memory which is preceded by another's change `conflicts` times.
+    #[derive(Default)]
+    struct MemoryStore {
+        held: Mutex<(Snapshot, usize)>,
+    }
+
+    impl MemoryStore {
+        fn with_conflicts(conflicts: usize) -> Arc<Self> {
+            Arc::new(Self { held: Mutex::new((Snapshot::default(), conflicts)) })
+        }
+    }
+
+    impl Store for MemoryStore {
+        fn snapshot(&self) -> Result<Snapshot, StoreError> {
+            Ok(self.held.lock().unwrap().0.clone())
+        }
+
+        fn commit(&self, base: u64, change: &Change) -> Result<u64, StoreError> {
+            let (held, conflicts) = &mut *self.held.lock().unwrap();
+            if *conflicts > 0 {
+                *conflicts -= 1;
+                held.revision += 1;
+            }
+            if held.revision != base {
+                return Err(StoreError::Conflict);
+            }
+            held.revision += 1;
+            held.term = change.term.unwrap_or(held.term);
+            held.last_id = change.last_id.unwrap_or(held.last_id);
+            held.members.extend(change.members.iter().map(|m| (m.id, m.clone())));
+            for (relay, hello) in change.hellos.iter().cloned() {
+                match hello {
+                    Some(hello) => held.hellos.insert(relay, hello),
+                    None => held.hellos.remove(&relay),
+                };
+            }
+            held.tokens.retain(|hash, _| !change.tokens_removed.contains(hash));
+            held.tokens.extend(change.tokens.iter().cloned());
+            Ok(held.revision)
+        }
+    }
+
+    const NOW: UnixSeconds = UnixSeconds(1_000);
+    const LATER: UnixSeconds = UnixSeconds(4_600);
+    const SECRET: SecretHash = [1; 32];
+    const KEY: KeyHash = [2; 32];
+
+    fn registry() -> Registry {
+        Registry::new(MemoryStore::with_conflicts(0))
+    }
+
+    fn redeem(
+        registry: &Registry,
+        hash: &SecretHash,
+        key: KeyHash,
+        now: UnixSeconds,
+    ) -> Result<Redeemed<()>, RegistryError> {
+        registry.redeem(hash, key, now, |_| Ok(()))
+    }
+
+    fn seconds_after(time: UnixSeconds, seconds: u64) -> UnixSeconds {
+        UnixSeconds(time.0 + seconds)
+    }
+
+    #[test]
+    fn a_token_makes_one_member() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+
+        let redeemed = redeem(&registry, &SECRET, KEY, NOW).unwrap();
+
+        assert_eq!(
+            redeemed,
+            Redeemed { relay: RelayId(1), name: "rome".into(), fresh: true, certificate: () }
+        );
+        assert!(matches!(redeem(&registry, &SECRET, [3; 32], NOW), Err(RegistryError::Used)));
+        assert_eq!(registry.snapshot().unwrap().members.len(), 1);
+    }
+
+    #[test]
+    fn the_same_key_may_ask_again_for_a_minute() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+        redeem(&registry, &SECRET, KEY, NOW).unwrap();
+
+        let again = redeem(&registry, &SECRET, KEY, seconds_after(NOW, RETRY_SECONDS)).unwrap();
+        let late = redeem(&registry, &SECRET, KEY, seconds_after(NOW, RETRY_SECONDS + 1));
+
+        assert_eq!(
+            again,
+            Redeemed { relay: RelayId(1), name: "rome".into(), fresh: false, certificate: () }
+        );
+        assert!(matches!(late, Err(RegistryError::Used)));
+    }
+
+    #[test]
+    fn a_token_whose_certificate_cannot_be_made_stays_unused() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+
+        let failed = registry.redeem(&SECRET, KEY, NOW, |_| Err::<(), _>(RegistryError::NoIds));
+
+        assert!(matches!(failed, Err(RegistryError::NoIds)));
+        assert!(redeem(&registry, &SECRET, KEY, NOW).is_ok());
+    }
+
+    #[test]
+    fn a_token_ends() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+
+        assert!(matches!(redeem(&registry, &SECRET, KEY, LATER), Err(RegistryError::Expired)));
+        assert_eq!(invited(&registry.snapshot().unwrap(), LATER), []);
+    }
+
+    #[test]
+    fn a_new_invitation_replaces_the_earlier_one() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+        registry.invite("rome", [9; 32], LATER, NOW).unwrap();
+
+        assert!(matches!(redeem(&registry, &SECRET, KEY, NOW), Err(RegistryError::UnknownToken)));
+        assert!(redeem(&registry, &[9; 32], KEY, NOW).is_ok());
+    }
+
+    #[test]
+    fn an_id_is_never_given_twice() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+        redeem(&registry, &SECRET, KEY, NOW).unwrap();
+        assert_eq!(registry.remove("rome").unwrap(), Removed::Member(RelayId(1)));
+
+        registry.invite("rome", [9; 32], LATER, NOW).unwrap();
+        let second = redeem(&registry, &[9; 32], KEY, NOW).unwrap();
+
+        assert_eq!(second.relay, RelayId(2));
+        assert!(registry.snapshot().unwrap().members[&RelayId(1)].revoked);
+    }
+
+    #[test]
+    fn a_removed_member_cannot_ask_again() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+        redeem(&registry, &SECRET, KEY, NOW).unwrap();
+        registry.remove("rome").unwrap();
+
+        assert!(redeem(&registry, &SECRET, KEY, NOW).is_err());
+    }
+
+    #[test]
+    fn removing_an_invitation_withdraws_its_token() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+
+        assert_eq!(registry.remove("rome").unwrap(), Removed::Invitation);
+
+        assert!(matches!(redeem(&registry, &SECRET, KEY, NOW), Err(RegistryError::UnknownToken)));
+        assert!(matches!(registry.remove("rome"), Err(RegistryError::NoSuchName(_))));
+    }
+
+    #[test]
+    fn a_members_hello_is_kept_until_it_is_removed() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+        redeem(&registry, &SECRET, KEY, NOW).unwrap();
+
+        registry.remember(RelayId(1), b"old").unwrap();
+        registry.remember(RelayId(1), b"new").unwrap();
+        registry.remember(RelayId(2), b"a stranger's").unwrap();
+        let kept = registry.snapshot().unwrap();
+        registry.remember(RelayId(1), b"new").unwrap();
+        let unchanged = registry.snapshot().unwrap();
+        registry.remove("rome").unwrap();
+        registry.remember(RelayId(1), b"late").unwrap();
+
+        assert_eq!(kept.hellos.into_iter().collect::<Vec<_>>(), [(RelayId(1), b"new".to_vec())]);
+        assert_eq!(unchanged.revision, kept.revision);
+        assert!(registry.snapshot().unwrap().hellos.is_empty());
+    }
+
+    #[test]
+    fn a_members_name_is_not_invited_again() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+        redeem(&registry, &SECRET, KEY, NOW).unwrap();
+
+        let refused = registry.invite("rome", [9; 32], LATER, NOW);
+
+        assert!(matches!(refused, Err(RegistryError::NameTaken(_))));
+    }
+
+    #[test]
+    fn the_number_of_open_tokens_is_bounded_and_ended_ones_make_room() {
+        let registry = registry();
+        for number in 0..TOKENS_MAX {
+            let mut hash = SECRET;
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            let mut held = Change { ..Change::default() };
+            let token = Token { name: format!("n{number}"), expires: LATER, used: None };
+            held.tokens.push((hash, token));
+            registry.store.commit(number as u64, &held).unwrap();
+        }
+
+        let full = registry.invite("rome", [9; 32], LATER, NOW);
+        let room = registry.invite("rome", [9; 32], seconds_after(LATER, 9), LATER);
+
+        assert!(matches!(full, Err(RegistryError::TooManyTokens)));
+        assert!(room.is_ok());
+        assert_eq!(registry.snapshot().unwrap().tokens.len(), 1);
+    }
+
+    #[test]
+    fn a_change_that_another_precedes_is_decided_anew() {
+        let registry = Registry::new(MemoryStore::with_conflicts(2));
+
+        assert_eq!(registry.raise_term().unwrap(), 1);
+        assert_eq!(registry.raise_term().unwrap(), 2);
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["rome", "sao-paulo-2", "1"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        let long = "a".repeat(NAME_CHARS_MAX + 1);
+        for name in ["", "-rome", "Rome", "a b", "röme", "a/b", &long] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Starting and stopping the scheduler.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, bail};
+use overway_pki::{Authority, Credentials, Role};
+use overway_scheduler_core::Scheduler;
+use overway_wire::RelayId;
+use overway_wire::control::Hello;
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::control::{self, Shared};
+use crate::counters::Counters;
+use crate::driver::{Driver, MEMORIES_MAX};
+use crate::join::Limiter;
+use crate::registry::Registry;
+use crate::store::{DiskStore, Snapshot};
+
+/// Holds the control endpoint's address while the scheduler runs, for tools: ports may be drawn.
+pub const CONTROL_ADDRESS_FILE: &str = "control.addr";
+/// Holds the admin interface's address while the scheduler runs.
+pub const ADMIN_ADDRESS_FILE: &str = "admin.addr";
+
+/// How often the scheduler's own certificate is looked at, at most.
+const RENEWAL_CHECK_MAX: Duration = Duration::from_secs(3_600);
+/// Looks within a certificate's life: four fall into the third in which it is renewed.
+const RENEWAL_CHECKS: u32 = 12;
+
+/// Runs the scheduler until `shutdown` is cancelled.
+///
+/// # Errors
+/// If it cannot start, or one of its tasks fails.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let directory = config.state_dir.clone();
+    for file in [CONTROL_ADDRESS_FILE, ADMIN_ADDRESS_FILE] {
+        // Of a scheduler that was killed. If it cannot be removed it cannot be written either.
+        let _ = std::fs::remove_file(directory.join(file));
+    }
+    let (authority, credentials) = identity(&config)?;
+    let store = DiskStore::open(&directory)?;
+    let registry = Registry::new(Arc::new(store));
+    let term = registry.raise_term()?;
+    let snapshot = registry.snapshot()?;
+    let revoked = snapshot.members.values().filter(|member| member.revoked);
+    credentials.revoked().replace(revoked.map(|member| member.id.0));
+
+    let endpoint = control::bind(config.listen, &credentials)
+        .with_context(|| format!("cannot listen on UDP {}", config.listen))?;
+    let listener = TcpListener::bind(config.admin_listen)
+        .await
+        .with_context(|| format!("cannot listen on TCP {}", config.admin_listen))?;
+    let control_address = endpoint.local_addr()?;
+    let admin_address = listener.local_addr()?;
+
+    // Cancelled by the caller, or by the first task that ends.
+    let stop = shutdown.child_token();
+    let counters = Arc::new(Counters::default());
+    let (core, names) = core(&snapshot, term, Instant::now());
+    let (memories, to_remember) = mpsc::channel(MEMORIES_MAX);
+    let (driver, driving) = Driver::new(core, names, memories, Arc::clone(&counters), stop.clone());
+    let shared = Arc::new(Shared {
+        authority,
+        credentials,
+        registry,
+        driver,
+        counters,
+        joins: Limiter::new(Instant::now()),
+        certificate_lifetime: config.certificate_lifetime,
+        advertise: advertised(&config, control_address),
+        sessions: AtomicU64::new(0),
+    });
+    let ready = Arc::new(AtomicBool::new(true));
+    let admin = Admin { shared: Arc::clone(&shared), ready: Arc::clone(&ready) };
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        driving.await;
+        anyhow::Ok(())
+    });
+    tasks.spawn({
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        async move {
+            control::serve(endpoint, shared, stop).await;
+            Ok(())
+        }
+    });
+    tasks.spawn({
+        let stop = stop.clone();
+        async move { admin::serve(listener, admin, stop).await.context("admin interface") }
+    });
+    tasks.spawn(remember(Arc::clone(&shared), to_remember, stop.clone()));
+    tasks.spawn(renew_own(shared, directory.clone(), stop.clone()));
+
+    write_address(&directory, CONTROL_ADDRESS_FILE, control_address)?;
+    write_address(&directory, ADMIN_ADDRESS_FILE, admin_address)?;
+    info!(control = %control_address, admin = %admin_address, term, "scheduler ready");
+    let outcome = supervise(tasks, &ready, &shutdown, &stop).await;
+    for file in [CONTROL_ADDRESS_FILE, ADMIN_ADDRESS_FILE] {
+        // A stale file misleads a tool for a moment at worst; it is removed at the next start.
+        let _ = std::fs::remove_file(directory.join(file));
+    }
+    info!("scheduler stopped");
+    outcome
+}
+
+/// Reads the CA and the scheduler's own credentials, renewing these at once if they have run out while
+/// the scheduler did not run.
+fn identity(config: &Config) -> anyhow::Result<(Arc<Authority>, Arc<Credentials>)> {
+    let directory = &config.state_dir;
+    let hint = || format!("no mesh in {}: make one with `overway pki init`", directory.display());
+    let authority = Authority::load(directory).with_context(hint)?;
+    let credentials = Credentials::load(directory).with_context(hint)?;
+    let identity = credentials.identity();
+    match identity.role {
+        Role::Scheduler => {}
+        Role::Relay => bail!("the certificate in {} is {identity}'s", directory.display()),
+    }
+    renew_if_due(&authority, &credentials, config.certificate_lifetime, directory)?;
+    Ok((Arc::new(authority), Arc::new(credentials)))
+}
+
+fn renew_if_due(
+    authority: &Authority,
+    credentials: &Credentials,
+    lifetime: Duration,
+    directory: &Path,
+) -> anyhow::Result<()> {
+    let now = SystemTime::now();
+    if !credentials.renew_due(now) {
+        return Ok(());
+    }
+    let (pending, csr_der) = credentials.new_request()?;
+    let chain = authority.issue(&csr_der, credentials.identity(), lifetime, now)?;
+    credentials.replace(&pending, chain, directory, now)?;
+    info!("renewed the scheduler's own certificate");
+    Ok(())
+}
+
+async fn renew_own(
+    shared: Arc<Shared>,
+    directory: std::path::PathBuf,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let lifetime = shared.certificate_lifetime;
+    let interval = (lifetime / RENEWAL_CHECKS).min(RENEWAL_CHECK_MAX);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(interval) => {}
+        }
+        let (shared, directory) = (Arc::clone(&shared), directory.clone());
+        let renewal = tokio::task::spawn_blocking(move || {
+            renew_if_due(&shared.authority, &shared.credentials, lifetime, &directory)
+        });
+        if let Err(error) = renewal.await? {
+            warn!(error = format!("{error:#}"), "cannot renew the scheduler's own certificate");
+        }
+    }
+}
+
+/// Writes members' hellos to the store, one after the other.
+async fn remember(
+    shared: Arc<Shared>,
+    mut memories: mpsc::Receiver<(RelayId, Hello)>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while let Some(Some((relay, hello))) = stop.run_until_cancelled(memories.recv()).await {
+        let hello = hello.encode_to_vec();
+        let kept = shared.registry_call(move |registry| registry.remember(relay, &hello)).await;
+        if let Err(error) = kept {
+            warn!(%relay, %error, "cannot remember a relay's hello");
+        }
+    }
+    Ok(())
+}
+
+/// Makes the core and tells it who is, and who no longer is, of the mesh.
+fn core(snapshot: &Snapshot, term: u64, now: Instant) -> (Scheduler, BTreeMap<RelayId, String>) {
+    let mut core = Scheduler::new(overway_scheduler_core::Config::default(), term, now);
+    let mut names = BTreeMap::new();
+    for member in snapshot.members.values() {
+        names.insert(member.id, member.name.clone());
+        if member.revoked {
+            core.handle_removed(member.id, now);
+        } else {
+            core.handle_member(member.id, member.name.clone());
+            let hello = snapshot.hellos.get(&member.id).map(|hello| Hello::decode(&hello[..]));
+            if let Some(Ok(hello)) = hello
+                && let Err(error) = core.handle_remembered(member.id, hello, now)
+            {
+                info!(relay = %member.id, %error, "what is remembered of a relay is not usable");
+            }
+        }
+    }
+    (core, names)
+}
+
+fn advertised(config: &Config, bound: SocketAddr) -> Vec<String> {
+    let bound = [bound];
+    let addresses = if config.advertise.is_empty() { &bound[..] } else { &config.advertise };
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+/// Waits until the caller stops the scheduler or a task ends, then for the other tasks.
+async fn supervise(
+    mut tasks: JoinSet<anyhow::Result<()>>,
+    ready: &AtomicBool,
+    shutdown: &CancellationToken,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(Ok(())) if shutdown.is_cancelled() => Ok(()),
+            Ok(Ok(())) => Err(anyhow::anyhow!("a task of the scheduler ended by itself")),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error.into()),
+        },
+    };
+    ready.store(false, Ordering::Relaxed);
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        let ended = ended.unwrap_or_else(|error| Err(error.into()));
+        outcome = outcome.and(ended);
+    }
+    outcome
+}
+
+/// Writes whole or not at all: tools read it as soon as it is there.
+fn write_address(directory: &Path, file: &str, address: SocketAddr) -> anyhow::Result<()> {
+    let path = directory.join(file);
+    let temporary = directory.join(format!("{file}.tmp"));
+    let written = std::fs::File::create(&temporary)
+        .and_then(|mut file| writeln!(file, "{address}"))
+        .and_then(|()| std::fs::rename(&temporary, &path));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,176 @@
+//! Control connections.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use overway_pki::{ALPN_CONTROL, Authority, Credentials, Identity, PendingKey, Role};
+use overway_scheduler::init;
+use overway_wire::control::to_relay::Body;
+use overway_wire::control::{Ack, Goodbye, Renewal};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Endpoint};
+use rustls::pki_types::CertificateDer;
+
+use super::mesh::{Link, Mesh, eventually, hello, within};
+
+async fn connected(mesh: &Mesh, name: &str) -> Link {
+    let directory = mesh.join(name).await;
+    let mut link = mesh.dial(&directory).await.unwrap();
+    link.say(hello(name)).await;
+    let welcome = link.hear().await;
+    assert!(matches!(welcome.body, Some(Body::Welcome(_))), "{welcome:?}");
+    link
+}
+
+async fn is_connected(mesh: &Mesh) -> bool {
+    mesh.status().await["relays"][0]["connected"] == true
+}
+
+#[tokio::test]
+async fn a_member_says_hello_and_is_welcomed() {
+    let mesh = Mesh::start().await;
+
+    let mut link = connected(&mesh, "rome").await;
+
+    assert!(is_connected(&mesh).await);
+    link.say(Goodbye {}).await;
+    link.connection.close(0_u32.into(), b"");
+    eventually(|| async { (!is_connected(&mesh).await).then_some(()) }).await;
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_hello_under_another_name_is_refused_with_the_reason() {
+    let mesh = Mesh::start().await;
+    let directory = mesh.join("rome").await;
+    let mut link = mesh.dial(&directory).await.unwrap();
+
+    link.say(hello("oslo")).await;
+
+    let Some(Body::Refused(refused)) = link.hear().await.body else { panic!("not refused") };
+    assert!(refused.reason.contains("rome"), "{}", refused.reason);
+    link.closed().await;
+}
+
+#[tokio::test]
+async fn a_first_message_that_is_no_hello_ends_the_connection() {
+    let mesh = Mesh::start().await;
+    let directory = mesh.join("rome").await;
+    let mut link = mesh.dial(&directory).await.unwrap();
+
+    link.say(Ack { revision: 1, resync: false }).await;
+
+    assert!(link.closed().await.to_string().contains("hello"));
+}
+
+#[tokio::test]
+async fn a_second_connection_replaces_the_first() {
+    let mesh = Mesh::start().await;
+    let first = connected(&mesh, "rome").await;
+
+    let mut second = mesh.dial(&mesh.dir.path().join("rome")).await.unwrap();
+    second.say(hello("rome")).await;
+    assert!(matches!(second.hear().await.body, Some(Body::Welcome(_))));
+
+    first.closed().await;
+    assert!(is_connected(&mesh).await);
+    assert!(second.connection.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn a_removed_relay_is_cut_off_and_stays_out_over_a_restart() {
+    let mesh = Mesh::start().await;
+    let link = connected(&mesh, "rome").await;
+
+    assert_eq!(mesh.delete("/v1/nodes/rome").await.0, 204);
+
+    link.closed().await;
+    let directory = mesh.dir.path().join("rome");
+    assert!(is_turned_away(&mesh, &directory).await);
+    let mesh = Mesh::start_in(mesh.stop().await).await;
+    let directory = mesh.dir.path().join("rome");
+    assert!(is_turned_away(&mesh, &directory).await);
+}
+
+/// TLS 1.3 tells a client that its certificate is refused only after its own handshake is done.
+async fn is_turned_away(mesh: &Mesh, directory: &std::path::Path) -> bool {
+    match mesh.dial(directory).await {
+        Err(_) => true,
+        Ok(link) => link.closed().await.to_string().contains("certificate"),
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_over_the_control_stream() {
+    let mesh = Mesh::start().await;
+    let mut link = connected(&mesh, "rome").await;
+    let (pending, csr_der) = link.credentials.new_request().unwrap();
+
+    link.say(Renewal { csr_der }).await;
+
+    // Updates may come in between.
+    let renewed = loop {
+        if let Some(Body::Renewed(renewed)) = link.hear().await.body {
+            break renewed;
+        }
+    };
+    let chain = renewed.chain_der.into_iter().map(CertificateDer::from).collect();
+    let directory = mesh.dir.path().join("rome");
+    link.credentials.replace(&pending, chain, &directory, SystemTime::now()).unwrap();
+    assert!(mesh.dial(&directory).await.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_without_a_certificate_speaks_control() {
+    let mesh = Mesh::start().await;
+    let token = mesh.invite("rome").await;
+    let mut tls = (*overway_pki::join_client_config(token.ca_sha256)).clone();
+    tls.alpn_protocols = vec![ALPN_CONTROL.to_vec()];
+    let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+
+    let connection =
+        within(endpoint.connect_with(config, mesh.control, "x.internal").unwrap()).await.unwrap();
+
+    assert!(within(connection.closed()).await.to_string().contains("certificate is needed"));
+}
+
+#[tokio::test]
+async fn the_schedulers_own_certificate_is_renewed_when_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let state_dir = dir.path().join("scheduler");
+    let authority: Authority = init(&state_dir, "demo").unwrap();
+    let day = Duration::from_secs(86_400);
+    let (pending, csr_der) = PendingKey::generate().unwrap();
+    let identity = Identity::new(Role::Scheduler, 1, "demo").unwrap();
+    let made = SystemTime::now() - 80 * day;
+    let chain = authority.issue(&csr_der, &identity, 90 * day, made).unwrap();
+    let old = Credentials::load(&state_dir).unwrap();
+    old.replace(&pending, chain, &state_dir, SystemTime::now()).unwrap();
+
+    let mesh = Mesh::start_in(dir).await;
+
+    let renewed = Credentials::load(&state_dir).unwrap();
+    assert!(renewed.not_after() > old.not_after() + 70 * day);
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_member_said_of_itself_is_known_after_a_restart() {
+    let mesh = Mesh::start().await;
+    let link = connected(&mesh, "rome").await;
+    // Written beside the session, hence perhaps a moment later.
+    let store = mesh.dir.path().join("scheduler/mesh.redb");
+    eventually(|| async {
+        let bytes = std::fs::read(&store).unwrap();
+        bytes.windows(14).any(|window| window == b"127.0.0.1:4401").then_some(())
+    })
+    .await;
+
+    drop(link);
+    let mesh = Mesh::start_in(mesh.stop().await).await;
+
+    let status = mesh.status().await;
+    assert_eq!(status["relays"][0]["connected"], false);
+    assert_eq!(status["relays"][0]["addresses"][0], "127.0.0.1:4401");
+}

@@ -1,0 +1,6 @@
+//! The scheduler as a whole, in this process: real loopback QUIC and HTTP, real files.
+
+mod admin;
+mod control;
+mod join;
+mod mesh;

@@ -1,0 +1,101 @@
+//! What the controller gathers: a round of acknowledgements, and the least RTT of the last seconds.
+
+use std::time::{Duration, Instant};
+
+/// Rounds are at least this long, so that on a path of microseconds noise does not pass for a rate.
+const ROUND_MIN: Duration = Duration::from_millis(5);
+/// Half of what the least RTT is taken over, and the time between drains.
+const BASE_PERIOD: Duration = Duration::from_secs(5);
+
+/// What is gathered in a round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round {
+    pub(super) start: Instant,
+    pub(super) over: bool,
+    pub(super) acked: u64,
+    pub(super) acked_idle: u64,
+    pub(super) lost: u64,
+    pub(super) marked: bool,
+    pub(super) in_flight_peak: u64,
+    pub(super) batch: u64,
+    pub(super) rtt: Option<Duration>,
+    /// The same of its later half.
+    pub(super) rtt_late: Option<Duration>,
+}
+
+impl Round {
+    /// A round that starts now.
+    pub(super) fn new(start: Instant) -> Self {
+        Self {
+            start,
+            over: false,
+            acked: 0,
+            acked_idle: 0,
+            lost: 0,
+            marked: false,
+            in_flight_peak: 0,
+            batch: 0,
+            rtt: None,
+            rtt_late: None,
+        }
+    }
+
+    /// Takes the acknowledgement of one packet; `base` is the base RTT.
+    pub(super) fn handle_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        base: Duration,
+    ) {
+        let rtt = now.saturating_duration_since(sent);
+        self.batch += bytes;
+        self.acked += bytes;
+        if app_limited {
+            self.acked_idle += bytes;
+        }
+        self.rtt = Some(self.rtt.map_or(rtt, |least| least.min(rtt)));
+        let length = now.saturating_duration_since(self.start);
+        if length >= base / 2 {
+            self.rtt_late = Some(self.rtt_late.map_or(rtt, |least| least.min(rtt)));
+        }
+        self.over |= sent >= self.start && length >= ROUND_MIN;
+    }
+}
+
+/// The least RTT of this period of 5 s and the one before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BaseRtt {
+    period_start: Instant,
+    current: Option<Duration>,
+    previous: Option<Duration>,
+}
+
+impl BaseRtt {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { period_start: now, current: None, previous: None }
+    }
+
+    /// Whether a new period starts with this RTT, or it is below the base by more than `fall`.
+    pub(super) fn handle_rtt(&mut self, rtt: Duration, now: Instant, fall: Duration) -> bool {
+        let fallen = self.current.is_some() && rtt + fall < self.get();
+        let turn = now.saturating_duration_since(self.period_start) >= BASE_PERIOD;
+        if turn {
+            self.period_start = now;
+            self.previous = self.current.take();
+        }
+        self.current = Some(self.current.map_or(rtt, |least| least.min(rtt)));
+        turn || fallen
+    }
+
+    /// Forgets all but this RTT.
+    pub(super) fn reset(&mut self, rtt: Duration, now: Instant) {
+        *self = Self { period_start: now, current: Some(rtt), previous: None };
+    }
+
+    /// The base RTT; zero before the first.
+    pub(super) fn get(&self) -> Duration {
+        self.current.into_iter().chain(self.previous).min().unwrap_or_default()
+    }
+}

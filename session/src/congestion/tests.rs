@@ -1,0 +1,298 @@
+//! The controller against a toy link: a bottleneck of constant rate with a buffer, a base RTT that may
+//! change, random loss, and blackouts. One sender that always has data, paced as quinn paces. Everything
+//! is computed; the only randomness is a seeded generator.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+const PACKET: u64 = 1_200;
+const TICK: Duration = Duration::from_micros(100);
+/// Packets per acknowledgement.
+const ACK_EVERY: u32 = 10;
+
+struct Link {
+    bytes_per_second: f64,
+    base: Duration,
+    buffer_bytes: f64,
+    loss: f64,
+    dead: bool,
+}
+
+struct Packet {
+    sent: Instant,
+    /// When its acknowledgement comes, if it was not lost.
+    acked_at: Option<Instant>,
+}
+
+struct Toy {
+    controller: RateDelay,
+    link: Link,
+    start: Instant,
+    now: Instant,
+    link_free: Instant,
+    in_flight: VecDeque<Packet>,
+    bytes_in_flight: u64,
+    tokens: f64,
+    srtt: f64,
+    delivered: u64,
+    random: u64,
+    unacked_ticks: u32,
+    /// Frames are put back in order, so acknowledgements do not overtake.
+    last_ack: Instant,
+}
+
+impl Toy {
+    fn new(megabits: f64, base_ms: u64, seed: u64) -> Self {
+        let now = Instant::now();
+        let link = Link {
+            bytes_per_second: megabits * 1e6 / 8.0,
+            base: Duration::from_millis(base_ms),
+            buffer_bytes: 4e6,
+            loss: 0.0,
+            dead: false,
+        };
+        Self {
+            controller: RateDelay::new(now, 1_200),
+            link,
+            start: now,
+            now,
+            link_free: now,
+            in_flight: VecDeque::new(),
+            bytes_in_flight: 0,
+            tokens: 0.0,
+            srtt: 0.15,
+            delivered: 0,
+            random: seed,
+            unacked_ticks: 0,
+            last_ack: now,
+        }
+    }
+
+    /// Numerical Recipes' 64-bit linear congruential generator; from 0 to 1.
+    fn draw(&mut self) -> f64 {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 40) as f64 / (1_u64 << 24) as f64
+    }
+
+    fn send(&mut self) {
+        let window = self.controller.window();
+        let refill = window as f64 * 1.25 * TICK.as_secs_f64() / self.srtt;
+        self.tokens = (self.tokens + refill).min(refill.max(20.0 * PACKET as f64));
+        while self.bytes_in_flight + PACKET < window && self.tokens >= PACKET as f64 {
+            self.tokens -= PACKET as f64;
+            let random_loss = self.draw() < self.link.loss;
+            let backlog = self.link_free.saturating_duration_since(self.now).as_secs_f64();
+            let overflow = backlog * self.link.bytes_per_second > self.link.buffer_bytes;
+            let lost = random_loss || overflow || self.link.dead;
+            let acked_at = (!lost).then(|| {
+                let service = Duration::from_secs_f64(PACKET as f64 / self.link.bytes_per_second);
+                self.link_free = self.link_free.max(self.now) + service;
+                self.last_ack = self.last_ack.max(self.link_free + self.link.base);
+                self.last_ack
+            });
+            self.in_flight.push_back(Packet { sent: self.now, acked_at });
+            self.bytes_in_flight += PACKET;
+        }
+    }
+
+    fn hear(&mut self) {
+        // Acknowledgements keep their order, so what is due or lost before it stands in front.
+        let now = self.now;
+        let passed = self.in_flight.iter().take_while(|packet| packet.acked_at <= Some(now));
+        let (mut due, mut last_acked) = (0, 0);
+        for (at, packet) in passed.enumerate() {
+            if packet.acked_at.is_some() {
+                (due, last_acked) = (due + 1, at);
+            }
+        }
+        if due < ACK_EVERY && self.unacked_ticks < 250 {
+            // An incomplete group waits for at most 25 ms, as at quinn's far end.
+            self.unacked_ticks = if due == 0 { 0 } else { self.unacked_ticks + 1 };
+            return;
+        }
+        self.unacked_ticks = 0;
+        let (mut kept, mut lost) = (Vec::new(), 0);
+        for (at, packet) in self.in_flight.drain(..=last_acked).enumerate() {
+            let age = now.saturating_duration_since(packet.sent);
+            if packet.acked_at.is_some() {
+                self.bytes_in_flight -= PACKET;
+                self.delivered += PACKET;
+                self.srtt += (age.as_secs_f64() - self.srtt) / 8.0;
+                self.controller.acked(now, packet.sent, PACKET, false);
+            } else if at + 128 < last_acked || age.as_secs_f64() > 1.5 * self.srtt {
+                self.bytes_in_flight -= PACKET;
+                lost += PACKET;
+            } else {
+                kept.push(packet);
+            }
+        }
+        for packet in kept.into_iter().rev() {
+            self.in_flight.push_front(packet);
+        }
+        self.controller.end_acks(now, self.bytes_in_flight);
+        if lost > 0 {
+            self.controller.on_congestion_event(now, now, false, lost);
+        }
+    }
+
+    /// The probe time-out: two packets go although the window is full of what was lost.
+    fn probe(&mut self) {
+        let silent = self.in_flight.iter().all(|packet| packet.acked_at.is_none());
+        let last = self.in_flight.back().map(|packet| packet.sent);
+        if silent && last.is_some_and(|sent| (self.now - sent).as_secs_f64() > 2.0 * self.srtt) {
+            let acked_at = (!self.link.dead).then(|| {
+                self.last_ack = self.last_ack.max(self.now + self.link.base);
+                self.last_ack
+            });
+            self.in_flight.push_back(Packet { sent: self.now, acked_at });
+            self.bytes_in_flight += PACKET;
+            self.unacked_ticks = 240;
+        }
+    }
+
+    /// Runs for a while; returns the goodput in Mbit/s and the mean queue in milliseconds.
+    fn run(&mut self, seconds: f64) -> (f64, f64) {
+        let delivered = self.delivered;
+        let end = self.now + Duration::from_secs_f64(seconds);
+        let mut queue = 0.0;
+        while self.now < end {
+            self.now += TICK;
+            self.probe();
+            self.send();
+            self.hear();
+            queue += self.link_free.saturating_duration_since(self.now).as_secs_f64();
+            assert!(self.controller.window() >= FLOOR_PACKETS * PACKET);
+        }
+        let megabits = (self.delivered - delivered) as f64 * 8.0 / 1e6 / seconds;
+        (megabits, queue * TICK.as_secs_f64() / seconds * 1e3)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+}
+
+#[test]
+fn fills_a_link_of_any_length_without_a_long_queue() {
+    for base_ms in [1, 20, 50, 150] {
+        let mut toy = Toy::new(300.0, base_ms, 1);
+        toy.run(2.5);
+        let (megabits, queue_ms) = toy.run(10.0);
+        assert!(megabits > 270.0, "{base_ms} ms: {megabits} Mbit/s");
+        let target = (base_ms as f64 / 4.0).max(10.0);
+        assert!(queue_ms < 1.25 * target, "{base_ms} ms: queue of {queue_ms} ms");
+    }
+}
+
+#[test]
+fn random_loss_costs_little_more_than_itself() {
+    for (loss, least) in [(0.01, 260.0), (0.03, 250.0), (0.1, 200.0)] {
+        let mut toy = Toy::new(300.0, 50, 2);
+        toy.link.loss = loss;
+        toy.run(3.0);
+        let (megabits, _) = toy.run(10.0);
+        assert!(megabits > least, "{loss}: {megabits} Mbit/s");
+    }
+}
+
+#[test]
+fn loss_that_sets_in_later_does_not_collapse_the_window() {
+    let mut toy = Toy::new(300.0, 50, 3);
+    toy.run(3.0);
+    toy.link.loss = 0.1;
+    toy.run(1.0);
+    let (megabits, _) = toy.run(3.0);
+    assert!(megabits > 200.0, "{megabits} Mbit/s");
+}
+
+#[test]
+fn a_blackout_of_a_tenth_of_a_second_is_over_when_it_is_over() {
+    for base_ms in [20, 50, 150] {
+        let mut toy = Toy::new(300.0, base_ms, 4);
+        toy.run(3.0);
+        toy.link.dead = true;
+        toy.run(0.1);
+        toy.link.dead = false;
+        toy.run(10.0 * base_ms as f64 / 1e3);
+        let (megabits, _) = toy.run(2.0);
+        assert!(megabits > 255.0, "{base_ms} ms: {megabits} Mbit/s");
+    }
+}
+
+#[test]
+fn a_longer_or_a_shorter_path_is_filled_within_ten_round_trips() {
+    for (before, after) in [(40, 80), (80, 40), (20, 150), (150, 20)] {
+        let mut toy = Toy::new(300.0, before, 5);
+        toy.run(3.0);
+        toy.link.base = Duration::from_millis(after);
+        toy.run(10.0 * after as f64 / 1e3);
+        let (megabits, queue_ms) = toy.run(2.0);
+        assert!(megabits > 255.0, "{before} to {after} ms: {megabits} Mbit/s");
+        let target = (after as f64 / 4.0).max(10.0);
+        assert!(queue_ms < 1.25 * target, "{before} to {after} ms: queue of {queue_ms} ms");
+    }
+}
+
+#[test]
+fn a_buffer_of_a_few_milliseconds_is_enough() {
+    let mut toy = Toy::new(300.0, 20, 6);
+    toy.link.buffer_bytes = 150e3;
+    toy.run(3.0);
+    let (megabits, _) = toy.run(10.0);
+    assert!(megabits > 250.0, "{megabits} Mbit/s");
+}
+
+#[test]
+fn more_room_is_found_and_less_room_is_respected() {
+    let mut toy = Toy::new(100.0, 40, 7);
+    toy.run(3.0);
+    toy.link.bytes_per_second *= 4.0;
+    toy.run(1.0);
+    let (megabits, _) = toy.run(2.0);
+    assert!(megabits > 340.0, "{megabits} Mbit/s of 400");
+
+    toy.link.bytes_per_second /= 4.0;
+    toy.run(2.0);
+    let (megabits, queue_ms) = toy.run(2.0);
+    assert!(megabits > 90.0, "{megabits} Mbit/s of 100");
+    assert!(queue_ms < 12.0, "queue of {queue_ms} ms");
+}
+
+#[test]
+fn the_base_is_seen_again_by_a_flow_that_never_pauses() {
+    let mut toy = Toy::new(300.0, 40, 8);
+    toy.run(60.0);
+    assert!(toy.elapsed() >= Duration::from_secs(59));
+    let base = toy.controller.base.get();
+    assert!(base < Duration::from_millis(43), "base drifted to {base:?}");
+}
+
+#[test]
+fn a_mark_takes_a_tenth_once_a_round() {
+    let mut toy = Toy::new(300.0, 40, 9);
+    toy.run(3.0);
+    let before = toy.controller.window();
+    for _ in 0..50 {
+        toy.controller.on_congestion_event(toy.now, toy.now, false, 0);
+    }
+    toy.run(0.06);
+    let after = toy.controller.window();
+    assert!(after < before * 92 / 100 && after > before * 80 / 100, "{before} to {after}");
+}
+
+#[test]
+fn an_application_that_sends_little_does_not_blow_the_window_up() {
+    let now = Instant::now();
+    let mut controller = RateDelay::new(now, 1_200);
+    for number in 0..1_000 {
+        let sent = now + Duration::from_millis(number * 20);
+        let heard = sent + Duration::from_millis(50);
+        controller.acked(heard, sent, PACKET, true);
+        controller.end_acks(heard, 0);
+    }
+    assert_eq!(controller.window(), INITIAL_PACKETS * PACKET);
+}

@@ -1,0 +1,148 @@
+//! The serving half: connections in, their identity, and the requests on them.
+
+use std::sync::Arc;
+
+use overway_pki::Role;
+use overway_wire::{Address, Class, FlowId, RelayId};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{CODE_IDENTITY, CODE_RESTARTED, Inner};
+use crate::address;
+use crate::flow::{ACCEPTED, FlowLife};
+use crate::open::{self, Asked, Incoming, IncomingFlow, IncomingStream, OpenError, Request, Sort};
+use crate::pool::Session;
+use crate::seal::{self, FlowKeys, SECRET_BYTES};
+use crate::socket::Restart;
+
+impl Inner {
+    /// Makes a session of a connection, if its far end is who it has to be, and starts to serve it.
+    pub(super) fn establish(
+        self: &Arc<Self>,
+        connection: Connection,
+        far: Address,
+        class: Class,
+        client: bool,
+    ) -> Result<Session, OpenError> {
+        if !is_relay(&connection, far.relay) {
+            self.counters.identity_refused.increment();
+            tracing::warn!(%far, "a session's certificate is not of the relay that it came from");
+            connection.close(CODE_IDENTITY, b"not the relay of this address");
+            return Err(OpenError::Identity);
+        }
+        let incarnation = self.socket.incarnation_of(far).unwrap_or_default();
+        let session = Session { connection, far, class, incarnation, client };
+        self.counters.sessions_opened.increment();
+        self.pool.insert(session.clone());
+        self.spawn(Arc::clone(self).serve(session.clone()));
+        Ok(session)
+    }
+
+    pub(super) async fn accept_connections(self: Arc<Self>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let Some((far, class)) = address::from_socket(incoming.remote_address()) else {
+                incoming.ignore();
+                continue;
+            };
+            let inner = Arc::clone(&self);
+            self.spawn(async move {
+                let Ok(connecting) = incoming.accept() else { return };
+                match timeout(inner.config.handshake_timeout, connecting).await {
+                    // A refusal is counted where it happens.
+                    Ok(Ok(connection)) => {
+                        let _ = inner.establish(connection, far, class, false);
+                    }
+                    Ok(Err(error)) => tracing::debug!(%far, %error, "handshake failed"),
+                    Err(_) => tracing::debug!(%far, "handshake took too long"),
+                }
+            });
+        }
+        // The fabric closed the port: whoever waits in `accept` is told.
+        self.closed.send_replace(true);
+    }
+
+    /// Closes the sessions that an earlier incarnation of a far end had.
+    pub(super) async fn watch_restarts(self: Arc<Self>, mut restarts: mpsc::Receiver<Restart>) {
+        while let Some((far, incarnation)) = restarts.recv().await {
+            tracing::info!(%far, "a far end started anew");
+            for session in self.pool.with(far.relay) {
+                if session.far == far && session.incarnation != incarnation {
+                    session.connection.close(CODE_RESTARTED, b"the far end started anew");
+                }
+            }
+        }
+    }
+
+    /// Takes the requests of a session until it ends.
+    async fn serve(self: Arc<Self>, session: Session) {
+        let error: ConnectionError = loop {
+            match session.connection.accept_bi().await {
+                Ok((send, recv)) => {
+                    let (inner, session) = (Arc::clone(&self), session.clone());
+                    self.spawn(async move { inner.take_request(&session, send, recv).await });
+                }
+                Err(error) => break error,
+            }
+        };
+        self.pool.remove(&session);
+        self.counters.sessions_closed.increment();
+        tracing::debug!(far = %session.far, class = %session.class, %error, "session ended");
+    }
+
+    async fn take_request(&self, session: &Session, send: SendStream, mut recv: RecvStream) {
+        let read = timeout(self.config.request_timeout, open::read::<Request>(&mut recv)).await;
+        let request = match read {
+            Ok(Ok(request)) if request.has_name() => request,
+            Ok(_) | Err(_) => return self.counters.requests_invalid.increment(),
+        };
+        let sort = request.sort();
+        let asked = Asked {
+            from: session.far.relay,
+            class: session.class,
+            service: request.service,
+            send,
+            recv,
+            counters: Arc::clone(&self.counters),
+        };
+        let incoming = match sort {
+            Sort::Stream => Incoming::Stream(IncomingStream { asked }),
+            Sort::Flow => match self.enter_flow(session, FlowId(request.flow & !ACCEPTED), false) {
+                Ok(life) => Incoming::Flow(IncomingFlow { asked, life }),
+                Err(error) => return asked.refuse(&error.to_string()).await,
+            },
+            Sort::Unknown => return asked.refuse("unknown sort of request").await,
+        };
+        // Fails only when the endpoint is closed, and all its sessions with it.
+        let _ = self.waiting.send(incoming).await;
+    }
+
+    pub(super) fn enter_flow(
+        &self,
+        session: &Session,
+        id: FlowId,
+        opened_here: bool,
+    ) -> Result<FlowLife, OpenError> {
+        let mut secret = [0; SECRET_BYTES];
+        let context = seal::context(session.client == opened_here, id);
+        session
+            .connection
+            .export_keying_material(&mut secret, seal::LABEL, &context)
+            .map_err(|_| OpenError::Closed)?;
+        let keys = FlowKeys::new(&secret, session.client);
+        self.flows
+            .enter(session.far, id, opened_here, keys)
+            .map_err(|error| OpenError::Refused(error.to_string()))
+    }
+}
+
+/// Whether the far end has shown the certificate of this relay.
+fn is_relay(connection: &Connection, relay: RelayId) -> bool {
+    let Some(shown) = connection.peer_identity() else { return false };
+    let Ok(certificates) = shown.downcast::<Vec<CertificateDer<'static>>>() else { return false };
+    match overway_pki::peer_identity(&certificates) {
+        Ok(identity) => identity.role == Role::Relay && identity.id == relay.0,
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,476 @@
+//! Flows: realtime datagrams of one service, sealed end to end, each on time or not at all.
+//!
+//! A flow is opened by a request on a stream of its session, and lives as long as that stream: either end
+//! closes it by ending the stream, and the session's end is its end. Its datagrams do not use the stream.
+//! They travel as frames of their own, sealed with the flow's own keys, numbered by the sender, in no
+//! order, never sent again.
+//!
+//! What arrives passes: the table (is there such a flow), the seal (is it authentic), the replay window
+//! (is it new: failover sends copies), the joiner (is it whole), and a bounded queue whose oldest goes when
+//! the owner does not keep up. Nothing is changed by a frame that is not authentic.
+//!
+//! Flow ids are chosen by the opener from its 31 bits; frames from the accepting end bear the same id with
+//! [`ACCEPTED`] set, so that both ends can open flows without asking whose ids are free.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::sync::Notify;
+
+use crate::fabric::{FabricSender, Inbound, Outbound};
+pub use crate::fragment::DATAGRAM_BYTES_MAX;
+use crate::fragment::{self, Joined, Joiner};
+use crate::replay::{Replay, ReplayWindow};
+use crate::seal::{FlowKeys, SEQUENCE_MAX};
+use crate::stats::Counters;
+
+/// Set in the flow id of frames from the end that accepted the flow.
+pub(crate) const ACCEPTED: u32 = 1 << 31;
+/// Flows of an endpoint at most; further ones are refused.
+const FLOWS_MAX: usize = 65_536;
+/// Datagrams that wait for the owner of a flow at most; the oldest goes. Half a second at 1,000 a second.
+const QUEUE_MAX: usize = 512;
+/// Realtime data that is a second old is worth nothing.
+const BUDGET: Duration = Duration::from_secs(1);
+
+/// One end of a flow. Clones are the same end: one may send while another receives. The flow ends when
+/// the last clone is dropped, when the far end closes it, or with the session.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    shared: Arc<Shared>,
+    _held: Arc<Held>,
+}
+
+/// Why a datagram cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// It is longer than [`DATAGRAM_BYTES_MAX`].
+    #[error("datagram is longer than {DATAGRAM_BYTES_MAX} bytes")]
+    TooLong,
+    /// The flow has ended.
+    #[error("the flow has ended")]
+    Closed,
+}
+
+impl Flow {
+    /// Sends a datagram, without waiting. It is dropped and counted if the fabric is full.
+    ///
+    /// # Errors
+    /// It is too long, or the flow has ended.
+    pub fn send(&self, datagram: &[u8]) -> Result<(), SendError> {
+        self.shared.send(datagram)
+    }
+
+    /// The next datagram from the far end; `None` when the flow has ended and all that came is given out.
+    /// May be cancelled without losing a datagram.
+    pub async fn recv(&self) -> Option<Bytes> {
+        loop {
+            let arrived = self.shared.arrived.notified();
+            {
+                let mut inbox = self.shared.inbox();
+                if let Some(datagram) = inbox.queue.pop_front() {
+                    return Some(datagram);
+                }
+                if inbox.ended {
+                    return None;
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// The far end's address.
+    pub fn far(&self) -> Address {
+        self.shared.far
+    }
+
+    /// Ends the flow, for all clones and for the far end.
+    pub fn close(&self) {
+        self.shared.end();
+    }
+}
+
+/// What the clones of a [`Flow`] hold together.
+#[derive(Debug)]
+struct Held(Arc<Shared>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    far: Address,
+    /// Borne by frames from here.
+    id: FlowId,
+    keys: FlowKeys,
+    sender: Arc<dyn FabricSender>,
+    counters: Arc<Counters>,
+    sequence: AtomicU64,
+    /// Numbers the datagrams that travel in two parts.
+    number: AtomicU32,
+    inbox: Mutex<Inbox>,
+    arrived: Notify,
+    /// Told once, when the flow ends.
+    ending: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    queue: VecDeque<Bytes>,
+    replay: ReplayWindow,
+    joiner: Joiner,
+    incomplete_counted: u64,
+    ended: bool,
+}
+
+impl Shared {
+    fn send(&self, datagram: &[u8]) -> Result<(), SendError> {
+        if datagram.len() > DATAGRAM_BYTES_MAX {
+            return Err(SendError::TooLong);
+        }
+        if self.inbox().ended {
+            return Err(SendError::Closed);
+        }
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let (first, last) = fragment::split(datagram, number);
+        let mut frames = Vec::with_capacity(2);
+        for plain in std::iter::once(first).chain(last) {
+            frames.push(self.sealed(plain)?);
+        }
+        match self.sender.try_send(&mut frames) {
+            Ok(()) => self.counters.datagrams_sent.increment(),
+            Err(crate::Full) => self.counters.datagrams_dropped_full.increment(),
+        }
+        Ok(())
+    }
+
+    fn sealed(&self, mut plain: BytesMut) -> Result<Outbound, SendError> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        if sequence >= SEQUENCE_MAX {
+            self.end();
+            return Err(SendError::Closed);
+        }
+        self.keys.seal.seal(self.id, sequence, &mut plain);
+        Ok(Outbound {
+            kind: FrameKind::Datagram,
+            class: Class::Realtime,
+            destination: self.far,
+            flow: self.id,
+            sequence,
+            budget: Millis::from(BUDGET),
+            payload: plain.freeze(),
+        })
+    }
+
+    fn handle_frame(&self, frame: Inbound, now: Instant) {
+        let mut bytes = frame.payload.try_into_mut().unwrap_or_else(|shared| shared[..].into());
+        if self.keys.open.open(frame.flow, frame.sequence, &mut bytes).is_err() {
+            return self.counters.datagrams_forged.increment();
+        }
+        let mut inbox = self.inbox();
+        match inbox.replay.insert(frame.sequence) {
+            Replay::New => {}
+            Replay::Duplicate => return self.counters.datagrams_duplicate.increment(),
+            Replay::Old => return self.counters.datagrams_old.increment(),
+        }
+        let joined = inbox.joiner.handle_plain(bytes.freeze(), now);
+        let given_up = inbox.joiner.given_up();
+        self.counters.datagrams_incomplete.add_growth(&mut inbox.incomplete_counted, given_up);
+        match joined {
+            Joined::Waiting => {}
+            Joined::Malformed => self.counters.datagrams_malformed.increment(),
+            Joined::Datagram(_) if inbox.ended => {}
+            Joined::Datagram(datagram) => {
+                if inbox.queue.len() == QUEUE_MAX {
+                    inbox.queue.pop_front();
+                    self.counters.datagrams_dropped_slow.increment();
+                }
+                inbox.queue.push_back(datagram);
+                drop(inbox);
+                self.counters.datagrams_received.increment();
+                self.arrived.notify_one();
+            }
+        }
+    }
+
+    fn end(&self) {
+        self.inbox().ended = true;
+        self.arrived.notify_waiters();
+        self.ending.notify_one();
+    }
+
+    /// A panic elsewhere leaves the inbox whole: each change is one call.
+    fn inbox(&self) -> std::sync::MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The flows of an endpoint, by the far end and the id that its frames bear.
+#[derive(Debug)]
+pub(crate) struct FlowTable {
+    sender: Arc<dyn FabricSender>,
+    counters: Arc<Counters>,
+    flows: RwLock<HashMap<(Address, FlowId), Arc<Shared>>>,
+}
+
+/// Why a flow cannot be entered in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TableError {
+    #[error("too many flows")]
+    Full,
+    #[error("flow id is in use")]
+    InUse,
+}
+
+impl FlowTable {
+    pub(crate) fn new(sender: Arc<dyn FabricSender>, counters: Arc<Counters>) -> Self {
+        Self { sender, counters, flows: RwLock::default() }
+    }
+
+    /// Enters a flow: from now on its datagrams are taken.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        far: Address,
+        id: FlowId,
+        opened_here: bool,
+        keys: FlowKeys,
+    ) -> Result<FlowLife, TableError> {
+        let accepted = FlowId(id.0 | ACCEPTED);
+        let (own, its) = if opened_here { (id, accepted) } else { (accepted, id) };
+        let shared = Arc::new(Shared {
+            far,
+            id: own,
+            keys,
+            sender: Arc::clone(&self.sender),
+            counters: Arc::clone(&self.counters),
+            sequence: AtomicU64::new(0),
+            number: AtomicU32::new(0),
+            inbox: Mutex::default(),
+            arrived: Notify::new(),
+            ending: Notify::new(),
+        });
+        let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
+        if flows.len() >= FLOWS_MAX {
+            return Err(TableError::Full);
+        }
+        if flows.contains_key(&(far, its)) {
+            return Err(TableError::InUse);
+        }
+        flows.insert((far, its), Arc::clone(&shared));
+        drop(flows);
+        Ok(FlowLife { shared, entry: Entry { table: Arc::clone(self), key: (far, its) } })
+    }
+
+    /// Takes a frame of kind Datagram.
+    pub(crate) fn handle_frame(&self, frame: Inbound, now: Instant) {
+        let key = (frame.source, frame.flow);
+        let flow =
+            self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&key).map(Arc::clone);
+        match flow {
+            Some(flow) => flow.handle_frame(frame, now),
+            None => self.counters.datagrams_unknown_flow.increment(),
+        }
+    }
+}
+
+/// A flow's place in the table; dropping it takes the flow out.
+#[derive(Debug)]
+struct Entry {
+    table: Arc<FlowTable>,
+    key: (Address, FlowId),
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.table.flows.write().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// A flow that is in the table and whose stream is still being answered.
+#[derive(Debug)]
+pub(crate) struct FlowLife {
+    shared: Arc<Shared>,
+    entry: Entry,
+}
+
+impl FlowLife {
+    /// Ties the flow to its stream, on a task that ends with both.
+    pub(crate) fn run(self, mut send: SendStream, mut recv: RecvStream) -> Flow {
+        let Self { shared, entry } = self;
+        let flow = Flow { shared: Arc::clone(&shared), _held: Arc::new(Held(Arc::clone(&shared))) };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shared.ending.notified() => {}
+                // The far end says nothing on this stream: whatever comes is its end.
+                _ = recv.read_chunk(1, true) => {}
+            }
+            drop(entry);
+            shared.end();
+            // Both fail only if the stream has ended already.
+            let _ = send.finish();
+            let _ = recv.stop(VarInt::from_u32(0));
+        });
+        flow
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use crate::Full;
+    use crate::seal::SECRET_BYTES;
+
+    use super::*;
+
+    /// Keeps what is sent; takes nothing when it is told to be full.
+    #[derive(Debug, Default)]
+    struct Kept {
+        frames: Mutex<Vec<Outbound>>,
+        full: bool,
+    }
+
+    impl FabricSender for Kept {
+        fn try_send(&self, frames: &mut Vec<Outbound>) -> Result<(), Full> {
+            if self.full {
+                return Err(Full);
+            }
+            self.frames.lock().unwrap().append(frames);
+            Ok(())
+        }
+
+        fn poll_ready(&self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+
+    struct End {
+        wire: Arc<Kept>,
+        table: Arc<FlowTable>,
+        counters: Arc<Counters>,
+        life: FlowLife,
+    }
+
+    fn end(client: bool, full: bool) -> End {
+        let wire = Arc::new(Kept { full, ..Kept::default() });
+        let counters = Arc::new(Counters::default());
+        let sender: Arc<dyn FabricSender> = Arc::<Kept>::clone(&wire);
+        let table = Arc::new(FlowTable::new(sender, Arc::clone(&counters)));
+        let keys = FlowKeys::new(&[5; SECRET_BYTES], client);
+        let life = table.enter(Address::default(), FlowId(1), client, keys).unwrap();
+        End { wire, table, counters, life }
+    }
+
+    fn carry(from: &End, to: &End) -> Vec<Inbound> {
+        let frames: Vec<Inbound> =
+            from.wire.frames.lock().unwrap().drain(..).map(|frame| inbound(&frame)).collect();
+        for frame in &frames {
+            to.table.handle_frame(frame.clone(), Instant::now());
+        }
+        frames
+    }
+
+    fn inbound(frame: &Outbound) -> Inbound {
+        Inbound {
+            source: frame.destination,
+            kind: frame.kind,
+            class: frame.class,
+            ecn: overway_wire::frame::FrameEcn::NotCapable,
+            flow: frame.flow,
+            sequence: frame.sequence,
+            payload: frame.payload.clone(),
+        }
+    }
+
+    fn taken(end: &End) -> Vec<Bytes> {
+        end.life.shared.inbox().queue.drain(..).collect()
+    }
+
+    #[test]
+    fn datagrams_arrive_once_however_often_their_frames_do() {
+        let (opener, acceptor) = (end(true, false), end(false, false));
+        let datagram = [9; DATAGRAM_BYTES_MAX];
+        opener.life.shared.send(&datagram).unwrap();
+
+        let frames = carry(&opener, &acceptor);
+        for frame in frames {
+            acceptor.table.handle_frame(frame, Instant::now());
+        }
+
+        assert_eq!(taken(&acceptor), [&datagram[..]]);
+        assert_eq!(acceptor.counters.snapshot().datagrams_duplicate, 2);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_dropped_and_the_true_frame_still_counts() {
+        let (opener, acceptor) = (end(true, false), end(false, false));
+        acceptor.life.shared.send(b"answer").unwrap();
+        let true_frame = inbound(&acceptor.wire.frames.lock().unwrap()[0]);
+        let mut flipped = true_frame.payload.to_vec();
+        flipped[0] ^= 1;
+
+        let forged = Inbound { payload: flipped.into(), ..true_frame.clone() };
+        opener.table.handle_frame(forged, Instant::now());
+        opener.table.handle_frame(true_frame, Instant::now());
+
+        assert_eq!(taken(&opener), [&b"answer"[..]]);
+        assert_eq!(opener.counters.snapshot().datagrams_forged, 1);
+    }
+
+    #[test]
+    fn frames_of_no_flow_and_of_a_flow_that_is_gone_are_counted() {
+        let (opener, acceptor) = (end(true, false), end(false, false));
+        opener.life.shared.send(b"late").unwrap();
+        let End { table, counters, life, .. } = acceptor;
+        drop(life);
+
+        let frame = inbound(&opener.wire.frames.lock().unwrap()[0]);
+        table.handle_frame(frame, Instant::now());
+
+        assert_eq!(counters.snapshot().datagrams_unknown_flow, 1);
+    }
+
+    #[test]
+    fn a_full_fabric_and_a_slow_owner_cost_datagrams_not_memory() {
+        let full = end(true, true);
+        full.life.shared.send(b"dropped").unwrap();
+        assert_eq!(full.counters.snapshot().datagrams_dropped_full, 1);
+
+        let (opener, acceptor) = (end(true, false), end(false, false));
+        for number in 0..=QUEUE_MAX {
+            opener.life.shared.send(&number.to_be_bytes()).unwrap();
+        }
+        carry(&opener, &acceptor);
+        let taken = taken(&acceptor);
+        assert_eq!(taken.len(), QUEUE_MAX);
+        assert_eq!(taken[0], 1_usize.to_be_bytes()[..]);
+        assert_eq!(acceptor.counters.snapshot().datagrams_dropped_slow, 1);
+    }
+
+    #[test]
+    fn a_datagram_too_long_is_refused() {
+        let opener = end(true, false);
+
+        let sent = opener.life.shared.send(&[0; DATAGRAM_BYTES_MAX + 1]);
+
+        assert_eq!(sent, Err(SendError::TooLong));
+    }
+
+    #[test]
+    fn a_flow_id_in_use_is_refused() {
+        let opener = end(true, false);
+        let keys = FlowKeys::new(&[5; SECRET_BYTES], true);
+
+        let again = opener.table.enter(Address::default(), FlowId(1), true, keys);
+
+        assert_eq!(again.err(), Some(TableError::InUse));
+    }
+}

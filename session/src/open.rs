@@ -1,0 +1,332 @@
+//! Asking a far end for a service, on a stream of a session.
+//!
+//! ```text
+//!   opener                                    far end
+//!     | -- length u16, Request ----------------> |
+//!     | <---------------- length u16, Answer --- |
+//!     | <== the stream is the service's =======> |   kind stream
+//!     | <== open as long as the flow is =======> |   kind flow
+//! ```
+//!
+//! Both messages are protobuf, and bounded. The far end answers once, with ok or with a reason; after a
+//! refusal the stream is over. What an opener sends of the service's bytes before the answer is none.
+
+use std::sync::Arc;
+
+use overway_wire::{Class, FlowId, RelayId};
+use prost::Message;
+use quinn::{ConnectionError, RecvStream, SendStream};
+
+use crate::flow::{Flow, FlowLife};
+use crate::stats::Counters;
+
+/// Bytes of a service's name at most.
+pub const SERVICE_BYTES_MAX: usize = 255;
+/// Bytes of a refusal's reason that are carried; the rest is cut off.
+pub const REASON_BYTES_MAX: usize = 255;
+/// Bytes of a message at most: a name or reason of 255 bytes and a few small fields, with room to grow.
+const MESSAGE_BYTES_MAX: usize = 512;
+
+/// A stream to a service: bytes in order both ways, each way ended or reset by itself.
+#[derive(Debug)]
+pub struct Stream {
+    /// Towards the far end.
+    pub send: SendStream,
+    /// From the far end.
+    pub recv: RecvStream,
+}
+
+/// Why a stream or flow was not opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The far end will not have it.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// No answer in time; the far end cannot be reached, or its service is slow.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The session could not be established, or ended before the answer.
+    #[error("session failed: {0}")]
+    Session(#[from] ConnectionError),
+    /// The far end's certificate is not that of the relay asked for.
+    #[error("the far end is not the relay asked for")]
+    Identity,
+    /// The far end ended the stream without an answer, or its answer makes no sense.
+    #[error("the far end gave no proper answer")]
+    NoAnswer,
+    /// The service's name is empty or longer than [`SERVICE_BYTES_MAX`].
+    #[error("service name must have 1 to {SERVICE_BYTES_MAX} bytes")]
+    Service,
+    /// The endpoint is closed.
+    #[error("the session endpoint is closed")]
+    Closed,
+}
+
+/// What a far end asks for.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A stream.
+    Stream(IncomingStream),
+    /// A flow of datagrams.
+    Flow(IncomingFlow),
+}
+
+impl Incoming {
+    /// The service asked for.
+    pub fn service(&self) -> &str {
+        match self {
+            Self::Stream(stream) => stream.service(),
+            Self::Flow(flow) => flow.service(),
+        }
+    }
+
+    /// The relay that asks, by its certificate.
+    pub fn from(&self) -> RelayId {
+        match self {
+            Self::Stream(stream) => stream.from(),
+            Self::Flow(flow) => flow.from(),
+        }
+    }
+
+    /// Refuses it; the opener is told why.
+    pub async fn refuse(self, reason: &str) {
+        match self {
+            Self::Stream(stream) => stream.refuse(reason).await,
+            Self::Flow(flow) => flow.refuse(reason).await,
+        }
+    }
+}
+
+/// A stream that a far end asks for. Dropping it leaves the opener without an answer.
+#[derive(Debug)]
+pub struct IncomingStream {
+    pub(crate) asked: Asked,
+}
+
+/// A flow that a far end asks for. Dropping it leaves the opener without an answer.
+#[derive(Debug)]
+pub struct IncomingFlow {
+    pub(crate) asked: Asked,
+    pub(crate) life: FlowLife,
+}
+
+/// What both sorts of requests have.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) from: RelayId,
+    pub(crate) class: Class,
+    pub(crate) service: String,
+    pub(crate) send: SendStream,
+    pub(crate) recv: RecvStream,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl IncomingStream {
+    /// The service asked for.
+    pub fn service(&self) -> &str {
+        &self.asked.service
+    }
+
+    /// The relay that asks, by its certificate.
+    pub fn from(&self) -> RelayId {
+        self.asked.from
+    }
+
+    /// The class of the stream.
+    pub fn class(&self) -> Class {
+        self.asked.class
+    }
+
+    /// Answers ok; the stream is the caller's.
+    ///
+    /// # Errors
+    /// The opener went away, or the session ended.
+    pub async fn accept(self) -> Result<Stream, OpenError> {
+        let counters = Arc::clone(&self.asked.counters);
+        let (send, recv) = self.asked.accept().await?;
+        counters.streams.increment();
+        Ok(Stream { send, recv })
+    }
+
+    /// Refuses it; the opener is told why.
+    pub async fn refuse(self, reason: &str) {
+        self.asked.refuse(reason).await;
+    }
+}
+
+impl IncomingFlow {
+    /// The service asked for.
+    pub fn service(&self) -> &str {
+        &self.asked.service
+    }
+
+    /// The relay that asks, by its certificate.
+    pub fn from(&self) -> RelayId {
+        self.asked.from
+    }
+
+    /// Answers ok; the flow is the caller's.
+    ///
+    /// # Errors
+    /// The opener went away, or the session ended.
+    pub async fn accept(self) -> Result<Flow, OpenError> {
+        let counters = Arc::clone(&self.asked.counters);
+        let (send, recv) = self.asked.accept().await?;
+        counters.flows.increment();
+        Ok(self.life.run(send, recv))
+    }
+
+    /// Refuses it; the opener is told why.
+    pub async fn refuse(self, reason: &str) {
+        self.asked.refuse(reason).await;
+    }
+}
+
+impl Asked {
+    async fn accept(mut self) -> Result<(SendStream, RecvStream), OpenError> {
+        write(&mut self.send, &Answer { refused: None }).await?;
+        Ok((self.send, self.recv))
+    }
+
+    pub(crate) async fn refuse(mut self, reason: &str) {
+        self.counters.requests_refused.increment();
+        let refused = Some(shortened(reason).to_owned());
+        // The opener went away: nobody is left to be told.
+        if write(&mut self.send, &Answer { refused }).await.is_ok() {
+            let _ = self.send.finish();
+        }
+    }
+}
+
+/// What an opener asks for.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Request {
+    /// A stream or a flow.
+    #[prost(enumeration = "Sort", tag = "1")]
+    pub(crate) sort: i32,
+    /// The service's name.
+    #[prost(string, tag = "2")]
+    pub(crate) service: String,
+    /// For a flow: its id, chosen by the opener, below 2^31.
+    #[prost(uint32, tag = "3")]
+    pub(crate) flow: u32,
+}
+
+/// The sorts of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum Sort {
+    /// Of a later version.
+    Unknown = 0,
+    /// [`Stream`].
+    Stream = 1,
+    /// [`Flow`].
+    Flow = 2,
+}
+
+/// The far end's answer.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Answer {
+    /// Why not; absent for ok.
+    #[prost(string, optional, tag = "1")]
+    pub(crate) refused: Option<String>,
+}
+
+impl Request {
+    /// A request for a stream.
+    pub(crate) fn stream(service: &str) -> Self {
+        Self { sort: Sort::Stream.into(), service: service.to_owned(), flow: 0 }
+    }
+
+    /// A request for a flow.
+    pub(crate) fn flow(service: &str, flow: FlowId) -> Self {
+        Self { sort: Sort::Flow.into(), service: service.to_owned(), flow: flow.0 }
+    }
+
+    /// Whether its service has a name that can be asked for.
+    pub(crate) fn has_name(&self) -> bool {
+        (1..=SERVICE_BYTES_MAX).contains(&self.service.len())
+    }
+}
+
+/// Sends a request and waits for the answer.
+pub(crate) async fn ask(
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    request: &Request,
+) -> Result<(), OpenError> {
+    write(send, request).await?;
+    match read::<Answer>(recv).await?.refused {
+        None => Ok(()),
+        Some(reason) => Err(OpenError::Refused(shortened(&reason).to_owned())),
+    }
+}
+
+/// Reads one message.
+pub(crate) async fn read<M: Message + Default>(recv: &mut RecvStream) -> Result<M, OpenError> {
+    let mut length = [0; 2];
+    recv.read_exact(&mut length).await.map_err(read_error)?;
+    let length = usize::from(u16::from_be_bytes(length));
+    if length > MESSAGE_BYTES_MAX {
+        return Err(OpenError::NoAnswer);
+    }
+    let mut bytes = [0; MESSAGE_BYTES_MAX];
+    recv.read_exact(&mut bytes[..length]).await.map_err(read_error)?;
+    M::decode(&bytes[..length]).map_err(|_| OpenError::NoAnswer)
+}
+
+async fn write(send: &mut SendStream, message: &impl Message) -> Result<(), OpenError> {
+    let length = u16::try_from(message.encoded_len()).expect("names and reasons are bounded");
+    let mut bytes = Vec::with_capacity(2 + usize::from(length));
+    bytes.extend_from_slice(&length.to_be_bytes());
+    message.encode(&mut bytes).expect("a vector grows");
+    send.write_all(&bytes).await.map_err(|error| match error {
+        quinn::WriteError::ConnectionLost(error) => OpenError::Session(error),
+        quinn::WriteError::Stopped(_)
+        | quinn::WriteError::ClosedStream
+        | quinn::WriteError::ZeroRttRejected => OpenError::NoAnswer,
+    })
+}
+
+fn read_error(error: quinn::ReadExactError) -> OpenError {
+    match error {
+        quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => {
+            OpenError::Session(error)
+        }
+        quinn::ReadExactError::ReadError(_) | quinn::ReadExactError::FinishedEarly(_) => {
+            OpenError::NoAnswer
+        }
+    }
+}
+
+/// The front of `text` that may be carried as a reason.
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(REASON_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_messages_fit_the_bound() {
+        let request = Request::flow(&"s".repeat(SERVICE_BYTES_MAX), FlowId(u32::MAX));
+        let answer = Answer { refused: Some("r".repeat(REASON_BYTES_MAX)) };
+
+        assert!(request.has_name());
+        assert!(request.encoded_len() <= MESSAGE_BYTES_MAX);
+        assert!(answer.encoded_len() <= MESSAGE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_letter() {
+        let reason = "ö".repeat(REASON_BYTES_MAX);
+
+        assert_eq!(shortened(&reason).len(), REASON_BYTES_MAX - 1);
+        assert_eq!(shortened("no"), "no");
+    }
+}

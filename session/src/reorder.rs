@@ -1,0 +1,272 @@
+//! Puts frames of one sender and class back in order, by their sequence, before quinn sees them.
+//!
+//! quinn discards packets more than 128 numbers late and calls packets lost that were only overtaken. A
+//! path change overtakes (to a shorter path) or replays (a detour), hundreds of frames deep. So:
+//!
+//! - A frame in order goes through at once, at the price of a few compares. Nothing waits behind no gap.
+//! - A frame beyond a gap is **held** until the gap is filled or given up; then all up to the next gap go.
+//! - A frame that comes after its gap was given up is **late**: it goes through at once, for quinn may still
+//!   take it. One that came before is dropped, as is one older than the [`ReplayWindow`].
+//!
+//! How long to wait is learned, because random loss also makes gaps, and these are never filled: waiting
+//! there only delays. A gap of at most [`SMALL_GAP`] frames is what random loss looks like and does quinn
+//! little harm; a greater one is what path changes look like. Each size has its own [`Patience`], which
+//! starts great, shrinks with each gap that was waited for in vain, and grows to what a late frame would have
+//! needed. A gap being filled one by one (a replay) is given time anew with each frame, within
+//! [`HOLD_MAX`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::replay::{Replay, ReplayWindow};
+
+/// Missing frames that quinn digests by itself: half of its 128.
+const SMALL_GAP: u64 = 64;
+/// The longest that a frame is held, however the gap is filled. Beyond it quinn's own probe time-out
+/// (about RTT + 4 deviations + 25 ms) would fire on most paths anyway.
+const HOLD_MAX: Duration = Duration::from_millis(200);
+/// Frames held at most; the first gap is given up beyond. 100 ms of 40,000 frames a second.
+const HELD_FRAMES_MAX: usize = 4_096;
+/// Bytes held at most; the first gap is given up beyond. As many full frames.
+const HELD_BYTES_MAX: usize = HELD_FRAMES_MAX * 1_200;
+/// Gaps given up that are remembered, to learn from what fills them late.
+const GIVEN_UP_MAX: usize = 8;
+
+/// For small gaps: jitter between parallel links is a few milliseconds; 25 ms is one NACK on a short hop.
+const PATIENCE_SMALL: Patience = Patience::new(Duration::from_millis(2), Duration::from_millis(25));
+/// For great gaps: a silent neighbour is down after 90 ms, when what it swallowed is replayed.
+const PATIENCE_GREAT: Patience =
+    Patience::new(Duration::from_millis(10), Duration::from_millis(100));
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// In order; it went through.
+    InOrder,
+    /// It waits for an earlier one.
+    Held,
+    /// It came late and filled a gap, in whole or in part.
+    Filled,
+    /// It came after its gap had been given up; it went through.
+    Late,
+    /// It came before, or is too old to tell. Dropped.
+    Duplicate,
+}
+
+/// How long to wait for gaps of one size, learned from how they end.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    least: Duration,
+    most: Duration,
+    now: Duration,
+}
+
+impl Patience {
+    const fn new(least: Duration, most: Duration) -> Self {
+        Self { least, most, now: most }
+    }
+
+    /// A quarter less: after eight gaps in vain a tenth is left.
+    fn in_vain(&mut self) {
+        self.now = (self.now * 3 / 4).max(self.least);
+    }
+
+    /// `needed` would have been enough; a quarter more is kept.
+    fn needed(&mut self, needed: Duration) {
+        self.now = self.now.max((needed * 5 / 4).min(self.most));
+    }
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    item: T,
+    bytes: usize,
+    arrived: Instant,
+}
+
+/// The wait for the first gap.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    great: bool,
+    noticed: Instant,
+    /// When the gap was last filled in part.
+    progress: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct GivenUp {
+    first: u64,
+    end: u64,
+    noticed: Instant,
+    great: bool,
+}
+
+/// The buffer of one sender and class.
+#[derive(Debug)]
+pub(crate) struct Reorder<T> {
+    /// The next sequence in order, once a frame has come.
+    next: Option<u64>,
+    seen: ReplayWindow,
+    held: BTreeMap<u64, Held<T>>,
+    held_bytes: usize,
+    wait: Option<Wait>,
+    small: Patience,
+    great: Patience,
+    given_up: VecDeque<GivenUp>,
+    gaps_given_up: u64,
+}
+
+impl<T> Reorder<T> {
+    /// Makes an empty buffer. The first frame that comes is in order, whatever its sequence.
+    pub(crate) fn new() -> Self {
+        Self {
+            next: None,
+            seen: ReplayWindow::default(),
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            wait: None,
+            small: PATIENCE_SMALL,
+            great: PATIENCE_GREAT,
+            given_up: VecDeque::new(),
+            gaps_given_up: 0,
+        }
+    }
+
+    /// Takes a frame; appends to `out` what may go through now, in order.
+    pub(crate) fn handle_frame(
+        &mut self,
+        sequence: u64,
+        bytes: usize,
+        item: T,
+        now: Instant,
+        out: &mut VecDeque<T>,
+    ) -> Verdict {
+        let next = *self.next.get_or_insert(sequence);
+        if sequence < next {
+            return self.handle_late(sequence, item, now, out);
+        }
+        if sequence > next {
+            return self.hold(sequence, next, Held { item, bytes, arrived: now }, out);
+        }
+        if self.seen.insert(sequence) != Replay::New {
+            return Verdict::Duplicate;
+        }
+        self.next = Some(next + 1);
+        out.push_back(item);
+        let Some(wait) = &mut self.wait else { return Verdict::InOrder };
+        wait.progress = now;
+        let Wait { great, noticed, .. } = *wait;
+        self.patience(great).needed(now.saturating_duration_since(noticed));
+        self.release(out);
+        Verdict::Filled
+    }
+
+    /// Gives up gaps that were waited for long enough.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<T>) {
+        while self.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.give_up(out);
+        }
+    }
+
+    /// When the first gap is to be given up.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let wait = self.wait?;
+        let patience = if wait.great { self.great } else { self.small };
+        Some((wait.progress + patience.now).min(wait.noticed + HOLD_MAX))
+    }
+
+    /// Gives everything out that is held: its sender is gone.
+    pub(crate) fn flush(&mut self, out: &mut VecDeque<T>) {
+        while self.wait.is_some() {
+            self.give_up(out);
+        }
+    }
+
+    /// Gaps given up so far.
+    pub(crate) fn gaps_given_up(&self) -> u64 {
+        self.gaps_given_up
+    }
+
+    fn hold(&mut self, sequence: u64, next: u64, held: Held<T>, out: &mut VecDeque<T>) -> Verdict {
+        if sequence == u64::MAX || self.held.contains_key(&sequence) {
+            return Verdict::Duplicate;
+        }
+        let arrived = held.arrived;
+        // A frame that lands inside the gap, before all that is held, fills it in part.
+        let fills = self.held.first_key_value().is_some_and(|(&first, _)| sequence < first);
+        self.held_bytes += held.bytes;
+        self.held.insert(sequence, held);
+        match &mut self.wait {
+            Some(wait) if fills => wait.progress = arrived,
+            Some(_) => {}
+            None => {
+                let great = sequence - next > SMALL_GAP;
+                self.wait = Some(Wait { great, noticed: arrived, progress: arrived });
+            }
+        }
+        while self.held.len() > HELD_FRAMES_MAX || self.held_bytes > HELD_BYTES_MAX {
+            self.give_up(out);
+        }
+        if fills { Verdict::Filled } else { Verdict::Held }
+    }
+
+    fn handle_late(
+        &mut self,
+        sequence: u64,
+        item: T,
+        now: Instant,
+        out: &mut VecDeque<T>,
+    ) -> Verdict {
+        if self.seen.insert(sequence) != Replay::New {
+            return Verdict::Duplicate;
+        }
+        let gap = self.given_up.iter().find(|gap| (gap.first..gap.end).contains(&sequence));
+        if let Some(&GivenUp { noticed, great, .. }) = gap {
+            self.patience(great).needed(now.saturating_duration_since(noticed));
+        }
+        out.push_back(item);
+        Verdict::Late
+    }
+
+    /// Releases what is in order now, and starts the wait for the next gap if something is still held.
+    fn release(&mut self, out: &mut VecDeque<T>) {
+        let Some(mut next) = self.next else { return };
+        let waited_for = next;
+        while let Some(held) = self.held.remove(&next) {
+            self.held_bytes -= held.bytes;
+            self.seen.insert(next);
+            out.push_back(held.item);
+            next += 1;
+        }
+        self.next = Some(next);
+        match self.held.first_key_value() {
+            None => self.wait = None,
+            Some(_) if next == waited_for => {}
+            Some((&first, held)) => {
+                let great = first - next > SMALL_GAP;
+                self.wait = Some(Wait { great, noticed: held.arrived, progress: held.arrived });
+            }
+        }
+    }
+
+    fn give_up(&mut self, out: &mut VecDeque<T>) {
+        let (Some(wait), Some(next)) = (self.wait, self.next) else { return };
+        let Some((&first, _)) = self.held.first_key_value() else { return };
+        self.patience(wait.great).in_vain();
+        self.gaps_given_up += 1;
+        if self.given_up.len() == GIVEN_UP_MAX {
+            self.given_up.pop_front();
+        }
+        let Wait { noticed, great, .. } = wait;
+        self.given_up.push_back(GivenUp { first: next, end: first, noticed, great });
+        self.next = Some(first);
+        self.release(out);
+    }
+
+    fn patience(&mut self, great: bool) -> &mut Patience {
+        if great { &mut self.great } else { &mut self.small }
+    }
+}
+
+#[cfg(test)]
+mod tests;

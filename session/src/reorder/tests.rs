@@ -1,0 +1,195 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+struct Bench {
+    order: Reorder<u64>,
+    now: Instant,
+    out: VecDeque<u64>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { order: Reorder::new(), now: Instant::now(), out: VecDeque::new() }
+    }
+
+    fn frame(&mut self, sequence: u64) -> Verdict {
+        self.order.handle_timeout(self.now, &mut self.out);
+        self.order.handle_frame(sequence, 1_200, sequence, self.now, &mut self.out)
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.order.handle_timeout(self.now, &mut self.out);
+    }
+
+    fn taken(&mut self) -> Vec<u64> {
+        self.out.drain(..).collect()
+    }
+}
+
+#[test]
+fn frames_in_order_pass_at_once_and_leave_nothing_waiting() {
+    let mut bench = Bench::new();
+    for sequence in 1_000..1_100 {
+        assert_eq!(bench.frame(sequence), Verdict::InOrder);
+        assert_eq!(bench.taken(), [sequence]);
+        assert_eq!(bench.order.poll_timeout(), None);
+    }
+}
+
+#[test]
+fn a_gap_that_is_filled_gives_everything_in_order() {
+    let mut bench = Bench::new();
+    bench.frame(0);
+    assert_eq!(bench.frame(2), Verdict::Held);
+    assert_eq!(bench.frame(3), Verdict::Held);
+    assert_eq!(bench.frame(2), Verdict::Duplicate);
+    assert_eq!(bench.taken(), [0]);
+
+    assert_eq!(bench.frame(1), Verdict::Filled);
+
+    assert_eq!(bench.taken(), [1, 2, 3]);
+    assert_eq!(bench.order.poll_timeout(), None);
+}
+
+#[test]
+fn a_gap_that_is_not_filled_is_given_up_in_time() {
+    let mut bench = Bench::new();
+    bench.frame(0);
+    bench.frame(2);
+    bench.wait(24 * MS);
+    assert_eq!(bench.taken(), [0]);
+
+    bench.wait(2 * MS);
+
+    assert_eq!(bench.taken(), [2]);
+    assert_eq!(bench.order.gaps_given_up(), 1);
+    assert_eq!(bench.frame(1), Verdict::Late);
+    assert_eq!(bench.frame(1), Verdict::Duplicate);
+    assert_eq!(bench.taken(), [1]);
+}
+
+#[test]
+fn random_loss_teaches_not_to_wait_and_late_frames_teach_to_wait_again() {
+    let mut bench = Bench::new();
+    let mut sequence = 0;
+    for _ in 0..20 {
+        bench.frame(sequence);
+        bench.frame(sequence + 2);
+        bench.wait(30 * MS);
+        sequence += 3;
+    }
+    bench.frame(sequence);
+    bench.frame(sequence + 2);
+    let patience = bench.order.poll_timeout().unwrap() - bench.now;
+    assert_eq!(patience, 2 * MS);
+
+    bench.wait(10 * MS);
+    assert_eq!(bench.frame(sequence + 1), Verdict::Late);
+    bench.frame(sequence + 4);
+    let patience = bench.order.poll_timeout().unwrap() - bench.now;
+    assert_eq!(patience, Duration::from_micros(12_500));
+}
+
+#[test]
+fn what_a_dead_relay_swallowed_is_waited_for_and_put_before_the_rest() {
+    let mut bench = Bench::new();
+    bench.frame(0);
+    for sequence in 1_001..1_100 {
+        assert_eq!(bench.frame(sequence), Verdict::Held);
+    }
+    bench.wait(90 * MS);
+    for sequence in 1..1_001 {
+        bench.wait(MS / 20);
+        bench.frame(sequence);
+    }
+    assert_eq!(bench.taken(), (0..1_100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_gap_that_is_filled_for_ever_is_given_up_all_the_same() {
+    let mut bench = Bench::new();
+    bench.frame(0);
+    bench.frame(1_000);
+    for sequence in 1..=20 {
+        bench.wait(20 * MS);
+        bench.frame(sequence);
+    }
+    assert_eq!(bench.order.gaps_given_up(), 1);
+    assert!(bench.taken().contains(&1_000));
+}
+
+#[test]
+fn what_is_held_is_bounded() {
+    let mut bench = Bench::new();
+    bench.frame(0);
+    for sequence in 2..20_000 {
+        bench.frame(sequence);
+        assert!(bench.order.held.len() <= HELD_FRAMES_MAX);
+    }
+    assert_eq!(bench.order.gaps_given_up(), 1);
+}
+
+#[test]
+fn the_end_of_the_numbers_is_survived() {
+    let mut bench = Bench::new();
+    bench.frame(u64::MAX - 3);
+    for sequence in [u64::MAX - 1, u64::MAX, u64::MAX - 1, u64::MAX] {
+        bench.frame(sequence);
+    }
+    bench.wait(200 * MS);
+    bench.frame(u64::MAX);
+    assert_eq!(bench.taken(), [u64::MAX - 3, u64::MAX - 1]);
+}
+
+proptest! {
+    /// Frames shuffled within a span, some lost, some doubled; time passes now and then.
+    #[test]
+    fn every_frame_comes_out_once_and_in_order_unless_late(
+        steps in proptest::collection::vec((0_u64..40, 0_u64..4, 0_u64..6), 1..400),
+    ) {
+        let mut bench = Bench::new();
+        let (mut given, mut late) = (BTreeSet::new(), BTreeSet::new());
+        for (at, (back, copies, pause)) in steps.iter().enumerate() {
+            let sequence = (at as u64 + 100).saturating_sub(*back);
+            for _ in 0..*copies {
+                let verdict = bench.frame(sequence);
+                prop_assert_eq!(verdict == Verdict::Duplicate, !given.insert(sequence));
+                if verdict == Verdict::Late {
+                    late.insert(sequence);
+                }
+            }
+            bench.wait(MS * u32::try_from(*pause).unwrap());
+        }
+        bench.wait(2 * HOLD_MAX);
+        prop_assert_eq!(bench.order.poll_timeout(), None);
+        let taken = bench.taken();
+        prop_assert_eq!(taken.iter().copied().collect::<BTreeSet<_>>(), given.clone());
+        prop_assert_eq!(taken.len(), given.len());
+        let in_time: Vec<_> = taken.into_iter().filter(|sequence| !late.contains(sequence)).collect();
+        prop_assert!(in_time.is_sorted());
+    }
+
+    #[test]
+    fn nothing_is_held_longer_than_the_bound(
+        steps in proptest::collection::vec((1_u64..200, 0_u64..30), 1..200),
+    ) {
+        let mut bench = Bench::new();
+        let mut sequence = 0;
+        for (ahead, pause) in steps {
+            sequence += ahead;
+            bench.frame(sequence);
+            if let Some(deadline) = bench.order.poll_timeout() {
+                prop_assert!(deadline <= bench.now + HOLD_MAX);
+            }
+            bench.wait(MS * u32::try_from(pause).unwrap());
+            let oldest = bench.order.held.values().map(|held| held.arrived).min();
+            prop_assert!(oldest.is_none_or(|arrived| arrived + HOLD_MAX > bench.now));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Which of the recent sequence numbers were seen (RFC 6479's bitmap ring).
+//!
+//! The window ends at the greatest number seen and reaches [`WINDOW`] back. A number above it moves it; a
+//! number in it is new once; a number below it is too old to tell.
+
+/// Numbers below the greatest seen that are still told apart. The copies that a failover makes come within
+/// a detour's extra delay: 1,024 frames are 100 ms at 10,000 frames a second.
+pub(crate) const WINDOW: u64 = 1_024;
+
+const BITS: u64 = 64;
+/// One more word than the window needs, so that the word being cleared is never inside it.
+const WORDS: usize = 17;
+
+/// The verdict on a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replay {
+    /// Not seen before; it is now.
+    New,
+    /// Seen before.
+    Duplicate,
+    /// Below the window.
+    Old,
+}
+
+/// The window.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReplayWindow {
+    /// One above the greatest number seen; zero when none was.
+    end: u64,
+    words: [u64; WORDS],
+}
+
+impl ReplayWindow {
+    /// Judges `sequence`, and marks it if it is new. The greatest number of all, which could not be
+    /// followed by another, counts as old.
+    pub(crate) fn insert(&mut self, sequence: u64) -> Replay {
+        if sequence == u64::MAX || sequence.saturating_add(WINDOW) < self.end {
+            return Replay::Old;
+        }
+        if sequence >= self.end {
+            self.advance(sequence);
+        }
+        let (word, bit) = place(sequence);
+        if self.words[word] & bit != 0 {
+            return Replay::Duplicate;
+        }
+        self.words[word] |= bit;
+        Replay::New
+    }
+
+    fn advance(&mut self, sequence: u64) {
+        let first_new = if self.end == 0 { 0 } else { (self.end - 1) / BITS + 1 };
+        let last_new = sequence / BITS;
+        let clear_from = first_new.max(last_new.saturating_sub(WORDS as u64 - 1));
+        for number in clear_from..=last_new {
+            self.words[place(number * BITS).0] = 0;
+        }
+        self.end = sequence + 1;
+    }
+}
+
+fn place(sequence: u64) -> (usize, u64) {
+    let word = (sequence / BITS) % WORDS as u64;
+    (usize::try_from(word).expect("a remainder of WORDS fits"), 1 << (sequence % BITS))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_number_is_new_once_and_old_when_the_window_has_passed() {
+        let mut window = ReplayWindow::default();
+
+        assert_eq!(window.insert(0), Replay::New);
+        assert_eq!(window.insert(0), Replay::Duplicate);
+        assert_eq!(window.insert(WINDOW), Replay::New);
+        assert_eq!(window.insert(1), Replay::New);
+        assert_eq!(window.insert(0), Replay::Old);
+    }
+
+    #[test]
+    fn the_end_of_the_numbers_is_survived() {
+        let mut window = ReplayWindow::default();
+
+        assert_eq!(window.insert(u64::MAX - 1), Replay::New);
+        assert_eq!(window.insert(u64::MAX - 1), Replay::Duplicate);
+        assert_eq!(window.insert(u64::MAX), Replay::Old);
+    }
+
+    proptest! {
+        #[test]
+        fn verdicts_are_those_of_a_plain_set(
+            steps in proptest::collection::vec((0_u64..3_000, prop::bool::weighted(0.05)), 0..600),
+        ) {
+            let mut window = ReplayWindow::default();
+            let (mut seen, mut base) = (BTreeSet::new(), 0);
+            for (offset, jump) in steps {
+                base += if jump { 5_000 } else { 10 };
+                let sequence = base + offset;
+                let end = seen.last().map_or(0, |last| last + 1);
+                let expected = if sequence + WINDOW < end {
+                    Replay::Old
+                } else if seen.insert(sequence) {
+                    Replay::New
+                } else {
+                    Replay::Duplicate
+                };
+                prop_assert_eq!(window.insert(sequence), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What quinn takes for its UDP socket: its packets go out and come in as frames of kind Session.
+//!
+//! **Out.** A transmit is split into frames, each numbered per (far end, class). A frame that got a number
+//! is never thrown away here, for a gap in the numbers would make the far end wait: what the fabric does
+//! not take stays in the backlog, of one transmit at most, and quinn is told to wait. One task
+//! ([`FabricSocket::flush`]) hands the backlog over when the fabric has room, and wakes those who wait.
+//!
+//! **In.** Whoever polls takes batches from the fabric's channel and sorts them: datagrams go to the flow
+//! table at once; session frames go through the order of their lane (far end and class) to quinn. Lanes of
+//! class realtime are not held back. A far end that starts anew numbers its frames from
+//! zero under another incarnation, drawn at random and carried in the frame's flow field: its lanes
+//! start anew too, and the endpoint is told, to close sessions which that far end knows nothing of.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis};
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::sync::{Notify, mpsc};
+
+use crate::address;
+use crate::fabric::{FabricPort, FabricSender, Full, Outbound};
+use crate::flow::FlowTable;
+use crate::stats::Counters;
+
+mod incoming;
+
+use incoming::Incoming;
+
+/// Packets that quinn may hand over in one transmit; quinn itself makes no more.
+const SEGMENTS_MAX: usize = 10;
+/// Far ends whose numbering is kept. Ids are 16 bits, and few of them ever talk to one another.
+const FAR_ENDS_MAX: usize = 16_384;
+/// QUIC sends again after about a round trip and a half; a packet that is older has been replaced.
+const BUDGET: Duration = Duration::from_secs(2);
+/// Far ends that started anew, waiting to be looked at; more are found by their sessions' time-out.
+const RESTARTS_MAX: usize = 256;
+
+/// A far end of this incarnation started anew.
+pub(crate) type Restart = (Address, FlowId);
+
+/// The socket.
+pub(crate) struct FabricSocket {
+    local: SocketAddr,
+    incarnation: FlowId,
+    sender: Arc<dyn FabricSender>,
+    flows: Arc<FlowTable>,
+    counters: Arc<Counters>,
+    outgoing: Mutex<Outgoing>,
+    incoming: Mutex<Incoming>,
+    backlog_filled: Notify,
+}
+
+#[derive(Default)]
+struct Outgoing {
+    sequences: HashMap<(Address, Class), u64>,
+    backlog: Vec<Outbound>,
+    waiting: Vec<Waker>,
+}
+
+impl FabricSocket {
+    /// Makes the socket of a port. The receiver tells of far ends that started anew.
+    pub(crate) fn new(
+        port: FabricPort,
+        incarnation: FlowId,
+        flows: Arc<FlowTable>,
+        counters: Arc<Counters>,
+    ) -> (Arc<Self>, mpsc::Receiver<Restart>) {
+        let (restarts, restarted) = mpsc::channel(RESTARTS_MAX);
+        let socket = Self {
+            local: address::to_socket(port.local, Class::default()),
+            incarnation,
+            sender: port.sender,
+            flows,
+            counters,
+            outgoing: Mutex::default(),
+            incoming: Mutex::new(Incoming::new(port.receiver, restarts)),
+            backlog_filled: Notify::new(),
+        };
+        (Arc::new(socket), restarted)
+    }
+
+    /// The incarnation that a far end bears now, if it was heard.
+    pub(crate) fn incarnation_of(&self, far: Address) -> Option<FlowId> {
+        self.incoming().incarnation_of(far)
+    }
+
+    /// Hands the backlog over whenever the fabric has room. Runs for ever, as one task.
+    pub(crate) async fn flush(&self) {
+        loop {
+            self.backlog_filled.notified().await;
+            while !self.try_flush() {
+                std::future::poll_fn(|cx| self.sender.poll_ready(cx)).await;
+                // A fabric that says ready and takes nothing must not starve the others.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Whether the backlog is empty now; if so, those who wait are woken.
+    fn try_flush(&self) -> bool {
+        let mut outgoing = self.outgoing();
+        if !outgoing.backlog.is_empty() {
+            // Whether all of it was taken is seen by what is left.
+            let _ = self.sender.try_send(&mut outgoing.backlog);
+        }
+        let empty = outgoing.backlog.is_empty();
+        if empty {
+            outgoing.waiting.drain(..).for_each(Waker::wake);
+        }
+        empty
+    }
+
+    /// A panic elsewhere leaves both states whole enough to go on: packets may be lost, as they always may.
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incoming(&self) -> MutexGuard<'_, Incoming> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncUdpSocket for FabricSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller(self))
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some((destination, class)) = address::from_socket(transmit.destination) else {
+            // quinn answers only whom it heard, and whom the endpoint dialled.
+            self.counters.frames_unexpected.increment();
+            return Ok(());
+        };
+        let outgoing = &mut *self.outgoing();
+        if !outgoing.backlog.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let lane = (destination, class);
+        if outgoing.sequences.len() >= FAR_ENDS_MAX && !outgoing.sequences.contains_key(&lane) {
+            self.counters.frames_unexpected.increment();
+            return Ok(());
+        }
+        let sequence = outgoing.sequences.entry(lane).or_default();
+        let contents = Bytes::copy_from_slice(transmit.contents);
+        let segment = transmit.segment_size.unwrap_or(contents.len()).max(1);
+        let mut at = 0;
+        while at < contents.len() {
+            let end = contents.len().min(at + segment);
+            outgoing.backlog.push(Outbound {
+                kind: FrameKind::Session,
+                class,
+                destination,
+                flow: self.incarnation,
+                sequence: *sequence,
+                budget: Millis::from(BUDGET),
+                payload: contents.slice(at..end),
+            });
+            *sequence += 1;
+            at = end;
+        }
+        self.counters.frames_sent.add(outgoing.backlog.len() as u64);
+        match self.sender.try_send(&mut outgoing.backlog) {
+            Ok(()) => {}
+            Err(Full) => self.backlog_filled.notify_one(),
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let incoming = &mut *self.incoming();
+        loop {
+            let count = incoming.give(bufs, meta, &self.counters);
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
+            match incoming.receiver.poll_recv(cx) {
+                Poll::Ready(Some(batch)) => {
+                    let now = Instant::now();
+                    for frame in batch {
+                        match frame.kind {
+                            FrameKind::Session => incoming.sort(frame, now, &self.counters),
+                            FrameKind::Datagram => self.flows.handle_frame(frame, now),
+                            FrameKind::Notice => self.counters.frames_unexpected.increment(),
+                        }
+                    }
+                    incoming.handle_timeout(now, &self.counters);
+                }
+                Poll::Ready(None) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                Poll::Pending => {
+                    if incoming.poll_timer(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    incoming.handle_timeout(Instant::now(), &self.counters);
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        SEGMENTS_MAX
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+/// Tells one connection when the backlog is empty.
+#[derive(Debug)]
+struct Poller(Arc<FabricSocket>);
+
+impl UdpPoller for Poller {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut outgoing = self.0.outgoing();
+        if outgoing.backlog.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if !outgoing.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            outgoing.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for FabricSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FabricSocket").field("local", &self.local).finish_non_exhaustive()
+    }
+}

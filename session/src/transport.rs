@@ -1,0 +1,108 @@
+//! quinn's settings for a session, each with its reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use overway_pki::{ALPN_SESSION, ClientAuth, Credentials, Role};
+use overway_wire::frame::PAYLOAD_BYTES_MAX;
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig,
+    VarInt,
+};
+
+use quinn_proto::RandomConnectionIdGenerator;
+
+use crate::congestion::ControllerConfig;
+
+/// An interruption of 20 s is survived with two keep-alives to spare for the way back.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+/// A lost far end is noticed by the idle time-out even where nothing is sent; nine tries fit in it.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Streams that a far end may have open at once: TCP connections of one gateway to another, per class.
+const STREAMS_MAX: u32 = 4_096;
+/// One stream fills a path of 150 ms at 800 Mbit/s.
+const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+/// All streams of a session together; bounds what a far end makes us hold.
+const WINDOW_BYTES: u32 = 64 << 20;
+/// quinn's receiver drops packets that come more than 128 late anyway; calling them lost any sooner would
+/// answer the fabric's reordering with retransmissions.
+const PACKET_THRESHOLD: u32 = 128;
+/// A packet overtaken by half a round trip is lost: detours within the same continent stay below that.
+const TIME_THRESHOLD: f32 = 1.5;
+/// Across an ocean, so that a first probe is not sent needlessly.
+const INITIAL_RTT: Duration = Duration::from_millis(150);
+/// Packets that one acknowledgement may answer. At 10 the acknowledgements of a full session cost relays a
+/// tenth of a frame for each of its frames; the controller's floor of 16 packets still gets one at once.
+const ACK_EVERY: u32 = 10;
+/// Reordering that is acknowledged at once; below, the socket has put it in order or quinn waits anyway.
+const ACK_REORDERING: u32 = 32;
+/// As quinn's default; unique among an endpoint's connections.
+const CID_BYTES: usize = 8;
+/// Handshakes under way at once. More at one time than relays that could start them is a fault.
+const HANDSHAKES_MAX: usize = 1_024;
+
+/// The endpoint's part.
+pub(crate) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config
+        .max_udp_payload_size(mtu())
+        .expect("a frame's payload is at least QUIC's least, 1,200 bytes");
+    // quinn's default answers nothing to ids that its own process has not made. An answer, whatever it is,
+    // tells a far end by its incarnation that this end started anew.
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_BYTES)));
+    config
+}
+
+/// The side that is dialled.
+pub(crate) fn server_config(
+    credentials: &Arc<Credentials>,
+) -> Result<ServerConfig, NoInitialCipherSuite> {
+    let clients = ClientAuth::Required(&[Role::Relay]);
+    let tls = overway_pki::server_config(credentials, &[ALPN_SESSION], clients);
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    // The synthetic address never changes; a packet from another one is not a migration.
+    config.transport_config(transport()).migration(false).max_incoming(HANDSHAKES_MAX);
+    Ok(config)
+}
+
+/// The side that dials.
+pub(crate) fn client_config(
+    credentials: &Arc<Credentials>,
+) -> Result<ClientConfig, NoInitialCipherSuite> {
+    let tls = overway_pki::client_config(credentials, &[ALPN_SESSION]);
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(transport());
+    Ok(config)
+}
+
+fn transport() -> Arc<TransportConfig> {
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY))
+        .reordering_threshold(VarInt::from_u32(ACK_REORDERING));
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("seconds fit in a variable integer");
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(WINDOW_BYTES))
+        .send_window(u64::from(WINDOW_BYTES))
+        .packet_threshold(PACKET_THRESHOLD)
+        .time_threshold(TIME_THRESHOLD)
+        .initial_rtt(INITIAL_RTT)
+        .initial_mtu(mtu())
+        .min_mtu(mtu())
+        .mtu_discovery_config(None)
+        .ack_frequency_config(Some(acks))
+        // Realtime data has datagrams of its own, outside QUIC.
+        .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(ControllerConfig));
+    Arc::new(config)
+}
+
+fn mtu() -> u16 {
+    u16::try_from(PAYLOAD_BYTES_MAX).expect("a frame's payload is below 64 KiB")
+}
