@@ -8,8 +8,9 @@
 //! - Time is cut into **rounds**: a round ends when a packet sent after its start is acknowledged. Each round
 //!   gives one rate (bytes acknowledged over its length), one RTT (its least), and one share of loss.
 //!   All decisions are taken at the end of a round, one each.
-//! - **Base RTT**: the least of the last 5 to 10 s. **Queue delay**: the RTT of the round's later half above
-//!   it. **Target**: the greater of 10 ms (scheduling noise of a busy machine) and a quarter of the base.
+//! - **Base RTT**: the least of the rounds' mean RTTs of the last 5 to 10 s; means, for one lucky packet on
+//!   a jittery path is no base. **Queue delay**: the least RTT of the round's later half above it; the least,
+//!   for one that was held back to restore order is no queue. **Target**: the greater of 10 ms (scheduling noise of a busy machine) and a quarter of the base.
 //!   **Fill**: what the greatest recent rate fills in base RTT and half the target.
 //! - The window **grows** in a round that was limited by it and has less than half the target of queue: by
 //!   a step, which is 100 % in *startup*; later it starts at 3 % and doubles with every such round up to
@@ -142,7 +143,7 @@ impl RateDelay {
         self.round.in_flight_peak = self.round.in_flight_peak.max(in_flight + batch);
         if self.round.over {
             let round = std::mem::replace(&mut self.round, Round::new(now));
-            let Some(rtt) = round.rtt else { return };
+            let Some(rtt) = round.rtt_mean() else { return };
             self.drain_due |= self.base.handle_rtt(rtt, now, self.target() / 2);
             let finding = self.find(&round, rtt, now);
             self.judge(finding, now);

@@ -18,8 +18,9 @@ pub(super) struct Round {
     pub(super) marked: bool,
     pub(super) in_flight_peak: u64,
     pub(super) batch: u64,
-    pub(super) rtt: Option<Duration>,
-    /// The same of its later half.
+    rtt_sum: Duration,
+    rtt_samples: u32,
+    /// The least of its later half.
     pub(super) rtt_late: Option<Duration>,
 }
 
@@ -35,7 +36,8 @@ impl Round {
             marked: false,
             in_flight_peak: 0,
             batch: 0,
-            rtt: None,
+            rtt_sum: Duration::ZERO,
+            rtt_samples: 0,
             rtt_late: None,
         }
     }
@@ -55,16 +57,22 @@ impl Round {
         if app_limited {
             self.acked_idle += bytes;
         }
-        self.rtt = Some(self.rtt.map_or(rtt, |least| least.min(rtt)));
+        self.rtt_sum += rtt;
+        self.rtt_samples += 1;
         let length = now.saturating_duration_since(self.start);
         if length >= base / 2 {
             self.rtt_late = Some(self.rtt_late.map_or(rtt, |least| least.min(rtt)));
         }
         self.over |= sent >= self.start && length >= ROUND_MIN;
     }
+
+    /// The mean RTT, if a packet was acknowledged.
+    pub(super) fn rtt_mean(&self) -> Option<Duration> {
+        self.rtt_sum.checked_div(self.rtt_samples)
+    }
 }
 
-/// The least RTT of this period of 5 s and the one before.
+/// The least of the rounds' mean RTTs in this period of 5 s and the one before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BaseRtt {
     period_start: Instant,

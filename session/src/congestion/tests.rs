@@ -16,6 +16,8 @@ struct Link {
     base: Duration,
     buffer_bytes: f64,
     loss: f64,
+    /// Added to the base, drawn anew every few milliseconds.
+    jitter: Duration,
     dead: bool,
 }
 
@@ -37,6 +39,7 @@ struct Toy {
     srtt: f64,
     delivered: u64,
     random: u64,
+    extra: Duration,
     unacked_ticks: u32,
     /// Frames are put back in order, so acknowledgements do not overtake.
     last_ack: Instant,
@@ -50,6 +53,7 @@ impl Toy {
             base: Duration::from_millis(base_ms),
             buffer_bytes: 4e6,
             loss: 0.0,
+            jitter: Duration::ZERO,
             dead: false,
         };
         Self {
@@ -64,6 +68,7 @@ impl Toy {
             srtt: 0.15,
             delivered: 0,
             random: seed,
+            extra: Duration::ZERO,
             unacked_ticks: 0,
             last_ack: now,
         }
@@ -91,7 +96,7 @@ impl Toy {
             let acked_at = (!lost).then(|| {
                 let service = Duration::from_secs_f64(PACKET as f64 / self.link.bytes_per_second);
                 self.link_free = self.link_free.max(self.now) + service;
-                self.last_ack = self.last_ack.max(self.link_free + self.link.base);
+                self.last_ack = self.last_ack.max(self.link_free + self.link.base + self.extra);
                 self.last_ack
             });
             self.in_flight.push_back(Packet { sent: self.now, acked_at });
@@ -161,6 +166,9 @@ impl Toy {
         let mut queue = 0.0;
         while self.now < end {
             self.now += TICK;
+            if self.draw() < 0.03 {
+                self.extra = self.link.jitter.mul_f64(self.draw());
+            }
             self.probe();
             self.send();
             self.hear();
@@ -207,6 +215,17 @@ fn loss_that_sets_in_later_does_not_collapse_the_window() {
     toy.run(1.0);
     let (megabits, _) = toy.run(3.0);
     assert!(megabits > 200.0, "{megabits} Mbit/s");
+}
+
+#[test]
+fn jitter_is_not_taken_for_a_queue() {
+    for jitter_ms in [5, 10, 20] {
+        let mut toy = Toy::new(300.0, 40, 10);
+        toy.link.jitter = Duration::from_millis(jitter_ms);
+        toy.run(3.0);
+        let (megabits, _) = toy.run(10.0);
+        assert!(megabits > 240.0, "{jitter_ms} ms: {megabits} Mbit/s");
+    }
 }
 
 #[test]
