@@ -500,7 +500,7 @@ mod tests {
                 sender.credit -= PACKET;
                 self.count += 1;
                 self.free = self.free.max(self.now) + Duration::from_nanos(transmission);
-                let lost = self.loses_one_of > 0 && self.count % self.loses_one_of == 0;
+                let lost = self.loses_one_of > 0 && self.count.is_multiple_of(self.loses_one_of);
                 let acked = self.free + self.rtt;
                 sender.flights.push_back(Flight { sent: self.now, acked, lost });
             }

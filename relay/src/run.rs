@@ -1,5 +1,6 @@
 //! The relay process from its configuration to its end.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -74,6 +75,7 @@ async fn serve(
     let address = Address::new(local, AttachmentId::GATEWAY);
     let port = FabricPort { local: address, sender, receiver: delivered };
     let session = SessionEndpoint::new(SessionConfig::default(), port, Arc::clone(credentials))?;
+    tokio::spawn(end_revoked(session.clone(), mesh.fib.clone()));
     let resolver = Arc::new(FibResolver { local, fib: mesh.fib.clone() });
     let gateway = Gateway::bind(config.gateway.clone(), session.clone(), resolver).await?;
     for listening in gateway.local_addrs() {
@@ -159,6 +161,18 @@ fn hello(config: &Config, boot: BootId, mesh: &Mesh) -> Hello {
         no_transit: !config.transit,
         services,
         ..Hello::default()
+    }
+}
+
+/// Ends the sessions with relays that were revoked; links are the mesh thread's business.
+async fn end_revoked(session: SessionEndpoint, mut fib: watch::Receiver<Arc<Fib>>) {
+    let mut ended = BTreeSet::new();
+    while fib.changed().await.is_ok() {
+        let revoked = fib.borrow_and_update().revoked.clone();
+        for &relay in revoked.difference(&ended) {
+            session.disconnect(relay);
+        }
+        ended = revoked;
     }
 }
 

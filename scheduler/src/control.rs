@@ -6,6 +6,11 @@
 //! Strangers can open handshakes, so these are bounded: from half the bound on, each must first show by
 //! a QUIC Retry that its address is its own; above the bound they are refused. Established control
 //! connections hold no place in it, so a flood keeps out newcomers at worst.
+//!
+//! A scheduler that is killed and started anew answers what relays still send on their old connections
+//! with QUIC's stateless reset, so that they dial again within a second, all at about the same time,
+//! instead of one after the other as their connections time out. For this the key of the resets and
+//! that of the connection ids are the same after a restart.
 
 mod connection;
 
@@ -19,7 +24,12 @@ use overway_pki::{
     server_config,
 };
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
-use quinn::{Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig,
+    VarInt,
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +65,8 @@ const RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes on the way to a relay: 1,000 relays that take nothing hold 1 GB at worst, and only as long as
 /// it takes to find them slow.
 const SEND_WINDOW_BYTES: u64 = 1 << 20;
+/// Pause between two stateless resets: a thousand relays are through in a second.
+const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Time for connections to end by themselves after the endpoint was closed.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -90,10 +102,12 @@ impl Shared {
     }
 }
 
-/// Binds the endpoint.
+/// Binds the endpoint. `secret` makes the key of stateless resets: only who has it can end relays'
+/// connections by a reset.
 pub(crate) fn bind(
     listen: SocketAddr,
     credentials: &Arc<Credentials>,
+    secret: &[u8],
 ) -> std::io::Result<Endpoint> {
     let tls = server_config(
         credentials,
@@ -105,7 +119,21 @@ pub(crate) fn bind(
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(Arc::new(transport()));
     config.max_incoming(HANDSHAKES_MAX);
-    Endpoint::server(config, listen)
+    let socket = std::net::UdpSocket::bind(listen)?;
+    Endpoint::new(endpoint_config(secret), Some(config), socket, Arc::new(quinn::TokioRuntime))
+}
+
+fn endpoint_config(secret: &[u8]) -> EndpointConfig {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let resets = hmac::sign(&secret, b"overway control: QUIC stateless resets");
+    let ids = hmac::sign(&secret, b"overway control: QUIC connection ids");
+    let ids = *ids.as_ref().first_chunk().expect("an HMAC-SHA256 has 32 bytes");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, resets.as_ref());
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.min_reset_interval(RESET_INTERVAL_MIN).cid_generator(move || {
+        Box::new(HashedConnectionIdGenerator::from_key(u64::from_be_bytes(ids)))
+    });
+    config
 }
 
 fn transport() -> TransportConfig {

@@ -57,7 +57,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let revoked = snapshot.members.values().filter(|member| member.revoked);
     credentials.revoked().replace(revoked.map(|member| member.id.0));
 
-    let endpoint = control::bind(config.listen, &credentials)
+    // Any secret that stays would do; who has this one has the mesh anyway.
+    let secret = std::fs::read(directory.join("ca.key")).context("cannot read ca.key")?;
+    let endpoint = control::bind(config.listen, &credentials, &secret)
         .with_context(|| format!("cannot listen on UDP {}", config.listen))?;
     let listener = TcpListener::bind(config.admin_listen)
         .await

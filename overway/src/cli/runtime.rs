@@ -8,6 +8,9 @@ use tracing::{info, warn};
 
 use super::failure::Failure;
 
+/// Set by a parent that wants its children gone when it goes, however it goes: the lab.
+const DIE_WITH_PARENT: &str = "OVERWAY_DIE_WITH_PARENT";
+
 /// Runs a service until it ends by itself, or SIGTERM or SIGINT cancels its token. A second signal ends
 /// the process where it stands.
 pub(crate) fn serve<F>(service: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, Failure>
@@ -16,6 +19,9 @@ where
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    if std::env::var_os(DIE_WITH_PARENT).is_some() {
+        die_with_parent();
+    }
     runtime.block_on(async {
         let (terminate, interrupt) = signals().map_err(Failure::failed)?;
         let shutdown = CancellationToken::new();
@@ -31,6 +37,19 @@ pub(crate) fn block_on<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
     Ok(runtime.block_on(task))
 }
+
+/// Asks the kernel to kill this process when the thread that started it ends, even while it is stopped.
+#[cfg(target_os = "linux")]
+fn die_with_parent() {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        warn!(%error, "this process will outlive its parent");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent() {}
 
 fn signals() -> std::io::Result<(Signal, Signal)> {
     Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))

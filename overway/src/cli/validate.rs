@@ -11,7 +11,7 @@ use super::output;
 
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {
-    /// Configuration files of relays and schedulers; which is which is seen from what is in them.
+    /// Configuration files of relays and schedulers, and profiles of labs; which is which is seen from what is in them.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -21,13 +21,18 @@ pub(crate) struct ValidateArgs {
 enum Kind {
     Relay,
     Scheduler,
+    Lab,
 }
 
 impl Kind {
     /// A relay's file has `[relay]`, and `[scheduler]` for where its schedulers are; a scheduler's has
-    /// only that. `[mesh]` tells a relay's file that lacks `[relay]`.
+    /// only that. `[mesh]` tells a relay's file that lacks `[relay]`. A lab's profile has many `[[relay]]`
+    /// and what lies between them.
     fn of(table: &toml::Table) -> Option<Self> {
         let has = |key: &str| table.contains_key(key);
+        if has("pair") || table.get("relay").is_some_and(toml::Value::is_array) {
+            return Some(Self::Lab);
+        }
         match (has("relay") || has("mesh"), has("scheduler")) {
             (true, _) => Some(Self::Relay),
             (false, true) => Some(Self::Scheduler),
@@ -39,6 +44,7 @@ impl Kind {
         match self {
             Self::Relay => "relay",
             Self::Scheduler => "scheduler",
+            Self::Lab => "lab profile",
         }
     }
 }
@@ -57,8 +63,8 @@ fn validate(file: &Path) -> Result<Kind, Failure> {
     let table: toml::Table = document.parse().map_err(Failure::configuration)?;
     let kind = Kind::of(&table).ok_or_else(|| {
         Failure::Configuration(format!(
-            "{}: has neither [relay] nor [scheduler]; expected a relay's or a scheduler's \
-             configuration",
+            "{}: has neither [relay] nor [scheduler] nor [[pair]]; expected the configuration of a relay \
+             or a scheduler, or a lab's profile",
             file.display()
         ))
     })?;
@@ -70,6 +76,7 @@ fn check(kind: Kind, file: &Path) -> Result<(), ConfigError> {
     match kind {
         Kind::Relay => overway_relay::Config::load(file).map(|_| ()),
         Kind::Scheduler => overway_scheduler::Config::load(file).map(|_| ()),
+        Kind::Lab => crate::lab::profile::Profile::load(file).map(|_| ()),
     }
 }
 
@@ -86,6 +93,7 @@ mod tests {
         assert_eq!(kind("[relay]\n[scheduler]\n"), Some(Kind::Relay));
         assert_eq!(kind("[mesh]\n[scheduler]\n"), Some(Kind::Relay));
         assert_eq!(kind("[scheduler]\n[admin]\n"), Some(Kind::Scheduler));
+        assert_eq!(kind("[[relay]]\n[[pair]]\n"), Some(Kind::Lab));
         assert_eq!(kind("[city]\n"), None);
     }
 }

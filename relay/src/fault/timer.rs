@@ -71,7 +71,6 @@ mod linux {
 
     fn once_after(wait: Duration) -> Itimerspec {
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // At most some delays of ten seconds; what does not fit would be an hour's error at worst.
         let seconds = i64::try_from(wait.as_secs()).unwrap_or(i64::MAX);
         let value = Timespec { tv_sec: seconds, tv_nsec: wait.subsec_nanos().into() };
         Itimerspec { it_interval: zero, it_value: value }

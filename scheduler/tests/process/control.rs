@@ -11,7 +11,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint};
 use rustls::pki_types::CertificateDer;
 
-use super::mesh::{Link, Mesh, eventually, hello, within};
+use super::mesh::{Link, Mesh, Wire, eventually, hello, within};
 
 async fn connected(mesh: &Mesh, name: &str) -> Link {
     let directory = mesh.join(name).await;
@@ -173,4 +173,23 @@ async fn what_a_member_said_of_itself_is_known_after_a_restart() {
     let status = mesh.status().await;
     assert_eq!(status["relays"][0]["connected"], false);
     assert_eq!(status["relays"][0]["addresses"][0], "127.0.0.1:4401");
+}
+
+#[tokio::test]
+async fn connections_of_a_scheduler_that_died_are_reset_by_the_next() {
+    let mesh = Mesh::start().await;
+    let directory = mesh.join("rome").await;
+    let wire = Wire::new().await;
+    wire.plug(Some(mesh.control));
+    let mut link = mesh.dial_at(wire.front, &directory).await.unwrap();
+    link.say(hello("rome")).await;
+    link.hear().await;
+
+    // The relay hears nothing of the scheduler's end.
+    wire.plug(None);
+    let mesh = Mesh::start_in(mesh.stop().await).await;
+    wire.plug(Some(mesh.control));
+    link.say(Ack { revision: 0, resync: true }).await;
+
+    assert_eq!(link.closed().await, quinn::ConnectionError::Reset);
 }

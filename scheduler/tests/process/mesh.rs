@@ -12,6 +12,8 @@ use overway_wire::control::{Hello, ToRelay, ToScheduler};
 use prost::Message;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -104,13 +106,21 @@ impl Mesh {
 
     /// Dials the control endpoint with the credentials in `directory`.
     pub(crate) async fn dial(&self, directory: &Path) -> Result<Link, quinn::ConnectionError> {
+        self.dial_at(self.control, directory).await
+    }
+
+    /// Dials it at another address that leads there.
+    pub(crate) async fn dial_at(
+        &self,
+        control: SocketAddr,
+        directory: &Path,
+    ) -> Result<Link, quinn::ConnectionError> {
         let credentials = Arc::new(Credentials::load(directory).unwrap());
         let tls = QuicClientConfig::try_from(client_config(&credentials, &[ALPN_CONTROL])).unwrap();
         let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let config = ClientConfig::new(Arc::new(tls));
         let name = credentials.any_scheduler_name();
-        let connection =
-            within(endpoint.connect_with(config, self.control, &name).unwrap()).await?;
+        let connection = within(endpoint.connect_with(config, control, &name).unwrap()).await?;
         let (send, recv) = connection.open_bi().await?;
         Ok(Link { connection, send, recv, credentials, _endpoint: endpoint })
     }
@@ -143,6 +153,48 @@ impl Link {
 
     pub(crate) async fn closed(&self) -> quinn::ConnectionError {
         within(self.connection.closed()).await
+    }
+}
+
+/// A UDP wire between one client and whatever it is plugged into.
+pub(crate) struct Wire {
+    pub(crate) front: SocketAddr,
+    target: watch::Sender<Option<SocketAddr>>,
+}
+
+impl Wire {
+    pub(crate) async fn new() -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let front = UdpSocket::bind(loopback).await.unwrap();
+        let back = UdpSocket::bind(loopback).await.unwrap();
+        let (target, plugged) = watch::channel(None);
+        let wire = Self { front: front.local_addr().unwrap(), target };
+        tokio::spawn(async move {
+            let (mut there, mut here) = ([0; 2_000], [0; 2_000]);
+            let mut client = None;
+            loop {
+                tokio::select! {
+                    Ok((length, from)) = front.recv_from(&mut there) => {
+                        client = Some(from);
+                        let target = *plugged.borrow();
+                        if let Some(target) = target {
+                            back.send_to(&there[..length], target).await.unwrap();
+                        }
+                    }
+                    Ok((length, from)) = back.recv_from(&mut here) => {
+                        let is_plugged = *plugged.borrow() == Some(from);
+                        if let (true, Some(client)) = (is_plugged, client) {
+                            front.send_to(&here[..length], client).await.unwrap();
+                        }
+                    }
+                }
+            }
+        });
+        wire
+    }
+
+    pub(crate) fn plug(&self, target: Option<SocketAddr>) {
+        self.target.send_replace(target);
     }
 }
 
