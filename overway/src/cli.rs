@@ -63,6 +63,8 @@ enum Command {
     /// Show relays, links and routes, problems first. Exit code 0: healthy, 1: the scheduler cannot be
     /// reached, 3: degraded.
     Status(status::StatusArgs),
+    /// Run a world-wide mesh on this machine: real relays on loopback, measured delays, failures on demand.
+    Lab(crate::lab::cli::LabArgs),
     /// Check configuration files without running anything. Exit code 2 if one is wrong.
     Validate(validate::ValidateArgs),
 }
@@ -91,6 +93,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Pki(args) => pki::run(args),
         Command::Node(args) => node::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Lab(args) => crate::lab::cli::run(args).map_err(Failure::failed),
         Command::Validate(args) => validate::run(&args),
     }
 }

@@ -7,5 +7,6 @@
 //! 3 degraded (`status`). An error is one line on standard error.
 
 mod cli;
+pub mod lab;
 
 pub use cli::run;

@@ -125,6 +125,11 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Itself, unless it has ended.
+    pub(super) fn living(&mut self) -> Option<&mut Self> {
+        self.exited().is_none().then_some(self)
+    }
+
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("not a process id"))?;
@@ -179,7 +184,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let script = directory.path().join("child");
         std::fs::write(&script, "").unwrap();
-        let spawner = Spawner { exe: "/bin/sh".into(), prefix: vec!["-c".into(), "sleep 60".into()] };
+        let spawner =
+            Spawner { exe: "/bin/sh".into(), prefix: vec!["-c".into(), "sleep 60".into()] };
         let keeper = Keeper::new(spawner).unwrap();
         let mut process =
             keeper.spawn("relay", &script, &directory.path().join("child.log")).unwrap();

@@ -1,7 +1,7 @@
 //! What people see of a lab while it works, and how they stop it.
 //!
-//! On a terminal a *status* of a few lines is redrawn in place, and *said* lines scroll above it.
-//! Elsewhere said lines are printed, and the status's first line when nothing else was for a while.
+//! On a terminal a *status* line is redrawn in place with a *board* of a few lines below it, and *said*
+//! lines scroll above. Elsewhere said lines are printed, and the status when nothing else was for a while.
 //! With `NO_COLOR` set, or not on a terminal, there are no colours.
 
 use std::io::{IsTerminal, Write};
@@ -38,7 +38,9 @@ pub struct Stage {
 
 #[derive(Debug)]
 struct Shown {
-    /// Lines of the status that stand on the terminal now.
+    status: String,
+    board: Vec<String>,
+    /// Lines of these that stand on the terminal now.
     lines: usize,
     last: Instant,
     quiet: bool,
@@ -77,7 +79,13 @@ impl Stage {
     pub fn new() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let shown = Shown { lines: 0, last: Instant::now(), quiet: false };
+        let shown = Shown {
+            status: String::new(),
+            board: Vec::new(),
+            lines: 0,
+            last: Instant::now(),
+            quiet: false,
+        };
         Self { stop: Stop::default(), terminal, colour, shown: Mutex::new(shown) }
     }
 
@@ -99,41 +107,46 @@ impl Stage {
         if shown.quiet {
             return;
         }
-        let mut out = self.erased(&mut shown);
+        let mut out = self.erase(&mut shown);
         out.push_str(line.as_ref());
         out.push('\n');
-        shown.last = Instant::now();
-        print(&out);
+        self.draw(&mut shown, out);
     }
 
-    /// Shows what goes on now, in a few lines.
-    pub fn status(&self, lines: &[String]) {
+    /// Shows what goes on now.
+    pub fn status(&self, text: impl Into<String>) {
         let mut shown = self.lock();
+        shown.status = text.into();
         let pause = if self.terminal { REDRAW } else { SILENCE_MAX };
-        let Some(first) = lines.first() else { return };
         if shown.quiet || shown.last.elapsed() < pause {
             return;
         }
-        if !self.terminal {
+        if self.terminal {
+            let out = self.erase(&mut shown);
+            self.draw(&mut shown, out);
+        } else {
             shown.last = Instant::now();
-            print(&format!("{first}\n"));
-            return;
+            print(&format!("{}\n", shown.status));
         }
-        let mut out = self.erased(&mut shown);
-        let columns = columns();
-        for line in lines {
-            out.push_str(&clipped(line, columns));
-            out.push('\n');
-        }
-        shown.lines = lines.len();
-        shown.last = Instant::now();
-        print(&out);
     }
 
-    /// Takes the status away.
+    /// Shows these lines below the status from now on. Only terminals have a board.
+    pub fn set_board(&self, lines: Vec<String>) {
+        let mut shown = self.lock();
+        shown.board = lines;
+        if self.terminal && !shown.quiet && shown.last.elapsed() >= REDRAW {
+            let out = self.erase(&mut shown);
+            self.draw(&mut shown, out);
+        }
+    }
+
+    /// Takes status and board away.
     pub fn clear(&self) {
         let mut shown = self.lock();
-        print(&self.erased(&mut shown));
+        let out = self.erase(&mut shown);
+        shown.status.clear();
+        shown.board.clear();
+        print(&out);
     }
 
     /// Waits, unless the lab is stopped.
@@ -175,9 +188,25 @@ impl Stage {
         self.terminal
     }
 
-    fn erased(&self, shown: &mut Shown) -> String {
+    /// What removes status and board from the terminal.
+    fn erase(&self, shown: &mut Shown) -> String {
         let lines = std::mem::take(&mut shown.lines);
         if self.terminal && lines > 0 { format!("\x1b[{lines}A\r\x1b[J") } else { String::new() }
+    }
+
+    /// Prints `out`, and status and board below it.
+    fn draw(&self, shown: &mut Shown, mut out: String) {
+        if self.terminal {
+            let columns = columns();
+            let status = std::iter::once(&shown.status).filter(|status| !status.is_empty());
+            for line in status.chain(&shown.board) {
+                out.push_str(&clipped(line, columns));
+                out.push('\n');
+                shown.lines += 1;
+            }
+        }
+        shown.last = Instant::now();
+        print(&out);
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {

@@ -77,9 +77,9 @@ pub(super) fn check(document: &Document, raw: &RawProfile) -> Result<Profile, Co
 
 fn check_relay(document: &Document, raw: &RawRelay) -> Result<RelayProfile, ConfigError> {
     Ok(RelayProfile {
-        name: document.name_of(&raw.name)?,
-        provider: document.name_of(&raw.provider)?,
-        region: document.name_of(&raw.region)?,
+        name: document.name(&raw.name)?,
+        provider: document.name(&raw.provider)?,
+        region: document.name(&raw.region)?,
         capacity_mbps: document.in_range(&raw.capacity_mbps, 1.0..=100_000.0)?,
         price_per_gb: document.in_range(&raw.price_per_gb, 0.0..=1_000.0)?,
     })

@@ -30,7 +30,8 @@ fn lines_are_split_by_no_more_than_a_tenth_of_the_round_trip() {
     let world = Profile::world();
     let mut uneven = 0;
     for (a, b) in pairs(world.relays().len()) {
-        let (there, back) = (world.line(a, b).delay.as_secs_f64(), world.line(b, a).delay.as_secs_f64());
+        let (there, back) =
+            (world.line(a, b).delay.as_secs_f64(), world.line(b, a).delay.as_secs_f64());
         let share = there / (there + back);
         assert!((0.395..=0.605).contains(&share), "{a} {b} {share}");
         uneven += u32::from((share - 0.5).abs() > 0.01);

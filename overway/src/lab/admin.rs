@@ -1,0 +1,145 @@
+//! What the lab asks of relays and the scheduler: their admin interfaces, over HTTP on loopback.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use overway_relay::fault::RawRule;
+use overway_scheduler::api::{NodeRequest, TokenBody};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use ureq::Agent;
+
+/// Time for an answer. Admin interfaces answer within milliseconds unless their process is frozen or
+/// the machine overloaded.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// What a relay says of itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RelayStatus {
+    /// Its id.
+    pub relay: u16,
+    /// Its name.
+    pub name: String,
+    /// Whether it has a control connection.
+    pub scheduler_connected: bool,
+    /// How often its process woke late.
+    pub self_stalls: u64,
+    /// How often a link went down.
+    pub downs: u64,
+    /// How often a link became suspect.
+    pub suspects: u64,
+    /// Its links.
+    pub links: Vec<LinkStatus>,
+    /// The path that frames to each relay would take now.
+    pub paths: Vec<PathStatus>,
+}
+
+/// One of a relay's links.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LinkStatus {
+    /// The relay at the other end.
+    pub neighbour: u16,
+    /// Which parallel link.
+    pub index: u8,
+    /// `up`, `suspect`, `down` or `unknown`, from the neighbour.
+    pub inbound: String,
+    /// The same, towards it.
+    pub outbound: String,
+}
+
+/// The path that frames of one class to one relay would take.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PathStatus {
+    /// The relay.
+    pub destination: u16,
+    /// `realtime`, `interactive` or `bulk`.
+    pub class: String,
+    /// Relays after this one, the destination last; `None` without a path.
+    pub path: Option<Vec<u16>>,
+}
+
+impl LinkStatus {
+    /// Whether it carries both ways.
+    pub fn is_up(&self) -> bool {
+        self.inbound == "up" && self.outbound == "up"
+    }
+}
+
+/// Asks admin interfaces.
+#[derive(Clone, Debug)]
+pub(super) struct Client(Agent);
+
+impl Client {
+    pub(super) fn new() -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(ANSWER_TIME_MAX))
+            .proxy(None)
+            .http_status_as_error(false)
+            .build();
+        Self(config.into())
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        address: SocketAddr,
+        path: &str,
+    ) -> anyhow::Result<T> {
+        let url = format!("http://{address}{path}");
+        answer(self.0.get(&url).call(), &url)?.read_json().with_context(|| url)
+    }
+
+    pub(super) fn is_ready(&self, address: SocketAddr) -> bool {
+        let answer = self.0.get(format!("http://{address}/readyz")).call();
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    pub(super) fn relay_status(&self, address: SocketAddr) -> anyhow::Result<RelayStatus> {
+        self.get(address, "/v1/status")
+    }
+
+    /// Invites a node; the token that it is to redeem.
+    pub(super) fn invite(&self, scheduler: SocketAddr, name: &str) -> anyhow::Result<String> {
+        let url = format!("http://{scheduler}/v1/nodes");
+        let request = NodeRequest { name: name.to_owned(), ttl_s: None };
+        let body: TokenBody = answer(self.0.post(&url).send_json(request), &url)?.read_json()?;
+        Ok(body.token)
+    }
+
+    pub(super) fn set_fault(&self, relay: SocketAddr, rule: &RawRule) -> anyhow::Result<()> {
+        let url = format!("http://{relay}/v1/fault");
+        answer(self.0.put(&url).send_json(rule), &url).map(drop)
+    }
+
+    pub(super) fn restore_fault(
+        &self,
+        relay: SocketAddr,
+        source: SocketAddr,
+    ) -> anyhow::Result<()> {
+        let url = format!("http://{relay}/v1/fault?source={source}");
+        answer(self.0.delete(&url).call(), &url).map(drop)
+    }
+
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> anyhow::Result<T> {
+        let url = format!("http://{address}{path}");
+        Ok(answer(self.0.post(&url).send_json(body), &url)?.read_json()?)
+    }
+}
+
+/// The body of a successful answer; otherwise what the answer says is wrong.
+fn answer(
+    response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    url: &str,
+) -> anyhow::Result<ureq::Body> {
+    let mut response = response.with_context(|| url.to_owned())?;
+    if !response.status().is_success() {
+        let said = response.body_mut().read_to_string().unwrap_or_default();
+        bail!("{url} answered {}: {}", response.status(), said.trim());
+    }
+    Ok(response.into_body())
+}
