@@ -40,6 +40,9 @@ pub struct MeshConfig {
     pub listen: Vec<SocketAddr>,
     /// The relay's identity.
     pub credentials: Arc<Credentials>,
+    /// The same at each start: neighbours of a relay that was killed and started anew then learn with
+    /// their next packet that their connections are gone.
+    pub reset_secret: Vec<u8>,
     /// Delay, loss and cuts of what arrives, if any.
     pub fault: Option<FaultConfig>,
     /// The last good state from disk.

@@ -44,6 +44,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         core,
         listen: config.listen.clone(),
         credentials: Arc::clone(&credentials),
+        reset_secret: reset_secret(&config.state_dir)?,
         fault: config.fault.clone(),
         restored,
     })?;
@@ -132,6 +133,13 @@ fn identity(state_dir: &Path) -> anyhow::Result<Arc<Credentials>> {
         anyhow::bail!("the certificate in {dir} has expired: join again with a new token");
     }
     Ok(Arc::new(credentials))
+}
+
+/// Any secret that stays would do. This one changes when the certificate is renewed, which costs a relay
+/// that is killed just then some seconds.
+fn reset_secret(state_dir: &Path) -> anyhow::Result<Vec<u8>> {
+    let path = state_dir.join("node.key");
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The process's clock, with the offset and drift that a `[fault]` section gives it.

@@ -40,6 +40,7 @@ fn start(authority: &Authority, id: u16) -> Node3 {
         core: overway_relay_core::Config::new(RelayId(id), BootId(u32::from(id)), clock),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         credentials: credentials(authority, id),
+        reset_secret: vec![7; 32],
         fault: Some(FaultConfig::default()),
         restored: None,
     })

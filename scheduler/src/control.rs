@@ -20,16 +20,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use overway_pki::{
-    ALPN_CONTROL, ALPN_JOIN, Authority, ClientAuth, Credentials, Identity, Role, peer_identity,
-    server_config,
+    ALPN_CONTROL, ALPN_JOIN, Authority, ClientAuth, Credentials, Identity, Role, endpoint_config,
+    peer_identity, server_config,
 };
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
-use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig,
-    VarInt,
-};
-use quinn_proto::HashedConnectionIdGenerator;
-use ring::hmac;
+use quinn::{Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -65,8 +60,6 @@ const RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes on the way to a relay: 1,000 relays that take nothing hold 1 GB at worst, and only as long as
 /// it takes to find them slow.
 const SEND_WINDOW_BYTES: u64 = 1 << 20;
-/// Pause between two stateless resets: a thousand relays are through in a second.
-const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Time for connections to end by themselves after the endpoint was closed.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -120,20 +113,8 @@ pub(crate) fn bind(
     config.transport_config(Arc::new(transport()));
     config.max_incoming(HANDSHAKES_MAX);
     let socket = std::net::UdpSocket::bind(listen)?;
-    Endpoint::new(endpoint_config(secret), Some(config), socket, Arc::new(quinn::TokioRuntime))
-}
-
-fn endpoint_config(secret: &[u8]) -> EndpointConfig {
-    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let resets = hmac::sign(&secret, b"overway control: QUIC stateless resets");
-    let ids = hmac::sign(&secret, b"overway control: QUIC connection ids");
-    let ids = *ids.as_ref().first_chunk().expect("an HMAC-SHA256 has 32 bytes");
-    let key = hmac::Key::new(hmac::HMAC_SHA256, resets.as_ref());
-    let mut config = EndpointConfig::new(Arc::new(key));
-    config.min_reset_interval(RESET_INTERVAL_MIN).cid_generator(move || {
-        Box::new(HashedConnectionIdGenerator::from_key(u64::from_be_bytes(ids)))
-    });
-    config
+    let endpoint = endpoint_config(secret, "control");
+    Endpoint::new(endpoint, Some(config), socket, Arc::new(quinn::TokioRuntime))
 }
 
 fn transport() -> TransportConfig {

@@ -1,5 +1,6 @@
 //! What is done about a silent neighbour, without asking anyone.
 
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +9,7 @@ use overway_wire::hop::Lane;
 use overway_wire::notice::Notice;
 use overway_wire::{
     Address, AttachmentId, Class, FlowId, FrameKind, Header, LinkId, LinkIndex, Millis,
-    NeighbourLink, Path, PolicyId,
+    NeighbourLink, Path, PolicyId, RelayId,
 };
 
 use crate::lane::Queued;
@@ -38,20 +39,28 @@ impl Relay {
 
     /// The link to use instead, if another link to the same neighbour is up.
     pub(crate) fn parallel(&self, key: NeighbourLink) -> Option<NeighbourLink> {
-        let first = NeighbourLink::new(key.neighbour, LinkIndex::default());
-        let last = NeighbourLink::new(key.neighbour, LinkIndex::MAX);
-        let mut links = self.links.range(first..=last);
+        let mut links = self.links.range(links_to(key.neighbour));
         let up = links.find(|&(&other, link)| other != key && link.usability() == Usability::Up);
         up.map(|(&other, _)| other)
     }
 
-    /// Sends a second copy over a parallel link or the best detour, if the class is worth it and the detour's share for
-    /// copies allows; says whether it did.
+    /// Notes that a flow's frame went or came over a link. Parallel links to the same neighbour are probed
+    /// as fast, so that they do not pass for up long after the neighbour itself has gone.
+    pub(crate) fn touch(&mut self, key: NeighbourLink, now: Instant) {
+        for (_, link) in self.links.range_mut(links_to(key.neighbour)) {
+            link.touch(self.config.active_for, now);
+        }
+    }
+
+    /// Sends a second copy over the best detour, or over a parallel link where there is none, if the class is
+    /// worth it and the detour's share for copies allows; says whether it did. The detour comes first: the
+    /// neighbour may have gone, with all its links.
     pub(crate) fn copy(&mut self, header: &Header, payload: &Bytes, now: Instant) -> bool {
         if header.copy || header.class == Class::Bulk || header.kind == FrameKind::Notice {
             return false;
         }
-        let Some(around) = self.around(header, now) else { return false };
+        let around = self.detour(header, now).or_else(|| self.around(header, now));
+        let Some(around) = around else { return false };
         let first = around.receiver();
         let key = NeighbourLink::new(first.relay, first.link);
         let bytes = around.encoded_len() + payload.len();
@@ -201,6 +210,12 @@ impl Relay {
         let sent = self.enqueue(notice, payload.freeze(), false, now);
         self.count(sent, |stats| &mut stats.notices_sent);
     }
+}
+
+/// Every link to a neighbour.
+fn links_to(neighbour: RelayId) -> RangeInclusive<NeighbourLink> {
+    let link = |index| NeighbourLink::new(neighbour, index);
+    link(LinkIndex::default())..=link(LinkIndex::MAX)
 }
 
 /// The header and payload of a frame that was sent before, its budget less the time since; `None` if

@@ -96,8 +96,8 @@ impl Relay {
             return Err(DropReason::WrongHop);
         }
         self.spend(&mut header, link)?;
-        if !notice && let Some(link) = self.links.get_mut(&link) {
-            link.touch(self.config.active_for, now);
+        if !notice {
+            self.touch(link, now);
         }
         if header.destination.relay == self.config.local {
             return self.arrive(&header, payload, now);
@@ -173,8 +173,10 @@ impl Relay {
             return self.enqueue(header, payload, false, now);
         }
         if let Some(parallel) = self.parallel(link) {
+            // Whether the link or the neighbour fails is not known before the parallel link is due.
+            let copied = usability == Usability::Suspect && self.copy(&header, &payload, now);
             let path = header.path.with_link(usize::from(header.position), parallel.index);
-            return self.enqueue(Header { path, ..header }, payload, false, now);
+            return self.enqueue(Header { path, ..header }, payload, copied, now);
         }
         match usability {
             Usability::Up => self.enqueue(header, payload, false, now),
@@ -200,8 +202,8 @@ impl Relay {
             self.push_light(key, encode(0, &header, &payload));
             return Ok(());
         }
+        self.touch(key, now);
         let link = self.links.get_mut(&key).ok_or(DropReason::UnknownLink)?;
-        link.touch(self.config.active_for, now);
         let state = link.lane_of(header.class);
         let lane = Lane::of(header.class);
         state.push(header, payload, copied, now)?;

@@ -81,7 +81,7 @@ pub(super) fn bind(config: &MeshConfig) -> anyhow::Result<Bound> {
             None => socket,
         };
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
-            quinn::EndpointConfig::default(),
+            overway_pki::endpoint_config(&config.reset_secret, "mesh"),
             Some(server_config(config)?),
             socket,
             quinn_runtime,
