@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -72,12 +73,13 @@ pub async fn serve(
         .with_context(|| format!("cannot listen on admin address {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "admin");
     let router = Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .route("/v1/status", get(status))
         .route("/v1/fault", get(faults).put(set_fault).delete(restore_fault))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(refuse_foreign_hosts))
         .with_state(Arc::new(admin));
     Ok(async move {
         let serving = axum::serve(listener, router);
@@ -107,6 +109,17 @@ impl Admin {
     fn table(&self) -> Result<&FaultTable, Problem> {
         let off = "fault injection is off: the configuration has no [fault] section";
         self.fault.as_deref().ok_or_else(|| Problem(StatusCode::NOT_FOUND, off.into()))
+    }
+}
+
+async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    match host {
+        Some(host) if !overway_telemetry::is_local_host(host) => {
+            let message = "the Host is neither an address nor localhost";
+            Problem(StatusCode::FORBIDDEN, message.into()).into_response()
+        }
+        Some(_) | None => next.run(request).await,
     }
 }
 

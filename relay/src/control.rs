@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
@@ -41,6 +41,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const IDLE_MAX: Duration = Duration::from_secs(8);
 /// How often the certificate's age and the state to save are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// A request for a certificate that was not answered by then is made again.
+const RENEWAL_RETRY: Duration = Duration::from_secs(5);
 /// After a goodbye the scheduler has this long to move paths away.
 const GOODBYE_GRACE: Duration = Duration::from_millis(1_500);
 
@@ -87,38 +89,36 @@ impl Control {
     /// Serves until the token is cancelled; then says goodbye.
     ///
     /// # Errors
-    /// There is no local socket to be had.
+    /// The mesh thread has ended. Whatever else goes wrong is tried again.
     pub async fn run(
         mut self,
         mut reports: mpsc::Receiver<Report>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let mut endpoint_v4 = None;
+        let mut endpoints = Endpoints::default();
         let mut pause = PAUSE_MIN;
         for attempt in 0_usize.. {
             let address = self.schedulers[attempt % self.schedulers.len()];
-            let endpoint = match &endpoint_v4 {
-                Some((family, endpoint)) if *family == address.is_ipv4() => endpoint,
-                _ => &endpoint_v4.insert((address.is_ipv4(), client_endpoint(address)?)).1,
-            };
             let connected = tokio::select! {
-                connected = tokio::time::timeout(WELCOME_MAX, self.connect(endpoint, address)) => connected,
+                connected = self.connect(&mut endpoints, address, &mut reports) => connected,
                 () = shutdown.cancelled() => return Ok(()),
             };
-            match connected.map_err(anyhow::Error::from).and_then(|connected| connected) {
+            let lost = match connected {
                 Ok(session) => {
                     tracing::info!(%address, "scheduler connected");
                     pause = PAUSE_MIN;
                     let ended = self.serve(session, &mut reports, &shutdown).await;
                     self.status.connected.store(false, Ordering::Relaxed);
                     self.command(Command::SchedulerLost).await?;
-                    match ended {
-                        Ok(()) => return Ok(()),
-                        Err(error) => tracing::info!(%address, %error, "scheduler lost"),
-                    }
+                    let Err(lost) = ended else { return Ok(()) };
+                    lost
                 }
-                Err(error) => tracing::info!(%address, %error, "no scheduler"),
+                Err(error) => error,
+            };
+            if self.commands.is_closed() {
+                return Err(lost);
             }
+            tracing::info!(%address, error = format!("{lost:#}"), "no scheduler; will dial again");
             self.status.losses.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -131,8 +131,26 @@ impl Control {
 
     async fn connect(
         &mut self,
+        endpoints: &mut Endpoints,
+        address: SocketAddr,
+        reports: &mut mpsc::Receiver<Report>,
+    ) -> anyhow::Result<Session> {
+        let endpoint = endpoints.towards(address)?;
+        let welcomed = self.hear_welcome(&endpoint, address, reports);
+        let session = tokio::time::timeout(WELCOME_MAX, welcomed).await;
+        let session =
+            session.map_err(|_| anyhow::anyhow!("no answer within {WELCOME_MAX:?}"))??;
+        self.status.connected.store(true, Ordering::Relaxed);
+        self.status.connections.fetch_add(1, Ordering::Relaxed);
+        self.command(Command::SchedulerConnected).await?;
+        Ok(session)
+    }
+
+    async fn hear_welcome(
+        &self,
         endpoint: &quinn::Endpoint,
         address: SocketAddr,
+        reports: &mut mpsc::Receiver<Report>,
     ) -> anyhow::Result<Session> {
         let tls = overway_pki::client_config(&self.credentials, &[ALPN_CONTROL]);
         let crypto =
@@ -149,6 +167,8 @@ impl Control {
         let (send, receive) = (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
         let mut session = Session { connection, send, receive };
         let hello = self.hello().await?;
+        // The mesh thread has answered, so it has stopped reporting: what is left is of the old connection.
+        while reports.try_recv().is_ok() {}
         session.say(hello.into()).await?;
         match session.hear().await?.body {
             Some(to_relay::Body::Welcome(welcome)) => {
@@ -157,9 +177,6 @@ impl Control {
             Some(to_relay::Body::Refused(refused)) => bail!("refused: {}", refused.reason),
             other => bail!("expected a welcome, got {other:?}"),
         }
-        self.status.connected.store(true, Ordering::Relaxed);
-        self.status.connections.fetch_add(1, Ordering::Relaxed);
-        self.command(Command::SchedulerConnected).await?;
         Ok(session)
     }
 
@@ -194,7 +211,7 @@ impl Control {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<()> {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
-        let mut pending = None;
+        let (mut pending, mut asked) = (None, None);
         loop {
             tokio::select! {
                 heard = session.hear() => match heard?.body {
@@ -212,10 +229,11 @@ impl Control {
                 },
                 Some(report) = reports.recv() => session.say(report.into()).await?,
                 _ = upkeep.tick() => {
-                    if pending.is_none() && self.credentials.renew_due(SystemTime::now()) {
+                    let waits = asked.is_some_and(|at: Instant| at.elapsed() < RENEWAL_RETRY);
+                    if !waits && self.credentials.renew_due(SystemTime::now()) {
                         let (key, csr_der) = self.credentials.new_request()?;
                         session.say(Renewal { csr_der }.into()).await?;
-                        pending = Some(key);
+                        (pending, asked) = (Some(key), Some(Instant::now()));
                     }
                 }
                 () = shutdown.cancelled() => {
@@ -301,13 +319,27 @@ impl Session {
     }
 }
 
-fn client_endpoint(scheduler: SocketAddr) -> anyhow::Result<quinn::Endpoint> {
-    let any: SocketAddr = if scheduler.is_ipv4() {
-        (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    quinn::Endpoint::client(any).context("no local UDP socket for the control connection")
+/// Sockets to dial from, one per address family, made when first needed.
+#[derive(Default)]
+struct Endpoints {
+    v4: Option<quinn::Endpoint>,
+    v6: Option<quinn::Endpoint>,
+}
+
+impl Endpoints {
+    fn towards(&mut self, address: SocketAddr) -> anyhow::Result<quinn::Endpoint> {
+        let (place, any): (_, SocketAddr) = if address.is_ipv4() {
+            (&mut self.v4, (std::net::Ipv4Addr::UNSPECIFIED, 0).into())
+        } else {
+            (&mut self.v6, (std::net::Ipv6Addr::UNSPECIFIED, 0).into())
+        };
+        if let Some(endpoint) = place {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = quinn::Endpoint::client(any)
+            .context("no local UDP socket for the control connection")?;
+        Ok(place.insert(endpoint).clone())
+    }
 }
 
 fn transport() -> quinn::TransportConfig {

@@ -4,6 +4,7 @@
 //! scrape. Nothing is registered and nothing can be counted twice.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
@@ -83,10 +84,16 @@ impl Exposition {
 macro_rules! export_counters {
     ($out:expr, $prefix:literal, $stats:expr, $kind:path {
         $($field:ident: $help:literal,)+
-    } $(and $($rest:ident),+)?) => {{
-        let $kind { $($field,)+ $($($rest,)+)? } = $stats;
+    } and $($rest:ident),+) => {{
+        let $kind { $($field,)+ $($rest,)+ } = $stats;
         $($out.counter(concat!($prefix, stringify!($field), "_total"), $help, &[], $field);)+
-        ($($($rest),+)?)
+        ($($rest),+)
+    }};
+    ($out:expr, $prefix:literal, $stats:expr, $kind:path {
+        $($field:ident: $help:literal,)+
+    }) => {{
+        let $kind { $($field,)+ } = $stats;
+        $($out.counter(concat!($prefix, stringify!($field), "_total"), $help, &[], $field);)+
     }};
 }
 
@@ -104,6 +111,18 @@ fn labelled(labels: &[(&str, &str)]) -> Metric {
             .collect(),
     );
     metric
+}
+
+/// Whether an HTTP request's `Host` is this machine by address or as `localhost`. An admin server without
+/// access control refuses others, or a page in the operator's browser could reach it under a name of its
+/// own that resolves to loopback (DNS rebinding).
+pub fn is_local_host(host: &str) -> bool {
+    let bare = match host.rsplit_once(':') {
+        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
+        Some(_) | None => host,
+    };
+    let address = bare.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -129,5 +148,15 @@ mod tests {
              overway_test_frames_total{class=\"bulk\"} 3\n\
              overway_test_frames_total{class=\"realtime\"} 4\n"
         );
+    }
+
+    #[test]
+    fn addresses_and_localhost_are_local_hosts() {
+        for host in ["127.0.0.1:9400", "localhost:9400", "localhost", "[::1]:9400", "127.0.0.1"] {
+            assert!(is_local_host(host), "{host}");
+        }
+        for host in ["evil.example:9400", "localhost.evil.example", "", "127.0.0.1.nip.io:80"] {
+            assert!(!is_local_host(host), "{host}");
+        }
     }
 }

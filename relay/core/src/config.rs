@@ -31,7 +31,8 @@ pub struct Config {
     pub ring_age_max: Duration,
     /// Bytes in a lane's replay ring: a tenth of a second at 640 Mbit/s on each lane of each link.
     pub ring_bytes_max: usize,
-    /// Bytes queued in front of a lane before the newest is dropped.
+    /// Bytes queued in front of a lane before the newest is dropped: as much as a replay ring holds, which
+    /// is what a detour is handed at once.
     pub queue_bytes_max: usize,
     /// Age at which a queued frame is dropped.
     pub queue_age_max: Duration,
@@ -53,7 +54,7 @@ impl Config {
             notice_hold: Duration::from_secs(5),
             ring_age_max: Duration::from_secs(1),
             ring_bytes_max: 8 << 20,
-            queue_bytes_max: 2 << 20,
+            queue_bytes_max: 8 << 20,
             queue_age_max: Duration::from_secs(1),
             stale_after: Duration::from_millis(500),
         }

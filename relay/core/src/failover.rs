@@ -20,35 +20,56 @@ use crate::{DropReason, FibPath, Relay};
 impl Relay {
     /// Acts on a change of a link: a suspect's unacknowledged frames are copied, a dead one's moved.
     pub(crate) fn react(&mut self, key: NeighbourLink, now: Instant) {
-        match self.usability(key) {
-            Usability::Up => {}
-            Usability::Suspect => {
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let transition = link.transition();
+        match link.usability() {
+            Usability::Up => {
+                self.silent_since.remove(&key);
+            }
+            Usability::Suspect | Usability::Down => {
+                self.silent_since.entry(key).or_insert(now);
+            }
+        }
+        match transition {
+            None | Some((Usability::Suspect, Usability::Up)) => {}
+            Some((Usability::Up | Usability::Suspect, Usability::Suspect)) => {
                 self.stats.suspects += 1;
                 self.copy_unacknowledged(key, now);
             }
-            Usability::Down => {
+            Some((_, Usability::Down)) => {
                 self.stats.downs += 1;
                 if let Some(mut link) = self.links.remove(&key) {
                     self.abandon(&mut link, now);
                     self.links.insert(key, link);
                 }
+                self.reporter.urge(now);
+            }
+            Some((Usability::Down | Usability::Up, Usability::Up | Usability::Suspect)) => {
+                self.reporter.urge(now);
             }
         }
-        self.reporter.urge(now);
     }
 
-    /// The link to use instead, if another link to the same neighbour is up.
+    /// The link to use instead, if another link to the same neighbour is up and was heard since this one
+    /// fell silent: else the neighbour itself may have gone, which a slowly probed link shows late.
     pub(crate) fn parallel(&self, key: NeighbourLink) -> Option<NeighbourLink> {
+        let since = self.silent_since.get(&key).copied();
         let mut links = self.links.range(links_to(key.neighbour));
-        let up = links.find(|&(&other, link)| other != key && link.usability() == Usability::Up);
+        let up = links.find(|&(&other, link)| {
+            other != key && link.usability() == Usability::Up && link.heard >= since
+        });
         up.map(|(&other, _)| other)
     }
 
     /// Notes that a flow's frame went or came over a link. Parallel links to the same neighbour are probed
     /// as fast, so that they do not pass for up long after the neighbour itself has gone.
     pub(crate) fn touch(&mut self, key: NeighbourLink, now: Instant) {
+        let mut sooner = false;
         for (_, link) in self.links.range_mut(links_to(key.neighbour)) {
-            link.touch(self.config.active_for, now);
+            sooner |= link.touch(self.config.active_for, now);
+        }
+        if sooner {
+            self.wake(now);
         }
     }
 
@@ -113,20 +134,23 @@ impl Relay {
                 !spared && !seen && step.relay != header.source.relay
             })
         };
-        let usable = |path: &&FibPath| {
+        let usable = |path: &&FibPath, usability: Usability| {
             let first = path.path.first();
             let link = NeighbourLink::new(first.relay, first.link);
             first != silent
                 && visited.len() + path.path.elements().len() <= PATH_ELEMENTS_MAX
                 && is_clear(&path.path)
-                && self.usability(link) == Usability::Up
+                && self.usability(link) == usability
                 && !self.notices.condemn(self.config.local, &path.path, now)
         };
         let others = Class::ALL.into_iter().filter(|&class| class != header.class);
         let mut paths = std::iter::once(header.class)
             .chain(others)
             .flat_map(|class| self.fib.paths(header.destination.relay, class));
-        let way = paths.find(usable)?;
+        let way = paths
+            .clone()
+            .find(|path| usable(path, Usability::Up))
+            .or_else(|| paths.find(|path| usable(path, Usability::Suspect)))?;
         let steps: Vec<_> = visited.iter().chain(way.path.elements()).copied().collect();
         let path = Path::new(&steps).ok()?;
         Some(Header { path, ..*header })
@@ -142,6 +166,9 @@ impl Relay {
                 entry.copied = self.copy(&header, &payload, now);
                 self.stats.replays += u64::from(entry.copied);
             }
+            for queued in state.waiting().filter(|queued| !queued.copied) {
+                queued.copied = self.copy(&queued.header, &queued.payload, now);
+            }
         }
         self.links.insert(key, link);
     }
@@ -156,6 +183,7 @@ impl Relay {
                 let sent = self.resend(header, payload, now);
                 self.count(sent, |stats| &mut stats.replays);
             }
+            let queue = queue.into_iter().filter(|queued| !queued.copied);
             for Queued { header, payload, .. } in queue {
                 let sent = self.resend(header, payload, now);
                 self.count(sent, |stats| &mut stats.detours);

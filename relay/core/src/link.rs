@@ -17,10 +17,14 @@ pub(crate) struct Link {
     pub(crate) copies: CopyBudget,
     /// About the one-way delay: half the round trip, for budgets.
     pub(crate) delay: Duration,
+    /// When anything last came.
+    pub(crate) heard: Option<Instant>,
     lanes: [LaneState; Lane::DATA.len()],
     candidate: bool,
     active_until: Option<Instant>,
     rate: Rate,
+    /// What the link was good for when it was last looked at.
+    last: Usability,
 }
 
 /// What a link is good for, from the worse of its two directions.
@@ -40,10 +44,12 @@ impl Link {
             probe: LinkProbe::new(config.probe.clone(), config.boot, config.clock, now),
             copies: CopyBudget::new(capacity_bps, now),
             delay: Duration::ZERO,
+            heard: None,
             lanes: std::array::from_fn(|_| LaneState::new(config)),
             candidate,
             active_until: None,
             rate: Rate::Idle,
+            last: Usability::Down,
         };
         link.update_rate(now);
         link
@@ -54,10 +60,10 @@ impl Link {
         self.update_rate(now);
     }
 
-    /// Notes that a flow's frame went or came over the link.
-    pub(crate) fn touch(&mut self, active_for: Duration, now: Instant) {
+    /// Notes that a flow's frame went or came over the link; says whether heartbeats are due sooner now.
+    pub(crate) fn touch(&mut self, active_for: Duration, now: Instant) -> bool {
         self.active_until = Some(now + active_for);
-        self.update_rate(now);
+        self.update_rate(now)
     }
 
     /// Ends the active time if it is over.
@@ -73,26 +79,36 @@ impl Link {
         self.active_until
     }
 
-    fn update_rate(&mut self, now: Instant) {
+    fn update_rate(&mut self, now: Instant) -> bool {
         let rate = match (self.active_until.is_some(), self.candidate) {
             (true, _) => Rate::Active,
             (false, true) => Rate::Backup,
             (false, false) => Rate::Idle,
         };
-        if rate != self.rate {
+        let changed = rate != self.rate;
+        if changed {
             self.rate = rate;
             self.probe.set_rate(rate, now);
         }
+        changed
     }
 
     /// What the link is good for. A neighbour that was not heard yet is not used.
     pub(crate) fn usability(&self) -> Usability {
-        match self.probe.inbound().max(self.probe.outbound()) {
-            State::Up => Usability::Up,
-            State::Suspect => Usability::Suspect,
-            State::Down => Usability::Down,
-            State::Unknown => Usability::Down,
+        match (self.probe.inbound(), self.probe.outbound()) {
+            (State::Unknown | State::Down, _) | (_, State::Unknown | State::Down) => {
+                Usability::Down
+            }
+            (State::Suspect, _) | (_, State::Suspect) => Usability::Suspect,
+            (State::Up, State::Up) => Usability::Up,
         }
+    }
+
+    /// What the link was good for and is now, if that is another.
+    pub(crate) fn transition(&mut self) -> Option<(Usability, Usability)> {
+        let now = self.usability();
+        let before = std::mem::replace(&mut self.last, now);
+        (before != now).then_some((before, now))
     }
 
     /// The lane, or `None` for the light lane, which has no queue.

@@ -115,6 +115,9 @@ pub struct Relay {
     pub(crate) notices: Notices,
     pub(crate) stats: Stats,
     pub(crate) reporter: Reporter,
+    /// Links that are suspect or down, since they first were; entries end when the link is up or opened
+    /// anew, or is none of this relay's any more.
+    pub(crate) silent_since: BTreeMap<NeighbourLink, Instant>,
     events: VecDeque<Event>,
     light: VecDeque<Transmit>,
     /// Lanes with queued frames; realtime before bulk.
@@ -134,6 +137,7 @@ impl Relay {
             links: BTreeMap::new(),
             notices: Notices::new(),
             stats: Stats::default(),
+            silent_since: BTreeMap::new(),
             events: VecDeque::new(),
             light: VecDeque::new(),
             queued: BTreeSet::new(),
@@ -186,10 +190,12 @@ impl Relay {
     /// # Errors
     /// As [`Pushed::apply`].
     pub fn restore(&mut self, update: Update, now: Instant) -> Result<(), PushedError> {
+        self.notice_stall(now);
         self.pushed.apply(update).inspect_err(|_| self.stats.updates_refused += 1)?;
         self.stats.updates_applied += 1;
         self.fib = Arc::new(Fib::new(&self.pushed, self.config.local));
         let fib = Arc::clone(&self.fib);
+        self.silent_since.retain(|key, _| fib.peers.contains_key(key));
         for (&key, link) in &mut self.links {
             link.set_candidate(fib.peers.get(&key).is_some_and(|peer| peer.candidate), now);
         }
@@ -200,8 +206,13 @@ impl Relay {
 
     /// A scheduler's control connection stands: reports start anew, with a full one at once.
     pub fn handle_scheduler_connected(&mut self, now: Instant) {
+        self.notice_stall(now);
         self.reporter.start(now);
-        self.timeout = Some(now);
+    }
+
+    /// The report that was polled last could not be handed on: what it said is said again.
+    pub fn handle_report_lost(&mut self, now: Instant) {
+        self.reporter.repeat(now);
     }
 
     /// No scheduler is connected: nothing is reported, nothing else changes.
@@ -211,7 +222,9 @@ impl Relay {
 
     /// A link's light lane stands, anew: its measurements and numbers start over.
     pub fn handle_link_opened(&mut self, key: NeighbourLink, now: Instant) {
+        self.notice_stall(now);
         self.handle_link_closed(key, now);
+        self.silent_since.remove(&key);
         let peer = self.fib.peers.get(&key);
         let capacity = peer.map_or(0, |peer| peer.capacity_bps);
         let candidate = peer.is_some_and(|peer| peer.candidate);
@@ -221,38 +234,44 @@ impl Relay {
 
     /// A link's light lane is gone: what the neighbour has not acknowledged takes a detour.
     pub fn handle_link_closed(&mut self, key: NeighbourLink, now: Instant) {
+        self.notice_stall(now);
         if let Some(mut link) = self.links.remove(&key) {
             self.reporter.urge(now);
-            self.timeout = Some(now);
             self.abandon(&mut link, now);
             let (inbound, outbound) = (State::Down, State::Down);
             self.events.push_back(Event::LinkChanged { link: key, inbound, outbound });
         }
     }
 
-    /// A data lane's connection stands, or no longer does.
-    pub fn handle_lane(&mut self, (key, lane): LaneKey, open: bool) {
-        if let Some(state) = self.links.get_mut(&key).and_then(|link| link.lane(lane)) {
-            state.open = open;
-            state.wanted = false;
+    /// A data lane's connection stands, or no longer does. What a connection that was replaced had not
+    /// brought over is sent again on the new one.
+    pub fn handle_lane(&mut self, (key, lane): LaneKey, open: bool, now: Instant) {
+        let Some(state) = self.links.get_mut(&key).and_then(|link| link.lane(lane)) else { return };
+        state.open = open;
+        state.wanted = false;
+        if open {
+            state.requeue_unacknowledged(now);
+            if !state.is_empty() {
+                self.mark_queued((key, lane));
+            }
         }
     }
 
     /// A datagram came from an authenticated neighbour.
     pub fn handle_datagram(&mut self, (key, lane): LaneKey, datagram: &Bytes, now: Instant) {
         self.notice_stall(now);
-        if self.stale_until.is_some_and(|until| now < until) {
-            return self.stats.drop(DropReason::Stale);
-        }
+        let stale = self.stale_until.is_some_and(|until| now < until);
         let Some(link) = self.links.get_mut(&key) else {
             return self.stats.drop(DropReason::UnknownLink);
         };
+        link.heard = Some(now);
         match HopMessage::decode(datagram) {
             Ok(HopMessage::Heartbeat(heartbeat)) if lane == Lane::Light => {
                 link.probe.handle_heartbeat(&heartbeat, now);
                 link.acknowledge(now);
             }
             Ok(HopMessage::Heartbeat(_)) => self.stats.drop(DropReason::WrongLane),
+            Ok(HopMessage::Data { .. }) if stale => self.stats.drop(DropReason::Stale),
             Ok(HopMessage::Data { number, frame }) => {
                 link.probe.handle_frame(lane, number, frame.len(), now);
                 self.stats.frames_received += 1;
@@ -330,7 +349,8 @@ impl Relay {
             let (queued, aged) = state.pop(&self.config, now);
             self.stats.drops[DropReason::QueueAge as usize] += aged;
             let empty = state.is_empty();
-            let message = queued.map(|queued| {
+            let message = queued.map(|mut queued| {
+                queued.spend_waiting(now);
                 let number = link.probe.handle_sent(lane);
                 let message = encode(number, &queued.header, &queued.payload);
                 let frame = message.slice(hop::DATA_PREFIX_BYTES..);
@@ -423,6 +443,11 @@ impl Relay {
             self.events.push_back(Event::LinkChanged { link: key, inbound, outbound });
             self.react(key, now);
         }
+    }
+
+    /// Wakes the shell no later than at `due`.
+    pub(crate) fn wake(&mut self, due: Instant) {
+        self.timeout = Some(self.timeout.map_or(due, |timeout| timeout.min(due)));
     }
 }
 

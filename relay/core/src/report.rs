@@ -15,6 +15,9 @@ const FULL_INTERVAL: Duration = Duration::from_secs(30);
 /// Changes of times below this are not worth a report: a tenth of what a route would notice.
 const CHANGE_US: u32 = 100;
 
+/// Pause before a lost report is repeated: whoever did not keep up gets a moment.
+const REPEAT_AFTER: Duration = Duration::from_millis(100);
+
 /// What was reported, and when the next report is due.
 #[derive(Debug)]
 pub(crate) struct Reporter {
@@ -42,6 +45,12 @@ impl Reporter {
     /// A link went down or came up: the report is due now.
     pub(crate) fn urge(&mut self, now: Instant) {
         self.due = self.due.map(|due| due.min(now));
+    }
+
+    /// What was reported last was lost on the way to the scheduler: everything is due again, soon.
+    pub(crate) fn repeat(&mut self, now: Instant) {
+        self.full_due = Some(now);
+        self.due = self.due.map(|due| due.min(now + REPEAT_AFTER));
     }
 
     /// The process slept through what was due: it is due now, which is no further delay.

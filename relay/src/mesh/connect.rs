@@ -40,7 +40,10 @@ const FALLBACK: Duration = Duration::from_secs(3);
 /// Pause between two dials of the same lane: short, since a relay that was restarted is to be back soon.
 const REDIAL: Duration = Duration::from_millis(500);
 /// Handshakes under way at once above which addresses must be proven first (QUIC Retry).
-const HANDSHAKES_MAX: usize = 64;
+const HANDSHAKES_UNPROVEN_MAX: usize = 64;
+/// Handshakes under way at once above which newcomers are refused: peers of a large mesh that all come
+/// back at once dial again half a second later.
+const HANDSHAKES_MAX: usize = 256;
 /// Bytes of every QUIC packet on a link: DESIGN's fabric MTU. quinn's black-hole detection would fall
 /// below what a frame needs, so it is also the minimum, and there is no discovery.
 const LINK_MTU: u16 = 1_300;
@@ -72,7 +75,8 @@ pub(super) fn bind(config: &MeshConfig) -> anyhow::Result<Bound> {
     let table = config.fault.as_ref().map(FaultTable::new);
     let mut endpoints = Vec::new();
     let (mut addresses, mut buffers) = (Vec::new(), Vec::new());
-    for &address in &config.listen {
+    // Each line has keys of its own: a packet of one shown to another must not earn a valid reset.
+    for (line, &address) in config.listen.iter().enumerate() {
         let (udp, report) = socket::open(address)?;
         let quinn_runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
         let socket = quinn_runtime.wrap_udp_socket(udp)?;
@@ -81,8 +85,8 @@ pub(super) fn bind(config: &MeshConfig) -> anyhow::Result<Bound> {
             None => socket,
         };
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
-            overway_pki::endpoint_config(&config.reset_secret, "mesh"),
-            Some(server_config(config)?),
+            overway_pki::endpoint_config(&config.reset_secret, &format!("mesh line {line}")),
+            Some(server_config(config, 0)?),
             socket,
             quinn_runtime,
         )?;
@@ -94,12 +98,16 @@ pub(super) fn bind(config: &MeshConfig) -> anyhow::Result<Bound> {
     Ok((runtime, endpoints, Started { addresses, buffers, fault: table }))
 }
 
-fn server_config(config: &MeshConfig) -> anyhow::Result<quinn::ServerConfig> {
+/// The side that is dialled, for a link of this capacity in bits per second, 0 if not known.
+pub(super) fn server_config(
+    config: &MeshConfig,
+    capacity_bps: u64,
+) -> anyhow::Result<quinn::ServerConfig> {
     let clients = ClientAuth::Required(&[Role::Relay]);
     let tls = overway_pki::server_config(&config.credentials, &[ALPN_MESH], clients);
     let crypto = QuicServerConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport(0)));
+    server.transport_config(Arc::new(transport(capacity_bps)));
     Ok(server)
 }
 
@@ -133,15 +141,20 @@ pub(super) fn spawn_accepting(driver: &Rc<RefCell<Driver>>) {
         tokio::task::spawn_local(async move {
             let handshakes = Rc::new(());
             while let Some(incoming) = endpoint.accept().await {
-                let busy = Rc::strong_count(&handshakes) > HANDSHAKES_MAX;
-                if busy && !incoming.remote_address_validated() {
+                let under_way = Rc::strong_count(&handshakes);
+                if under_way > HANDSHAKES_MAX {
+                    incoming.refuse();
+                    continue;
+                }
+                if under_way > HANDSHAKES_UNPROVEN_MAX && !incoming.remote_address_validated() {
                     // Fails only for an address that is validated already.
                     let _ = incoming.retry();
                     continue;
                 }
                 let (driver, handshake) = (Rc::clone(&driver), Rc::clone(&handshakes));
                 tokio::task::spawn_local(async move {
-                    let accepted = tokio::time::timeout(HANDSHAKE_MAX, accept(incoming)).await;
+                    let accepting = accept(&driver, incoming);
+                    let accepted = tokio::time::timeout(HANDSHAKE_MAX, accepting).await;
                     drop(handshake);
                     match accepted {
                         Ok(Ok((key, connection))) => admit(&driver, key, connection).await,
@@ -157,8 +170,12 @@ pub(super) fn spawn_accepting(driver: &Rc<RefCell<Driver>>) {
     }
 }
 
-async fn accept(incoming: quinn::Incoming) -> anyhow::Result<(LaneKey, quinn::Connection)> {
-    let connection = incoming.await?;
+async fn accept(
+    driver: &Rc<RefCell<Driver>>,
+    incoming: quinn::Incoming,
+) -> anyhow::Result<(LaneKey, quinn::Connection)> {
+    let server = driver.borrow().server_config(incoming.remote_address())?;
+    let connection = incoming.accept_with(Arc::new(server))?.await?;
     let peer = identity(&connection)?;
     let mut stream = connection.accept_uni().await?;
     let mut hello = [0; HELLO_BYTES];
@@ -186,7 +203,7 @@ fn identity(connection: &quinn::Connection) -> anyhow::Result<Identity> {
 /// Takes an accepted connection into use if the scheduler has named its peer.
 async fn admit(driver: &Rc<RefCell<Driver>>, key: LaneKey, connection: quinn::Connection) {
     let now = Instant::now();
-    let taken = driver.borrow_mut().admit(key, &connection, now);
+    let taken = driver.borrow_mut().admit(key, &connection, key.0.neighbour, now);
     if taken {
         Driver::pump(driver, now);
         read(driver, key, connection).await;
@@ -254,7 +271,7 @@ async fn dial(driver: Rc<RefCell<Driver>>, key: LaneKey, peer: PeerLink) {
     driver.borrow_mut().dialing.remove(&key);
     match connected {
         Ok(connection) => {
-            let taken = driver.borrow_mut().register(key, connection.clone(), local, now);
+            let taken = driver.borrow_mut().admit(key, &connection, local, now);
             if taken {
                 Driver::pump(&driver, now);
                 read(&driver, key, connection).await;
@@ -299,7 +316,8 @@ async fn read(driver: &Rc<RefCell<Driver>>, key: LaneKey, connection: quinn::Con
     while let Ok(first) = connection.read_datagram().await {
         let now = Instant::now();
         let others = std::iter::from_fn(|| read_now(&connection)).take(READ_BATCH - 1);
-        driver.borrow_mut().datagrams(key, std::iter::once(first).chain(others), now);
+        let datagrams = std::iter::once(first).chain(others);
+        driver.borrow_mut().datagrams(key, &connection, datagrams, now);
         Driver::pump(driver, now);
     }
     let now = Instant::now();

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overway_relay_core::{Delivered, Event, Fib, LocalFrame, PeerLink, Relay, Transmit};
@@ -14,10 +15,14 @@ use overway_wire::hop::Lane;
 use overway_wire::{AttachmentId, Class, NeighbourLink, PolicyId, RelayId};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::{Command, MeshConfig, ShellStats, Snapshot};
+use super::{Command, MeshConfig, ShellStats, Snapshot, connect};
 
 /// One lane of one neighbour link: what a connection is for.
 pub(super) type LaneKey = (NeighbourLink, Lane);
+
+/// A connection counts as alive for this long before anything must have come over it: a round trip and
+/// the handshake's end.
+const PROVING_TIME: Duration = Duration::from_secs(1);
 
 /// QUIC application error codes, as a peer sees them when a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,7 @@ pub(super) struct Sinks {
 struct LaneConnection {
     connection: quinn::Connection,
     dialer: RelayId,
+    since: Instant,
     /// A frame waits for room in quinn's buffer.
     blocked: bool,
 }
@@ -109,13 +115,18 @@ impl Driver {
         self.core.handle_timeout(now);
     }
 
+    /// Takes what came on a lane's connection; what quinn still hands out of one that was replaced is
+    /// dropped, for its numbers are of a link that is no more.
     pub(super) fn datagrams(
         &mut self,
         key: LaneKey,
+        connection: &quinn::Connection,
         datagrams: impl Iterator<Item = Bytes>,
         now: Instant,
     ) {
-        datagrams.for_each(|datagram| self.core.handle_datagram(key, &datagram, now));
+        if self.is_current(key, connection) {
+            datagrams.for_each(|datagram| self.core.handle_datagram(key, &datagram, now));
+        }
     }
 
     pub(super) fn local_frames(&mut self, frames: impl Iterator<Item = Outbound>, now: Instant) {
@@ -179,8 +190,11 @@ impl Driver {
             this.stats.delivered_dropped +=
                 u64::from(this.sinks.delivered.try_send(batch).is_err());
         }
-        if let Some(report) = this.core.poll_report(now) {
-            this.stats.reports_dropped += u64::from(this.sinks.reports.try_send(report).is_err());
+        if let Some(report) = this.core.poll_report(now)
+            && this.sinks.reports.try_send(report).is_err()
+        {
+            this.stats.reports_dropped += 1;
+            this.core.handle_report_lost(now);
         }
         let due = this.core.poll_timeout();
         if due.is_some_and(|due| this.armed.is_none_or(|armed| due < armed)) {
@@ -232,7 +246,8 @@ impl Driver {
         match event {
             Event::Deliver(delivered) => self.deliver(delivered),
             Event::LinkChanged { link, inbound, outbound } => {
-                tracing::debug!(%link, ?inbound, ?outbound, "link changed");
+                let name = self.core.fib().names.get(&link.neighbour).cloned().unwrap_or_default();
+                tracing::debug!(%link, name, ?inbound, ?outbound, "link changed");
             }
             Event::LaneWanted(link, lane) => {
                 self.wanted.insert((link, lane));
@@ -257,6 +272,14 @@ impl Driver {
         }
     }
 
+    /// The configuration for a connection that comes from this address: with the capacity of the link to
+    /// the peer that is there.
+    pub(super) fn server_config(&self, from: SocketAddr) -> anyhow::Result<quinn::ServerConfig> {
+        let peers = &self.core.fib().peers;
+        let peer = peers.values().find(|peer| peer.remote == from);
+        connect::server_config(&self.config, peer.map_or(0, |peer| peer.capacity_bps))
+    }
+
     /// Whether a lane's connection stands.
     pub(super) fn is_connected(&self, key: LaneKey) -> bool {
         self.connections.contains_key(&key)
@@ -264,7 +287,7 @@ impl Driver {
 
     /// Takes a new connection into use, in place of an old one if there is one. Of two that both ends
     /// dialled at once the one of the lower id stays, so that both keep the same.
-    pub(super) fn register(
+    fn register(
         &mut self,
         key: LaneKey,
         connection: quinn::Connection,
@@ -272,7 +295,8 @@ impl Driver {
         now: Instant,
     ) -> bool {
         if let Some(old) = self.connections.get(&key) {
-            let alive = old.connection.close_reason().is_none() && self.is_heard(key.0);
+            let young = now.saturating_duration_since(old.since) < PROVING_TIME;
+            let alive = old.connection.close_reason().is_none() && (young || self.is_heard(key.0));
             if alive && old.dialer < dialer {
                 close(&connection, CloseCode::Replaced);
                 return false;
@@ -281,25 +305,27 @@ impl Driver {
         }
         let (link, lane) = key;
         self.wanted.remove(&key);
-        self.connections.insert(key, LaneConnection { connection, dialer, blocked: false });
+        let lane_connection = LaneConnection { connection, dialer, since: now, blocked: false };
+        self.connections.insert(key, lane_connection);
         if lane == Lane::Light {
             // The link starts over, its numbers too: frames of the old lanes must not be counted.
             for lane in Lane::DATA {
-                self.forget((link, lane));
+                self.forget((link, lane), now);
             }
             self.core.handle_link_opened(link, now);
             self.reconnect.notify_one();
         } else {
-            self.core.handle_lane(key, true);
+            self.core.handle_lane(key, true, now);
         }
         true
     }
 
-    /// Takes an accepted connection into use if the scheduler has named its peer.
+    /// Takes a connection into use if the scheduler has named its peer.
     pub(super) fn admit(
         &mut self,
         key: LaneKey,
         connection: &quinn::Connection,
+        dialer: RelayId,
         now: Instant,
     ) -> bool {
         let known = self.core.fib().peers.contains_key(&key.0);
@@ -307,7 +333,7 @@ impl Driver {
             self.stats.refused += 1;
             close(connection, CloseCode::NotAPeer);
         }
-        known && self.register(key, connection.clone(), key.0.neighbour, now)
+        known && self.register(key, connection.clone(), dialer, now)
     }
 
     fn is_heard(&self, link: NeighbourLink) -> bool {
@@ -315,29 +341,35 @@ impl Driver {
         state.is_some_and(|(inbound, _)| inbound == overway_probe::State::Up)
     }
 
+    fn is_current(&self, key: LaneKey, connection: &quinn::Connection) -> bool {
+        let current = self.connections.get(&key);
+        current.is_some_and(|lane| lane.connection.stable_id() == connection.stable_id())
+    }
+
     /// A connection has ended; if it is still the lane's, the lane is gone.
     pub(super) fn closed(&mut self, key: LaneKey, connection: &quinn::Connection, now: Instant) {
-        let current = self.connections.get(&key);
-        if current.is_none_or(|lane| lane.connection.stable_id() != connection.stable_id()) {
+        if !self.is_current(key, connection) {
             return;
         }
         self.connections.remove(&key);
+        self.wanted.remove(&key);
         if key.1 == Lane::Light {
             for lane in Lane::DATA {
-                self.forget((key.0, lane));
+                self.forget((key.0, lane), now);
             }
             self.core.handle_link_closed(key.0, now);
         } else {
-            self.core.handle_lane(key, false);
+            self.core.handle_lane(key, false, now);
         }
         self.reconnect.notify_one();
     }
 
-    fn forget(&mut self, key: LaneKey) {
+    fn forget(&mut self, key: LaneKey, now: Instant) {
+        self.wanted.remove(&key);
         if let Some(lane) = self.connections.remove(&key) {
             close(&lane.connection, CloseCode::Replaced);
         }
-        self.core.handle_lane(key, false);
+        self.core.handle_lane(key, false, now);
     }
 
     /// Closes links to relays which the scheduler no longer names.
