@@ -22,8 +22,9 @@
 //!   arrive is treated as lost: a frame sent into the dark is worse than a needless detour.
 //! - Both limits widen with measured jitter. A direction never heard stays `Unknown`; it is not `Down`, for
 //!   nothing was lost.
-//! - A process that woke late blames itself ([`StallDetector`], [`LinkProbe::handle_stall`]): its own silence
-//!   limits are moved by as much, and what the neighbour then says about our silence is excused.
+//! - A process that woke late blames itself ([`LinkProbe::handle_stall`]): its own silence limits are moved by as
+//!   much, what the neighbour then says about our silence is excused, and until the backlog is read what arrives is
+//!   a sign of life and no measurement.
 //!
 //! **Heartbeats** leave strictly periodically, at the smaller of our own need and what the neighbour wants. Going
 //! faster starts with a heartbeat at once. Going slower is announced first, several times at the old cadence,
@@ -36,6 +37,10 @@
 //! stands for, so that links probed at different rates average over the same past, and clock differences sum
 //! along a path to one constant for each pair of ends, drift included.
 //!
+//! A neighbour's clock may be anything, and may jump. A one-way difference a minute off the mean is not
+//! averaged in, so that jitter never exceeds a minute; several such in a row that agree with one another are a clock
+//! that was set, and the averages start over.
+//!
 //! What an outage swallowed is not loss: liveness has dealt with it. Loss is counted only while the neighbour is
 //! heard, and counting starts afresh after *down* or after a stall of our own.
 
@@ -45,7 +50,6 @@ mod link;
 mod liveness;
 mod loss;
 mod schedule;
-mod stall;
 mod stats;
 mod window;
 
@@ -53,6 +57,5 @@ pub use clock::LocalClock;
 pub use config::{ProbeConfig, Rate};
 pub use link::{LinkProbe, ProbeEvent};
 pub use liveness::{Direction, State};
-pub use stall::StallDetector;
 pub use stats::Stats;
 pub use window::WindowStats;

@@ -8,15 +8,17 @@ use overway_wire::{BitsPerSec, BootId, ClockDiff, Micros, Millis, Ticks};
 use crate::liveness::{Inbound, Limits, Outbound};
 use crate::loss::{Numbers, Tally};
 use crate::schedule::Schedule;
-use crate::window::Windows;
+use crate::window::{Timing, Windows};
 use crate::{Direction, LocalClock, ProbeConfig, Rate, State, Stats, WindowStats};
 
 /// Round trips above this are no measurement: the neighbour's numbers are wrong, or it holds echoes from before an
 /// outage.
 const RTT_MAX: Duration = Duration::from_secs(60);
-/// Time after a stall of our own in which nothing is measured: what is read now waited for us in a buffer,
+/// Least time after a stall of our own in which nothing is measured: what is read now waited for us in a buffer,
 /// and part of what arrived meanwhile did not fit into it.
-const STALL_SETTLE: Duration = Duration::from_millis(50);
+const STALL_SETTLE_MIN: Duration = Duration::from_millis(50);
+/// Most of it: the longer the stall the more there is to read, as far as the buffers go.
+const STALL_SETTLE_MAX: Duration = Duration::from_millis(300);
 
 /// What a probe has to tell its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,8 +187,9 @@ impl LinkProbe {
         self.stats.stalls += 1;
         self.inbound.handle_stall(late_by, now);
         self.outbound.handle_stall(late_by, now);
-        self.excuse(late_by, now);
-        self.settling_until = now.checked_add(STALL_SETTLE);
+        let settle = late_by.clamp(STALL_SETTLE_MIN, STALL_SETTLE_MAX);
+        self.excuse(late_by, settle, now);
+        self.settling_until = now.checked_add(settle);
     }
 
     /// The heartbeat that is due, if any. Its times are those of this moment: it must leave at once.
@@ -322,7 +325,11 @@ impl LinkProbe {
             }
             rtt
         });
-        self.windows.handle_timing(ClockDiff::between(heartbeat.sent, ticks), rtt, now);
+        match self.windows.handle_timing(ClockDiff::between(heartbeat.sent, ticks), rtt, now) {
+            Timing::Taken => {}
+            Timing::Ignored => self.stats.timings_ignored += 1,
+            Timing::StartedOver => self.stats.clock_steps += 1,
+        }
     }
 
     fn handle_numbers(&mut self, heartbeat: &Heartbeat, now: Instant) {
@@ -359,12 +366,13 @@ impl LinkProbe {
     /// After going faster, the neighbour still reports the silence of the old cadence for a round trip.
     fn excuse_slower_cadence(&mut self, left: Option<Duration>, now: Instant) {
         if let Some(cadence) = left {
-            self.excuse(cadence, now);
+            self.excuse(cadence, Duration::ZERO, now);
         }
     }
 
-    fn excuse(&mut self, extra: Duration, now: Instant) {
-        let flight = self.windows.round_trip_bound();
+    /// Excuses `extra` of reported silence; what is read within `reading` may have been waiting here.
+    fn excuse(&mut self, extra: Duration, reading: Duration, now: Instant) {
+        let flight = self.windows.round_trip_bound().saturating_add(reading);
         self.outbound.excuse(extra, flight, self.schedule.announced(), now);
     }
 

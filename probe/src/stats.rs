@@ -29,6 +29,10 @@ pub struct Stats {
     pub jumps: u64,
     /// Round trips that were negative or absurd, ignored.
     pub rtt_ignored: u64,
+    /// One-way differences that were absurd or far off the mean, ignored.
+    pub timings_ignored: u64,
+    /// Times that the averages started over because the neighbour's clock, or ours, was set.
+    pub clock_steps: u64,
     /// Times that the inbound direction became suspect.
     pub suspects: u64,
     /// Times that the inbound direction went down.

@@ -18,6 +18,14 @@ const FIRST_SPAN: Duration = Duration::from_millis(30);
 const DECAY_STEP: Duration = Duration::from_millis(10);
 /// Round trip assumed where none is measured yet: about the longest on Earth.
 const RTT_UNKNOWN: Duration = Duration::from_millis(500);
+/// One-way differences beyond this, in microseconds, are no clock's. Half of what a scheduler takes.
+const DIFF_MAX: u64 = 1 << 59;
+/// A one-way difference this far off the mean, in microseconds, is no jitter, as no packet is a minute on its way:
+/// the clock jumped, or the neighbour lies.
+const DIFF_STEP: f64 = 60e6;
+/// Such differences in a row, no further than [`DIFF_STEP`] from the first of them, that are taken for a clock that was
+/// set.
+const STEP_SAMPLES: u32 = 8;
 
 /// What is known of the inbound direction over one window. All zero until a heartbeat was timed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,13 +58,32 @@ impl From<WindowStats> for control::Window {
     }
 }
 
+/// What became of a timing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// It counts.
+    Taken,
+    /// It cannot be true, or is a jump that others must confirm.
+    Ignored,
+    /// It confirms a jump: what was timed before it no longer counts.
+    StartedOver,
+}
+
 /// Both windows, and the rate of received frames.
 #[derive(Debug)]
 pub(crate) struct Windows {
     fast: Window,
     slow: Window,
+    step: Option<Step>,
     bytes: Decayed,
     since: Instant,
+}
+
+/// One-way differences in a row that are far off the mean, and alike.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    first: f64,
+    samples: u32,
 }
 
 impl Windows {
@@ -64,6 +91,7 @@ impl Windows {
         Self {
             fast: Window::new(config.fast_window, now),
             slow: Window::new(config.slow_window, now),
+            step: None,
             bytes: Decayed::new(config.fast_window, now),
             since: now,
         }
@@ -71,8 +99,25 @@ impl Windows {
 
     /// Takes the timing of one heartbeat. Deviations are taken from the fast window's mean in both windows: the
     /// slow one lags so far behind that a drift of the clocks would look like jitter.
-    pub(crate) fn handle_timing(&mut self, diff: ClockDiff, rtt: Option<Duration>, now: Instant) {
+    pub(crate) fn handle_timing(
+        &mut self,
+        diff: ClockDiff,
+        rtt: Option<Duration>,
+        now: Instant,
+    ) -> Timing {
+        if diff.0.unsigned_abs() > DIFF_MAX {
+            return Timing::Ignored;
+        }
         let diff = diff.0 as f64;
+        let judged = self.judge(diff);
+        match judged {
+            Timing::Taken => {}
+            Timing::Ignored => return judged,
+            Timing::StartedOver => {
+                self.fast.forget_timing();
+                self.slow.forget_timing();
+            }
+        }
         let jitter = self.fast.diff.mean().map(|mean| (diff - mean).abs());
         let rtt = rtt.map(|rtt| rtt.as_secs_f64() * 1e6);
         let rtt_var = rtt.zip(self.fast.rtt.mean()).map(|(rtt, mean)| (rtt - mean).abs());
@@ -89,6 +134,26 @@ impl Windows {
                 }
             }
         }
+        judged
+    }
+
+    /// Whether a one-way difference fits those before it.
+    fn judge(&mut self, diff: f64) -> Timing {
+        let far = |from: f64| (diff - from).abs() > DIFF_STEP;
+        if !self.fast.diff.mean().is_some_and(far) {
+            self.step = None;
+            return Timing::Taken;
+        }
+        let step = match self.step.filter(|step| !far(step.first)) {
+            Some(step) => Step { samples: step.samples + 1, ..step },
+            None => Step { first: diff, samples: 1 },
+        };
+        if step.samples < STEP_SAMPLES {
+            self.step = Some(step);
+            return Timing::Ignored;
+        }
+        self.step = None;
+        Timing::StartedOver
     }
 
     pub(crate) fn handle_tally(&mut self, tally: Tally, now: Instant) {
@@ -166,6 +231,13 @@ impl Window {
             rtt_var: Average::default(),
             expected: Decayed::new(constant, now),
             lost: Decayed::new(constant, now),
+        }
+    }
+
+    /// Starts all averages over. What was counted stays.
+    fn forget_timing(&mut self) {
+        for average in [&mut self.diff, &mut self.jitter, &mut self.rtt, &mut self.rtt_var] {
+            *average = Average::default();
         }
     }
 
@@ -348,9 +420,71 @@ mod tests {
     }
 
     #[test]
+    fn jumps_of_minutes_do_not_become_jitter() {
+        let (mut windows, start) = windows();
+        for step in 0..1_000_u32 {
+            let diff = if step % 2 == 0 { 20_000 } else { i64::from(step) * 600_000_000 };
+            let now = start + Duration::from_millis(30) * step;
+            let taken = windows.handle_timing(ClockDiff(diff), None, now);
+            assert_eq!(taken == Timing::Taken, step % 2 == 0, "sample {step}");
+        }
+
+        for stats in <[WindowStats; 2]>::from(windows.stats(start + Duration::from_secs(30))) {
+            assert_eq!((stats.one_way_diff, stats.jitter), (ClockDiff(20_000), Micros(0)));
+        }
+    }
+
+    #[test]
+    fn jitter_never_exceeds_what_a_minute_allows() {
+        let (mut windows, start) = windows();
+        for step in 0..2_000_u32 {
+            let diff = i64::from(step % 2) * 59_999_999 - i64::from(step) * 1_000_000;
+            windows.handle_timing(ClockDiff(diff), None, start + Duration::from_millis(10) * step);
+            for stats in <[WindowStats; 2]>::from(windows.stats(start)) {
+                assert!(stats.jitter <= Micros(60_000_000), "{stats:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_starts_the_averages_over_after_eight_samples() {
+        let (mut windows, now) = windows();
+        let set = 3_600_000_000;
+        windows.handle_timing(ClockDiff(20_000), Some(Duration::from_millis(70)), now);
+        windows.handle_tally(Tally { expected: 40, lost: 3, ..Tally::default() }, now);
+
+        let timings: Vec<Timing> = (0..9)
+            .map(|sample| {
+                let rtt = Some(Duration::from_millis(80));
+                windows.handle_timing(ClockDiff(set + sample), rtt, now)
+            })
+            .collect();
+
+        assert_eq!(timings[..7], [Timing::Ignored; 7]);
+        assert_eq!(timings[7..], [Timing::StartedOver, Timing::Taken]);
+        let (fast, slow) = windows.stats(now);
+        assert!((fast.one_way_diff.0 - set).abs() < 10, "{fast:?}");
+        assert!((slow.one_way_diff.0 - set).abs() < 10, "{slow:?}");
+        assert_eq!((fast.rtt, fast.samples, fast.lost), (Micros(80_000), 40, 3));
+    }
+
+    #[test]
+    fn a_difference_of_no_clock_is_ignored_even_as_the_first() {
+        let (mut windows, now) = windows();
+        for diff in [i64::MAX, i64::MIN, (1 << 59) + 1, -(1 << 59) - 1] {
+            for _ in 0..20 {
+                assert_eq!(windows.handle_timing(ClockDiff(diff), None, now), Timing::Ignored);
+            }
+        }
+        assert_eq!(windows.stats(now), (WindowStats::default(), WindowStats::default()));
+
+        assert_eq!(windows.handle_timing(ClockDiff(-(1 << 59)), None, now), Timing::Taken);
+    }
+
+    #[test]
     fn absurd_samples_saturate() {
         let (mut windows, now) = windows();
-        for diff in [i64::MAX, i64::MIN, i64::MAX] {
+        for diff in [1 << 59, -(1 << 59), 1 << 59] {
             windows.handle_timing(ClockDiff(diff), Some(Duration::MAX), now);
             let tally = Tally { expected: u32::MAX, lost: u32::MAX, ..Tally::default() };
             windows.handle_tally(tally, now);

@@ -1,7 +1,7 @@
 //! The mesh thread: the core, its endpoints and its connections, on a runtime of their own.
 //!
 //! Everything here runs on one thread, so the core needs no lock. Tasks: one accepts on each endpoint,
-//! one dials what is missing ([`connect`]), one reads each connection, one waits for the core's next
+//! one dials what is missing (`connect`), one reads each connection, one waits for the core's next
 //! timeout, one takes local frames, one takes commands. All end when the command channel closes.
 
 mod connect;

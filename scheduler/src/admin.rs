@@ -18,7 +18,6 @@
 
 mod nodes;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -83,21 +82,12 @@ fn router(admin: Admin) -> Router {
 async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     match host {
-        Some(host) if !is_local_host(host) => {
+        Some(host) if !overway_telemetry::is_local_host(host) => {
             Failure::new(StatusCode::FORBIDDEN, "the Host is neither an address nor localhost")
                 .into_response()
         }
         Some(_) | None => next.run(request).await,
     }
-}
-
-fn is_local_host(host: &str) -> bool {
-    let bare = match host.rsplit_once(':') {
-        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
-        Some(_) | None => host,
-    };
-    let address = bare.trim_start_matches('[').trim_end_matches(']');
-    bare.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
@@ -216,20 +206,5 @@ impl From<RegistryError> for Failure {
             | RegistryError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_and_localhost_are_local_hosts() {
-        for host in ["127.0.0.1:9400", "localhost:9400", "localhost", "[::1]:9400", "127.0.0.1"] {
-            assert!(is_local_host(host), "{host}");
-        }
-        for host in ["evil.example:9400", "localhost.evil.example", "", "127.0.0.1.nip.io:80"] {
-            assert!(!is_local_host(host), "{host}");
-        }
     }
 }

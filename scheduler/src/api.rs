@@ -24,6 +24,9 @@ pub struct StatusBody {
     pub relays: Vec<RelayBody>,
     /// Every directed link, by id.
     pub links: Vec<LinkBody>,
+    /// How many of them routes may use; `null` if no relay reports, for then nobody knows.
+    #[serde(default)]
+    pub links_usable: Option<usize>,
     /// Every route, by source, destination and class.
     pub routes: Vec<RouteBody>,
     /// What the overlay gains, for realtime traffic.
@@ -76,8 +79,11 @@ pub struct LinkBody {
     pub to_name: String,
     /// Which parallel link.
     pub index: u8,
-    /// Whether routes may use it.
+    /// Whether routes may use it, and an end of it still says so.
     pub usable: bool,
+    /// Whether the scheduler hears an end of it. If not, all else is what was known last.
+    #[serde(default)]
+    pub known: bool,
     /// Liveness as the receiver sees it: `unknown`, `up`, `suspect`, `down`.
     pub inbound: String,
     /// Liveness as the sender sees it.

@@ -4,8 +4,9 @@
 //! be a relay's of this mesh. Without one a connection may join and nothing else.
 //!
 //! Strangers can open handshakes, so these are bounded: from half the bound on, each must first show by
-//! a QUIC Retry that its address is its own; above the bound they are refused. Established control
-//! connections hold no place in it, so a flood keeps out newcomers at worst.
+//! a QUIC Retry that its address is its own; above the bound they are refused. Established connections
+//! hold no place in it, so a flood keeps out newcomers at worst. Joins, which strangers can open too, and
+//! control connections have places of their own, so that no stranger takes a relay's.
 //!
 //! A scheduler that is killed and started anew answers what relays still send on their old connections
 //! with QUIC's stateless reset, so that they dial again within a second, all at about the same time,
@@ -17,7 +18,7 @@ mod connection;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use overway_pki::{
     ALPN_CONTROL, ALPN_JOIN, Authority, ClientAuth, Credentials, Identity, Role, endpoint_config,
@@ -26,10 +27,11 @@ use overway_pki::{
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::counters::Counters;
 use crate::driver::{Driver, SessionId};
@@ -41,6 +43,10 @@ use crate::store::StoreError;
 pub(crate) const CLOSE_DONE: VarInt = VarInt::from_u32(0);
 /// The peer broke the protocol.
 pub(crate) const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(1);
+/// There are too many; later there may not be.
+const CLOSE_BUSY: VarInt = VarInt::from_u32(3);
+/// The relay's certificate has expired.
+pub(crate) const CLOSE_EXPIRED: VarInt = VarInt::from_u32(4);
 /// The scheduler stops.
 const CLOSE_STOPPING: VarInt = VarInt::from_u32(2);
 
@@ -49,8 +55,10 @@ const CLOSE_STOPPING: VarInt = VarInt::from_u32(2);
 const HANDSHAKES_MAX: usize = 256;
 /// Time for a handshake.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
-/// Connections at once, joins included: all members of the largest mesh, each twice while it dials anew.
+/// Control connections at once: all members of the largest mesh, each twice while it dials anew.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Joins at once. Each lasts a round trip or two, and ten seconds at most.
+const JOINS_MAX: usize = 256;
 /// A relay hears of a dead scheduler, and a scheduler of a dead relay, within this time.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(8);
 /// A quarter of [`IDLE_TIME_MAX`]: three may be lost.
@@ -135,7 +143,7 @@ fn transport() -> TransportConfig {
 /// Accepts connections until `shutdown`, then closes all.
 pub(crate) async fn serve(endpoint: Endpoint, shared: Arc<Shared>, shutdown: CancellationToken) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Places::new());
     let tasks = TaskTracker::new();
     loop {
         let incoming = tokio::select! {
@@ -143,12 +151,10 @@ pub(crate) async fn serve(endpoint: Endpoint, shared: Arc<Shared>, shutdown: Can
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
-        let Some((incoming, permits)) =
-            admit(incoming, &handshakes, &connections, &shared.counters)
-        else {
+        let Some((incoming, permit)) = admit(incoming, &handshakes, &shared.counters) else {
             continue;
         };
-        tasks.spawn(accept(incoming, permits, Arc::clone(&shared)));
+        tasks.spawn(accept(incoming, permit, Arc::clone(&places), Arc::clone(&shared)));
     }
     // Connection tasks hear it through their connections.
     endpoint.close(CLOSE_STOPPING, b"the scheduler stops");
@@ -162,19 +168,39 @@ pub(crate) async fn serve(endpoint: Endpoint, shared: Arc<Shared>, shutdown: Can
     }
 }
 
-/// The places that a connection takes: one among the handshakes, until it is through, and one among the
-/// connections.
-struct Permits {
-    handshake: OwnedSemaphorePermit,
-    connection: OwnedSemaphorePermit,
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Control,
+    Join,
+}
+
+/// The places of established connections, by purpose.
+struct Places {
+    control: Semaphore,
+    joins: Semaphore,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { control: Semaphore::new(CONNECTIONS_MAX), joins: Semaphore::new(JOINS_MAX) }
+    }
+
+    /// Takes a place, or says that there is none.
+    fn take(&self, purpose: Purpose) -> Option<SemaphorePermit<'_>> {
+        let places = match purpose {
+            Purpose::Control => &self.control,
+            Purpose::Join => &self.joins,
+        };
+        places.try_acquire().ok()
+    }
 }
 
 fn admit(
     incoming: Incoming,
     handshakes: &Arc<Semaphore>,
-    connections: &Arc<Semaphore>,
     counters: &Counters,
-) -> Option<(Incoming, Permits)> {
+) -> Option<(Incoming, OwnedSemaphorePermit)> {
     let crowded = handshakes.available_permits() < HANDSHAKES_MAX / 2;
     if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
         counters.handshakes_retried.raise();
@@ -182,19 +208,21 @@ fn admit(
         let _ = incoming.retry();
         return None;
     }
-    let handshake = Arc::clone(handshakes).try_acquire_owned();
-    let connection = Arc::clone(connections).try_acquire_owned();
-    let (Ok(handshake), Ok(connection)) = (handshake, connection) else {
+    let Ok(handshake) = Arc::clone(handshakes).try_acquire_owned() else {
         counters.handshakes_refused.raise();
         incoming.refuse();
         return None;
     };
-    Some((incoming, Permits { handshake, connection }))
+    Some((incoming, handshake))
 }
 
-async fn accept(incoming: Incoming, permits: Permits, shared: Arc<Shared>) {
+async fn accept(
+    incoming: Incoming,
+    handshake: OwnedSemaphorePermit,
+    places: Arc<Places>,
+    shared: Arc<Shared>,
+) {
     let from = incoming.remote_address();
-    let Permits { handshake, connection: _connection } = permits;
     let established = async { incoming.accept()?.await };
     let connection = match tokio::time::timeout(HANDSHAKE_TIME_MAX, established).await {
         Ok(Ok(connection)) => connection,
@@ -210,15 +238,44 @@ async fn accept(incoming: Incoming, permits: Permits, shared: Arc<Shared>) {
         }
     };
     drop(handshake);
-    match (alpn(&connection).as_deref(), identity(&connection)) {
-        (Some(ALPN_CONTROL), Some(identity)) => {
-            connection::serve(connection, &identity, &shared).await;
-        }
-        (Some(ALPN_JOIN), Some(_) | None) => join::serve(connection, &shared).await,
+    let member = Certified::of(&connection);
+    let purpose = match (alpn(&connection).as_deref(), &member) {
+        (Some(ALPN_CONTROL), Some(_)) => Purpose::Control,
+        (Some(ALPN_JOIN), Some(_) | None) => Purpose::Join,
         (Some(_) | None, Some(_) | None) => {
             shared.counters.handshakes_failed.raise();
             connection.close(CLOSE_PROTOCOL, b"a relay's certificate is needed");
+            return;
         }
+    };
+    let Some(_place) = places.take(purpose) else {
+        shared.counters.connections_refused.raise();
+        debug!(%from, ?purpose, "refused a connection, there being too many");
+        connection.close(CLOSE_BUSY, b"too many connections");
+        return;
+    };
+    match (purpose, member) {
+        (Purpose::Control, Some(member)) => connection::serve(connection, &member, &shared).await,
+        (Purpose::Join | Purpose::Control, Some(_) | None) => {
+            join::serve(connection, &shared).await;
+        }
+    }
+}
+
+/// Who the peer is by the certificate that it has shown.
+struct Certified {
+    identity: Identity,
+    /// When the certificate stops being valid: a second after its last, which is included.
+    ends: SystemTime,
+}
+
+impl Certified {
+    fn of(connection: &Connection) -> Option<Self> {
+        let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        let identity = peer_identity(&chain).ok()?;
+        let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+        let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+        Some(Self { identity, ends: UNIX_EPOCH + Duration::from_secs(seconds + 1) })
     }
 }
 
@@ -227,7 +284,17 @@ fn alpn(connection: &Connection) -> Option<Vec<u8>> {
     data.protocol
 }
 
-fn identity(connection: &Connection) -> Option<Identity> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    peer_identity(&chain).ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_joins_take_no_place_of_a_relay() {
+        let places = Places::new();
+        let joins: Vec<_> = std::iter::from_fn(|| places.take(Purpose::Join)).collect();
+        assert_eq!(joins.len(), JOINS_MAX);
+
+        let control: Vec<_> = std::iter::from_fn(|| places.take(Purpose::Control)).collect();
+        assert_eq!(control.len(), CONNECTIONS_MAX);
+    }
 }

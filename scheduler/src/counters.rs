@@ -11,6 +11,10 @@ pub(crate) struct Counters {
     pub(crate) handshakes_refused: Counter,
     /// Handshakes that failed or took too long.
     pub(crate) handshakes_failed: Counter,
+    /// Connections refused after their handshake, because too many of their purpose were open.
+    pub(crate) connections_refused: Counter,
+    /// Control connections ended because the relay's certificate had expired.
+    pub(crate) certificates_expired: Counter,
     /// Control connections of relays that did not take what was sent in time.
     pub(crate) slow_relays: Counter,
     /// Control connections closed because they broke the protocol.

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use overway_scheduler_core::{Event, MessageError, Scheduler, Stats, Status};
+use overway_scheduler_core::{Event, HelloError, MessageError, Scheduler, Stats, Status};
 use overway_wire::RelayId;
 use overway_wire::control::{Hello, Refused, ToRelay, ToScheduler};
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +28,12 @@ pub(crate) const OUTBOUND_MAX: usize = 16;
 /// Hellos that wait to be remembered on disk. Further ones are dropped: the relay's next hello is as
 /// good, and only a restart that the relay cannot follow needs it.
 pub(crate) const MEMORIES_MAX: usize = 256;
+
+/// Terms that wait to be raised above. One at a time; a relay that is refused meanwhile dials again.
+pub(crate) const TERMS_MAX: usize = 1;
+/// Least time between two raises of the term. Each makes every relay dial again and the mesh settle; in that time
+/// relays go on with what they hold.
+const RAISE_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
 /// Tells the sessions of one relay apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub(crate) enum Input {
     Message { relay: RelayId, session: SessionId, message: ToScheduler },
     /// The shell's own answer to a relay.
     Answer { relay: RelayId, session: SessionId, message: ToRelay },
+    /// The store's term was raised: to go on with.
+    TermRaised { term: u64 },
     /// A session's connection ended.
     Closed { relay: RelayId, session: SessionId },
     /// A node was invited.
@@ -71,6 +79,15 @@ pub(crate) enum Input {
     Events { since: u64, reply: oneshot::Sender<Vec<EventRecord>> },
 }
 
+/// What the driver has for the store, which it does not wait for.
+#[derive(Debug)]
+pub(crate) struct Duties {
+    /// What relays say of themselves, to be kept.
+    pub(crate) memories: mpsc::Sender<(RelayId, Hello)>,
+    /// Terms above which the store's is to be raised; [`Input::TermRaised`] answers.
+    pub(crate) terms: mpsc::Sender<u64>,
+}
+
 /// How other tasks reach the driver.
 #[derive(Clone, Debug)]
 pub(crate) struct Driver {
@@ -87,7 +104,7 @@ impl Driver {
     pub(crate) fn new(
         core: Scheduler,
         members: BTreeMap<RelayId, String>,
-        memories: mpsc::Sender<(RelayId, Hello)>,
+        duties: Duties,
         counters: Arc<Counters>,
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
@@ -95,7 +112,8 @@ impl Driver {
         let state = State {
             core,
             names: members,
-            memories,
+            duties,
+            raise_asked: None,
             counters,
             sessions: BTreeMap::new(),
             events: EventRing::default(),
@@ -123,8 +141,9 @@ struct State {
     core: Scheduler,
     /// Of every member, removed ones included, for people. At most as many as there are ids.
     names: BTreeMap<RelayId, String>,
-    /// What relays say of themselves, to be kept on disk.
-    memories: mpsc::Sender<(RelayId, Hello)>,
+    duties: Duties,
+    /// When the store was last asked to raise the term.
+    raise_asked: Option<Instant>,
     counters: Arc<Counters>,
     sessions: BTreeMap<RelayId, Session>,
     events: EventRing,
@@ -160,6 +179,7 @@ impl State {
                     self.transmit(relay, message, now);
                 }
             }
+            Input::TermRaised { term } => self.begin_term(term, now),
             Input::Closed { relay, session } => {
                 if self.is_current(relay, session) {
                     self.sessions.remove(&relay);
@@ -191,7 +211,7 @@ impl State {
         let memory = lasting(&hello);
         match self.core.handle_hello(relay, hello, now) {
             Ok(welcome) => {
-                if self.memories.try_send((relay, memory)).is_err() {
+                if self.duties.memories.try_send((relay, memory)).is_err() {
                     debug!(%relay, "a hello was not remembered, too many being written");
                 }
                 self.end_session(relay);
@@ -199,12 +219,33 @@ impl State {
                 self.transmit(relay, ToRelay::from(welcome), now);
             }
             Err(error) => {
+                self.catch_up(&error, now);
                 let reason = error.to_string();
                 warn!(%relay, reason, "refused a relay's hello");
                 self.events.push("relay_refused", format!("{}: {reason}", self.name(relay)));
                 let refused = ToRelay::from(Refused { reason });
                 session.outbound.try_send(refused).expect("a new session's channel is empty");
             }
+        }
+    }
+
+    /// If the relay knows of a later scheduler, has the store's term raised above that one's.
+    fn catch_up(&mut self, error: &HelloError, now: Instant) {
+        let HelloError::Behind { relay: epoch, scheduler } = error else { return };
+        let recent = |asked| now.duration_since(asked) < RAISE_INTERVAL_MIN;
+        if self.raise_asked.is_some_and(recent) || self.duties.terms.try_send(epoch.term).is_err() {
+            return;
+        }
+        warn!(relay = %epoch, scheduler = %scheduler, "the store is older than the mesh: raising the term");
+        self.raise_asked = Some(now);
+    }
+
+    fn begin_term(&mut self, term: u64, now: Instant) {
+        warn!(term, "begins anew with a greater term; relays dial again");
+        self.events.push("term_raised", format!("to {term}, the store being older than the mesh"));
+        self.core.handle_term(term, now);
+        for session in std::mem::take(&mut self.sessions).into_values() {
+            session.closing.cancel();
         }
     }
 

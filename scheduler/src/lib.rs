@@ -8,6 +8,7 @@
 //! | join (`join`) | one relay's join | it was answered, or a few seconds have passed |
 //! | admin (`admin`) | HTTP on loopback | `shutdown`, after what is under way |
 //! | memory (`run`) | keeps members' hellos in the store | `shutdown` |
+//! | terms (`run`) | raises the store's term when relays know of a later scheduler | `shutdown` |
 //! | renewal (`run`) | renews the scheduler's own certificate | `shutdown` |
 //!
 //! | channel | from, to | bound and policy |
@@ -15,6 +16,7 @@
 //! | inputs | all, to the driver | 256, the sender waits: streams of relays fill and hold them back |
 //! | outbound | driver, to a connection | 16, then the session is closed and the relay dials anew |
 //! | memories | driver, to memory | 256, the newest is dropped: the relay's next hello is as good |
+//! | terms | driver, to terms | 1, the newest is dropped: the relay dials again |
 //! | events | core, to readers | a ring of 1,000, the oldest goes |
 //!
 //! Nobody but the driver touches the core, so there are no locks around it. The store is called from

@@ -3,7 +3,7 @@
 //! Label budget: a metric has one label at most, a relay's name or a value from a fixed list. There is
 //! never one for a pair of relays: links and routes grow with the square, and `/v1/status` has them.
 
-use overway_scheduler_core::{RelayStatus, ReportsRefused, Stats, Status};
+use overway_scheduler_core::{Absurd, RelayStatus, ReportsRefused, Stats, Status};
 use overway_telemetry::Exposition;
 
 use crate::counters::{Counter, Counters};
@@ -36,9 +36,13 @@ fn core_counters(out: &mut Exposition, stats: Stats) {
     let Stats {
         hellos,
         hellos_refused,
+        terms_absurd,
+        terms_raised,
         sessions_lost,
         reports,
         reports_refused,
+        absurd,
+        sessions_out_of_step,
         report_links_ignored,
         goodbyes,
         plans,
@@ -59,6 +63,13 @@ fn core_counters(out: &mut Exposition, stats: Stats) {
     };
     count("hellos", "Hellos that were taken", hellos);
     count("hellos_refused", "Hellos that were refused", hellos_refused);
+    count("terms_absurd", "Hellos of a term that no scheduler can have come to", terms_absurd);
+    count("terms_raised", "Times that the term was raised while running", terms_raised);
+    count(
+        "sessions_out_of_step",
+        "Sessions ended because reports did not count up",
+        sessions_out_of_step,
+    );
     count("sessions_lost", "Relays' sessions that ended", sessions_lost);
     count("reports", "Reports that were taken", reports);
     count("report_links_ignored", "Links in reports that were passed over", report_links_ignored);
@@ -76,25 +87,22 @@ fn core_counters(out: &mut Exposition, stats: Stats) {
     count("blind", "Times that no relay was heard", blind);
     count("events_dropped", "Events of the core that were not recorded", events_dropped);
     refused_reports(out, reports_refused);
+    absurd_links(out, absurd);
 }
 
 fn refused_reports(out: &mut Exposition, refused: ReportsRefused) {
-    let ReportsRefused {
-        sequence,
-        too_many_links,
-        not_its_link,
-        state,
-        one_way_diff,
-        round_trip,
-        jitter,
-        samples,
-        lost,
-        rate,
-    } = refused;
+    let ReportsRefused { sequence, too_many_links, not_its_link } = refused;
+    for (reason, value) in
+        [("sequence", sequence), ("too_many_links", too_many_links), ("not_its_link", not_its_link)]
+    {
+        let help = "Reports that were refused, by reason";
+        out.counter("reports_refused_total", help, &[("reason", reason)], value);
+    }
+}
+
+fn absurd_links(out: &mut Exposition, absurd: Absurd) {
+    let Absurd { state, one_way_diff, round_trip, jitter, samples, lost, rate } = absurd;
     for (reason, value) in [
-        ("sequence", sequence),
-        ("too_many_links", too_many_links),
-        ("not_its_link", not_its_link),
         ("state", state),
         ("one_way_diff", one_way_diff),
         ("round_trip", round_trip),
@@ -103,8 +111,8 @@ fn refused_reports(out: &mut Exposition, refused: ReportsRefused) {
         ("lost", lost),
         ("rate", rate),
     ] {
-        let help = "Reports that were refused, by reason";
-        out.counter("reports_refused_total", help, &[("reason", reason)], value);
+        let help = "Numbers in taken reports that cannot be true, by reason";
+        out.counter("report_links_absurd_total", help, &[("reason", reason)], value);
     }
 }
 
@@ -113,6 +121,8 @@ fn shell_counters(out: &mut Exposition, counters: &Counters) {
         handshakes_retried,
         handshakes_refused,
         handshakes_failed,
+        connections_refused,
+        certificates_expired,
         slow_relays,
         protocol_errors,
         join_attempts,
@@ -127,6 +137,12 @@ fn shell_counters(out: &mut Exposition, counters: &Counters) {
     count("handshakes_retried", "Handshakes answered with a QUIC Retry", handshakes_retried);
     count("handshakes_refused", "Handshakes refused, too many being open", handshakes_refused);
     count("handshakes_failed", "Handshakes that failed or took too long", handshakes_failed);
+    count("connections_refused", "Connections refused, too many being open", connections_refused);
+    count(
+        "certificates_expired",
+        "Sessions ended because the relay's certificate had expired",
+        certificates_expired,
+    );
     count("slow_relays", "Sessions closed because updates were not taken", slow_relays);
     count("protocol_errors", "Sessions closed because they broke the protocol", protocol_errors);
     count("join_attempts", "Attempts to join", join_attempts);
@@ -138,12 +154,15 @@ fn shell_counters(out: &mut Exposition, counters: &Counters) {
 
 fn gauges(out: &mut Exposition, reading: &Reading<'_>) {
     let status = reading.status;
-    let usable = status.links.iter().filter(|link| link.usable).count();
+    let usable = status.links.iter().filter(|link| link.known && link.usable).count();
+    let unusable = status.links.iter().filter(|link| link.known && !link.usable).count();
+    let unknown = status.links.len() - usable - unusable;
     let mut set = |what, help, value| out.gauge(what, help, &[], value);
     set("sessions", "Control connections of relays", number(reading.sessions));
     set("members", "Members of the mesh", number(status.relays.len()));
     set("links_usable", "Directed links that routes may use", number(usable));
-    set("links_unusable", "Directed links that routes avoid", number(status.links.len() - usable));
+    set("links_unusable", "Directed links that routes avoid", number(unusable));
+    set("links_unknown", "Directed links of which neither end is heard", number(unknown));
     set("routes", "Routes, by ordered pair and class", number(status.routes.len()));
     set("settling", "1 while the scheduler waits for relays", f64::from(u8::from(status.settling)));
     set("improved_pairs", "Ordered pairs faster than direct", number(status.improvement.improved));

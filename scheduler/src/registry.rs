@@ -108,8 +108,16 @@ impl Registry {
     /// # Errors
     /// If the store fails.
     pub fn raise_term(&self) -> Result<u64, RegistryError> {
+        self.raise_term_above(0)
+    }
+
+    /// Raises the term, at least above `other`, and returns it: relays know of a later scheduler than the store.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn raise_term_above(&self, other: u64) -> Result<u64, RegistryError> {
         self.change(|snapshot| {
-            let term = snapshot.term + 1;
+            let term = snapshot.term.max(other).saturating_add(1);
             Ok((Change { term: Some(term), ..Change::default() }, term))
         })
     }
@@ -556,6 +564,15 @@ mod tests {
 
         assert_eq!(registry.raise_term().unwrap(), 1);
         assert_eq!(registry.raise_term().unwrap(), 2);
+    }
+
+    #[test]
+    fn the_term_is_raised_above_what_relays_know() {
+        let registry = registry();
+
+        assert_eq!(registry.raise_term_above(40).unwrap(), 41);
+        assert_eq!(registry.raise_term_above(7).unwrap(), 42);
+        assert_eq!(registry.snapshot().unwrap().term, 42);
     }
 
     #[test]

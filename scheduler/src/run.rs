@@ -24,7 +24,7 @@ use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::control::{self, Shared};
 use crate::counters::Counters;
-use crate::driver::{Driver, MEMORIES_MAX};
+use crate::driver::{Driver, Duties, Input, MEMORIES_MAX, TERMS_MAX};
 use crate::join::Limiter;
 use crate::registry::Registry;
 use crate::store::{DiskStore, Snapshot};
@@ -72,7 +72,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let counters = Arc::new(Counters::default());
     let (core, names) = core(&snapshot, term, Instant::now());
     let (memories, to_remember) = mpsc::channel(MEMORIES_MAX);
-    let (driver, driving) = Driver::new(core, names, memories, Arc::clone(&counters), stop.clone());
+    let (terms, to_raise) = mpsc::channel(TERMS_MAX);
+    let duties = Duties { memories, terms };
+    let (driver, driving) = Driver::new(core, names, duties, Arc::clone(&counters), stop.clone());
     let shared = Arc::new(Shared {
         authority,
         credentials,
@@ -104,6 +106,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         async move { admin::serve(listener, admin, stop).await.context("admin interface") }
     });
     tasks.spawn(remember(Arc::clone(&shared), to_remember, stop.clone()));
+    tasks.spawn(raise_terms(Arc::clone(&shared), to_raise, stop.clone()));
     tasks.spawn(renew_own(shared, directory.clone(), stop.clone()));
 
     write_address(&directory, CONTROL_ADDRESS_FILE, control_address)?;
@@ -184,6 +187,22 @@ async fn remember(
         let kept = shared.registry_call(move |registry| registry.remember(relay, &hello)).await;
         if let Err(error) = kept {
             warn!(%relay, %error, "cannot remember a relay's hello");
+        }
+    }
+    Ok(())
+}
+
+/// Raises the store's term above those that relays know of, and tells the driver.
+async fn raise_terms(
+    shared: Arc<Shared>,
+    mut terms: mpsc::Receiver<u64>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while let Some(Some(known)) = stop.run_until_cancelled(terms.recv()).await {
+        match shared.registry_call(move |registry| registry.raise_term_above(known)).await {
+            // If the driver has stopped, the next start takes the term from the store.
+            Ok(term) => drop(shared.driver.send(Input::TermRaised { term }).await),
+            Err(error) => warn!(known, %error, "cannot raise the term"),
         }
     }
     Ok(())

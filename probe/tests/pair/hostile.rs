@@ -129,6 +129,24 @@ fn absurd_round_trips_are_ignored_and_counted() {
 }
 
 #[test]
+fn a_neighbour_whose_clock_leaps_stays_within_what_a_scheduler_takes() {
+    let base = Instant::now();
+    let mut probe = probe(base);
+    let leaps = [0, 120_000_000, 1 << 40, 1 << 61, 1 << 63];
+    for number in 0..2_000 {
+        let now = base + Duration::from_millis(30) * number;
+        let sent = Ticks(u64::from(number) * 30_000 + leaps[number as usize % 5]);
+        probe.handle_heartbeat(&Heartbeat { sent, ..heartbeat(number) }, now);
+        let (fast, slow) = probe.windows(now);
+        for window in [fast, slow] {
+            assert!(window.jitter <= Micros(60_000_000), "{window:?}");
+            assert!(window.one_way_diff.0.unsigned_abs() <= 1 << 59, "{window:?}");
+        }
+    }
+    assert!(probe.stats().timings_ignored > 1_000);
+}
+
+#[test]
 fn a_neighbour_cannot_demand_a_flood() {
     let base = Instant::now();
     let mut probe = probe(base);

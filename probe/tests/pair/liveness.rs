@@ -217,6 +217,52 @@ proptest! {
 }
 
 #[test]
+fn the_backlog_of_a_long_stall_is_life_and_nothing_else() {
+    for (asleep, reading) in
+        [(ms(700), ms(0)), (ms(700), ms(250)), (secs(20), ms(0)), (secs(20), ms(250))]
+    {
+        let mut pair = active(symmetric(ms(2)), 11);
+        let (_, measured) = pair.ends[0].probe.windows(pair.now);
+        pair.freeze(0);
+        let since = pair.now;
+        pair.run_for(asleep);
+        pair.thaw_reading_for(0, reading);
+
+        let probe = &pair.ends[0].probe;
+        assert_eq!((probe.inbound(), probe.outbound()), (State::Up, State::Up));
+        let (fast, slow) = probe.windows(pair.now);
+        for window in [fast, slow] {
+            let diff = (window.one_way_diff, window.rtt, window.jitter, window.lost);
+            let before = (measured.one_way_diff, measured.rtt, measured.jitter, 0);
+            assert_eq!(diff, before, "{asleep:?} read in {reading:?}");
+        }
+        pair.run_for(secs(3));
+        let alarms = pair.alarms(0, since);
+        assert!(alarms.is_empty(), "{asleep:?} read in {reading:?}: {alarms:?}");
+        let probe = &pair.ends[0].probe;
+        assert_eq!((probe.stats().lost, probe.stats().timings_ignored), (0, 0));
+        let (fast, _) = probe.windows(pair.now);
+        assert_eq!((fast.one_way_diff, fast.jitter), (measured.one_way_diff, measured.jitter));
+        assert_eq!(pair.ends[1].probe.inbound(), State::Up);
+    }
+}
+
+#[test]
+fn a_neighbour_that_died_during_a_long_stall_is_found_out() {
+    let mut pair = active(symmetric(ms(2)), 12);
+    pair.freeze(0);
+    pair.run_for(ms(500));
+    pair.wires[1].cut = true;
+    pair.run_for(ms(500));
+    pair.thaw(0);
+    let since = pair.now;
+    pair.run_for(secs(1));
+
+    let down = pair.first(0, Direction::Inbound, State::Down, since).unwrap();
+    assert!(down < ms(100), "{down:?}");
+}
+
+#[test]
 fn the_greater_need_sets_the_rate_of_both() {
     let mut pair = Pair::new(symmetric(ms(40)), 4);
     pair.run_for(ms(3_500));

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use overway_probe::{
-    Direction, LinkProbe, LocalClock, ProbeConfig, ProbeEvent, StallDetector, State,
-};
+use overway_probe::{Direction, LinkProbe, LocalClock, ProbeConfig, ProbeEvent, State};
 use overway_wire::hop::{Heartbeat, Lane};
 use overway_wire::{BootId, Ticks};
 
@@ -75,7 +73,6 @@ pub(crate) struct End {
     next_frame: Instant,
     frozen: bool,
     backlog: Vec<Message>,
-    detector: StallDetector,
     pub(crate) heartbeat_times: Vec<Instant>,
 }
 
@@ -113,7 +110,6 @@ impl Pair {
             next_frame: base,
             frozen: false,
             backlog: Vec::new(),
-            detector: StallDetector::new(ProbeConfig::default().active),
             heartbeat_times: Vec::new(),
         };
         Self {
@@ -154,19 +150,29 @@ impl Pair {
 
     /// Lets a process run again: it notices that it is late, then reads what waited for it.
     pub(crate) fn thaw(&mut self, end: usize) {
+        self.thaw_reading_for(end, Duration::ZERO);
+    }
+
+    /// The same, and reading takes this long, during which nothing else reaches it.
+    pub(crate) fn thaw_reading_for(&mut self, end: usize, reading: Duration) {
         let now = self.now;
         let backlog = {
             let end = &mut self.ends[end];
             end.frozen = false;
             let due = end.probe.poll_timeout().unwrap();
-            if let Some(late_by) = end.detector.handle_tick(due, now) {
+            // Half a heartbeat late is what owners of probes take for a stall.
+            let late_by = now.saturating_duration_since(due);
+            if late_by > ProbeConfig::default().active / 2 {
                 end.probe.handle_stall(late_by, now);
             }
             end.next_frame = end.next_frame.max(now);
             std::mem::take(&mut end.backlog)
         };
+        let spacing = reading / u32::try_from(backlog.len().max(1)).unwrap();
         for message in backlog {
             self.deliver(end, message);
+            self.drive(end);
+            self.now += spacing;
         }
         self.drive(end);
     }

@@ -70,10 +70,11 @@ pub enum HelloError {
     /// The mesh is full.
     #[error("the mesh has {0} relays, which is as many as it can have")]
     MeshFull(usize),
-    /// The relay has state of a later scheduler than this one.
+    /// The relay has state of a later scheduler than this one, whose store is thus older than the mesh. The
+    /// caller may go on with a greater term: [`crate::Scheduler::handle_term`].
     #[error(
-        "the relay has epoch {relay}, this scheduler is at {scheduler}: its store is older than the \
-         mesh; restore a newer one or raise its term"
+        "the relay has epoch {relay}, this scheduler is at {scheduler}, its store being older than the \
+         mesh; dial again while it raises its term"
     )]
     Behind {
         /// The relay's last epoch.
@@ -81,12 +82,20 @@ pub enum HelloError {
         /// This scheduler's.
         scheduler: Epoch,
     },
+    /// The relay says that it has state of a term which no scheduler of this mesh can have come to.
+    #[error("the relay has term {relay}, this scheduler {scheduler}: no mesh comes that far")]
+    AbsurdTerm {
+        /// The relay's last term.
+        relay: u64,
+        /// This scheduler's.
+        scheduler: u64,
+    },
 }
 
 /// Why a message of a relay is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// The relay has no session.
+    /// The relay has no session, or has it no longer, its reports not counting up: it has to dial anew.
     #[error("the relay has no session")]
     NotConnected,
     /// A hello in the middle of a session.
@@ -97,7 +106,7 @@ pub enum MessageError {
     Report(#[from] ReportError),
 }
 
-/// Why a report is refused; nothing of it is used. Also the label of the metric that counts them.
+/// Why a report is refused; nothing of it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum ReportError {
     /// Its number is not above the last one's.
@@ -109,25 +118,4 @@ pub enum ReportError {
     /// A link that the reporter does not have.
     #[error("it is about a link that the reporter does not have")]
     NotItsLink,
-    /// A liveness that does not exist.
-    #[error("it has an unknown state")]
-    State,
-    /// A one-way difference that no two clocks have.
-    #[error("its one-way difference is absurd")]
-    OneWayDiff,
-    /// A round trip, or its variation, above a minute.
-    #[error("its round trip is absurd")]
-    RoundTrip,
-    /// A jitter above a minute.
-    #[error("its jitter is absurd")]
-    Jitter,
-    /// More samples than a window can have.
-    #[error("its sample count is absurd")]
-    Samples,
-    /// More lost than sent.
-    #[error("it lost more packets than there were")]
-    Lost,
-    /// More bits than any line carries.
-    #[error("its received rate is absurd")]
-    Rate,
 }

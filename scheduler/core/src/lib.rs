@@ -23,6 +23,9 @@
 //! Each relay has at most one update in flight; the next one holds what changed since the revision which
 //! the relay acknowledged, or everything if that revision is not known.
 //!
+//! A scheduler whose store is older than the mesh hears of it from relays that have a later epoch. It may then go on
+//! with a greater **term**, as if started anew with the members that it knows.
+//!
 //! What never happens: a report that is refused moves a route; a link without measurements carries one;
 //! two updates to one relay carry the same epoch.
 
@@ -44,5 +47,5 @@ pub use error::{HelloError, MessageError, ReportError};
 pub use event::Event;
 pub use registration::{ADDRESSES_MAX, MESH_RELAYS_MAX, NAME_BYTES_MAX, SERVICES_MAX};
 pub use scheduler::Scheduler;
-pub use stats::{ReportsRefused, Stats};
+pub use stats::{Absurd, ReportsRefused, Stats};
 pub use status::{Improvement, LinkStatus, RelayStatus, RouteStatus, Status};

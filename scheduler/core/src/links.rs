@@ -113,12 +113,6 @@ impl Links {
         urgent
     }
 
-    /// Forgets what `relay` observed: it is another process now. What others observed of it stays, for
-    /// they tell a new process from an old one and report what changed.
-    pub(crate) fn forget_observations_by(&mut self, relay: RelayId) {
-        self.observed.0.remove(&relay);
-    }
-
     /// Forgets every observation by and about `relay`, and takes its links out of the plan; returns the
     /// links that were usable.
     pub(crate) fn forget(&mut self, relay: RelayId) -> Vec<LinkId> {

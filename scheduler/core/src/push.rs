@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use overway_wire::Epoch;
 use overway_wire::control::{Item, Key, Update};
 
-/// Bits of a revision that count; the term is above them. At a hundred a second they last 300 years,
-/// and leave room for sixteen million terms.
+/// Bits of a revision that count; the term is above them, without its upper bits. At a hundred a second they last
+/// 300 years, and leave room for sixteen million terms in a row that all differ.
 const COUNT_BITS: u32 = 40;
 /// Least time between two whole states for one relay, so that one which asks without end costs little.
 const FULL_SPACING: Duration = Duration::from_millis(200);

@@ -1,11 +1,12 @@
-//! Checks reports. A report is taken whole or refused whole.
+//! Checks reports. One that abuses its form is refused whole. Numbers that cannot be true cost only the link that
+//! they are of what was measured there: neighbours have a hand in them, and none may silence another relay.
 
 use overway_topology::WindowSample;
 use overway_wire::control::{LinkReport, Report, State, Window};
 use overway_wire::{BitsPerSec, ClockDiff, LinkIndex, Micros, NeighbourLink, RelayId};
 
-use crate::ReportError;
 use crate::registration::{LINKS_MAX, MESH_RELAYS_MAX};
+use crate::{Absurd, ReportError};
 
 /// Links that one report may be about.
 const REPORT_LINKS_MAX: usize = LINKS_MAX * MESH_RELAYS_MAX;
@@ -55,6 +56,8 @@ pub(crate) struct Checked {
     pub(crate) links: Vec<(NeighbourLink, Observation)>,
     /// Links passed over because their neighbour was removed.
     pub(crate) ignored: usize,
+    /// What cannot be true, and was passed over.
+    pub(crate) absurd: Absurd,
 }
 
 /// Checks what `reporter` says.
@@ -70,15 +73,17 @@ pub(crate) fn check(
     if report.links.len() > REPORT_LINKS_MAX {
         return Err(ReportError::TooManyLinks);
     }
-    let mut checked = Checked { links: Vec::with_capacity(report.links.len()), ignored: 0 };
+    let links = Vec::with_capacity(report.links.len());
+    let mut checked = Checked { links, ignored: 0, absurd: Absurd::default() };
     for said in &report.links {
         let link = neighbour_link(said)?;
-        let observation = observation(said)?;
         if link.neighbour == reporter {
             return Err(ReportError::NotItsLink);
         }
         match neighbour(link.neighbour) {
-            Neighbour::Member => checked.links.push((link, observation)),
+            Neighbour::Member => {
+                checked.links.push((link, observation(said, &mut checked.absurd)));
+            }
             Neighbour::Removed => checked.ignored += 1,
             Neighbour::Unknown => return Err(ReportError::NotItsLink),
         }
@@ -96,43 +101,59 @@ fn neighbour_link(said: &LinkReport) -> Result<NeighbourLink, ReportError> {
     Ok(NeighbourLink::new(RelayId(neighbour), index))
 }
 
-fn observation(said: &LinkReport) -> Result<Observation, ReportError> {
-    let state = |state| State::try_from(state).map_err(|_| ReportError::State);
-    if said.received_bps > RATE_MAX.0 {
-        return Err(ReportError::Rate);
-    }
-    Ok(Observation {
-        inbound: state(said.inbound)?,
-        outbound: state(said.outbound)?,
-        fast: said.fast.as_ref().map(window).transpose()?,
-        slow: said.slow.as_ref().map(window).transpose()?,
-        received: BitsPerSec(said.received_bps),
-    })
+/// Takes what is possible of a link. A neighbour has a hand in these numbers, so that impossible ones are the
+/// link's trouble and not its reporter's.
+fn observation(said: &LinkReport, absurd: &mut Absurd) -> Observation {
+    let windows = match (measured(said.fast.as_ref()), measured(said.slow.as_ref())) {
+        (Ok(fast), Ok(slow)) => (fast, slow),
+        (Err(count), _) | (Ok(_), Err(count)) => {
+            *count(absurd) += 1;
+            (None, None)
+        }
+    };
+    let received = if said.received_bps > RATE_MAX.0 {
+        absurd.rate += 1;
+        BitsPerSec(0)
+    } else {
+        BitsPerSec(said.received_bps)
+    };
+    let mut state = |said| {
+        State::try_from(said).unwrap_or_else(|_| {
+            absurd.state += 1;
+            State::Unknown
+        })
+    };
+    let (inbound, outbound) = (state(said.inbound), state(said.outbound));
+    Observation { inbound, outbound, fast: windows.0, slow: windows.1, received }
 }
 
-fn window(said: &Window) -> Result<WindowSample, ReportError> {
+/// The counter of what is wrong with a window.
+type Wrong = fn(&mut Absurd) -> &mut u64;
+
+fn measured(said: Option<&Window>) -> Result<Option<WindowSample>, Wrong> {
+    let Some(said) = said else { return Ok(None) };
     if said.one_way_diff_us.unsigned_abs() > ONE_WAY_DIFF_MAX {
-        return Err(ReportError::OneWayDiff);
+        return Err(|absurd| &mut absurd.one_way_diff);
     }
     if said.rtt_us > TIME_MAX.0 || said.rtt_var_us > TIME_MAX.0 {
-        return Err(ReportError::RoundTrip);
+        return Err(|absurd| &mut absurd.round_trip);
     }
     if said.jitter_us > TIME_MAX.0 {
-        return Err(ReportError::Jitter);
+        return Err(|absurd| &mut absurd.jitter);
     }
     if said.samples > SAMPLES_MAX {
-        return Err(ReportError::Samples);
+        return Err(|absurd| &mut absurd.samples);
     }
     if said.lost > said.samples {
-        return Err(ReportError::Lost);
+        return Err(|absurd| &mut absurd.lost);
     }
-    Ok(WindowSample {
+    Ok(Some(WindowSample {
         one_way_diff: ClockDiff(said.one_way_diff_us),
         rtt: Micros(said.rtt_us),
         jitter: Micros(said.jitter_us),
         samples: said.samples,
         lost: said.lost,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -167,32 +188,63 @@ mod tests {
     }
 
     #[test]
-    fn a_report_that_cannot_be_true_is_refused_by_its_reason() {
-        type Row = (fn(&mut LinkReport), ReportError);
-        let table: [Row; 17] = [
-            (|link| link.neighbour = 1, ReportError::NotItsLink),
-            (|link| link.neighbour = 4, ReportError::NotItsLink),
-            (|link| link.neighbour = 65_538, ReportError::NotItsLink),
-            (|link| link.index = 2, ReportError::NotItsLink),
-            (|link| link.index = 256, ReportError::NotItsLink),
-            (|link| link.inbound = 4, ReportError::State),
-            (|link| link.outbound = -1, ReportError::State),
-            (|link| fast(link).one_way_diff_us = (1 << 60) + 1, ReportError::OneWayDiff),
-            (|link| fast(link).one_way_diff_us = i64::MIN, ReportError::OneWayDiff),
-            (|link| fast(link).rtt_us = 60_000_001, ReportError::RoundTrip),
-            (|link| fast(link).rtt_var_us = u32::MAX, ReportError::RoundTrip),
-            (|link| fast(link).jitter_us = 60_000_001, ReportError::Jitter),
-            (|link| fast(link).samples = 10_000_001, ReportError::Samples),
-            (|link| fast(link).lost = 31, ReportError::Lost),
-            (|link| slow(link).lost = 31, ReportError::Lost),
-            (|link| slow(link).rtt_us = 60_000_001, ReportError::RoundTrip),
-            (|link| link.received_bps = u64::MAX, ReportError::Rate),
+    fn a_report_about_a_link_that_its_sender_does_not_have_is_refused() {
+        type Row = fn(&mut LinkReport);
+        let table: [Row; 5] = [
+            |link| link.neighbour = 1,
+            |link| link.neighbour = 4,
+            |link| link.neighbour = 65_538,
+            |link| link.index = 2,
+            |link| link.index = 256,
         ];
-        for (at, (spoil, reason)) in table.into_iter().enumerate() {
+        for (at, spoil) in table.into_iter().enumerate() {
             let mut bad = good();
             spoil(&mut bad);
-            assert_eq!(judge(5, vec![good(), bad]), Err(reason), "row {at}");
+            assert_eq!(judge(5, vec![good(), bad]), Err(ReportError::NotItsLink), "row {at}");
         }
+    }
+
+    #[test]
+    fn windows_that_cannot_be_true_are_counted_and_cost_only_their_link_its_windows() {
+        type Row = (fn(&mut LinkReport), Absurd);
+        let none = Absurd::default();
+        let table: [Row; 9] = [
+            (|link| fast(link).one_way_diff_us = (1 << 60) + 1, Absurd { one_way_diff: 1, ..none }),
+            (|link| fast(link).one_way_diff_us = i64::MIN, Absurd { one_way_diff: 1, ..none }),
+            (|link| fast(link).rtt_us = 60_000_001, Absurd { round_trip: 1, ..none }),
+            (|link| fast(link).rtt_var_us = u32::MAX, Absurd { round_trip: 1, ..none }),
+            (|link| fast(link).jitter_us = 60_000_001, Absurd { jitter: 1, ..none }),
+            (|link| fast(link).samples = 10_000_001, Absurd { samples: 1, ..none }),
+            (|link| fast(link).lost = 31, Absurd { lost: 1, ..none }),
+            (|link| slow(link).lost = 31, Absurd { lost: 1, ..none }),
+            (|link| slow(link).rtt_us = 60_000_001, Absurd { round_trip: 1, ..none }),
+        ];
+        for (at, (spoil, counted)) in table.into_iter().enumerate() {
+            let mut bad = good();
+            spoil(&mut bad);
+            let checked = judge(5, vec![good(), bad]).unwrap();
+            let [(_, first), (_, second)] = checked.links[..] else { panic!("row {at}") };
+            assert_eq!(checked.absurd, counted, "row {at}");
+            assert_eq!(second, Observation { fast: None, slow: None, ..first }, "row {at}");
+            assert!(first.windows().is_some() && second.windows().is_none(), "row {at}");
+        }
+    }
+
+    #[test]
+    fn states_and_rates_that_cannot_be_are_counted_and_taken_as_unknown() {
+        let good_one = judge(5, vec![good()]).unwrap().links[0].1;
+        let bad = LinkReport { inbound: 4, outbound: -1, received_bps: u64::MAX, ..good() };
+
+        let checked = judge(5, vec![bad]).unwrap();
+
+        assert_eq!(checked.absurd, Absurd { state: 2, rate: 1, ..Absurd::default() });
+        let unknown = Observation {
+            inbound: State::Unknown,
+            outbound: State::Unknown,
+            received: BitsPerSec(0),
+            ..good_one
+        };
+        assert_eq!(checked.links[0].1, unknown);
     }
 
     #[test]
@@ -215,8 +267,8 @@ mod tests {
         let mut link = good();
         fast(&mut link).samples = 0;
         fast(&mut link).lost = 0;
-        let observed = observation(&link).unwrap();
-        let unmeasured = observation(&LinkReport { slow: None, ..link }).unwrap();
+        let observed = observation(&link, &mut Absurd::default());
+        let unmeasured = observation(&LinkReport { slow: None, ..link }, &mut Absurd::default());
 
         assert_eq!(observed.windows(), Some((observed.slow.unwrap(), observed.slow.unwrap())));
         assert_eq!(unmeasured.windows(), None);

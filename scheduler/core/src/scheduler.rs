@@ -22,6 +22,10 @@ use crate::report::{self, Neighbour};
 use crate::session::Relay;
 use crate::{Config, Event, HelloError, MessageError, ReportError, Stats};
 
+/// Reports in a row, refused for their sequence, after which a relay's session ends. Without this a relay that counts
+/// from a lower number again would not be heard for as long as it takes to count up.
+const OUT_OF_STEP_MAX: u32 = 3;
+
 /// The scheduler without IO; see the crate's first lines.
 ///
 /// After each `handle_*` the caller sends what [`Self::poll_transmit`] gives, logs what
@@ -154,11 +158,23 @@ impl Scheduler {
         welcome
     }
 
+    /// Goes on with a greater term, as a scheduler that was started anew with the members and what they last said of
+    /// themselves: for one that heard of a later epoch than its own ([`HelloError::Behind`]). All sessions end;
+    /// the caller closes the connections, so that the relays dial anew. They keep what they hold meanwhile. A term
+    /// that is not greater changes nothing.
+    pub fn handle_term(&mut self, term: u64, now: Instant) {
+        self.advance(now);
+        if term > self.epoch.term {
+            self.begin_anew(term);
+        }
+    }
+
     /// Takes a message of a relay's session: a report, an acknowledgement, a goodbye. Renewals are the
     /// caller's business, and without effect here.
     ///
     /// # Errors
-    /// Says why the message is refused; it then changes nothing.
+    /// Says why the message is refused; it then changes nothing. Reports in a row that do not count up end the
+    /// session: the caller closes the connection on [`MessageError::NotConnected`], and the relay begins anew.
     pub fn handle_message(
         &mut self,
         relay: RelayId,
@@ -170,7 +186,10 @@ impl Scheduler {
             return Err(MessageError::NotConnected);
         }
         match message.body {
-            Some(to_scheduler::Body::Report(report)) => self.take_report(relay, &report)?,
+            Some(to_scheduler::Body::Report(report)) => {
+                self.take_report(relay, &report)
+                    .or_else(|reason| self.refuse_report(relay, reason))?;
+            }
             Some(to_scheduler::Body::Ack(ack)) => self.take_ack(relay, &ack),
             Some(to_scheduler::Body::Goodbye(_)) => self.take_goodbye(relay),
             Some(to_scheduler::Body::Hello(_)) => return Err(MessageError::SecondHello),
@@ -282,15 +301,9 @@ impl Scheduler {
         };
         let sequence =
             self.relays.get(&id).and_then(|relay| relay.session).map_or(0, |s| s.sequence);
-        let checked = match report::check(id, report, sequence, neighbour) {
-            Ok(checked) => checked,
-            Err(reason) => {
-                self.stats.reports_refused.count(reason);
-                self.emit(Event::ReportRefused { relay: id, reason });
-                return Err(reason);
-            }
-        };
+        let checked = report::check(id, report, sequence, neighbour)?;
         self.stats.reports += 1;
+        self.stats.absurd.add(checked.absurd);
         self.stats.report_links_ignored += u64::try_from(checked.ignored).unwrap_or(u64::MAX);
         let changed = self.links.observe(id, report.full, checked.links);
         let Some(relay) = self.relays.get_mut(&id) else { return Ok(()) };
@@ -298,10 +311,27 @@ impl Scheduler {
         let Some(session) = relay.session.as_mut() else { return Ok(()) };
         let awaited = session.stale || session.hold_until.is_some();
         session.sequence = report.sequence;
+        session.out_of_step = 0;
         session.reported = Some(self.now);
         self.hear(id);
         self.request_plan(if changed || awaited { Urgency::Urgent } else { Urgency::Routine });
         Ok(())
+    }
+
+    /// Counts a refused report, and ends the session if the relay is out of step.
+    fn refuse_report(&mut self, id: RelayId, reason: ReportError) -> Result<(), MessageError> {
+        self.stats.reports_refused.count(reason);
+        self.emit(Event::ReportRefused { relay: id, reason });
+        let session = self.relays.get_mut(&id).and_then(|relay| relay.session.as_mut());
+        if let (Some(session), ReportError::Sequence) = (session, reason) {
+            session.out_of_step += 1;
+            if session.out_of_step >= OUT_OF_STEP_MAX {
+                self.stats.sessions_out_of_step += 1;
+                self.handle_disconnected(id, self.now);
+                return Err(MessageError::NotConnected);
+            }
+        }
+        Err(reason.into())
     }
 
     fn take_ack(&mut self, id: RelayId, ack: &Ack) {

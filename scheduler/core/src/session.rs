@@ -29,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) reported: Option<Instant>,
     /// Sequence of the last taken report.
     pub(crate) sequence: u64,
+    /// Reports in a row that were refused for their sequence.
+    pub(crate) out_of_step: u32,
     /// Whether the relay holds routes of an earlier term, which must not be replaced before its first
     /// report: without it there are none that start at the relay.
     pub(crate) holds_state: bool,

@@ -9,12 +9,20 @@ pub struct Stats {
     pub hellos: u64,
     /// Hellos that were refused.
     pub hellos_refused: u64,
+    /// Of these, those that claimed a term which no scheduler can have come to.
+    pub terms_absurd: u64,
+    /// Times that a greater term was taken while running.
+    pub terms_raised: u64,
     /// Sessions that ended.
     pub sessions_lost: u64,
     /// Reports that were taken.
     pub reports: u64,
     /// Reports that were refused, by reason.
     pub reports_refused: ReportsRefused,
+    /// What taken reports said of links that cannot be true.
+    pub absurd: Absurd,
+    /// Sessions ended because the relay's reports did not count up.
+    pub sessions_out_of_step: u64,
     /// Links in taken reports that were passed over, since their neighbour is no longer of the mesh.
     pub report_links_ignored: u64,
     /// Goodbyes.
@@ -54,20 +62,39 @@ pub struct ReportsRefused {
     pub too_many_links: u64,
     /// [`ReportError::NotItsLink`].
     pub not_its_link: u64,
-    /// [`ReportError::State`].
+}
+
+/// What links' reports said that cannot be true, by kind. It was passed over, and the rest of the report taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Absurd {
+    /// A liveness that does not exist, taken as unknown.
     pub state: u64,
-    /// [`ReportError::OneWayDiff`].
+    /// A one-way difference that no two clocks have.
     pub one_way_diff: u64,
-    /// [`ReportError::RoundTrip`].
+    /// A round trip, or its variation, above a minute.
     pub round_trip: u64,
-    /// [`ReportError::Jitter`].
+    /// A jitter above a minute.
     pub jitter: u64,
-    /// [`ReportError::Samples`].
+    /// More samples than a window can have.
     pub samples: u64,
-    /// [`ReportError::Lost`].
+    /// More lost than sent.
     pub lost: u64,
-    /// [`ReportError::Rate`].
+    /// More bits than any line carries, taken as none.
     pub rate: u64,
+}
+
+impl Absurd {
+    /// Adds what one report had.
+    pub(crate) fn add(&mut self, report: Self) {
+        let Self { state, one_way_diff, round_trip, jitter, samples, lost, rate } = report;
+        self.state += state;
+        self.one_way_diff += one_way_diff;
+        self.round_trip += round_trip;
+        self.jitter += jitter;
+        self.samples += samples;
+        self.lost += lost;
+        self.rate += rate;
+    }
 }
 
 impl ReportsRefused {
@@ -77,13 +104,6 @@ impl ReportsRefused {
             ReportError::Sequence => &mut self.sequence,
             ReportError::TooManyLinks => &mut self.too_many_links,
             ReportError::NotItsLink => &mut self.not_its_link,
-            ReportError::State => &mut self.state,
-            ReportError::OneWayDiff => &mut self.one_way_diff,
-            ReportError::RoundTrip => &mut self.round_trip,
-            ReportError::Jitter => &mut self.jitter,
-            ReportError::Samples => &mut self.samples,
-            ReportError::Lost => &mut self.lost,
-            ReportError::Rate => &mut self.rate,
         };
         *counter += 1;
     }

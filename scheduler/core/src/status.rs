@@ -62,8 +62,10 @@ pub struct RelayStatus {
 pub struct LinkStatus {
     /// Which.
     pub id: LinkId,
-    /// Whether routes may use it.
+    /// Whether routes may use it, as last judged.
     pub usable: bool,
+    /// Whether the scheduler hears either end of it. If not, all else is what was known last.
+    pub known: bool,
     /// Its liveness as the receiving relay sees it.
     pub inbound: State,
     /// Its liveness as the sending relay sees it.

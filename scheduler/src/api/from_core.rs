@@ -22,6 +22,9 @@ impl StatusBody {
     pub(crate) fn new(mesh: &str, status: &Status) -> Self {
         let Status { epoch, settling, relays, links, routes, improvement } = status;
         let names: Names<'_> = relays.iter().map(|relay| (relay.id, relay.name.as_str())).collect();
+        let links: Vec<LinkBody> = links.iter().map(|status| link(status, &names)).collect();
+        let is_known = links.iter().any(|link| link.known);
+        let usable = links.iter().filter(|link| link.usable).count();
         Self {
             mesh: mesh.to_owned(),
             software: crate::SOFTWARE.to_owned(),
@@ -29,7 +32,8 @@ impl StatusBody {
             epoch_sequence: epoch.sequence,
             settling: *settling,
             relays: relays.iter().map(relay).collect(),
-            links: links.iter().map(|status| link(status, &names)).collect(),
+            links,
+            links_usable: is_known.then_some(usable),
             routes: routes.iter().map(|status| route(status, &names)).collect(),
             improvement: improvement_body(*improvement),
         }
@@ -83,6 +87,7 @@ fn link(status: &LinkStatus, names: &Names<'_>) -> LinkBody {
     let LinkStatus {
         id,
         usable,
+        known,
         inbound,
         outbound,
         fast,
@@ -100,7 +105,8 @@ fn link(status: &LinkStatus, names: &Names<'_>) -> LinkBody {
         to: id.to.0,
         to_name: name(names, id.to),
         index: id.index.value(),
-        usable: *usable,
+        usable: *usable && *known,
+        known: *known,
         inbound: state(*inbound).to_owned(),
         outbound: state(*outbound).to_owned(),
         fast: fast.map(window),

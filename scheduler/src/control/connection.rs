@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{CLOSE_DONE, CLOSE_PROTOCOL, Shared};
+use super::{CLOSE_DONE, CLOSE_EXPIRED, CLOSE_PROTOCOL, Certified, Shared};
 use crate::driver::{Input, OUTBOUND_MAX, Session, SessionId, Stopped};
 use crate::framing::{self, ReadError};
 
@@ -24,6 +24,8 @@ const TO_SCHEDULER_BYTES_MAX: usize = 1 << 20;
 const LAST_TIME_MAX: Duration = Duration::from_secs(2);
 /// Least time between two renewals on a connection. Certificates last for weeks; in tests, for seconds.
 const RENEWAL_INTERVAL_MIN: Duration = Duration::from_millis(500);
+/// How often the wall clock is looked at for a certificate's end: it may be set, and a machine may sleep.
+const EXPIRY_CHECK_MAX: Duration = Duration::from_secs(60);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,8 @@ enum End {
     NoHello,
     #[error("it sent no hello in time")]
     HelloTimeout,
+    #[error("its certificate has expired")]
+    Expired,
     #[error(transparent)]
     Connection(#[from] quinn::ConnectionError),
     #[error(transparent)]
@@ -42,12 +46,18 @@ enum End {
     Stopped(#[from] Stopped),
 }
 
-/// Serves one connection of the relay with this identity, which is a relay's.
-pub(super) async fn serve(connection: Connection, identity: &Identity, shared: &Shared) {
-    let relay = RelayId(identity.id);
-    let end = run(&connection, identity, shared).await;
+/// Serves one connection of this relay, no longer than its certificate lasts. One that has renewed it meanwhile
+/// dials again and shows the new one.
+pub(super) async fn serve(connection: Connection, member: &Certified, shared: &Shared) {
+    let relay = RelayId(member.identity.id);
+    let end = run(&connection, member, shared).await;
     match end {
         Ok(()) => connection.close(CLOSE_DONE, b"done"),
+        Err(end @ End::Expired) => {
+            info!(%relay, "closed a control connection whose certificate has expired");
+            shared.counters.certificates_expired.raise();
+            connection.close(CLOSE_EXPIRED, end.to_string().as_bytes());
+        }
         Err(end @ (End::NoHello | End::HelloTimeout)) => {
             refuse(&connection, relay, &end, shared);
         }
@@ -72,7 +82,8 @@ fn refuse(connection: &Connection, relay: RelayId, end: &End, shared: &Shared) {
     connection.close(CLOSE_PROTOCOL, end.to_string().as_bytes());
 }
 
-async fn run(connection: &Connection, identity: &Identity, shared: &Shared) -> Result<(), End> {
+async fn run(connection: &Connection, member: &Certified, shared: &Shared) -> Result<(), End> {
+    let identity = &member.identity;
     let (send, recv, hello) = match tokio::time::timeout(HELLO_TIME_MAX, greet(connection)).await {
         Ok(greeted) => greeted?,
         Err(_) => return Err(End::HelloTimeout),
@@ -87,11 +98,21 @@ async fn run(connection: &Connection, identity: &Identity, shared: &Shared) -> R
     let reader = Reader { relay, id, identity, shared };
     let end = tokio::select! {
         () = closing.cancelled() => Ok(()),
+        () = until(member.ends) => Err(End::Expired),
         end = reader.run(recv) => end,
         end = write(queue, send) => end,
     };
     shared.driver.send(Input::Closed { relay, session: id }).await?;
     end
+}
+
+/// Waits for a time of the wall clock.
+async fn until(end: SystemTime) {
+    while let Ok(left) =
+        end.duration_since(SystemTime::now()).map(|left| left.min(EXPIRY_CHECK_MAX))
+    {
+        tokio::time::sleep(left).await;
+    }
 }
 
 /// Waits for the stream and the hello on it.

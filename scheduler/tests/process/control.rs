@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use overway_pki::{ALPN_CONTROL, Authority, Credentials, Identity, PendingKey, Role};
 use overway_scheduler::init;
 use overway_wire::control::to_relay::Body;
-use overway_wire::control::{Ack, Goodbye, Renewal};
+use overway_wire::control::{Ack, Goodbye, Hello, LinkReport, Renewal, Report, State, Window};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint};
 use rustls::pki_types::CertificateDer;
@@ -192,4 +192,153 @@ async fn connections_of_a_scheduler_that_died_are_reset_by_the_next() {
     link.say(Ack { revision: 0, resync: true }).await;
 
     assert_eq!(link.closed().await, quinn::ConnectionError::Reset);
+}
+
+#[tokio::test]
+async fn a_relay_whose_reports_do_not_count_up_is_made_to_dial_again() {
+    let mesh = Mesh::start().await;
+    let mut link = connected(&mesh, "rome").await;
+
+    for _ in 0..3 {
+        link.say(Report::default()).await;
+    }
+
+    link.closed().await;
+    let mut again = mesh.dial(&mesh.dir.path().join("rome")).await.unwrap();
+    again.say(hello("rome")).await;
+    assert!(matches!(again.hear().await.body, Some(Body::Welcome(_))));
+}
+
+#[tokio::test]
+async fn a_scheduler_that_is_behind_the_mesh_raises_its_term_by_itself() {
+    let mesh = Mesh::start().await;
+    let rome = connected(&mesh, "rome").await;
+    let directory = mesh.join("oslo").await;
+    let ahead = Hello { epoch_term: 40, epoch_sequence: 9, ..hello("oslo") };
+
+    let mut oslo = mesh.dial(&directory).await.unwrap();
+    oslo.say(ahead.clone()).await;
+
+    let Some(Body::Refused(refused)) = oslo.hear().await.body else { panic!("not refused") };
+    assert!(refused.reason.contains("older than the mesh"), "{}", refused.reason);
+    rome.closed().await;
+    for again in [hello("rome"), ahead] {
+        let mut link = mesh.dial(&mesh.dir.path().join(&again.name)).await.unwrap();
+        link.say(again).await;
+        let Some(Body::Welcome(welcome)) = link.hear().await.body else { panic!("no welcome") };
+        assert_eq!(welcome.term, 41);
+    }
+    let (_, events) = mesh.get("/v1/events").await;
+    assert!(events.contains("term_raised"), "{events}");
+    let mesh = Mesh::start_in(mesh.stop().await).await;
+    assert_eq!(mesh.status().await["epoch_term"], 42);
+}
+
+#[tokio::test]
+async fn terms_are_raised_rarely_and_not_without_bounds() {
+    let mesh = Mesh::start().await;
+    let directory = mesh.join("rome").await;
+    let claim = async |epoch_term| {
+        let mut link = mesh.dial(&directory).await.unwrap();
+        link.say(Hello { epoch_term, ..hello("rome") }).await;
+        let Some(Body::Refused(refused)) = link.hear().await.body else { panic!("not refused") };
+        refused.reason
+    };
+    let term = async || mesh.status().await["epoch_term"].as_u64().unwrap();
+
+    assert!(claim(u64::MAX).await.contains("no mesh comes that far"));
+    assert_eq!(term().await, 1);
+    claim(40).await;
+    eventually(|| async { (term().await == 41).then_some(()) }).await;
+    for another in 50..55 {
+        claim(another).await;
+    }
+
+    assert_eq!(term().await, 41);
+    let (_, metrics) = mesh.get("/metrics").await;
+    assert!(metrics.contains("overway_scheduler_terms_absurd_total 1"), "{metrics}");
+    assert!(metrics.contains("overway_scheduler_terms_raised_total 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_connection_lasts_no_longer_than_the_certificate_that_it_showed() {
+    let mesh = Mesh::start().await;
+    let directory = mesh.join("rome").await;
+    let authority = Authority::load(&mesh.dir.path().join("scheduler")).unwrap();
+    let credentials = Credentials::load(&directory).unwrap();
+    let (pending, csr_der) = credentials.new_request().unwrap();
+    let now = SystemTime::now();
+    let life = Duration::from_secs(4);
+    let chain = authority.issue(&csr_der, credentials.identity(), life, now).unwrap();
+    credentials.replace(&pending, chain, &directory, now).unwrap();
+    let expired = mesh.dir.path().join("expired");
+    std::fs::create_dir(&expired).unwrap();
+    credentials.save(&expired).unwrap();
+
+    let mut link = mesh.dial(&directory).await.unwrap();
+    link.say(hello("rome")).await;
+    let (pending, csr_der) = link.credentials.new_request().unwrap();
+    link.say(Renewal { csr_der }).await;
+    let renewed = loop {
+        if let Some(Body::Renewed(renewed)) = link.hear().await.body {
+            break renewed;
+        }
+    };
+    let chain = renewed.chain_der.into_iter().map(CertificateDer::from).collect();
+    link.credentials.replace(&pending, chain, &directory, SystemTime::now()).unwrap();
+    assert!(link.connection.close_reason().is_none(), "the old one holds until its end");
+
+    assert!(link.closed().await.to_string().contains("expired"));
+    assert!(SystemTime::now() + Duration::from_secs(1) >= credentials.not_after());
+    assert!(is_turned_away(&mesh, &expired).await);
+    let mut again = mesh.dial(&directory).await.unwrap();
+    again.say(hello("rome")).await;
+    assert!(matches!(again.hear().await.body, Some(Body::Welcome(_))));
+}
+
+#[tokio::test]
+async fn links_that_no_relay_reports_on_are_not_counted_as_usable() {
+    let mesh = Mesh::start().await;
+    let mut links = Vec::new();
+    for name in ["rome", "oslo"] {
+        let directory = mesh.join(name).await;
+        let mut link = mesh.dial(&directory).await.unwrap();
+        let port = 4_401 + links.len();
+        let addresses = vec![format!("127.0.0.1:{port}")];
+        link.say(Hello { addresses, ..hello(name) }).await;
+        links.push(link);
+    }
+    let window = Some(Window { rtt_us: 9_000, samples: 30, ..Window::default() });
+    for (link, neighbour) in links.iter_mut().zip([2, 1]) {
+        let up = State::Up.into();
+        let (fast, slow) = (window.clone(), window.clone());
+        let report = LinkReport {
+            neighbour,
+            inbound: up,
+            outbound: up,
+            fast,
+            slow,
+            ..LinkReport::default()
+        };
+        link.say(Report { sequence: 1, full: true, links: vec![report], self_stalls: 0 }).await;
+    }
+    eventually(|| async { (mesh.status().await["links_usable"] == 2).then_some(()) }).await;
+
+    for link in &links {
+        link.connection.close(0_u32.into(), b"");
+    }
+
+    let gone = async || {
+        let status = mesh.status().await;
+        let relays = status["relays"].as_array().unwrap().clone();
+        relays.iter().all(|relay| relay["connected"] == false).then_some(status)
+    };
+    let status = eventually(gone).await;
+    assert!(status["links_usable"].is_null(), "{status}");
+    for link in status["links"].as_array().unwrap() {
+        assert_eq!((&link["known"], &link["usable"]), (&false.into(), &false.into()));
+    }
+    let (_, metrics) = mesh.get("/metrics").await;
+    assert!(metrics.contains("overway_scheduler_links_usable 0"), "{metrics}");
+    assert!(metrics.contains("overway_scheduler_links_unknown 2"), "{metrics}");
 }

@@ -40,7 +40,7 @@ pub(super) fn text(
 
 fn summary(status: &StatusBody) -> String {
     let connected = status.relays.iter().filter(|relay| relay.connected).count();
-    let usable = status.links.iter().filter(|link| link.usable).count();
+    let usable = or_unknown(status.links_usable.map(|count| count.to_string()));
     format!(
         "mesh {}: {connected} of {} relays connected, {usable} of {} links usable, epoch {}.{}\n{}",
         status.mesh,

@@ -12,6 +12,10 @@ use crate::registration::{self, LINKS_MAX, MESH_RELAYS_MAX, Registration};
 use crate::session::{Relay, Session};
 use crate::{Event, HelloError};
 
+/// How far a relay's term may be above this scheduler's. A term is one start of a scheduler; and however often a
+/// relay lies, terms do not run out.
+const TERM_JUMP_MAX: u64 = 1 << 32;
+
 impl Scheduler {
     /// Checks a hello and starts the session.
     pub(super) fn open_session(
@@ -23,9 +27,7 @@ impl Scheduler {
         let epoch = Epoch { term: hello.epoch_term, sequence: hello.epoch_sequence };
         let revision = hello.revision;
         let registration = self.check_hello(id, hello)?;
-        if epoch > self.epoch {
-            return Err(HelloError::Behind { relay: epoch, scheduler: self.epoch });
-        }
+        self.check_epoch(epoch)?;
         self.register(id, registration);
 
         let relay = self.relays.get_mut(&id).expect("a checked hello is of a member");
@@ -35,6 +37,7 @@ impl Scheduler {
             heard: self.now,
             reported: None,
             sequence: 0,
+            out_of_step: 0,
             holds_state: revision != 0,
             hold_until: (!resumed).then_some(hold),
             stale: false,
@@ -75,16 +78,51 @@ impl Scheduler {
         Ok(registration)
     }
 
+    /// Checks that this scheduler is not behind what a relay has.
+    fn check_epoch(&mut self, relay: Epoch) -> Result<(), HelloError> {
+        let scheduler = self.epoch;
+        if relay <= scheduler {
+            return Ok(());
+        }
+        if relay.term - scheduler.term > TERM_JUMP_MAX {
+            self.stats.terms_absurd += 1;
+            return Err(HelloError::AbsurdTerm { relay: relay.term, scheduler: scheduler.term });
+        }
+        Err(HelloError::Behind { relay, scheduler })
+    }
+
+    /// Begins anew in a greater term, with the same members and registrations and without sessions.
+    pub(super) fn begin_anew(&mut self, term: u64) {
+        let mut anew = Self::new(self.config.clone(), term, self.now);
+        anew.revoked = std::mem::take(&mut self.revoked);
+        anew.events = std::mem::take(&mut self.events);
+        anew.stats = self.stats;
+        anew.stats.terms_raised += 1;
+        for (id, relay) in std::mem::take(&mut self.relays) {
+            anew.handle_member(id, relay.name);
+            let member = anew.relays.get_mut(&id).expect("a member is not revoked");
+            member.draining = relay.draining;
+            if relay.session.is_none() {
+                member.absent_since = relay.absent_since;
+            } else {
+                anew.stats.sessions_lost += 1;
+                anew.emit(Event::RelayLost { relay: id, draining: relay.draining });
+            }
+            if let Some(registration) = relay.registration {
+                anew.register(id, registration);
+            }
+        }
+        *self = anew;
+    }
+
     /// Takes a member's registration, in place of the one before.
     pub(super) fn register(&mut self, id: RelayId, registration: Registration) {
         let relay = self.relays.get_mut(&id).expect("a checked hello is of a member");
         match &relay.registration {
             Some(before) if *before == registration => return,
-            Some(before) => {
-                if before.boot != registration.boot {
-                    self.links.forget_observations_by(id);
-                }
-            }
+            // What an earlier process observed stands until the new one's first report, which is full:
+            // without it there would be no link to the relay, and its senders would be left without a path.
+            Some(_) => {}
             None => {
                 for (key, item) in &self.shared {
                     relay.push.set(key.clone(), Some(item.clone()));

@@ -1,5 +1,6 @@
 //! The scheduler's knowledge for people.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use overway_topology::Delays;
@@ -15,6 +16,7 @@ impl Scheduler {
     /// Everything that is known at this moment; takes time in proportion to links and routes.
     pub fn status(&self, now: Instant) -> Status {
         let delays = Delays::fit(self.mesh.topology());
+        let heard = self.heard(now);
         let links = self.links.planned().iter();
         let routes = self.mesh.routes();
         let realtime = routes.iter().filter(|(key, _)| key.class == Class::Realtime);
@@ -22,7 +24,7 @@ impl Scheduler {
             epoch: self.epoch,
             settling: self.phase != Phase::Planning,
             relays: self.relays.iter().map(|(&id, relay)| relay_status(id, relay, now)).collect(),
-            links: links.map(|(&id, link)| self.link_status(id, link, &delays)).collect(),
+            links: links.map(|(&id, link)| self.link_status(id, link, &delays, &heard)).collect(),
             improvement: Improvement::of(realtime.map(|(_, candidates)| candidates.as_slice())),
             routes: routes
                 .iter()
@@ -36,7 +38,19 @@ impl Scheduler {
         }
     }
 
-    fn link_status(&self, id: LinkId, link: &Link, delays: &Delays) -> LinkStatus {
+    /// Relays whose reports are of now.
+    fn heard(&self, now: Instant) -> BTreeSet<RelayId> {
+        let fresh = |relay: &Relay| relay.fresh(now, self.config.report_stale);
+        self.relays.iter().filter(|(_, relay)| fresh(relay)).map(|(&id, _)| id).collect()
+    }
+
+    fn link_status(
+        &self,
+        id: LinkId,
+        link: &Link,
+        delays: &Delays,
+        heard: &BTreeSet<RelayId>,
+    ) -> LinkStatus {
         let receiver = self.links.observed(id);
         let sender = self.links.observed(id.reversed());
         let received = receiver.map(|receiver| receiver.received).unwrap_or_default();
@@ -44,6 +58,7 @@ impl Scheduler {
         LinkStatus {
             id,
             usable: link.usable(),
+            known: heard.contains(&id.from) || heard.contains(&id.to),
             inbound: receiver.map_or(State::Unknown, |receiver| receiver.inbound),
             outbound: sender.map_or(State::Unknown, |sender| sender.outbound),
             fast: receiver.and_then(|receiver| receiver.fast),

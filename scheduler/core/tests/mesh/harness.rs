@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) removed: BTreeSet<RelayId>,
     /// Directed links on which nothing arrives.
     pub(crate) cut: BTreeSet<LinkId>,
+    /// A relay whose heartbeats make others measure an absurd jitter.
+    pub(crate) absurd_jitter_of: Option<RelayId>,
     /// Updates that get lost on the way, from now on.
     pub(crate) lose_updates: usize,
     /// Acknowledgements that are still on their way, while they are slow.
@@ -82,6 +84,7 @@ impl World {
             relays: BTreeMap::new(),
             removed: BTreeSet::new(),
             cut: BTreeSet::new(),
+            absurd_jitter_of: None,
             lose_updates: 0,
             slow_acks: None,
             events: Vec::new(),
@@ -208,6 +211,16 @@ impl World {
         }
     }
 
+    /// The scheduler takes a greater term, and closes every connection.
+    pub(crate) fn raise_term(&mut self, term: u64) {
+        self.term = term;
+        self.scheduler.handle_term(term, self.now);
+        for fake in self.relays.values_mut() {
+            fake.connected = false;
+        }
+        self.pump();
+    }
+
     pub(crate) fn report_all(&mut self) {
         for relay in self.relays.keys().copied().collect::<Vec<_>>() {
             self.report(relay);
@@ -240,6 +253,7 @@ impl World {
             one_way_diff_us: clock(reporter) - clock(neighbour) + delay_us,
             rtt_us: 2 * distance_us(neighbour, reporter),
             samples: 30,
+            jitter_us: if self.absurd_jitter_of == Some(neighbour) { 60_000_001 } else { 0 },
             ..Window::default()
         };
         LinkReport {

@@ -5,10 +5,10 @@ mod random;
 
 use std::time::Duration;
 
-use overway_scheduler_core::{Event, HelloError, MESH_RELAYS_MAX, MessageError, ReportError};
-use overway_wire::control::{
-    Ack, Hello, LinkReport, Renewal, Report, Role, State, ToScheduler, Window,
+use overway_scheduler_core::{
+    Event, HelloError, MESH_RELAYS_MAX, MessageError, ReportError, ReportsRefused,
 };
+use overway_wire::control::{Ack, Hello, LinkReport, Renewal, Report, Role, State, ToScheduler};
 use overway_wire::{Class, Epoch, LinkIndex};
 
 use harness::{World, hello, id, link};
@@ -149,6 +149,21 @@ fn a_late_relay_keeps_its_routes_until_its_report_is_planned_with() {
     assert_ne!(world.relays[&id(4)].revision, held);
     assert_eq!(world.relays[&id(4)].peers().count(), 3);
     assert!(!world.relays[&id(4)].paths(1, Class::Realtime).is_empty());
+}
+
+#[test]
+fn a_restarted_relay_stays_reachable_until_its_first_report() {
+    let mut world = World::running(4);
+    world.disconnect(id(4));
+    world.restart(id(4), true);
+    let hello = world.relays[&id(4)].hello.clone();
+
+    world.scheduler.handle_hello(id(4), hello, world.now).unwrap();
+    world.relays.get_mut(&id(4)).unwrap().connected = true;
+    world.advance(BURST);
+
+    assert!(world.relays[&id(1)].paths(4, Class::Realtime).len() >= 2);
+    assert!(world.scheduler.status(world.now).links.iter().all(|link| link.usable));
 }
 
 #[test]
@@ -342,16 +357,17 @@ fn parallel_links_are_numbered_alike_at_both_ends() {
 fn a_refused_report_moves_nothing() {
     let mut world = World::running(3);
     let before = world.scheduler.status(world.now);
-    let bad = LinkReport {
+    let down = LinkReport {
         neighbour: 2,
         inbound: State::Down.into(),
         outbound: State::Down.into(),
-        fast: Some(Window { samples: 1, lost: 2, ..Window::default() }),
         ..LinkReport::default()
     };
-    let report = Report { sequence: 1_000, full: false, links: vec![bad], self_stalls: 0 };
+    let stranger = LinkReport { neighbour: 900, ..down.clone() };
+    let links = vec![down, stranger];
+    let report = Report { sequence: 1_000, full: false, links, self_stalls: 0 };
     let taken = world.scheduler.handle_message(id(1), report.clone().into(), world.now);
-    assert_eq!(taken, Err(MessageError::Report(ReportError::Lost)));
+    assert_eq!(taken, Err(MessageError::Report(ReportError::NotItsLink)));
     let old = Report { sequence: 1, links: vec![], ..report };
     let taken = world.scheduler.handle_message(id(1), old.into(), world.now);
     assert_eq!(taken, Err(MessageError::Report(ReportError::Sequence)));
@@ -363,7 +379,125 @@ fn a_refused_report_moves_nothing() {
     assert!(after.links.iter().all(|link| link.usable));
     assert_eq!(before.epoch, after.epoch);
     let refused = &world.scheduler.stats().reports_refused;
-    assert_eq!((refused.lost, refused.sequence), (1, 1));
+    assert_eq!((refused.not_its_link, refused.sequence), (1, 1));
+}
+
+#[test]
+fn one_bad_neighbour_costs_its_victims_the_link_to_it_and_nothing_else() {
+    let mut world = World::running(4);
+    world.absurd_jitter_of = Some(id(4));
+
+    world.advance(10 * SECOND);
+
+    let status = world.scheduler.status(world.now);
+    for relay in &status.relays {
+        assert!(relay.last_report_age.unwrap() <= SECOND, "{} is heard", relay.id);
+    }
+    for link in &status.links {
+        assert_eq!(link.usable, link.id.from != id(4), "{}", link.id);
+    }
+    let paths = world.relays[&id(1)].paths(2, Class::Realtime);
+    assert!(!paths.is_empty() && paths.iter().all(|path| !path.visits(id(4))), "{paths:?}");
+    let stats = world.scheduler.stats();
+    assert!(stats.absurd.jitter > 20 && stats.reports_refused == ReportsRefused::default());
+}
+
+#[test]
+fn a_relay_whose_reports_do_not_count_up_loses_its_session_and_begins_anew() {
+    let mut world = World::running(3);
+    let now = world.now;
+    let mut say = |sequence| {
+        let report = Report { sequence, full: false, links: vec![], self_stalls: 0 };
+        world.scheduler.handle_message(id(1), report.into(), now)
+    };
+    let out_of_step = Err(MessageError::Report(ReportError::Sequence));
+    assert_eq!([say(1), say(2)], [out_of_step, out_of_step]);
+    assert_eq!(say(1_000), Ok(()), "one that counts up ends the row");
+    assert_eq!([say(1), say(2)], [out_of_step, out_of_step]);
+    assert_eq!(say(3), Err(MessageError::NotConnected));
+    assert!(!world.scheduler.status(now).relays[0].connected);
+
+    world.connect(id(1)).unwrap();
+    world.advance(2 * SECOND);
+
+    let status = world.scheduler.status(world.now);
+    assert!(status.relays[0].connected && status.relays[0].last_report_age <= Some(SECOND));
+    assert_eq!(world.scheduler.stats().sessions_out_of_step, 1);
+    world.assert_in_step();
+}
+
+#[test]
+fn a_scheduler_that_is_behind_the_mesh_goes_on_with_a_greater_term() {
+    let mut world = World::running(4);
+    world.remove(id(4));
+    world.advance(SECOND);
+    // The store is an old copy, in which the term is long past; a relay has connected before the others.
+    let far = Epoch { term: 41, sequence: 700 };
+    for relay in [1, 2] {
+        world.relays.get_mut(&id(relay)).unwrap().epoch = far;
+        world.disconnect(id(relay));
+    }
+    let scheduler = world.scheduler.status(world.now).epoch;
+    assert_eq!(world.connect(id(1)), Err(HelloError::Behind { relay: far, scheduler }));
+
+    world.raise_term(far.term + 1);
+
+    assert!(world.events.contains(&Event::RelayLost { relay: id(3), draining: false }));
+    let status = world.scheduler.status(world.now);
+    assert!(status.settling && status.relays.iter().all(|relay| relay.registered));
+    assert!(world.relays.values().all(|relay| !relay.items.is_empty()), "they keep what they hold");
+    world.connect_all();
+    world.advance(5 * SECOND);
+    assert_eq!(world.scheduler.status(world.now).epoch.term, 42);
+    assert!(world.relays.values().all(|relay| relay.epoch.term == 42));
+    let refused = world.scheduler.handle_hello(id(4), hello(4, 1), world.now);
+    assert_eq!(refused, Err(HelloError::Removed(id(4))));
+    world.assert_in_step();
+}
+
+#[test]
+fn a_term_that_no_mesh_comes_to_is_refused_and_counted() {
+    let mut world = World::running(2);
+    let now = world.now;
+    let mut claim = |epoch_term| {
+        world.scheduler.handle_hello(id(1), Hello { epoch_term, ..hello(1, 1) }, now).unwrap_err()
+    };
+
+    assert!(matches!(claim(1 + (1 << 32)), HelloError::Behind { .. }));
+    for term in [2 + (1 << 32), u64::MAX] {
+        assert_eq!(claim(term), HelloError::AbsurdTerm { relay: term, scheduler: 1 });
+    }
+    assert_eq!(world.scheduler.stats().terms_absurd, 2);
+    assert_eq!(world.scheduler.stats().hellos_refused, 3);
+}
+
+#[test]
+fn terms_whose_low_bits_are_zero_push_as_any_other() {
+    let mut world = World::new(3);
+    world.raise_term(1 << 24);
+    world.connect_all();
+    world.advance(15 * SECOND);
+
+    assert!(world.relays.values().all(|relay| relay.epoch.term == 1 << 24));
+    world.assert_in_step();
+}
+
+#[test]
+fn what_no_relay_reports_is_not_known() {
+    let mut world = World::running(3);
+    let known = |world: &World| {
+        let links = world.scheduler.status(world.now).links;
+        links.iter().filter(|link| link.known).map(|link| link.id).collect::<Vec<_>>()
+    };
+    assert_eq!(known(&world).len(), 6);
+
+    world.disconnect(id(1));
+    world.disconnect(id(2));
+    let half = [link(1, 3, 0), link(2, 3, 0), link(3, 1, 0), link(3, 2, 0)];
+    assert_eq!(known(&world), half);
+
+    world.disconnect(id(3));
+    assert_eq!(known(&world), []);
 }
 
 #[test]
