@@ -5,7 +5,7 @@ use std::time::Duration;
 use overway_pki::Role;
 use overway_wire::RelayId;
 
-/// Time limits of an endpoint. The default fits a mesh that spans the world.
+/// Limits of an endpoint. The default fits a mesh that spans the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionConfig {
     /// For a handshake, either side. Three tries of QUIC's across the longest path take 2 s.
@@ -14,6 +14,9 @@ pub struct SessionConfig {
     pub open_timeout: Duration,
     /// For a far end to say what it wants of a stream that it opened.
     pub request_timeout: Duration,
+    /// Handshakes of far ends under way at once; further ones are refused. 1,024 are more than all relays
+    /// that could want one at a time; each holds some tens of KiB.
+    pub handshakes_max: usize,
 }
 
 impl Default for SessionConfig {
@@ -22,6 +25,7 @@ impl Default for SessionConfig {
             handshake_timeout: Duration::from_secs(6),
             open_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(5),
+            handshakes_max: 1_024,
         }
     }
 }

@@ -33,6 +33,8 @@ const WAITING_MAX: usize = 1_024;
 const CODE_CLOSED: VarInt = VarInt::from_u32(0);
 const CODE_IDENTITY: VarInt = VarInt::from_u32(1);
 const CODE_RESTARTED: VarInt = VarInt::from_u32(2);
+/// Between two looks at who is to be hailed; four fit in the second that finds a far end to have ended.
+const HAIL_EVERY: Duration = Duration::from_millis(250);
 /// After closing, how long is waited for the far ends to be told.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -197,6 +199,7 @@ impl Inner {
         let socket = Arc::clone(&self.socket);
         self.spawn(async move { socket.flush().await });
         self.spawn(Arc::clone(self).accept_connections());
+        self.spawn(Arc::clone(self).hail_far_ends());
         self.spawn(Arc::clone(self).watch_restarts(restarts));
     }
 
@@ -249,7 +252,7 @@ impl Inner {
                 }
                 Err(_) => {
                     if session.connection.stats().udp_rx.datagrams == heard {
-                        self.pool.remove(&session);
+                        self.pool.retire(&session);
                     }
                     return Err(OpenError::TimedOut);
                 }

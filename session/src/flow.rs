@@ -430,12 +430,14 @@ mod tests {
         let (opener, acceptor) = (end(true, false), end(false, false));
         opener.life.shared.send(b"late").unwrap();
         let End { table, counters, life, .. } = acceptor;
-        drop(life);
-
         let frame = inbound(&opener.wire.frames.lock().unwrap()[0]);
-        table.handle_frame(frame, Instant::now());
 
+        table.handle_frame(Inbound { flow: FlowId(2), ..frame.clone() }, Instant::now());
         assert_eq!(counters.snapshot().datagrams_unknown_flow, 1);
+
+        drop(life);
+        table.handle_frame(frame, Instant::now());
+        assert_eq!(counters.snapshot().datagrams_unknown_flow, 2);
     }
 
     #[test]

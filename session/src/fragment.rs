@@ -167,6 +167,7 @@ mod tests {
             joiner.handle_plain(first.freeze(), now);
             assert!(joiner.halves.len() <= JOINS_MAX);
         }
+        assert_eq!(joiner.given_up() + joiner.halves.len() as u64, 1_000);
     }
 
     proptest! {
@@ -191,13 +192,36 @@ mod tests {
             prop_assert_eq!(joined, Joined::Datagram(datagram.into()));
         }
 
+        /// Headers of every sort, few numbers, and plaintexts cut short.
         #[test]
         fn any_plaintext_is_joined_or_refused(
-            plains in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..8), 0..20),
+            plains in proptest::collection::vec((0_u8..4, 0_u32..3, 0_usize..12), 0..40),
         ) {
             let (mut joiner, now) = (Joiner::default(), base());
-            for plain in plains {
-                joiner.handle_plain(plain.into(), now);
+            let mut waiting = BTreeMap::new();
+            for (part, number, bytes) in plains {
+                let [a, b, c, d] = number.to_be_bytes();
+                let plain = Bytes::copy_from_slice(&[part, a, b, c, d, part, 8, 8, 8, 8, 8][..bytes.min(11)]);
+                let expected = if bytes == 0 || part > LAST || (part != WHOLE && bytes < 5) {
+                    Joined::Malformed
+                } else if part == WHOLE {
+                    Joined::Datagram(plain.slice(1..))
+                } else {
+                    let payload = plain.slice(5..);
+                    match waiting.remove(&number) {
+                        Some((FIRST, first)) if part == LAST => {
+                            Joined::Datagram([first, payload].concat().into())
+                        }
+                        Some((LAST, last)) if part == FIRST => {
+                            Joined::Datagram([payload, last].concat().into())
+                        }
+                        Some(_) | None => {
+                            waiting.insert(number, (part, payload));
+                            Joined::Waiting
+                        }
+                    }
+                };
+                prop_assert_eq!(joiner.handle_plain(plain, now), expected);
             }
         }
     }

@@ -21,7 +21,7 @@
 //!   stream's lifetime is that of a [`Flow`] of datagrams.
 //!
 //! Tasks: one that flushes what the fabric did not take at once, one that accepts connections, one that
-//! watches for far ends that started anew, per connection one that accepts its streams and ends with it, per
+//! hails far ends that may have started anew, one that closes the sessions of those that have, per connection one that accepts its streams and ends with it, per
 //! request one that reads it within a time limit, per flow one that waits for its end. Closing the
 //! endpoint ends them all.
 

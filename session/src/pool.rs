@@ -3,9 +3,10 @@
 //! A session is dialled when the first request needs one, once however many wait for it, and used by both
 //! ends from then on. When both dial at the same moment there are two, both used by whoever made them;
 //! more than [`SESSIONS_MAX`] are never kept: the oldest is closed. A session that ends is taken out by
-//! the task that serves it.
+//! the task that serves it; one that is silent is retired: used for nothing new, but still served, and found by
+//! whoever closes sessions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overway_wire::{Address, Class, FlowId, RelayId};
@@ -30,6 +31,12 @@ pub(crate) struct Session {
     pub(crate) client: bool,
 }
 
+#[derive(Debug)]
+struct Place {
+    session: Session,
+    retired: bool,
+}
+
 impl Session {
     fn key(&self) -> (RelayId, Class) {
         (self.far.relay, self.class)
@@ -48,16 +55,18 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Default)]
 struct Slot {
-    sessions: Vec<Session>,
+    places: Vec<Place>,
     /// Held by the one that dials.
     dialling: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Pool {
-    /// A session that stands, the oldest first.
+    /// A session that stands and is not retired, the oldest first.
     pub(crate) fn find(&self, far: RelayId, class: Class) -> Option<Session> {
         let slots = self.slots();
-        slots.get(&(far, class))?.sessions.iter().find(|session| session.stands()).cloned()
+        let mut places = slots.get(&(far, class))?.places.iter();
+        let place = places.find(|place| !place.retired && place.session.stands())?;
+        Some(place.session.clone())
     }
 
     /// The lock to hold while dialling.
@@ -68,27 +77,46 @@ impl Pool {
     /// Puts in a session. The oldest is closed if there are too many.
     pub(crate) fn insert(&self, session: Session) {
         let mut slots = self.slots();
-        let sessions = &mut slots.entry(session.key()).or_default().sessions;
-        sessions.retain(Session::stands);
-        if sessions.len() == SESSIONS_MAX {
-            sessions.remove(0).connection.close(CODE_REPLACED, b"too many sessions");
+        let places = &mut slots.entry(session.key()).or_default().places;
+        places.retain(|place| place.session.stands());
+        if places.len() == SESSIONS_MAX {
+            places.remove(0).session.connection.close(CODE_REPLACED, b"too many sessions");
         }
-        sessions.push(session);
+        places.push(Place { session, retired: false });
     }
 
-    /// Takes out a session; it may still stand, and is then not used for anything new.
+    /// Sees to it that a session is used for nothing new. What it carries may still get through.
+    pub(crate) fn retire(&self, session: &Session) {
+        let id = session.connection.stable_id();
+        if let Some(slot) = self.slots().get_mut(&session.key()) {
+            let mut places = slot.places.iter_mut();
+            if let Some(place) = places.find(|place| place.session.connection.stable_id() == id) {
+                place.retired = true;
+            }
+        }
+    }
+
+    /// Takes out a session that ended.
     pub(crate) fn remove(&self, session: &Session) {
         let id = session.connection.stable_id();
         if let Some(slot) = self.slots().get_mut(&session.key()) {
-            slot.sessions.retain(|other| other.connection.stable_id() != id);
+            slot.places.retain(|other| other.session.connection.stable_id() != id);
         }
     }
 
-    /// Every session with a far relay, in any class.
+    /// Every session with a far relay, in any class, retired or not.
     pub(crate) fn with(&self, far: RelayId) -> Vec<Session> {
         let slots = self.slots();
-        let of = |class: Class| slots.get(&(far, class)).map(|slot| slot.sessions.clone());
-        Class::ALL.into_iter().filter_map(of).flatten().collect()
+        let places = Class::ALL.into_iter().filter_map(|class| slots.get(&(far, class)));
+        places.flat_map(|slot| &slot.places).map(|place| place.session.clone()).collect()
+    }
+
+    /// The far ends of all sessions that stand.
+    pub(crate) fn far_ends(&self) -> BTreeSet<Address> {
+        let slots = self.slots();
+        let places = slots.values().flat_map(|slot| &slot.places);
+        let standing = places.filter(|place| place.session.stands());
+        standing.map(|place| place.session.far).collect()
     }
 
     /// A panic elsewhere leaves the map whole: each change is one call.

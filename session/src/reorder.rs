@@ -7,6 +7,8 @@
 //! - A frame beyond a gap is **held** until the gap is filled or given up; then all up to the next gap go.
 //! - A frame that comes after its gap was given up is **late**: it goes through at once, for quinn may still
 //!   take it. One that came before is dropped, as is one older than the [`ReplayWindow`].
+//! - If nothing comes but what is older, the order was moved on by a sequence that was not the sender's. It
+//!   starts anew.
 //!
 //! How long to wait is learned, because random loss also makes gaps, and these are never filled: waiting
 //! there only delays. A gap of at most [`SMALL_GAP`] frames is what random loss looks like and does quinn
@@ -18,7 +20,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::replay::{Replay, ReplayWindow};
+use crate::replay::{Outrun, Replay, ReplayWindow};
 
 /// Missing frames that quinn digests by itself: half of its 128.
 const SMALL_GAP: u64 = 64;
@@ -107,6 +109,7 @@ pub(crate) struct Reorder<T> {
     /// The next sequence in order, once a frame has come.
     next: Option<u64>,
     seen: ReplayWindow,
+    outrun: Outrun,
     held: BTreeMap<u64, Held<T>>,
     held_bytes: usize,
     wait: Option<Wait>,
@@ -122,6 +125,7 @@ impl<T> Reorder<T> {
         Self {
             next: None,
             seen: ReplayWindow::default(),
+            outrun: Outrun::default(),
             held: BTreeMap::new(),
             held_bytes: 0,
             wait: None,
@@ -145,6 +149,7 @@ impl<T> Reorder<T> {
         if sequence < next {
             return self.handle_late(sequence, item, now, out);
         }
+        self.outrun.handle_verdict(Replay::New, now);
         if sequence > next {
             return self.hold(sequence, next, Held { item, bytes, arrived: now }, out);
         }
@@ -217,7 +222,17 @@ impl<T> Reorder<T> {
         now: Instant,
         out: &mut VecDeque<T>,
     ) -> Verdict {
-        if self.seen.insert(sequence) != Replay::New {
+        let verdict = self.seen.insert(sequence);
+        if self.outrun.handle_verdict(verdict, now) {
+            self.flush(out);
+            self.seen = ReplayWindow::default();
+            self.seen.insert(sequence);
+            self.next = Some(sequence + 1);
+            self.given_up.clear();
+            out.push_back(item);
+            return Verdict::InOrder;
+        }
+        if verdict != Replay::New {
             return Verdict::Duplicate;
         }
         let gap = self.given_up.iter().find(|gap| (gap.first..gap.end).contains(&sequence));

@@ -3,6 +3,8 @@
 //! The window ends at the greatest number seen and reaches [`WINDOW`] back. A number above it moves it; a
 //! number in it is new once; a number below it is too old to tell.
 
+use std::time::{Duration, Instant};
+
 /// Numbers below the greatest seen that are still told apart. The copies that a failover makes come within
 /// a detour's extra delay: 1,024 frames are 100 ms at 10,000 frames a second.
 pub(crate) const WINDOW: u64 = 1_024;
@@ -10,6 +12,11 @@ pub(crate) const WINDOW: u64 = 1_024;
 const BITS: u64 = 64;
 /// One more word than the window needs, so that the word being cleared is never inside it.
 const WORDS: usize = 17;
+
+/// Numbers below the window, one after the other, that make it suspicious.
+const OUTRUN_MIN: u32 = 64;
+/// So long no number was in the window. What a detour replays comes among others, which are.
+const OUTRUN_TIME: Duration = Duration::from_millis(200);
 
 /// The verdict on a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +55,21 @@ impl ReplayWindow {
         Replay::New
     }
 
+    /// As [`Self::insert`], but starts anew with `sequence` once the window is out of its sender's reach.
+    pub(crate) fn insert_or_restart(
+        &mut self,
+        outrun: &mut Outrun,
+        sequence: u64,
+        now: Instant,
+    ) -> Replay {
+        let verdict = self.insert(sequence);
+        if !outrun.handle_verdict(verdict, now) {
+            return verdict;
+        }
+        *self = Self::default();
+        self.insert(sequence)
+    }
+
     fn advance(&mut self, sequence: u64) {
         let first_new = if self.end == 0 { 0 } else { (self.end - 1) / BITS + 1 };
         let last_new = sequence / BITS;
@@ -62,6 +84,33 @@ impl ReplayWindow {
 fn place(sequence: u64) -> (usize, u64) {
     let word = (sequence / BITS) % WORDS as u64;
     (usize::try_from(word).expect("a remainder of WORDS fits"), 1 << (sequence % BITS))
+}
+
+/// Tells when a window was moved out of its sender's reach, by a number that is not the sender's: then all
+/// that comes is old, and nothing else does. For numbers that nobody vouches for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outrun {
+    old: u32,
+    /// When a number was in the window, or the first was below it.
+    since: Option<Instant>,
+}
+
+impl Outrun {
+    /// Takes notice of a verdict; whether the window should start anew.
+    pub(crate) fn handle_verdict(&mut self, verdict: Replay, now: Instant) -> bool {
+        match verdict {
+            Replay::New | Replay::Duplicate => *self = Self { old: 0, since: Some(now) },
+            Replay::Old => {
+                self.old = self.old.saturating_add(1);
+                let since = *self.since.get_or_insert(now);
+                if self.old >= OUTRUN_MIN && now.saturating_duration_since(since) >= OUTRUN_TIME {
+                    *self = Self::default();
+                    return true;
+                }
+            }
+        }
+        false
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +139,45 @@ mod tests {
         assert_eq!(window.insert(u64::MAX - 1), Replay::New);
         assert_eq!(window.insert(u64::MAX - 1), Replay::Duplicate);
         assert_eq!(window.insert(u64::MAX), Replay::Old);
+    }
+
+    #[test]
+    fn a_window_moved_out_of_reach_starts_anew_and_one_in_use_does_not() {
+        let (mut window, mut outrun) = (ReplayWindow::default(), Outrun::default());
+        let mut now = Instant::now();
+        assert_eq!(window.insert_or_restart(&mut outrun, 9, now), Replay::New);
+        assert_eq!(window.insert_or_restart(&mut outrun, u64::MAX - 1, now), Replay::New);
+
+        let mut sequence = 10;
+        while window.insert_or_restart(&mut outrun, sequence, now) == Replay::Old {
+            (sequence, now) = (sequence + 1, now + Duration::from_millis(1));
+            assert!(sequence < 1_000);
+        }
+        assert_eq!(sequence, 10 + 200);
+        assert_eq!(window.insert_or_restart(&mut outrun, sequence, now), Replay::Duplicate);
+
+        // Old ones are many, but not alone.
+        assert_eq!(window.insert_or_restart(&mut outrun, 100_000, now), Replay::New);
+        for number in 1..1_000 {
+            now += Duration::from_millis(5);
+            let verdict = window.insert_or_restart(&mut outrun, number, now);
+            assert_eq!(verdict, Replay::Old);
+            if number % 30 == 0 {
+                window.insert_or_restart(&mut outrun, 100_000 + number, now);
+            }
+        }
+    }
+
+    #[test]
+    fn few_old_numbers_do_not_start_a_window_anew_however_long_they_take() {
+        let (mut window, mut outrun) = (ReplayWindow::default(), Outrun::default());
+        let now = Instant::now();
+        window.insert_or_restart(&mut outrun, 100_000, now);
+        for number in 1..OUTRUN_MIN {
+            let now = now + Duration::from_secs(u64::from(number));
+            let verdict = window.insert_or_restart(&mut outrun, u64::from(number), now);
+            assert_eq!(verdict, Replay::Old);
+        }
     }
 
     proptest! {

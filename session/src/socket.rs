@@ -2,16 +2,21 @@
 //!
 //! **Out.** A transmit is split into frames, each numbered per (far end, class). A frame that got a number
 //! is never thrown away here, for a gap in the numbers would make the far end wait: what the fabric does
-//! not take stays in the backlog, of one transmit at most, and quinn is told to wait. One task
+//! not take stays in the backlog, of one transmit or one round of hails at most, and quinn is told to wait. One task
 //! ([`FabricSocket::flush`]) hands the backlog over when the fabric has room, and wakes those who wait.
 //!
 //! **In.** Whoever polls takes batches from the fabric's channel and sorts them: datagrams go to the flow
 //! table at once; session frames go through the order of their lane (far end and class) to quinn. Lanes of
 //! class realtime are not held back. A far end that starts anew numbers its frames from
-//! zero under another incarnation, drawn at random and carried in the frame's flow field: its lanes
-//! start anew too, and the endpoint is told, to close sessions which that far end knows nothing of.
+//! zero under another incarnation, drawn at random and carried in the frame's flow field. It has lanes of
+//! its own beside the earlier one's, until the earlier one is found to have ended; then the endpoint is
+//! told, to close sessions which that far end knows nothing of. QUIC gets the packets of both meanwhile.
+//!
+//! **Hails.** A hail is a packet of a connection that no end has: QUIC at the far end answers it with a
+//! stateless reset, in a frame that bears the incarnation which lives there. It is as short as is
+//! answered, so that the answer is not answered in turn.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -31,6 +36,7 @@ use crate::fabric::{FabricPort, FabricSender, Full, Outbound};
 use crate::flow::FlowTable;
 use crate::stats::Counters;
 
+mod incarnations;
 mod incoming;
 
 use incoming::Incoming;
@@ -44,7 +50,15 @@ const BUDGET: Duration = Duration::from_secs(2);
 /// Far ends that started anew, waiting to be looked at; more are found by their sessions' time-out.
 const RESTARTS_MAX: usize = 256;
 
-/// A far end of this incarnation started anew.
+/// A packet with a short header (RFC 9000, 17.3.1) and a connection id of zeros, which no end draws. QUIC
+/// answers what is longer than the least stateless reset, 21 bytes (10.3).
+const HAIL: [u8; 22] = {
+    let mut packet = [0; 22];
+    packet[0] = 0x40;
+    packet
+};
+
+/// A far end whose incarnation, this one, ended: another lives there now.
 pub(crate) type Restart = (Address, FlowId);
 
 /// The socket.
@@ -88,9 +102,39 @@ impl FabricSocket {
         (Arc::new(socket), restarted)
     }
 
-    /// The incarnation that a far end bears now, if it was heard.
-    pub(crate) fn incarnation_of(&self, far: Address) -> Option<FlowId> {
-        self.incoming().incarnation_of(far)
+    /// The incarnation of a far end that was heard last in a class.
+    pub(crate) fn incarnation_of(&self, far: Address, class: Class) -> Option<FlowId> {
+        self.incoming().incarnation_of(far, class)
+    }
+
+    /// Hails far ends whose incarnation is in doubt, and those of `standing`, with whom there are sessions,
+    /// that were not heard for a while. Called a few times a second.
+    pub(crate) fn hail(&self, standing: &BTreeSet<Address>, now: Instant) {
+        if !self.outgoing().backlog.is_empty() {
+            // The fabric is full; hails would only add to it.
+            return;
+        }
+        let mut incoming = self.incoming();
+        let outgoing = &mut *self.outgoing();
+        for far in incoming.hails_due(standing, now) {
+            if outgoing.push((far, Class::Realtime), self.incarnation, Bytes::from_static(&HAIL)) {
+                self.counters.frames_sent.increment();
+                incoming.handle_hail(far, now);
+            }
+        }
+        drop(incoming);
+        self.hand_over(outgoing);
+    }
+
+    /// Hands the backlog to the fabric; what it does not take waits for [`Self::flush`].
+    fn hand_over(&self, outgoing: &mut Outgoing) {
+        if outgoing.backlog.is_empty() {
+            return;
+        }
+        match self.sender.try_send(&mut outgoing.backlog) {
+            Ok(()) => {}
+            Err(Full) => self.backlog_filled.notify_one(),
+        }
     }
 
     /// Hands the backlog over whenever the fabric has room. Runs for ever, as one task.
@@ -129,6 +173,28 @@ impl FabricSocket {
     }
 }
 
+impl Outgoing {
+    /// Numbers a frame and puts it in the backlog, unless there are too many far ends.
+    fn push(&mut self, lane: (Address, Class), incarnation: FlowId, payload: Bytes) -> bool {
+        if self.sequences.len() >= FAR_ENDS_MAX && !self.sequences.contains_key(&lane) {
+            return false;
+        }
+        let sequence = self.sequences.entry(lane).or_default();
+        let (destination, class) = lane;
+        self.backlog.push(Outbound {
+            kind: FrameKind::Session,
+            class,
+            destination,
+            flow: incarnation,
+            sequence: *sequence,
+            budget: Millis::from(BUDGET),
+            payload,
+        });
+        *sequence += 1;
+        true
+    }
+}
+
 impl AsyncUdpSocket for FabricSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Box::pin(Poller(self))
@@ -144,34 +210,19 @@ impl AsyncUdpSocket for FabricSocket {
         if !outgoing.backlog.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let lane = (destination, class);
-        if outgoing.sequences.len() >= FAR_ENDS_MAX && !outgoing.sequences.contains_key(&lane) {
-            self.counters.frames_unexpected.increment();
-            return Ok(());
-        }
-        let sequence = outgoing.sequences.entry(lane).or_default();
         let contents = Bytes::copy_from_slice(transmit.contents);
         let segment = transmit.segment_size.unwrap_or(contents.len()).max(1);
         let mut at = 0;
         while at < contents.len() {
             let end = contents.len().min(at + segment);
-            outgoing.backlog.push(Outbound {
-                kind: FrameKind::Session,
-                class,
-                destination,
-                flow: self.incarnation,
-                sequence: *sequence,
-                budget: Millis::from(BUDGET),
-                payload: contents.slice(at..end),
-            });
-            *sequence += 1;
+            if outgoing.push((destination, class), self.incarnation, contents.slice(at..end)) {
+                self.counters.frames_sent.increment();
+            } else {
+                self.counters.frames_unexpected.increment();
+            }
             at = end;
         }
-        self.counters.frames_sent.add(outgoing.backlog.len() as u64);
-        match self.sender.try_send(&mut outgoing.backlog) {
-            Ok(()) => {}
-            Err(Full) => self.backlog_filled.notify_one(),
-        }
+        self.hand_over(outgoing);
         Ok(())
     }
 

@@ -53,7 +53,7 @@ counters! {
     sessions_closed,
     /// Connections refused because the certificate is not that of the relay at the address.
     identity_refused,
-    /// Far ends seen to have started anew; their sessions were closed.
+    /// Far ends found to have started anew; the sessions of their earlier incarnation were closed.
     far_restarts,
     /// Streams opened or accepted, answered with ok.
     streams,
@@ -69,7 +69,7 @@ counters! {
     frames_received,
     /// Session frames dropped because they had come before, or as late as QUIC does not take them.
     frames_duplicate,
-    /// Session frames dropped because they came from an incarnation that ended.
+    /// Session frames dropped because they came from an incarnation that ended just before.
     frames_stale,
     /// Session frames that waited for an earlier one.
     frames_held,

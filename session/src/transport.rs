@@ -39,8 +39,8 @@ const ACK_EVERY: u32 = 10;
 const ACK_REORDERING: u32 = 32;
 /// As quinn's default; unique among an endpoint's connections.
 const CID_BYTES: usize = 8;
-/// Handshakes under way at once. More at one time than relays that could start them is a fault.
-const HANDSHAKES_MAX: usize = 1_024;
+/// Handshakes that wait to be taken up at once; the endpoint bounds those under way.
+const INCOMING_MAX: usize = 1_024;
 
 /// The endpoint's part.
 pub(crate) fn endpoint_config() -> EndpointConfig {
@@ -62,7 +62,7 @@ pub(crate) fn server_config(
     let tls = overway_pki::server_config(credentials, &[ALPN_SESSION], clients);
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     // The synthetic address never changes; a packet from another one is not a migration.
-    config.transport_config(transport()).migration(false).max_incoming(HANDSHAKES_MAX);
+    config.transport_config(transport()).migration(false).max_incoming(INCOMING_MAX);
     Ok(config)
 }
 

@@ -1,15 +1,16 @@
 //! The serving half: connections in, their identity, and the requests on them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use overway_pki::Role;
 use overway_wire::{Address, Class, FlowId, RelayId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{MissedTickBehavior, timeout};
 
-use super::{CODE_IDENTITY, CODE_RESTARTED, Inner};
+use super::{CODE_IDENTITY, CODE_RESTARTED, HAIL_EVERY, Inner};
 use crate::address;
 use crate::flow::{ACCEPTED, FlowLife};
 use crate::open::{self, Asked, Incoming, IncomingFlow, IncomingStream, OpenError, Request, Sort};
@@ -32,7 +33,7 @@ impl Inner {
             connection.close(CODE_IDENTITY, b"not the relay of this address");
             return Err(OpenError::Identity);
         }
-        let incarnation = self.socket.incarnation_of(far).unwrap_or_default();
+        let incarnation = self.socket.incarnation_of(far, class).unwrap_or_default();
         let session = Session { connection, far, class, incarnation, client };
         self.counters.sessions_opened.increment();
         self.pool.insert(session.clone());
@@ -41,13 +42,20 @@ impl Inner {
     }
 
     pub(super) async fn accept_connections(self: Arc<Self>) {
+        let handshakes = Arc::new(Semaphore::new(self.config.handshakes_max));
         while let Some(incoming) = self.endpoint.accept().await {
             let Some((far, class)) = address::from_socket(incoming.remote_address()) else {
                 incoming.ignore();
                 continue;
             };
+            let Ok(place) = Arc::clone(&handshakes).try_acquire_owned() else {
+                tracing::debug!(%far, "too many handshakes under way");
+                incoming.refuse();
+                continue;
+            };
             let inner = Arc::clone(&self);
             self.spawn(async move {
+                let _place = place;
                 let Ok(connecting) = incoming.accept() else { return };
                 match timeout(inner.config.handshake_timeout, connecting).await {
                     // A refusal is counted where it happens.
@@ -65,13 +73,23 @@ impl Inner {
 
     /// Closes the sessions that an earlier incarnation of a far end had.
     pub(super) async fn watch_restarts(self: Arc<Self>, mut restarts: mpsc::Receiver<Restart>) {
-        while let Some((far, incarnation)) = restarts.recv().await {
+        while let Some((far, ended)) = restarts.recv().await {
             tracing::info!(%far, "a far end started anew");
             for session in self.pool.with(far.relay) {
-                if session.far == far && session.incarnation != incarnation {
+                if session.far == far && session.incarnation == ended {
                     session.connection.close(CODE_RESTARTED, b"the far end started anew");
                 }
             }
+        }
+    }
+
+    /// Hails far ends that may have started anew; their answers tell.
+    pub(super) async fn hail_far_ends(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(HAIL_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.socket.hail(&self.pool.far_ends(), Instant::now());
         }
     }
 

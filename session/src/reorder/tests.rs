@@ -147,6 +147,35 @@ fn the_end_of_the_numbers_is_survived() {
     assert_eq!(bench.taken(), [u64::MAX - 3, u64::MAX - 1]);
 }
 
+#[test]
+fn a_forged_sequence_stops_the_sender_for_a_moment_only() {
+    for forged in [100_000, u64::MAX - 1, u64::MAX] {
+        let mut bench = Bench::new();
+        bench.frame(0);
+        bench.frame(forged);
+        for sequence in 1..1_000 {
+            bench.wait(MS);
+            bench.frame(sequence);
+        }
+        let taken = bench.taken();
+        let missing = 1_000 - taken.iter().filter(|&&sequence| sequence < 1_000).count();
+        assert!(missing <= 200, "{forged}: {missing}");
+        assert!(taken.ends_with(&[997, 998, 999]));
+    }
+}
+
+#[test]
+fn old_frames_among_others_do_not_start_the_order_anew() {
+    let mut bench = Bench::new();
+    for sequence in 10_000..11_000 {
+        bench.wait(5 * MS);
+        assert_eq!(bench.frame(sequence), Verdict::InOrder);
+        for old in 0..3 {
+            assert_eq!(bench.frame(old), Verdict::Duplicate);
+        }
+    }
+}
+
 proptest! {
     /// Frames shuffled within a span, some lost, some doubled; time passes now and then.
     #[test]

@@ -5,7 +5,7 @@ use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overway_wire::frame::{FrameEcn, PAYLOAD_BYTES_MAX};
@@ -14,12 +14,21 @@ use quinn::udp::{EcnCodepoint, RecvMeta};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
+use super::incarnations::{Heard, Incarnations};
 use super::{FAR_ENDS_MAX, Restart};
 use crate::address;
 use crate::fabric::Inbound;
 use crate::reorder::{Reorder, Verdict};
-use crate::replay::{Replay, ReplayWindow};
+use crate::replay::{Outrun, Replay, ReplayWindow};
 use crate::stats::Counters;
+
+/// A far end with sessions that was not heard for so long is hailed: it may have started anew, and QUIC's
+/// own probes become rarer and rarer. Shorter than the keep-alive, for a small frame costs little.
+const QUIET: Duration = Duration::from_secs(3);
+/// Between two hails of a quiet far end.
+const QUIET_HAIL_EVERY: Duration = Duration::from_secs(1);
+/// Hails that are due at once at most; those who were hailed last wait.
+const HAILS_MAX: usize = 1_024;
 
 /// The receiving half.
 pub(super) struct Incoming {
@@ -27,25 +36,35 @@ pub(super) struct Incoming {
     restarts: mpsc::Sender<Restart>,
     far_ends: HashMap<Address, FarEnd>,
     /// Lanes that hold frames.
-    holding: BTreeSet<(Address, Class)>,
+    holding: BTreeSet<(Address, LaneKey)>,
+    /// Far ends with an incarnation to be hailed.
+    challenged: BTreeSet<Address>,
     ready: VecDeque<Packet>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// Each incarnation numbers its frames by class.
+type LaneKey = (FlowId, Class);
+
 struct FarEnd {
-    incarnation: FlowId,
-    /// Frames of this one are strays.
-    previous: Option<FlowId>,
-    lanes: BTreeMap<Class, Lane>,
+    incarnations: Incarnations,
+    /// Of the incarnations that live, two at most.
+    lanes: BTreeMap<LaneKey, Lane>,
     heard: Instant,
+    hailed: Option<Instant>,
 }
 
-/// The frames of one far end and class.
-enum Lane {
+/// The frames of one far end, incarnation and class.
+struct Lane {
+    heard: Instant,
+    order: Order,
+}
+
+enum Order {
     /// Never held back; duplicates are dropped.
-    Realtime(Box<ReplayWindow>),
+    Realtime { window: Box<ReplayWindow>, outrun: Outrun },
     /// Put back in order.
-    Ordered { order: Box<Reorder<Packet>>, gaps_counted: u64 },
+    Restored { order: Box<Reorder<Packet>>, gaps_counted: u64 },
 }
 
 struct Packet {
@@ -64,14 +83,16 @@ impl Incoming {
             restarts,
             far_ends: HashMap::new(),
             holding: BTreeSet::new(),
+            challenged: BTreeSet::new(),
             ready: VecDeque::new(),
             timer: None,
         }
     }
 
-    /// The incarnation that a far end bears now, if it was heard.
-    pub(super) fn incarnation_of(&self, far: Address) -> Option<FlowId> {
-        self.far_ends.get(&far).map(|far_end| far_end.incarnation)
+    /// The incarnation of a far end that was heard last in a class.
+    pub(super) fn incarnation_of(&self, far: Address, class: Class) -> Option<FlowId> {
+        let lanes = self.far_ends.get(&far)?.lanes.iter().filter(|((_, of), _)| *of == class);
+        lanes.max_by_key(|(_, lane)| lane.heard).map(|(&(flow, _), _)| flow)
     }
 
     /// Puts a session frame in its lane; what is in order becomes ready.
@@ -80,21 +101,25 @@ impl Incoming {
         if frame.payload.len() > PAYLOAD_BYTES_MAX {
             return counters.frames_unexpected.increment();
         }
-        self.know(source, flow, now, counters);
-        let Some(far_end) = self.far_ends.get_mut(&source) else { return };
-        far_end.heard = now;
-        if far_end.previous == Some(flow) {
+        if !self.know(source, flow, now, counters) {
             return counters.frames_stale.increment();
         }
+        let Some(far_end) = self.far_ends.get_mut(&source) else { return };
+        far_end.heard = now;
         let bytes = frame.payload.len();
         let from = address::to_socket(source, class);
         let packet = Packet { from, ecn: codepoint(frame.ecn), payload: frame.payload };
-        match far_end.lanes.entry(class).or_insert_with(|| Lane::new(class)) {
-            Lane::Realtime(window) => match window.insert(sequence) {
-                Replay::New => self.ready.push_back(packet),
-                Replay::Duplicate | Replay::Old => counters.frames_duplicate.increment(),
-            },
-            Lane::Ordered { order, gaps_counted } => {
+        let key = (flow, class);
+        let lane = far_end.lanes.entry(key).or_insert_with(|| Lane::new(class, now));
+        lane.heard = now;
+        match &mut lane.order {
+            Order::Realtime { window, outrun } => {
+                match window.insert_or_restart(outrun, sequence, now) {
+                    Replay::New => self.ready.push_back(packet),
+                    Replay::Duplicate | Replay::Old => counters.frames_duplicate.increment(),
+                }
+            }
+            Order::Restored { order, gaps_counted } => {
                 match order.handle_frame(sequence, bytes, packet, now, &mut self.ready) {
                     Verdict::InOrder => return,
                     Verdict::Held => counters.frames_held.increment(),
@@ -104,48 +129,95 @@ impl Incoming {
                 }
                 counters.gaps_given_up.add_growth(gaps_counted, order.gaps_given_up());
                 if order.poll_timeout().is_some() {
-                    self.holding.insert((source, class));
+                    self.holding.insert((source, key));
                 } else {
-                    self.holding.remove(&(source, class));
+                    self.holding.remove(&(source, key));
                 }
             }
         }
     }
 
-    /// Makes a place for a far end that was not heard before, or not as this incarnation.
-    fn know(&mut self, source: Address, flow: FlowId, now: Instant, counters: &Counters) {
-        if let Some(far_end) = self.far_ends.get_mut(&source) {
-            if far_end.incarnation == flow || far_end.previous == Some(flow) {
-                return;
+    /// Makes a place for a far end that was not heard before, or not as this incarnation. Whether its
+    /// frame is to be taken.
+    fn know(&mut self, source: Address, flow: FlowId, now: Instant, counters: &Counters) -> bool {
+        let Some(far_end) = self.far_ends.get_mut(&source) else {
+            if self.far_ends.len() >= FAR_ENDS_MAX {
+                self.forget_quietest();
             }
-            for (class, lane) in std::mem::take(&mut far_end.lanes) {
-                if let Lane::Ordered { mut order, .. } = lane {
-                    order.flush(&mut self.ready);
-                }
-                self.holding.remove(&(source, class));
+            let (incarnations, lanes) = (Incarnations::new(flow), BTreeMap::new());
+            let far_end = FarEnd { incarnations, lanes, heard: now, hailed: None };
+            self.far_ends.insert(source, far_end);
+            return true;
+        };
+        match far_end.incarnations.handle_frame(flow, now) {
+            Heard::Known => {}
+            Heard::Stray => return false,
+            Heard::Changed => self.drop_lanes(source),
+            Heard::Ended(ended) => {
+                self.drop_lanes(source);
+                counters.far_restarts.increment();
+                // Full: the sessions' own time-out finds it out.
+                let _ = self.restarts.try_send((source, ended));
             }
-            far_end.previous = Some(std::mem::replace(&mut far_end.incarnation, flow));
-            counters.far_restarts.increment();
-            // Full: the sessions' own time-out finds it out.
-            let _ = self.restarts.try_send((source, flow));
-            return;
         }
-        if self.far_ends.len() >= FAR_ENDS_MAX {
-            self.forget_quietest();
+        if self.far_ends.get(&source).is_some_and(|far_end| far_end.incarnations.is_challenged(now))
+        {
+            self.challenged.insert(source);
+        } else {
+            self.challenged.remove(&source);
         }
-        let lanes = BTreeMap::new();
-        let far_end = FarEnd { incarnation: flow, previous: None, lanes, heard: now };
-        self.far_ends.insert(source, far_end);
+        true
+    }
+
+    /// Drops the lanes of incarnations that do not live; QUIC gets what they held.
+    fn drop_lanes(&mut self, source: Address) {
+        let Self { far_ends, holding, ready, .. } = self;
+        let Some(FarEnd { incarnations, lanes, .. }) = far_ends.get_mut(&source) else { return };
+        lanes.retain(|&key, lane| {
+            if incarnations.lives(key.0) {
+                return true;
+            }
+            if let Order::Restored { order, .. } = &mut lane.order {
+                order.flush(ready);
+            }
+            holding.remove(&(source, key));
+            false
+        });
+    }
+
+    /// Far ends to be hailed now: whose incarnation is challenged, and those of `standing` that were not
+    /// heard for a while.
+    pub(super) fn hails_due(&mut self, standing: &BTreeSet<Address>, now: Instant) -> Vec<Address> {
+        let Self { far_ends, challenged, .. } = self;
+        challenged.retain(|address| {
+            far_ends.get(address).is_some_and(|far_end| far_end.incarnations.is_challenged(now))
+        });
+        let is_quiet =
+            |address: &&Address| far_ends.get(address).is_some_and(|far_end| far_end.is_quiet(now));
+        let mut due: Vec<_> =
+            challenged.iter().chain(standing.difference(challenged).filter(is_quiet)).collect();
+        due.sort_by_key(|&address| far_ends.get(address).and_then(|far_end| far_end.hailed));
+        due.truncate(HAILS_MAX);
+        due.into_iter().copied().collect()
+    }
+
+    /// Takes notice of a hail that was sent.
+    pub(super) fn handle_hail(&mut self, far: Address, now: Instant) {
+        if let Some(far_end) = self.far_ends.get_mut(&far) {
+            far_end.hailed = Some(now);
+            far_end.incarnations.handle_hail();
+        }
     }
 
     /// Makes room for a far end: the one that was not heard for longest goes.
     fn forget_quietest(&mut self) {
         let quietest = self.far_ends.iter().min_by_key(|(_, far_end)| far_end.heard);
         let Some(address) = quietest.map(|(&address, _)| address) else { return };
-        self.far_ends.remove(&address);
-        for class in Class::ALL {
-            self.holding.remove(&(address, class));
+        let lanes = self.far_ends.remove(&address).map(|far_end| far_end.lanes);
+        for key in lanes.into_iter().flat_map(BTreeMap::into_keys) {
+            self.holding.remove(&(address, key));
         }
+        self.challenged.remove(&address);
     }
 
     /// Fills quinn's buffers with what is ready; returns how many.
@@ -170,9 +242,12 @@ impl Incoming {
     /// Gives up gaps that were waited for long enough.
     pub(super) fn handle_timeout(&mut self, now: Instant, counters: &Counters) {
         let Self { far_ends, holding, ready, .. } = self;
-        holding.retain(|&(source, class)| {
-            let lane = far_ends.get_mut(&source).and_then(|far_end| far_end.lanes.get_mut(&class));
-            let Some(Lane::Ordered { order, gaps_counted }) = lane else { return false };
+        holding.retain(|(source, key)| {
+            let lane = far_ends.get_mut(source).and_then(|far_end| far_end.lanes.get_mut(key));
+            let Some(Order::Restored { order, gaps_counted }) = lane.map(|lane| &mut lane.order)
+            else {
+                return false;
+            };
             order.handle_timeout(now, ready);
             counters.gaps_given_up.add_growth(gaps_counted, order.gaps_given_up());
             order.poll_timeout().is_some()
@@ -180,14 +255,15 @@ impl Incoming {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let deadline = |&(source, class): &(Address, Class)| match self
+        let deadline = |(source, key): &(Address, LaneKey)| match &self
             .far_ends
-            .get(&source)?
+            .get(source)?
             .lanes
-            .get(&class)?
+            .get(key)?
+            .order
         {
-            Lane::Realtime(_) => None,
-            Lane::Ordered { order, .. } => order.poll_timeout(),
+            Order::Realtime { .. } => None,
+            Order::Restored { order, .. } => order.poll_timeout(),
         };
         self.holding.iter().filter_map(deadline).min()
     }
@@ -204,14 +280,25 @@ impl Incoming {
     }
 }
 
+impl FarEnd {
+    fn is_quiet(&self, now: Instant) -> bool {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        since(self.heard) >= QUIET
+            && self.hailed.is_none_or(|hailed| since(hailed) >= QUIET_HAIL_EVERY)
+    }
+}
+
 impl Lane {
-    fn new(class: Class) -> Self {
-        match class {
-            Class::Realtime => Self::Realtime(Box::default()),
-            Class::Interactive | Class::Bulk => {
-                Self::Ordered { order: Box::new(Reorder::new()), gaps_counted: 0 }
+    fn new(class: Class, now: Instant) -> Self {
+        let order = match class {
+            Class::Realtime => {
+                Order::Realtime { window: Box::default(), outrun: Outrun::default() }
             }
-        }
+            Class::Interactive | Class::Bulk => {
+                Order::Restored { order: Box::new(Reorder::new()), gaps_counted: 0 }
+            }
+        };
+        Self { heard: now, order }
     }
 }
 
@@ -223,3 +310,6 @@ fn codepoint(ecn: FrameEcn) -> EcnCodepoint {
         FrameEcn::CongestionExperienced => EcnCodepoint::Ce,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! A fake fabric between ends in one process: frames are lost, doubled, delayed and damaged by a seeded
 //! generator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use overway_session::{
     FabricPort, FabricSender, Full, Inbound, Outbound, SessionConfig, SessionEndpoint,
 };
 use overway_wire::frame::FrameEcn;
-use overway_wire::{Address, AttachmentId, FrameKind, RelayId};
+use overway_wire::{Address, AttachmentId, Class, FlowId, FrameKind, Millis, RelayId};
 use tokio::sync::mpsc;
 
 /// Frames that a port takes before it is full.
@@ -42,9 +42,16 @@ struct Hub {
 
 #[derive(Default)]
 struct State {
-    ports: BTreeMap<RelayId, mpsc::UnboundedSender<Vec<Inbound>>>,
+    ports: BTreeMap<RelayId, Port>,
+    /// Relays that no frame gets to.
+    deaf: BTreeSet<RelayId>,
     faults: Faults,
     random: u64,
+}
+
+struct Port {
+    wire: Arc<Wire>,
+    deliver: mpsc::UnboundedSender<Vec<Inbound>>,
 }
 
 impl Mesh {
@@ -58,10 +65,38 @@ impl Mesh {
         self.hub.state.lock().unwrap().faults = faults;
     }
 
-    /// An endpoint at a relay; it takes the place of an earlier one there.
+    pub(crate) fn set_deaf(&self, relay: u16, deaf: bool) {
+        let relays = &mut self.hub.state.lock().unwrap().deaf;
+        if deaf {
+            relays.insert(RelayId(relay));
+        } else {
+            relays.remove(&RelayId(relay));
+        }
+    }
+
+    /// An endpoint at a relay. An earlier one there is cut off: it hears and sends nothing more.
     pub(crate) fn endpoint(&self, relay: u16) -> SessionEndpoint {
-        SessionEndpoint::new(SessionConfig::default(), self.port(relay), self.credentials(relay))
-            .unwrap()
+        self.endpoint_with(relay, SessionConfig::default())
+    }
+
+    pub(crate) fn endpoint_with(&self, relay: u16, config: SessionConfig) -> SessionEndpoint {
+        SessionEndpoint::new(config, self.port(relay), self.credentials(relay)).unwrap()
+    }
+
+    /// Delivers a session frame that its source has not sent.
+    pub(crate) fn forge(&self, source: u16, destination: u16, flow: FlowId, sequence: u64) {
+        let [source, destination] =
+            [source, destination].map(|id| Address::new(RelayId(id), AttachmentId::GATEWAY));
+        let frame = Outbound {
+            kind: FrameKind::Session,
+            class: Class::Bulk,
+            destination,
+            flow,
+            sequence,
+            budget: Millis::default(),
+            payload: vec![0x40; 40].into(),
+        };
+        self.hub.carry(source, frame);
     }
 
     pub(crate) fn credentials(&self, relay: u16) -> Arc<Credentials> {
@@ -85,9 +120,10 @@ impl Mesh {
                 }
             }
         });
-        self.hub.state.lock().unwrap().ports.insert(local.relay, deliver);
         let queue = Arc::new(Queue::default());
         let wire = Arc::new(Wire { queue: Arc::clone(&queue), filled: tokio::sync::Notify::new() });
+        let port = Port { wire: Arc::clone(&wire), deliver };
+        self.hub.state.lock().unwrap().ports.insert(local.relay, port);
         tokio::spawn(carry(Arc::clone(&self.hub), local, Arc::clone(&wire)));
         FabricPort { local, sender: wire, receiver }
     }
@@ -132,6 +168,9 @@ async fn carry(hub: Arc<Hub>, source: Address, wire: Arc<Wire>) {
         if let Some(waker) = waker {
             waker.wake();
         }
+        if !hub.has(source.relay, &wire) {
+            return;
+        }
         for frame in frames {
             hub.carry(source, frame);
         }
@@ -140,10 +179,20 @@ async fn carry(hub: Arc<Hub>, source: Address, wire: Arc<Wire>) {
 }
 
 impl Hub {
+    /// Whether this wire is still the relay's.
+    fn has(&self, relay: RelayId, wire: &Arc<Wire>) -> bool {
+        let state = self.state.lock().unwrap();
+        state.ports.get(&relay).is_some_and(|port| Arc::ptr_eq(&port.wire, wire))
+    }
+
     fn carry(&self, source: Address, frame: Outbound) {
         let state = &mut *self.state.lock().unwrap();
         let faults = state.faults;
-        let Some(port) = state.ports.get(&frame.destination.relay).cloned() else { return };
+        if state.deaf.contains(&frame.destination.relay) {
+            return;
+        }
+        let Some(port) = state.ports.get(&frame.destination.relay) else { return };
+        let port = port.deliver.clone();
         let mut payload = frame.payload;
         if frame.kind == FrameKind::Datagram && state.draw() < faults.damaged {
             let mut bytes = payload.to_vec();

@@ -9,18 +9,30 @@ use overway_session::{
     DATAGRAM_BYTES_MAX, Flow, Incoming, IncomingFlow, IncomingStream, OpenError, SendError,
     SessionConfig, SessionEndpoint, SessionError, Stream,
 };
-use overway_wire::{Class, RelayId};
+use overway_wire::{Class, FlowId, RelayId};
+use quinn::{ConnectionError, ReadError};
 use tokio::time::timeout;
 
 use crate::fabric::{Faults, Mesh};
 
 const A: u16 = 1;
 const B: u16 = 2;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Less than QUIC's idle time-out of 45 s, which would end anything.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for what must happen.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("it happens within the minute")
+    timeout(PATIENCE, future).await.expect("it happens in time")
+}
+
+fn is_closed(error: &ConnectionError, code: u32) -> bool {
+    matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == code.into())
+}
+
+/// Asserts that the far end has closed the session, with this code.
+fn assert_ended<T: std::fmt::Debug>(read: Result<T, ReadError>, code: u32) {
+    let Err(ReadError::ConnectionLost(error)) = read else { panic!("{read:?}") };
+    assert!(is_closed(&error, code), "{error}");
 }
 
 async fn next_stream(endpoint: &SessionEndpoint) -> IncomingStream {
@@ -160,7 +172,7 @@ async fn a_reset_and_a_stop_arrive_as_such() {
 
     near.send.reset(7_u32.into()).unwrap();
     let read = soon(away.recv.read_chunk(10, true)).await;
-    assert_eq!(read, Err(quinn::ReadError::Reset(7_u32.into())));
+    assert_eq!(read, Err(ReadError::Reset(7_u32.into())));
 
     near.recv.stop(9_u32.into()).unwrap();
     assert_eq!(soon(away.send.stopped()).await, Ok(Some(9_u32.into())));
@@ -211,10 +223,13 @@ async fn a_relay_with_another_relays_certificate_is_refused_by_both_sides() {
         SessionEndpoint::new(SessionConfig::default(), port, mesh.credentials(B)).unwrap();
 
     let dialled = soon(a.open_stream(RelayId(3), Class::Bulk, "echo")).await;
-    assert!(dialled.is_err());
+    let Err(OpenError::Session(ConnectionError::TransportError(_))) = dialled else {
+        panic!("TLS takes the name of another relay: {dialled:?}");
+    };
 
     let dialling = soon(impostor.open_stream(RelayId(A), Class::Bulk, "echo")).await;
-    assert!(dialling.is_err());
+    let Err(OpenError::Session(error)) = dialling else { panic!("{dialling:?}") };
+    assert!(is_closed(&error, 1), "{error}");
     assert_eq!(a.stats().sessions_opened, 0);
     assert_eq!(a.stats().identity_refused, 1);
 }
@@ -300,12 +315,75 @@ async fn a_far_end_that_starts_anew_is_noticed_and_reached_again() {
 
     stream.send.write_all(b"anybody there?").await.unwrap();
     let read = soon(stream.recv.read_chunk(10, true)).await;
-    assert!(matches!(read, Err(quinn::ReadError::ConnectionLost(_))), "{read:?}");
+    assert!(matches!(read, Err(ReadError::ConnectionLost(_))), "{read:?}");
     assert_eq!(soon(flow.recv()).await, None);
 
     stream_pair(&a, &second).await;
     flow_pair(&a, &second).await;
     assert_eq!(a.stats().far_restarts, 1);
+}
+
+/// QUIC itself would find it out after 45 s of silence.
+#[tokio::test]
+async fn an_idle_flow_ends_soon_after_its_far_end_is_back() {
+    let mesh = Mesh::new(1);
+    let (a, first) = (mesh.endpoint(A), mesh.endpoint(B));
+    let (flow, _kept) = flow_pair(&a, &first).await;
+    let second = mesh.endpoint(B);
+
+    let within = Duration::from_secs(20);
+    assert_eq!(timeout(within, flow.recv()).await, Ok(None));
+    let (near, away) = timeout(within, flow_pair(&a, &second)).await.unwrap();
+
+    near.send(b"anybody there?").unwrap();
+    assert_eq!(soon(away.recv()).await.as_deref(), Some(&b"anybody there?"[..]));
+    assert_eq!((a.stats().far_restarts, second.stats().far_restarts), (1, 0));
+}
+
+#[tokio::test]
+async fn a_far_end_that_starts_anew_reaches_others_at_once() {
+    let mesh = Mesh::new(1);
+    let (a, first) = (mesh.endpoint(A), mesh.endpoint(B));
+    let (mut stream, _kept) = stream_pair(&a, &first).await;
+    let second = mesh.endpoint(B);
+
+    let (mut fresh, mut away) = stream_pair(&second, &a).await;
+    assert_eq!(a.stats().far_restarts, 0);
+
+    let read = soon(stream.recv.read_chunk(10, true)).await;
+    assert!(matches!(read, Err(ReadError::ConnectionLost(_))), "{read:?}");
+    assert_eq!(a.stats().far_restarts, 1);
+    fresh.send.write_all(b"still there").await.unwrap();
+    let chunk = soon(away.recv.read_chunk(11, true)).await.unwrap().unwrap();
+    assert_eq!(chunk.bytes, &b"still there"[..]);
+}
+
+#[tokio::test]
+async fn forged_incarnations_and_sequences_end_no_session() {
+    let mesh = Mesh::new(1);
+    let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));
+    let (mut near, mut away) = stream_pair(&a, &b).await;
+
+    // The true end says nothing all the while, except when it is hailed.
+    let mut pause = tokio::time::interval(Duration::from_millis(50));
+    for number in 0..50 {
+        pause.tick().await;
+        mesh.forge(B, A, FlowId(7 + number % 2), u64::from(number));
+    }
+    for sequence in [5_000_000, u64::MAX - 1] {
+        mesh.forge(B, A, FlowId(7), sequence);
+    }
+
+    for word in [b"question", b"answered"] {
+        away.send.write_all(word).await.unwrap();
+        let mut read = [0; 8];
+        soon(near.recv.read_exact(&mut read)).await.unwrap();
+        assert_eq!(&read, word);
+        near.send.write_all(word).await.unwrap();
+        soon(away.recv.read_exact(&mut read)).await.unwrap();
+        assert_eq!(&read, word);
+    }
+    assert_eq!(a.stats().far_restarts, 0);
 }
 
 #[tokio::test]
@@ -318,10 +396,11 @@ async fn closing_ends_streams_flows_and_the_accepting() {
     soon(a.close()).await;
 
     assert!(soon(a.accept()).await.is_none());
-    assert!(soon(away.recv.read_chunk(10, true)).await.is_err());
+    assert_ended(soon(away.recv.read_chunk(10, true)).await, 0);
     assert_eq!(soon(away_flow.recv()).await, None);
     assert_eq!(soon(near_flow.recv()).await, None);
-    assert!(soon(a.open_stream(RelayId(B), Class::Bulk, "echo")).await.is_err());
+    let opened = soon(a.open_stream(RelayId(B), Class::Bulk, "echo")).await;
+    assert!(matches!(opened, Err(OpenError::Closed)), "{opened:?}");
 }
 
 #[tokio::test]
@@ -332,5 +411,67 @@ async fn a_revoked_relay_loses_its_sessions() {
 
     a.disconnect(RelayId(B));
 
-    assert!(soon(away.recv.read_chunk(10, true)).await.is_err());
+    assert_ended(soon(away.recv.read_chunk(10, true)).await, 1);
+}
+
+#[tokio::test]
+async fn a_revoked_relay_loses_a_session_that_is_used_for_nothing_new() {
+    let mesh = Mesh::new(1);
+    let config =
+        SessionConfig { open_timeout: Duration::from_millis(200), ..SessionConfig::default() };
+    let (a, b) = (mesh.endpoint_with(A, config), mesh.endpoint(B));
+    let (mut near, _away) = stream_pair(&a, &b).await;
+    mesh.set_deaf(A, true);
+    loop {
+        // The first may still hear what was under way.
+        let heard = a.stats().frames_received;
+        let opened = a.open_stream(RelayId(B), Class::Bulk, "echo").await;
+        assert!(matches!(opened, Err(OpenError::TimedOut)), "{opened:?}");
+        if a.stats().frames_received == heard {
+            break;
+        }
+    }
+    assert_eq!(a.stats().sessions_closed, 0);
+
+    a.disconnect(RelayId(B));
+
+    let read = soon(near.recv.read_chunk(10, true)).await;
+    let closed = ReadError::ConnectionLost(ConnectionError::LocallyClosed);
+    assert_eq!(read, Err(closed));
+}
+
+#[tokio::test]
+async fn handshakes_beyond_the_bound_are_refused_until_there_is_room() {
+    let mesh = Mesh::new(1);
+    let config = SessionConfig {
+        handshake_timeout: Duration::from_secs(1),
+        handshakes_max: 1,
+        ..SessionConfig::default()
+    };
+    let (a, b, c) = (mesh.endpoint(A), mesh.endpoint_with(B, config), mesh.endpoint(3));
+    mesh.set_deaf(A, true);
+    let stuck = tokio::spawn(async move { a.open_stream(RelayId(B), Class::Bulk, "echo").await });
+    // Only a handshake that was taken up is answered.
+    while b.stats().frames_sent == 0 {
+        tokio::task::yield_now().await;
+    }
+
+    let refused = soon(c.open_stream(RelayId(B), Class::Bulk, "echo")).await;
+    assert!(
+        matches!(refused, Err(OpenError::Session(ConnectionError::ConnectionClosed(_)))),
+        "{refused:?}"
+    );
+
+    stuck.abort();
+    let opened = async {
+        loop {
+            match c.open_stream(RelayId(B), Class::Bulk, "echo").await {
+                Err(OpenError::Session(_)) => tokio::task::yield_now().await,
+                other => break other,
+            }
+        }
+    };
+    let accepted = async { next_stream(&b).await.accept().await };
+    let (opened, accepted) = soon(async { tokio::join!(opened, accepted) }).await;
+    assert!(opened.is_ok() && accepted.is_ok());
 }

@@ -1,0 +1,157 @@
+use overway_wire::{AttachmentId, FrameKind, RelayId};
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const OLD: FlowId = FlowId(1);
+const NEW: FlowId = FlowId(2);
+
+struct Bench {
+    incoming: Incoming,
+    counters: Counters,
+    restarts: mpsc::Receiver<Restart>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (_, receiver) = mpsc::channel(1);
+        let (told, restarts) = mpsc::channel(8);
+        let incoming = Incoming::new(receiver, told);
+        Self { incoming, counters: Counters::default(), restarts, now: Instant::now() }
+    }
+
+    /// Takes a frame; returns how many packets QUIC gets for it.
+    fn frame(&mut self, flow: FlowId, class: Class, sequence: u64) -> usize {
+        let frame = Inbound {
+            source: far(1),
+            kind: FrameKind::Session,
+            class,
+            ecn: FrameEcn::Capable,
+            flow,
+            sequence,
+            payload: Bytes::from_static(b"packet"),
+        };
+        self.incoming.sort(frame, self.now, &self.counters);
+        self.incoming.ready.drain(..).count()
+    }
+
+    fn hails_due(&mut self, standing: &[Address]) -> Vec<Address> {
+        let standing = standing.iter().copied().collect();
+        let due = self.incoming.hails_due(&standing, self.now);
+        for &far in &due {
+            self.incoming.handle_hail(far, self.now);
+        }
+        due
+    }
+}
+
+fn far(relay: u16) -> Address {
+    Address::new(RelayId(relay), AttachmentId::GATEWAY)
+}
+
+#[test]
+fn quic_gets_the_frames_of_both_incarnations_while_one_is_in_doubt() {
+    for class in Class::ALL {
+        let mut bench = Bench::new();
+        assert_eq!(bench.frame(OLD, class, 70), 1);
+        assert_eq!(bench.frame(NEW, class, 0), 1);
+        assert_eq!(bench.frame(NEW, class, 1), 1);
+        assert_eq!(bench.frame(OLD, class, 71), 1);
+        assert_eq!(bench.frame(OLD, class, 72), 1);
+        assert_eq!(bench.counters.snapshot().far_restarts, 0);
+    }
+}
+
+#[test]
+fn lanes_of_any_number_of_incarnations_are_those_of_two() {
+    let mut bench = Bench::new();
+    for flow in 0..1_000 {
+        for class in Class::ALL {
+            bench.frame(FlowId(flow), class, 5);
+            // Beyond a gap, so that it is held.
+            bench.frame(FlowId(flow), class, 7);
+        }
+        assert!(bench.incoming.far_ends[&far(1)].lanes.len() <= 2 * Class::ALL.len());
+        assert!(bench.incoming.holding.len() <= 2 * Class::ALL.len());
+    }
+}
+
+#[test]
+fn what_a_newcomer_held_is_given_out_when_it_goes() {
+    let mut bench = Bench::new();
+    bench.frame(OLD, Class::Bulk, 0);
+    bench.frame(NEW, Class::Bulk, 0);
+    assert_eq!(bench.frame(NEW, Class::Bulk, 2), 0);
+
+    assert_eq!(bench.frame(OLD, Class::Bulk, 1), 2);
+
+    assert_eq!(bench.incoming.poll_timeout(), None);
+}
+
+#[test]
+fn a_restart_is_told_within_a_second_and_a_half_of_the_first_frame() {
+    let mut bench = Bench::new();
+    bench.frame(OLD, Class::Bulk, 0);
+    bench.now += 100 * MS;
+    let first = bench.now;
+    for sequence in 0.. {
+        bench.frame(NEW, Class::Realtime, sequence);
+        if let Ok(told) = bench.restarts.try_recv() {
+            assert_eq!(told, (far(1), OLD));
+            break;
+        }
+        assert_eq!(bench.hails_due(&[]), [far(1)]);
+        bench.now += 250 * MS;
+        assert!(bench.now <= first + 1_500 * MS);
+    }
+    assert_eq!(bench.hails_due(&[]), []);
+    assert_eq!(bench.frame(OLD, Class::Bulk, 1), 0);
+    assert_eq!(bench.counters.snapshot().frames_stale, 1);
+    assert_eq!(bench.frame(NEW, Class::Bulk, 9), 1);
+}
+
+#[test]
+fn a_far_end_with_sessions_is_hailed_when_it_is_quiet() {
+    let mut bench = Bench::new();
+    bench.frame(OLD, Class::Bulk, 0);
+    bench.now += QUIET - MS;
+    assert_eq!(bench.hails_due(&[far(1), far(2)]), []);
+    bench.now += MS;
+
+    // Without sessions it may be as quiet as it likes; one that was never heard is not hailed.
+    assert_eq!(bench.hails_due(&[]), []);
+    assert_eq!(bench.hails_due(&[far(1), far(2)]), [far(1)]);
+    assert_eq!(bench.hails_due(&[far(1)]), []);
+    bench.now += QUIET_HAIL_EVERY;
+    assert_eq!(bench.hails_due(&[far(1)]), [far(1)]);
+
+    bench.frame(OLD, Class::Bulk, 1);
+    bench.now += QUIET_HAIL_EVERY;
+    assert_eq!(bench.hails_due(&[far(1)]), []);
+}
+
+#[test]
+fn a_session_belongs_to_the_incarnation_heard_last_in_its_class() {
+    let mut bench = Bench::new();
+    bench.frame(OLD, Class::Bulk, 0);
+    bench.now += MS;
+    bench.frame(NEW, Class::Realtime, 0);
+
+    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Realtime), Some(NEW));
+    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Bulk), Some(OLD));
+    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Interactive), None);
+}
+
+#[test]
+fn a_forged_sequence_stops_realtime_frames_for_a_moment_only() {
+    let mut bench = Bench::new();
+    bench.frame(OLD, Class::Realtime, 0);
+    bench.frame(OLD, Class::Realtime, u64::MAX - 1);
+    let mut passed = 0;
+    for sequence in 1..1_000 {
+        bench.now += MS;
+        passed += bench.frame(OLD, Class::Realtime, sequence);
+    }
+    assert_eq!(passed, 800);
+}
