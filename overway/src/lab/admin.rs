@@ -120,14 +120,17 @@ impl Client {
         answer(self.0.delete(&url).call(), &url).map(drop)
     }
 
-    pub(super) fn post<T: DeserializeOwned>(
+    /// Sends a verb to a lab. What the lab refuses it says in words for people.
+    pub(super) fn perform<T: DeserializeOwned>(
         &self,
-        address: SocketAddr,
-        path: &str,
-        body: &impl serde::Serialize,
+        lab: SocketAddr,
+        request: &impl serde::Serialize,
     ) -> anyhow::Result<T> {
-        let url = format!("http://{address}{path}");
-        Ok(answer(self.0.post(&url).send_json(body), &url)?.read_json()?)
+        let mut response = self.0.post(format!("http://{lab}/v1/lab")).send_json(request)?;
+        if !response.status().is_success() {
+            bail!("{}", response.body_mut().read_to_string()?.trim());
+        }
+        Ok(response.body_mut().read_json()?)
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::check::{Extent, check};
@@ -19,6 +20,10 @@ use super::world::{Degradation, World, WorldOptions};
 const WIRES: usize = 6;
 /// Exit code of wrong usage or configuration.
 const USAGE: u8 = 2;
+/// Exit code of a check that did not come to its end, as shells have it for SIGINT.
+const INTERRUPTED: u8 = 130;
+/// How long verbs under way may hold the world after its end was asked for.
+const VERBS_GRACE: Duration = Duration::from_secs(3);
 
 /// Run a world-wide mesh on this machine, or do something to the one that runs.
 ///
@@ -149,13 +154,14 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// As [`run`].
 pub fn run_as(args: LabArgs, spawner: Spawner) -> anyhow::Result<ExitCode> {
+    let check = args.check;
     let outcome = match args.verb {
         Some(verb) => act(verb),
         None => start(&args, spawner),
     };
     Ok(outcome.unwrap_or_else(|error| {
         if error.is::<Stopped>() {
-            return ExitCode::SUCCESS;
+            return if check { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS };
         }
         eprintln!("error: {error:#}");
         let usage = error.is::<overway_config::ConfigError>();
@@ -176,6 +182,11 @@ fn start(args: &LabArgs, spawner: Spawner) -> anyhow::Result<ExitCode> {
     stage.say(stage.ink(Ink::Bold, title));
     let _signals = watch_signals(stage.stop().clone())?;
     let wires = profile.transit_pairs(WIRES);
+    if wires.is_empty() {
+        bail!(
+            "in the profile {name:?} no pair is faster over other relays: there is nothing to show"
+        );
+    }
     let options = WorldOptions { spawner, profile, seed: args.seed, dir: args.dir.clone(), wires };
     let world = World::start(options, &stage)?;
     let outcome =
@@ -204,6 +215,13 @@ fn run_live(world: &Arc<World>, stage: &Stage) -> anyhow::Result<ExitCode> {
     let lab = Lab::open(world, stage.stop().clone())?;
     live::run(world, stage)?;
     drop(lab);
+    stage.clear();
+    stage.say("the lab ends");
+    // A verb that is being answered holds the world; the directory goes with its last holder.
+    let asked = Instant::now();
+    while Arc::strong_count(world) > 1 && asked.elapsed() < VERBS_GRACE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -216,7 +234,7 @@ fn watch_signals(stop: Stop) -> anyhow::Result<tokio::runtime::Runtime> {
         .thread_name("lab-signals")
         .enable_all()
         .build()?;
-    let _guard = runtime.enter();
+    let context = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -233,7 +251,7 @@ fn watch_signals(stop: Stop) -> anyhow::Result<tokio::runtime::Runtime> {
         next().await;
         std::process::exit(1);
     });
-    drop(_guard);
+    drop(context);
     Ok(runtime)
 }
 
@@ -257,7 +275,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Restore { name, at } => (at, Request::Restore { name }, false),
         Verb::Stop { at } => (at, Request::Stop, false),
     };
-    let answer = control::ask(at.dir.as_deref(), &request).context("the lab")?;
+    let answer = control::ask(at.dir.as_deref(), &request)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&answer.status)?);
     } else {

@@ -137,11 +137,18 @@ pub(super) fn ask(dir: Option<&Path>, request: &Request) -> anyhow::Result<Answe
         None => user_file()?,
     };
     if !file.exists() {
-        bail!("does not run ({} is not there); start it with `overway lab`", file.display());
+        bail!("no lab runs ({} is not there); start one with `overway lab`", file.display());
     }
     let found = read(&file)?;
-    let answer = Client::new().post(found.address, "/v1/lab", request);
-    answer.with_context(|| format!("process {} of {}", found.pid, found.dir.display()))
+    if !is_alive(found.pid) {
+        bail!("the lab of {} has ended without a goodbye", found.dir.display());
+    }
+    Client::new().perform(found.address, request)
+}
+
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 fn read(file: &Path) -> anyhow::Result<Found> {

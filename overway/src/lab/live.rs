@@ -70,7 +70,9 @@ fn show(scene: &Scene<'_>) -> anyhow::Result<()> {
     for blow in [Blow::Freeze, Blow::Kill] {
         let strike = drills::strike(scene, blow)?;
         stage.say(stage.ink(Ink::Yellow, strike.text(scene)));
-        show_strike(scene, &strike);
+        for sample in &strike.samples {
+            stage.say(format!("  {}", sample.text(scene)));
+        }
         strikes.push(strike);
         drills::wait(stage, BREATH, "it is back; a file comes through")?;
     }
@@ -97,19 +99,6 @@ fn show_pairs(scene: &Scene<'_>) -> anyhow::Result<()> {
         stage.say(format!("  {}", stage.ink(Ink::Green, pair.text(world))));
     }
     Ok(())
-}
-
-fn show_strike(scene: &Scene<'_>, strike: &Strike) {
-    for sample in &strike.samples {
-        let spec = scene.flows.specs()[sample.flow];
-        let ends = scene.world.path_text(&[spec.entry, spec.exit]);
-        let Felt { lost, delay_before, delay_after, .. } = sample.felt;
-        let gap = sample.felt.gap_ms();
-        let [before, after] = [delay_before, delay_after].map(|delay| delay.as_secs_f64() * 1e3);
-        scene.stage.say(format!(
-            "  {ends}: gap {gap:.0} ms, {lost} frames lost, path delay {before:.0} -> {after:.0} ms"
-        ));
-    }
 }
 
 fn summary(scene: &Scene<'_>, strikes: &[Strike], fetched: &Fetched) {
@@ -152,20 +141,29 @@ fn commands(scene: &Scene<'_>) {
     let transit = if path.len() > 2 { b } else { name(world.profile().relays().len() - 1) };
     stage.say("");
     stage.say(stage.ink(Ink::Bold, "The mesh stays up. From another terminal:"));
-    for (command, about) in [
-        (format!("curl http://{}/", wire.tcp), "a page through the mesh".to_owned()),
-        ("overway lab status".to_owned(), "processes, forwards, paths".to_owned()),
-        (format!("overway lab cut {a} {b}"), "nothing passes between the two".to_owned()),
-        (format!("overway lab degrade {a} {b} --loss 0.15 --delay 100"), "a bad line".to_owned()),
-        (format!("overway lab freeze {transit}"), "stop the process".to_owned()),
-        (format!("overway lab kill {transit}"), "kill it; `kill scheduler` works too".to_owned()),
-        ("overway lab restore".to_owned(), "undo all of it".to_owned()),
-    ] {
+    let lab = format!("{} lab", program());
+    let commands = [
+        (format!("curl http://{}/", wire.tcp), "a page through the mesh"),
+        (format!("{lab} status"), "processes, forwards, paths"),
+        (format!("{lab} cut {a} {b}"), "nothing passes between the two"),
+        (format!("{lab} degrade {a} {b} --loss 0.15 --delay 100"), "a bad line"),
+        (format!("{lab} freeze {transit}"), "stop the process"),
+        (format!("{lab} kill {transit}"), "kill it; `kill scheduler` works too"),
+        (format!("{lab} restore"), "undo all of it"),
+    ];
+    let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    for (command, about) in commands {
         let about = stage.ink(Ink::Dim, format!("# {about}"));
-        stage.say(format!("  {command:58} {about}"));
+        stage.say(format!("  {command:width$}  {about}"));
     }
     let logs = world.dir().join("logs");
     stage.say(stage.ink(Ink::Dim, format!("Logs are in {}. Ctrl-C ends the lab.", logs.display())));
+}
+
+/// How this program was called, so that what is printed can be copied: it need not be installed.
+fn program() -> String {
+    let called = std::env::args().next().unwrap_or_default();
+    if called.contains('/') { called } else { "overway".to_owned() }
 }
 
 /// Until the lab is stopped. Says when a process is disturbed or ends by itself.

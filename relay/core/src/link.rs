@@ -74,6 +74,12 @@ impl Link {
         }
     }
 
+    /// This process slept: what was silent or idle meanwhile was so by its own fault.
+    pub(crate) fn handle_stall(&mut self, late_by: Duration, now: Instant) {
+        self.active_until = self.active_until.map(|until| until + late_by);
+        self.probe.handle_stall(late_by, now);
+    }
+
     /// When [`Self::expire_activity`] has something to do.
     pub(crate) fn active_until(&self) -> Option<Instant> {
         self.active_until

@@ -402,7 +402,7 @@ impl Relay {
         self.reporter.postpone(now);
         self.stats.self_stalls += 1;
         for link in self.links.values_mut() {
-            link.probe.handle_stall(late, now);
+            link.handle_stall(late, now);
         }
         if late >= self.config.stale_after {
             let frames: usize = self.links.values_mut().map(Link::clear_queues).sum();

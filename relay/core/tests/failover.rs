@@ -448,6 +448,25 @@ fn a_lane_that_is_replaced_sends_again_what_was_under_way() {
 }
 
 #[test]
+fn a_backlog_that_is_read_after_a_stall_makes_one_stall() {
+    let mut mesh = through_two();
+    mesh.stream(Class::Realtime, 0, Duration::from_secs(1));
+    let waiting: Vec<Flying> = mesh.flying.drain(..).filter(|it| it.to == RelayId(1)).collect();
+    mesh.now += Duration::from_secs(4);
+    let before = mesh.stats(1).self_stalls;
+
+    let now = mesh.now;
+    let relay = mesh.relays.get_mut(&RelayId(1)).unwrap();
+    for Flying { from, transmit, .. } in &waiting {
+        let key = (NeighbourLink::new(*from, transmit.link.index), transmit.lane);
+        relay.handle_datagram(key, &transmit.message, now);
+    }
+
+    assert!(waiting.len() >= 2, "{} wait", waiting.len());
+    assert_eq!(mesh.stats(1).self_stalls, before + 1);
+}
+
+#[test]
 fn frames_that_do_not_name_their_sender_are_dropped() {
     let mut mesh = through_two();
     let now = mesh.now;

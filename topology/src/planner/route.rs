@@ -45,7 +45,8 @@ pub(super) struct Left {
     /// Links that were the reason. None if a better path came up.
     culprits: Vec<LinkId>,
     at: Instant,
-    /// Since when it has been better than the path in use, as far as it is.
+    /// Since when it, or a path over one of the culprits, has been better than the path in use, as far as one
+    /// is.
     better_since: Option<Instant>,
 }
 
@@ -70,7 +71,7 @@ impl Route {
         now: Instant,
     ) -> Move {
         let current = mesh.price(source, &self.in_use).map(|priced| priced.cost);
-        self.review_left(source, current, mesh, config, now);
+        self.review_left(source, (&best, current), mesh, config, now);
         let Some(current) = current else {
             self.leave(source, best, mesh, now);
             return Move::LeftUnusable;
@@ -123,34 +124,37 @@ impl Route {
         self.left.push(left);
     }
 
-    /// Notes which of the paths left are better than the one in use, and forgets the oldest.
+    /// Notes which of the paths left are better than the one in use, or stand in the way of `best` which is,
+    /// and forgets the oldest.
     fn review_left(
         &mut self,
         source: RelayId,
-        current: Option<Cost>,
+        (best, current): (&Path, Option<Cost>),
         mesh: &Mesh,
         config: &PlannerConfig,
         now: Instant,
     ) {
         self.left.retain(|left| now.saturating_duration_since(left.at) < config.return_memory);
-        for left in &mut self.left {
-            let cost = mesh.price(source, &left.path).map(|priced| priced.cost);
-            let better = match (cost, current) {
+        let is_better = |path: &Path| {
+            let cost = mesh.price(source, path).map(|priced| priced.cost);
+            match (cost, current) {
                 (Some(cost), Some(current)) => cost < current,
                 (Some(_), None) => true,
                 (None, _) => false,
-            };
+            }
+        };
+        let in_use = self.in_use;
+        for left in &mut self.left {
+            let better =
+                is_better(&left.path) || left.blames(source, best, &in_use) && is_better(best);
             left.better_since = if better { left.better_since.or(Some(now)) } else { None };
         }
     }
 
     /// Whether `best` was left lately, or has a link for which a path was.
     fn is_held(&self, source: RelayId, best: &Path, config: &PlannerConfig, now: Instant) -> bool {
-        let in_use = |id: &LinkId| links_of(source, &self.in_use).any(|other| other == *id);
-        let is_culprit = |left: &Left| {
-            links_of(source, best).any(|id| left.culprits.contains(&id) && !in_use(&id))
-        };
-        self.left.iter().filter(|left| left.path == *best || is_culprit(left)).any(|left| {
+        let holds = |left: &&Left| left.path == *best || left.blames(source, best, &self.in_use);
+        self.left.iter().filter(holds).any(|left| {
             left.better_since
                 .is_none_or(|since| now.saturating_duration_since(since) < config.return_hold)
         })
@@ -181,5 +185,13 @@ impl Route {
     pub(super) fn remember_backups(&mut self, backups: impl Iterator<Item = Path>) {
         self.backups.clear();
         self.backups.extend(backups);
+    }
+}
+
+impl Left {
+    /// Whether `path` has a link for which this one was left, and which is not in use.
+    fn blames(&self, source: RelayId, path: &Path, in_use: &Path) -> bool {
+        let used = |id: &LinkId| links_of(source, in_use).any(|other| other == *id);
+        links_of(source, path).any(|id| self.culprits.contains(&id) && !used(&id))
     }
 }

@@ -242,6 +242,22 @@ fn a_detour_over_the_link_that_was_lossy_is_held_too() {
 }
 
 #[test]
+fn a_path_over_a_link_that_was_left_is_held_no_longer_than_the_hold_time() {
+    let mut bench = Bench::settled();
+    bench.lossy(1, 3, true);
+    assert_eq!(bench.run(1), [4]);
+
+    // The link is well again, the path that was left for it is not: another one over it is the best.
+    bench.lossy(1, 3, false);
+    bench.put(1, 3, clean(5));
+    bench.put(3, 4, clean(5));
+    bench.put(3, 2, clean(80));
+
+    assert_eq!(bench.run(20), [4]);
+    assert_eq!(bench.run(2), [3, 4]);
+}
+
+#[test]
 fn a_path_left_lately_is_taken_again_if_the_one_in_use_degrades_or_fails() {
     for fails in [false, true] {
         let mut bench = Bench::settled();

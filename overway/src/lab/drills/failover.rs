@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
+
 use super::Scene;
 use crate::lab::flow::{Felt, felt};
 use crate::lab::world::Node;
@@ -11,6 +13,12 @@ const BEFORE_NS: u64 = 2_000_000_000;
 /// How long after the blow flows are watched: failover takes tenths of a second, the source's own better
 /// path a round trip more, and the scheduler's new epoch about a second.
 const WATCH: Duration = Duration::from_millis(2_500);
+
+/// For how long a flow must have been on its path to be counted. A link that has just become active is
+/// still watched at its old rate for a round trip, and the median delay before would be another path's.
+const ON_PATH: Duration = Duration::from_secs(1);
+/// How often flows may change their path while a relay to be hit is looked for.
+const SETTLE_TRIES_MAX: u32 = 20;
 
 /// What happens to a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -23,14 +31,18 @@ pub enum Blow {
 }
 
 /// What a blow did to one flow whose path led over the relay.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sample {
     /// Which flow.
     pub flow: usize,
+    /// Its path before the blow.
+    pub path: Vec<usize>,
     /// What it felt.
     pub felt: Felt,
     /// See [`Felt::excess_ms`].
     pub excess_ms: f64,
+    /// See [`Felt::settled_excess_ms`].
+    pub settled_excess_ms: f64,
 }
 
 /// A blow and what it did.
@@ -42,6 +54,8 @@ pub struct Strike {
     pub blow: Blow,
     /// The flows that led over it.
     pub samples: Vec<Sample>,
+    /// Flows that are not among them since their path had changed within the second before.
+    pub unsettled: usize,
     /// How late the measuring process itself was at worst meanwhile; 0 if never by more than 5 ms.
     pub own_stall: Duration,
 }
@@ -60,6 +74,21 @@ impl Blow {
             Self::Freeze => scene.world.freeze(Node::Relay(relay)),
             Self::Kill => scene.world.kill(Node::Relay(relay)),
         }
+    }
+}
+
+impl Sample {
+    /// One line for people.
+    pub fn text(&self, scene: &Scene<'_>) -> String {
+        let path = scene.world.path_text(&self.path);
+        let Felt { lost, delay_before, delay_detour, delay_settled, .. } = self.felt;
+        let [before, detour, settled] =
+            [delay_before, delay_detour, delay_settled].map(|delay| delay.as_secs_f64() * 1e3);
+        let (gap, excess) = (self.felt.gap_ms(), self.excess_ms);
+        format!(
+            "{path}: gap {gap:.0} ms (excess {excess:.0} ms), {lost} lost, path delay {before:.0} ms, \
+             {detour:.0} ms on the detour, then {settled:.0} ms"
+        )
     }
 }
 
@@ -82,6 +111,12 @@ impl Strike {
             "{name} {what} under {flows} flows: gap {gap:.0} ms at most (excess {excess:.0} ms), \
              {lost} frames lost, {twice} repeated"
         );
+        if self.unsettled > 0 {
+            let flows = self.unsettled;
+            text.push_str(&format!(
+                "; {flows} more had just changed their path and are not counted"
+            ));
+        }
         if !self.own_stall.is_zero() {
             let late = self.own_stall.as_secs_f64() * 1e3;
             text.push_str(&format!("; the lab itself was {late:.0} ms late meanwhile"));
@@ -95,10 +130,7 @@ impl Strike {
 /// # Errors
 /// There is no transit relay in use, the relay does not come back, or the lab was stopped.
 pub fn strike(scene: &Scene<'_>, blow: Blow) -> anyhow::Result<Strike> {
-    let (victim, _) = scene.transit_in_use()?;
-    // The path's delay before the blow is that of a flow that has settled on it.
-    scene.stage.pause(Duration::from_millis(300))?;
-    let paths = scene.flow_paths();
+    let (victim, paths, unsettled) = settled_victim(scene)?;
     let start = scene.flows.now();
     blow.hit(scene, victim)?;
     let name = scene.world.profile().relay_name(victim);
@@ -110,8 +142,42 @@ pub fn strike(scene: &Scene<'_>, blow: Blow) -> anyhow::Result<Strike> {
         victim,
         blow,
         samples: samples(scene, &paths, victim, start, end),
+        unsettled,
         own_stall: scene.flows.own_stall(start, end),
     })
+}
+
+/// The transit relay that most flows use, their paths without those that have just changed, and how many
+/// these are.
+fn settled_victim(scene: &Scene<'_>) -> anyhow::Result<(usize, super::FlowPaths, usize)> {
+    for _ in 0..SETTLE_TRIES_MAX {
+        let (victim, earlier) = scene.transit_in_use()?;
+        let name = scene.world.profile().relay_name(victim);
+        super::wait(scene.stage, ON_PATH, &format!("{name} is in use"))?;
+        let mut paths = scene.flow_paths();
+        let unsettled = forget_changed(&mut paths, &earlier, victim);
+        if paths.iter().flatten().any(|path| in_front(path, victim).is_some()) {
+            return Ok((victim, paths, unsettled));
+        }
+    }
+    bail!("no flow stays on a path over a transit relay for {ON_PATH:?}")
+}
+
+/// Removes the paths over the relay that were other paths earlier, and counts them.
+fn forget_changed(
+    paths: &mut super::FlowPaths,
+    earlier: &super::FlowPaths,
+    victim: usize,
+) -> usize {
+    let mut count = 0;
+    for (path, before) in paths.iter_mut().zip(earlier) {
+        let over = path.as_ref().is_some_and(|path| in_front(path, victim).is_some());
+        if over && path != before {
+            *path = None;
+            count += 1;
+        }
+    }
+    count
 }
 
 /// What the flows felt whose paths led over the relay.
@@ -124,12 +190,19 @@ pub(super) fn samples(
 ) -> Vec<Sample> {
     let mut samples = Vec::new();
     for (flow, path) in paths.iter().enumerate() {
-        let Some(front) = path.as_ref().and_then(|path| in_front(path, victim)) else { continue };
+        let Some(path) = path else { continue };
+        let Some(front) = in_front(path, victim) else { continue };
         let round_trip = scene.world.profile().round_trip(front, victim);
         let arrivals = scene.flows.arrivals(flow, start.saturating_sub(BEFORE_NS), end);
         if let Some(felt) = felt(&arrivals, start, end) {
-            let excess_ms = felt.excess_ms(scene.flows.specs()[flow].spacing, round_trip);
-            samples.push(Sample { flow, felt, excess_ms });
+            let spacing = scene.flows.specs()[flow].spacing;
+            samples.push(Sample {
+                flow,
+                path: path.clone(),
+                felt,
+                excess_ms: felt.excess_ms(spacing, round_trip),
+                settled_excess_ms: felt.settled_excess_ms(spacing, round_trip),
+            });
         }
     }
     samples
@@ -144,6 +217,20 @@ fn in_front(path: &[usize], victim: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flow_that_has_just_changed_its_path_is_not_counted() {
+        let earlier = vec![Some(vec![0, 5, 1]), Some(vec![0, 1]), None, Some(vec![0, 1])];
+        let mut paths = vec![
+            Some(vec![0, 5, 1]),
+            Some(vec![0, 5, 1]),
+            Some(vec![0, 5, 1]),
+            Some(vec![0, 6, 1]),
+        ];
+
+        assert_eq!(forget_changed(&mut paths, &earlier, 5), 2);
+        assert_eq!(paths, [Some(vec![0, 5, 1]), None, None, Some(vec![0, 6, 1])]);
+    }
 
     #[test]
     fn the_relay_in_front_is_the_one_before_the_victim() {

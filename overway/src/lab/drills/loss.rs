@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use overway_wire::Class;
 
-use super::{Scene, wait};
+use super::{Quiet, Scene, wait};
 use crate::lab::world::Degradation;
 
 /// How long the loss is left on when nobody leaves the link.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long what the loss did to the link may still show.
+const AFTERMATH: Duration = Duration::from_secs(2);
 /// How often the path is asked for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -25,11 +27,17 @@ pub struct LossFelt {
     pub returned: bool,
 }
 
-/// Puts a loss on the first link of a flow's path, and takes it away once the flow has left it.
+/// Puts a loss on the first link of a flow's path, and takes it away once the flow has left it. What
+/// follows is undisturbed time.
 ///
 /// # Errors
 /// A relay does not answer, or the lab was stopped.
-pub fn loss(scene: &Scene<'_>, share: f64, watch: Duration) -> anyhow::Result<LossFelt> {
+pub fn loss(
+    scene: &Scene<'_>,
+    share: f64,
+    watch: Duration,
+    quiet: &mut Quiet,
+) -> anyhow::Result<LossFelt> {
     let Scene { world, stage, .. } = *scene;
     let (transit, paths) = scene.transit_in_use()?;
     let on_path = |path: &&Vec<usize>| path.get(1) == Some(&transit);
@@ -60,12 +68,17 @@ pub fn loss(scene: &Scene<'_>, share: f64, watch: Duration) -> anyhow::Result<Lo
     wait(stage, Duration::from_secs(1), &format!("{name} is still lossy"))?;
     world.restore(from, to)?;
     let start = Instant::now();
-    let mut returned = false;
+    let (mut returned, mut counted) = (false, false);
     while leave.is_some() && !returned && start.elapsed() < watch {
         returned = uses()?;
+        if !counted && start.elapsed() > AFTERMATH {
+            quiet.begin(world)?;
+            counted = true;
+        }
         let left = watch.saturating_sub(start.elapsed()).as_secs_f64();
         stage.status(format!("{name} is clean again; does the flow stay away? ({left:.0} s left)"));
         stage.pause(LOOK)?;
     }
+    quiet.end(world)?;
     Ok(LossFelt { link: (from, to), leave, back: start.elapsed(), returned })
 }

@@ -1,13 +1,22 @@
 //! What a flow felt of a failure: arithmetic on arrivals, without clocks or sockets.
 //!
 //! The *gap* is the longest time between two receptions around the failure. It holds what no routing can
-//! avoid: the spacing of the frames, the growth of the path's delay when the new path is longer, and
-//! what was on its way to the failed relay, up to one round trip of the link in front of it. *Excess* is the
-//! gap less these three: what noticing and switching took.
+//! avoid: the spacing of the frames, the growth of the path's delay if the detour is longer, and what was
+//! on its way to the failed relay, up to one round trip of the link in front of it. *Excess* is the gap
+//! less these three: what noticing and switching took.
+//!
+//! The detour is the path of the frames that end the gap. The relay in front of the failure chooses it;
+//! the source moves to a better one a round trip later. Its delay is the least of the frames that come
+//! right after the gap, because those sent again from a relay's memory waited there besides. The delay
+//! after the source has moved is told as well, and *settled excess* takes that one's growth instead: it
+//! also holds what the detour is longer than the path that follows it.
 
 use std::time::Duration;
 
-/// For how long after the gap arrivals tell the new path's delay.
+/// For how long after the gap arrivals tell the detour's delay. A frame of a voice flow that did not wait
+/// is among them, and the source's new path is rarely.
+const DETOUR: u64 = 100_000_000;
+/// For how long after the gap arrivals tell the delay that follows; most are of the source's new path.
 const SETTLED: u64 = 1_000_000_000;
 
 /// One reception. Times are nanoseconds of the sink's clock.
@@ -34,8 +43,10 @@ pub struct Felt {
     pub duplicates: u64,
     /// Median path delay before the failure.
     pub delay_before: Duration,
+    /// Least path delay right after the gap.
+    pub delay_detour: Duration,
     /// Median path delay in the second after the gap.
-    pub delay_after: Duration,
+    pub delay_settled: Duration,
     /// Whether anything came after the gap.
     pub recovered: bool,
 }
@@ -46,11 +57,19 @@ impl Felt {
         self.gap.as_secs_f64() * 1e3
     }
 
-    /// The excess in milliseconds; below zero if the failure cost less than the path alone explains.
+    /// The excess in milliseconds; below zero if the failure cost less than the paths alone explain.
     pub fn excess_ms(&self, spacing: Duration, link_round_trip: Duration) -> f64 {
-        let growth = self.delay_after.saturating_sub(self.delay_before);
-        let explained = spacing + growth + link_round_trip;
-        (self.gap.as_secs_f64() - explained.as_secs_f64()) * 1e3
+        self.beyond_ms(self.delay_detour, spacing + link_round_trip)
+    }
+
+    /// The settled excess in milliseconds.
+    pub fn settled_excess_ms(&self, spacing: Duration, link_round_trip: Duration) -> f64 {
+        self.beyond_ms(self.delay_settled, spacing + link_round_trip)
+    }
+
+    fn beyond_ms(&self, delay_after: Duration, explained: Duration) -> f64 {
+        let growth = delay_after.saturating_sub(self.delay_before);
+        (self.gap.as_secs_f64() - (explained + growth).as_secs_f64()) * 1e3
     }
 }
 
@@ -76,15 +95,17 @@ pub fn felt(arrivals: &[Arrival], start: u64, end: u64) -> Option<Felt> {
     if !recovered {
         (gap, gap_end) = (open, end);
     }
-    let settled = after
-        .iter()
-        .filter(|arrival| (gap_end..gap_end.saturating_add(SETTLED)).contains(&arrival.received));
+    let within = |span: u64| {
+        let times = gap_end..gap_end.saturating_add(span);
+        sorted_delays(after.iter().filter(move |arrival| times.contains(&arrival.received)))
+    };
     Some(Felt {
         gap: Duration::from_nanos(gap),
         lost: lost(arrivals),
         duplicates: after.iter().filter(|arrival| arrival.duplicate).count() as u64,
-        delay_before: median_delay(before.iter()),
-        delay_after: median_delay(settled),
+        delay_before: median(&sorted_delays(before.iter())),
+        delay_detour: Duration::from_nanos(within(DETOUR).first().copied().unwrap_or(0)),
+        delay_settled: median(&within(SETTLED)),
         recovered,
     })
 }
@@ -99,13 +120,17 @@ fn lost(arrivals: &[Arrival]) -> u64 {
     }
 }
 
-fn median_delay<'a>(arrivals: impl Iterator<Item = &'a Arrival>) -> Duration {
+fn sorted_delays<'a>(arrivals: impl Iterator<Item = &'a Arrival>) -> Vec<u64> {
     let mut delays: Vec<u64> = arrivals
         .filter(|arrival| !arrival.duplicate)
         .map(|arrival| arrival.received.saturating_sub(arrival.sent))
         .collect();
     delays.sort_unstable();
-    Duration::from_nanos(delays.get(delays.len() / 2).copied().unwrap_or(0))
+    delays
+}
+
+fn median(sorted: &[u64]) -> Duration {
+    Duration::from_nanos(sorted.get(sorted.len() / 2).copied().unwrap_or(0))
 }
 
 /// The value that a share of all values does not exceed (nearest rank); `None` without values.
@@ -156,10 +181,31 @@ mod tests {
         assert_eq!(felt.gap, Duration::from_millis(55 * 20 + 65 - (49 * 20 + 40)));
         assert_eq!(felt.lost, 5);
         assert_eq!(felt.delay_before, Duration::from_millis(40));
-        assert_eq!(felt.delay_after, Duration::from_millis(65));
+        assert_eq!(felt.delay_detour, Duration::from_millis(65));
+        assert_eq!(felt.delay_settled, Duration::from_millis(65));
         // 145 of gap, less 20 of spacing, 25 of growth and 30 of round trip.
         let excess = felt.excess_ms(Duration::from_millis(20), Duration::from_millis(30));
         assert!((excess - 70.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn frames_that_waited_do_not_lengthen_the_detour() {
+        // From frame 50 on the path fails. 50 to 53 are sent again together, 54 to 59 take the detour of
+        // 70 ms, and from 60 on the source has a path of 50 ms.
+        let mut arrivals = frames(0, 50, 40);
+        let again = frames(50, 4, 0);
+        arrivals.extend(again.iter().map(|a| Arrival { received: 1_140 * MS, ..*a }));
+        arrivals.extend(frames(54, 6, 70));
+        arrivals.extend(frames(60, 100, 50));
+
+        let felt = felt(&arrivals, 1_021 * MS, 3_000 * MS).unwrap();
+
+        assert_eq!(felt.gap, Duration::from_millis(1_140 - 1_020));
+        assert_eq!(felt.delay_detour, Duration::from_millis(70));
+        assert_eq!(felt.delay_settled, Duration::from_millis(50));
+        let spacing = Duration::from_millis(20);
+        assert!((felt.excess_ms(spacing, Duration::ZERO) - 70.0).abs() < 1e-9);
+        assert!((felt.settled_excess_ms(spacing, Duration::ZERO) - 90.0).abs() < 1e-9);
     }
 
     #[test]

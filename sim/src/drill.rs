@@ -1,0 +1,156 @@
+//! A drill: one transit relay fails and nothing else is amiss. What its flows felt is measured exactly.
+//!
+//! ```text
+//! excess = longest gap between two arrivals - frame spacing - growth of the path's delay
+//!          - one round trip of the link in front of the failed relay
+//! ```
+
+use std::time::{Duration, Instant};
+
+use overway_wire::{Class, LinkId, Path, RelayId};
+
+use crate::rng::micros;
+use crate::traffic::{Delivery, Flow};
+use crate::world::World;
+
+/// The promise.
+const EXCESS_MAX: Duration = Duration::from_millis(60);
+/// A flow counts if it took one path through the relay for this long: its links are then probed at the
+/// active rate.
+const STEADY: Duration = Duration::from_millis(1_500);
+/// Frames that arrived in it: two thirds of those sent.
+const STEADY_FRAMES_MIN: usize = 50;
+/// What a drill looks at after the failure, longer than any gap that would be within the promise.
+const AFTER: Duration = Duration::from_millis(2_500);
+/// How long before and after that frames must all have arrived.
+const MARGIN: Duration = Duration::from_millis(1_500);
+
+/// How a relay fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Its process gets no time.
+    Freeze,
+    /// Its process dies, and starts anew.
+    Kill,
+}
+
+/// A flow over the failed relay.
+#[derive(Clone, Copy, Debug)]
+struct Subject {
+    flow: usize,
+    path: Path,
+    /// Number of the next frame at the failure.
+    next: u64,
+    /// The round trip in front of the failed relay.
+    round_trip: Duration,
+}
+
+impl World {
+    /// Holds a drill: the relay over which most flows go is frozen or killed for a while.
+    pub(crate) fn drill(&mut self, failure: Failure) {
+        let Some(failing) = self.busiest_transit() else { return };
+        let subjects = self.subjects(failing);
+        let began = self.now;
+        self.say(format_args!("drill: {failure:?} of {failing} under {} flows", subjects.len()));
+        let lasts = self.chance.span(Duration::from_millis(600), AFTER);
+        let applied = self.strike(failure, failing);
+        self.run_for(lasts);
+        self.undo(applied);
+        self.run_for(AFTER.saturating_sub(lasts));
+        let last: Vec<u64> = subjects.iter().map(|subject| self.flows[subject.flow].next).collect();
+        self.run_for(MARGIN);
+        self.figures.drills += 1;
+        for (subject, last) in subjects.iter().zip(last) {
+            self.judge(subject, failing, began, last);
+        }
+    }
+
+    /// The relay that is between the ends of most flows now.
+    fn busiest_transit(&self) -> Option<RelayId> {
+        let transits = self.slots.iter().filter_map(|&at| self.flows[at].deliveries.back());
+        let transits = transits.flat_map(|delivery| {
+            delivery.path.intermediates().iter().map(|step| step.relay).collect::<Vec<_>>()
+        });
+        let mut counts = std::collections::BTreeMap::<RelayId, usize>::new();
+        transits.for_each(|relay| *counts.entry(relay).or_default() += 1);
+        counts.into_iter().max_by_key(|&(relay, count)| (count, relay)).map(|(relay, _)| relay)
+    }
+
+    /// Flows that have taken one path over the relay for long enough.
+    fn subjects(&self, failing: RelayId) -> Vec<Subject> {
+        let steady = |&flow: &usize| {
+            let of = &self.flows[flow];
+            let path = of.deliveries.back()?.path;
+            let at = path.intermediates().iter().position(|step| step.relay == failing)?;
+            let since = self.now - STEADY;
+            let lately = of.deliveries.iter().rev().take_while(|delivery| delivery.at >= since);
+            let same = lately.clone().all(|delivery| delivery.path == path);
+            let many = lately.count() >= STEADY_FRAMES_MIN;
+            let before = at.checked_sub(1).map(|at| path.elements()[at].relay);
+            let front = before.unwrap_or(of.source.relay);
+            let link = LinkId::new(front, failing, path.elements()[at].link);
+            let delay = |link| self.network.delay(link).unwrap_or_default();
+            let round_trip = delay(link) + delay(link.reversed());
+            (same && many).then_some(Subject { flow, path, next: of.next, round_trip })
+        };
+        self.slots.iter().filter_map(steady).collect()
+    }
+
+    fn judge(&mut self, subject: &Subject, failing: RelayId, began: Instant, last: u64) {
+        let flow = &self.flows[subject.flow];
+        let (id, class) = (flow.id.0, flow.class);
+        let first = subject.next.saturating_sub(micros(MARGIN) / micros(flow.period));
+        let lost = (first..last).filter(|&sequence| !flow.has_passed(sequence)).count();
+        let Some((before, after)) = first_around(flow, &subject.path, began) else { return };
+        let gap = after.at.saturating_duration_since(before.at);
+        let source = flow.source.relay;
+        let growth = self
+            .path_delay(source, &after.path)
+            .saturating_sub(self.path_delay(source, &subject.path));
+        let expected = flow.period + growth + subject.round_trip;
+        let excess = gap.saturating_sub(expected);
+        self.figures.drill_flows += 1;
+        self.figures.drill_lost += lost as u64;
+        let later = longest_gap(flow, began).map_or(Duration::ZERO, |(before, after)| {
+            let delay = |path| self.path_delay(source, path);
+            let growth = delay(&after.path).saturating_sub(delay(&before.path));
+            (after.at - before.at).saturating_sub(flow.period + growth + subject.round_trip)
+        });
+        let what = format!(
+            "drill: {failing} failed under flow {id} ({class}) from {source} by {}: gap {gap:?} from \
+             frame {} to frame {} by {}, excess {excess:?}, {lost} frames lost, longest \
+             excess {later:?}",
+            subject.path, before.sequence, after.sequence, after.path
+        );
+        self.say(format_args!("{what}"));
+        let promised = match class {
+            Class::Realtime | Class::Interactive => true,
+            // Bulk is not copied while a link is suspect; it waits until it is down.
+            Class::Bulk => false,
+        };
+        if promised {
+            let max = &mut self.figures.drill_excess_us_max;
+            *max = (*max).max(micros(excess));
+            let max = &mut self.figures.drill_longest_us_max;
+            *max = (*max).max(micros(later));
+        }
+        if lost > 0 || (promised && excess > EXCESS_MAX) {
+            self.watch.violate(self.now, format_args!("{what}"));
+        }
+    }
+}
+
+/// The first frame that came another way, and the last one that did not.
+fn first_around(flow: &Flow, path: &Path, began: Instant) -> Option<(Delivery, Delivery)> {
+    let around = flow.deliveries.iter().filter(|it| it.at >= began && it.path != *path);
+    let first = around.min_by_key(|it| it.sequence)?;
+    let before = flow.deliveries.iter().filter(|it| it.sequence < first.sequence);
+    Some((*before.max_by_key(|it| it.sequence)?, *first))
+}
+
+/// The longest pause between two arrivals of which the second is after `began`.
+fn longest_gap(flow: &Flow, began: Instant) -> Option<(Delivery, Delivery)> {
+    let deliveries = flow.deliveries.iter().copied();
+    let pairs = deliveries.clone().zip(deliveries.skip(1)).filter(|(_, after)| after.at >= began);
+    pairs.max_by_key(|(before, after)| after.at - before.at)
+}

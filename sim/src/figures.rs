@@ -1,0 +1,151 @@
+//! What a run did, in numbers: so that a reader sees that it was not empty.
+
+use overway_relay_core::Stats;
+
+macro_rules! figures {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Counts of a run, or of several.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Figures {
+            $($(#[$doc])+ pub $name: u64,)+
+        }
+
+        impl Figures {
+            /// Every count with its name. Those that end in `_max` are no sums.
+            pub fn entries(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)+]
+            }
+
+            /// Adds another run's.
+            pub fn add(&mut self, other: &Self) {
+                $(
+                    let max = stringify!($name).ends_with("_max");
+                    let (own, its) = (self.$name, other.$name);
+                    self.$name = if max { own.max(its) } else { own + its };
+                )+
+            }
+        }
+    };
+}
+
+figures! {
+    /// Events of the trace.
+    events,
+    /// Virtual time, in milliseconds.
+    virtual_ms,
+    /// Packets handed to links.
+    packets,
+    /// Packets that the network lost.
+    packets_lost,
+    /// Frames sent by ends.
+    frames_sent,
+    /// Frames that reached the far end, copies left out.
+    frames_passed,
+    /// Copies that the ends' replay windows kept out.
+    duplicates_filtered,
+    /// Frames sent by an end and not passed to the other.
+    frames_lost,
+    /// Frames carried between two neighbours.
+    forwarded,
+    /// Second copies sent while a link was suspect.
+    copies,
+    /// Frames that took a detour.
+    detours,
+    /// Unacknowledged frames sent again over a detour.
+    replays,
+    /// Notices that sources acted on.
+    notices,
+    /// Times that a link became suspect.
+    suspects,
+    /// Times that a link went down.
+    downs,
+    /// Times that a process woke late.
+    self_stalls,
+    /// Links cut, both ways.
+    cuts,
+    /// Links cut, one way.
+    one_way_cuts,
+    /// Relays cut off from all others.
+    isolations,
+    /// Relays frozen.
+    freezes,
+    /// Relays killed.
+    kills,
+    /// Links made lossy.
+    losses,
+    /// Links made slower.
+    slowdowns,
+    /// Schedulers killed.
+    scheduler_deaths,
+    /// Schedulers frozen.
+    scheduler_freezes,
+    /// Relays cut off from the scheduler.
+    control_cuts,
+    /// Control connections broken.
+    control_breaks,
+    /// Control connections that stood.
+    control_connections,
+    /// Hellos that schedulers refused.
+    hellos_refused,
+    /// Epochs made.
+    epochs,
+    /// Updates that relays applied.
+    updates_applied,
+    /// Updates that relays refused.
+    updates_refused,
+    /// Updates with the whole state.
+    updates_full,
+    /// Drills held.
+    drills,
+    /// Flows whose gap was measured in them.
+    drill_flows,
+    /// The longest excess gap of realtime and interactive flows, in microseconds.
+    drill_excess_us_max,
+    /// The longest excess pause of these flows at any time after a failure, in microseconds.
+    drill_longest_us_max,
+    /// Frames lost in drills.
+    drill_lost,
+    /// Frames that tried every ordered pair at the end.
+    pairs_tried,
+    /// After the storm: until every relay was reached and in step, in milliseconds.
+    reach_ms_max,
+    /// After the storm: until the paths were within the hysteresis of the best, in milliseconds.
+    settle_ms_max,
+}
+
+impl Figures {
+    /// Adds the counters of a process.
+    pub(crate) fn count_process(&mut self, stats: &Stats) {
+        let Stats {
+            frames_received: _,
+            bytes_received: _,
+            frames_sent: _,
+            bytes_sent: _,
+            frames_originated: _,
+            frames_delivered: _,
+            frames_forwarded,
+            copies,
+            copies_over_budget: _,
+            detours,
+            replays,
+            notices_sent: _,
+            notices_received,
+            self_stalls,
+            suspects,
+            downs,
+            updates_applied,
+            updates_refused,
+            drops: _,
+        } = *stats;
+        self.forwarded += frames_forwarded;
+        self.copies += copies;
+        self.detours += detours;
+        self.replays += replays;
+        self.notices += notices_received;
+        self.self_stalls += self_stalls;
+        self.suspects += suspects;
+        self.downs += downs;
+        self.updates_applied += updates_applied;
+        self.updates_refused += updates_refused;
+    }
+}

@@ -1,0 +1,140 @@
+//! The traffic of a world.
+
+use std::time::Duration;
+
+use overway_relay_core::Delivered;
+use overway_wire::{Address, AttachmentId, Class, FlowId, Path, RelayId};
+
+use super::{Happening, World};
+use crate::scenario::Sabotage;
+use crate::site::Site;
+use crate::traffic::{Delivery, Flow};
+
+/// Ends at each relay: its gateway, and attached edges.
+const ATTACHMENTS: u64 = 3;
+/// Of 100 flows, those of each class.
+const REALTIME_PERCENT: u64 = 50;
+const INTERACTIVE_PERCENT: u64 = 30;
+/// The pace of voice.
+pub(crate) const PERIOD: Duration = Duration::from_millis(20);
+
+impl World {
+    /// Opens the flows, each between two relays of its own choice.
+    pub(crate) fn open_flows(&mut self) {
+        for slot in 0..usize::from(self.scenario.flows) {
+            let relays = u64::from(self.scenario.relays);
+            let from = self.chance.below(relays);
+            let to = (from + 1 + self.chance.below(relays - 1)) % relays;
+            let end = |relay: u64, attachment: u64| {
+                let relay = u16::try_from(relay + 1).expect("relays have ids of 16 bits");
+                let attachment = u16::try_from(attachment + 1).expect("attachments are few");
+                Address::new(RelayId(relay), AttachmentId(attachment))
+            };
+            let source = end(from, self.chance.below(ATTACHMENTS));
+            let destination = end(to, self.chance.below(ATTACHMENTS));
+            let draw = self.chance.below(100);
+            let class = if draw < REALTIME_PERCENT {
+                Class::Realtime
+            } else if draw < REALTIME_PERCENT + INTERACTIVE_PERCENT {
+                Class::Interactive
+            } else {
+                Class::Bulk
+            };
+            self.slots.push(0);
+            self.open_flow(slot, (source, destination), class);
+            let phase = self.chance.span(Duration::ZERO, PERIOD);
+            self.schedule(phase, Happening::Frame(slot));
+        }
+    }
+
+    fn open_flow(&mut self, slot: usize, ends: (Address, Address), class: Class) {
+        let boot = |relay| {
+            let process = self.sites.get(&relay).and_then(|site| site.process.as_ref());
+            process.map(|process| process.boot).unwrap_or_default()
+        };
+        let boots = (boot(ends.0.relay), boot(ends.1.relay));
+        // From 1, for notices have the number 0.
+        let id = FlowId(u32::try_from(self.flows.len() + 1).expect("flows are few"));
+        self.slots[slot] = self.flows.len();
+        self.flows.push(Flow::new(id, ends, class, PERIOD, boots));
+    }
+
+    /// A slot's time has come: its flow sends, or another takes its place.
+    pub(super) fn send_frame(&mut self, slot: usize) {
+        let flow = &self.flows[self.slots[slot]];
+        let (ends, class, boots, period) =
+            ((flow.source, flow.destination), flow.class, flow.boots, flow.period);
+        let boot = |relay: RelayId| {
+            let site = self.sites.get(&relay)?;
+            site.process.as_ref().map(|process| process.boot)
+        };
+        let (from, to) = (boot(ends.0.relay), boot(ends.1.relay));
+        if let (Some(from), Some(to)) = (from, to)
+            && (from, to) != boots
+        {
+            self.open_flow(slot, ends, class);
+        }
+        let at = self.slots[slot];
+        let source = self.sites.get(&ends.0.relay);
+        if source.is_some_and(Site::is_awake) && from == Some(self.flows[at].boots.0) {
+            self.send_of(at);
+        }
+        self.schedule(period, Happening::Frame(slot));
+    }
+
+    fn send_of(&mut self, at: usize) {
+        let frame = self.flows[at].frame();
+        self.figures.frames_sent += 1;
+        let source = self.flows[at].source.relay;
+        self.with_process(source, |process, out, now| process.handle_frame(frame, now, out));
+    }
+
+    /// Opens a flow for one frame between every ordered pair, and sends it; returns the flows' places.
+    pub(crate) fn try_pairs(&mut self) -> std::ops::Range<usize> {
+        let first = self.flows.len();
+        let ids: Vec<RelayId> = self.sites.keys().copied().collect();
+        self.slots.push(0);
+        let slot = self.slots.len() - 1;
+        for &from in &ids {
+            for &to in ids.iter().filter(|&&to| to != from) {
+                let end = |relay| Address::new(relay, AttachmentId::GATEWAY);
+                self.open_flow(slot, (end(from), end(to)), Class::Realtime);
+                self.send_of(self.flows.len() - 1);
+                self.figures.pairs_tried += 1;
+            }
+        }
+        self.slots.pop();
+        first..self.flows.len()
+    }
+
+    /// A frame for a local end of a relay.
+    pub(super) fn deliver(&mut self, at: RelayId, frame: &Delivered, path: Option<Path>) {
+        let now = self.now;
+        let place = usize::try_from(frame.flow.0).ok().and_then(|flow| flow.checked_sub(1));
+        let flow = place.and_then(|place| self.flows.get_mut(place));
+        let boot = self.sites.get(&at).and_then(|site| site.process.as_ref()).map(|p| p.boot);
+        let Some((flow, path)) = flow.zip(path) else {
+            return self.watch.violate(now, format_args!("{at}: a frame of no flow: {frame:?}"));
+        };
+        if at != flow.destination.relay || !flow.owns(frame) {
+            return self
+                .watch
+                .violate(now, format_args!("{at}: a frame that was not sent there: {frame:?}"));
+        }
+        if boot != Some(flow.boots.1) {
+            // To an end of an earlier process, whose session nobody knows any more.
+            return;
+        }
+        let new = flow.window.take(frame.sequence);
+        if !new && self.scenario.sabotage != Some(Sabotage::NoReplayWindow) {
+            self.figures.duplicates_filtered += 1;
+            return;
+        }
+        let delivery = Delivery { sequence: frame.sequence, at: now, path };
+        if !flow.pass(delivery) {
+            let (flow, sequence) = (flow.id.0, frame.sequence);
+            self.watch.violate(now, format_args!("{at}: flow {flow} got frame {sequence} twice"));
+        }
+        self.figures.frames_passed += 1;
+    }
+}
