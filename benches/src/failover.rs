@@ -4,7 +4,8 @@
 //! transit relay ([`wires`]). After an undisturbed time, in which no link may go down, that relay is
 //! frozen or killed, in turn, the flows are watched, the relay is restored; and again, with whichever relay
 //! then carries the most flows, as soon as they are calm ([`steady`]). Each flow under each blow is one sample
-//! ([`rows`]), and none is left out. Then the same on lines that the flows fill by half ([`loaded`]).
+//! ([`rows`]). Left out, and counted, are only flows whose path had changed within the second before the blow:
+//! a link's ends take a moment to agree on the heartbeats of a link in use. Then the same on lines that the flows fill by half ([`loaded`]).
 //!
 //! Figures hold what the machine did to them: the load average and the measuring process's own lateness
 //! stand beside every sample, and nothing is subtracted for them.
@@ -155,13 +156,11 @@ fn idle(
     let flows = Flows::start(world.sink(), world.wires().iter().flat_map(each).collect())?;
     let flows_min = FLOWS_MIN.min(flows.specs().len());
     let scene = Scene { world: &world, stage, flows: &flows };
-    steady::wait(&scene, flows_min)?;
-    undisturbed(&scene, extent.undisturbed, &mut seen.quiet)?;
-    let blows: Vec<Blow> = [Blow::Freeze, Blow::Kill].repeat(extent.each);
     let mut course = Course::new(scene, flows_min, false)?;
+    course.undisturbed(extent.undisturbed, &mut seen.quiet)?;
+    let blows: Vec<Blow> = [Blow::Freeze, Blow::Kill].repeat(extent.each);
     let outcome = course.run(&blows, started + BLOWS_UNTIL, seen);
     seen.bystanders = course.bystanders()?;
-    seen.unsettled = course.unsettled;
     outcome
 }
 

@@ -14,7 +14,7 @@ use super::{Seen, steady};
 use crate::common::{self, spread};
 
 /// How long [`strike`] waits before the blow at least: what relays notice earlier is not its doing.
-const BEFORE_BLOW: Duration = Duration::from_millis(300);
+const BEFORE_BLOW: Duration = Duration::from_secs(1);
 /// How often an undisturbed time looks whether it is over.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -27,7 +27,6 @@ pub(super) struct Course<'a> {
     ids: Vec<u16>,
     /// Each victim, and the time from its blow until the next one's; since 1970.
     spans: Vec<(usize, Range<Duration>)>,
-    unsettled: usize,
 }
 
 impl<'a> Course<'a> {
@@ -35,7 +34,7 @@ impl<'a> Course<'a> {
         let relays = 0..scene.world.profile().relays().len();
         let ids = relays.map(|relay| Ok(scene.world.relay_status(relay)?.relay));
         let ids = ids.collect::<anyhow::Result<_>>()?;
-        Ok(Self { scene, flows_min, loaded, ids, spans: Vec::new(), unsettled: 0 })
+        Ok(Self { scene, flows_min, loaded, ids, spans: Vec::new() })
     }
 
     /// Lets the flows run for a while and counts what goes wrong by itself.
@@ -79,7 +78,7 @@ impl<'a> Course<'a> {
             if Instant::now() > until {
                 bail!("no time for more than {at} of {} blows", blows.len());
             }
-            self.blow(at + 1, blow, &mut seen.rows)?;
+            self.blow(at + 1, blow, seen)?;
             let Some(last) = seen.rows.last() else { continue };
             let same = |row: &Row| row.loaded == self.loaded && row.blow == blow;
             let excess = rows::values(&seen.rows, same, |row| row.sample.excess_ms);
@@ -97,7 +96,7 @@ impl<'a> Course<'a> {
     }
 
     /// One blow: calm, strike, and what it did to each flow.
-    fn blow(&mut self, number: usize, blow: Blow, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+    fn blow(&mut self, number: usize, blow: Blow, seen: &mut Seen) -> anyhow::Result<()> {
         let Scene { world, stage, flows } = self.scene;
         steady::wait(&self.scene, self.flows_min)?;
         let (from, since, epoch) = (flows.now(), since_1970(), epoch(flows));
@@ -109,7 +108,7 @@ impl<'a> Course<'a> {
         self.spans.push((struck.victim, span.clone()));
         stage.say(struck.text(&self.scene));
         let Strike { victim, blow, samples, own_stall, unsettled } = struck;
-        self.unsettled += unsettled;
+        seen.unsettled += unsettled;
         let load_average = common::load_average();
         for sample in samples {
             let mut row = Row {
@@ -129,7 +128,7 @@ impl<'a> Course<'a> {
             };
             let log = changes::read(&world.log(Node::Relay(row.front())))?;
             row.noticed = Noticed::of(&log, self.ids[victim], &(since + BEFORE_BLOW..span.end));
-            rows.push(row);
+            seen.rows.push(row);
         }
         Ok(())
     }
