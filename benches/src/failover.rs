@@ -128,7 +128,7 @@ pub(crate) fn run(args: &FailoverArgs, common: &Common, stage: &Stage) -> anyhow
 
 fn extent(args: &FailoverArgs, quick: bool) -> Extent {
     let whole = match quick {
-        true => Extent { undisturbed: Duration::from_secs(5), each: 2, loaded: 1 },
+        true => Extent { undisturbed: Duration::from_secs(8), each: 1, loaded: 1 },
         false => Extent { undisturbed: Duration::from_secs(90), each: EACH, loaded: 5 },
     };
     Extent {

@@ -13,7 +13,7 @@ use super::{LOADED_FLOWS, Seen, loaded};
 const EXCESS_MS_MAX: f64 = 60.0;
 /// Samples of each blow that make a p99.
 const SAMPLES_MIN: f64 = 200.0;
-/// How long a blow is watched, and looked back on: what [`strike`] does.
+/// How long a blow is watched, and looked back on: what a strike does.
 const WATCHED: Duration = Duration::from_millis(4_500);
 
 /// The figures; `enough` says whether there were blows for a p99.
