@@ -63,6 +63,10 @@ pub(super) fn figures(seen: &Seen, profile: &Profile, enough: bool) -> Figures {
     let queue = |row: &Row| row.queue_ms(profile);
     measured("loaded_samples", Some(rows::count(rows, loaded)), reported);
     measured("loaded_queue_ms_p50", rows::percentile_of(rows, loaded, queue, 0.5), reported);
+    measured("loaded_gap_ms_p99", rows::percentile_of(rows, loaded, gap, 0.99), reported);
+    // What waits in queues lengthens the detour's delay, which the excess forgives: it stands here.
+    let after = |row: &Row| row.sample.felt.delay_settled.as_secs_f64() * 1e3;
+    measured("loaded_delay_after_ms_p99", rows::percentile_of(rows, loaded, after, 0.99), reported);
     measured("loaded_excess_ms_p99", rows::percentile_of(rows, loaded, excess, 0.99), reported);
     measured(
         "loaded_settled_excess_ms_p99",
