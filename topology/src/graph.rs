@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use overway_wire::{BitsPerSec, ClockDiff, LinkId, Micros, Permille, PricePerGb, RelayId};
+use overway_wire::{BitsPerSec, ClockDiff, LinkId, Micros, Permille, PolicyId, PricePerGb, RelayId};
 use petgraph::stable_graph::{EdgeIndex, NodeIndex, StableDiGraph};
+
+use crate::{POLICIES_MAX, Policy};
 
 /// Relays that a topology holds. The dense search takes time with the cube of their number; beyond about
 /// a thousand, relays measure a bounded set of neighbours and another search is due.
@@ -58,6 +60,8 @@ pub struct LinkMeasure {
     pub capacity: BitsPerSec,
     /// Price of what is sent over it.
     pub price: PricePerGb,
+    /// Whether it is about to be taken away: no path in use takes it where another way leads there.
+    pub draining: bool,
 }
 
 /// Why a topology did not take a relay or a link.
@@ -75,6 +79,12 @@ pub enum TopologyError {
     /// The link ends where it begins.
     #[error("the link ends where it begins")]
     SelfLink,
+    /// There are [`POLICIES_MAX`] policies already.
+    #[error("the topology is full: {POLICIES_MAX} policies")]
+    PoliciesFull,
+    /// Policy 0 restricts nothing, and is always there.
+    #[error("policy 0 is the unrestricted one")]
+    Unrestricted,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +99,7 @@ pub struct Topology {
     graph: StableDiGraph<RelayAttributes, Link>,
     relays: BTreeMap<RelayId, NodeIndex>,
     links: BTreeMap<LinkId, EdgeIndex>,
+    policies: BTreeMap<PolicyId, Policy>,
 }
 
 impl Topology {
@@ -158,6 +169,32 @@ impl Topology {
         let Some(edge) = self.links.remove(&id) else { return false };
         self.graph.remove_edge(edge);
         true
+    }
+
+    /// Adds a policy, or changes one.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unrestricted`] for id 0, [`TopologyError::PoliciesFull`] for a new one beyond
+    /// [`POLICIES_MAX`].
+    pub fn put_policy(&mut self, id: PolicyId, policy: Policy) -> Result<(), TopologyError> {
+        if id == PolicyId::default() {
+            return Err(TopologyError::Unrestricted);
+        }
+        if !self.policies.contains_key(&id) && self.policies.len() >= POLICIES_MAX {
+            return Err(TopologyError::PoliciesFull);
+        }
+        self.policies.insert(id, policy);
+        Ok(())
+    }
+
+    /// Removes a policy; says whether it was there.
+    pub fn remove_policy(&mut self, id: PolicyId) -> bool {
+        self.policies.remove(&id).is_some()
+    }
+
+    /// Every policy but the unrestricted one, in order of id.
+    pub fn policies(&self) -> impl ExactSizeIterator<Item = (PolicyId, &Policy)> {
+        self.policies.iter().map(|(&id, policy)| (id, policy))
     }
 
     /// A relay's attributes.

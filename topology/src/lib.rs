@@ -19,19 +19,25 @@
 //! [`oracle`] computes shortest paths a second time, plainly, for those who check the mesh's choices.
 
 mod cost;
+mod executor;
+mod explain;
 mod graph;
 pub mod oracle;
 mod paths;
 mod plan;
 mod planner;
+mod policy;
 mod potentials;
 
 pub use cost::{Cost, LinkTerms};
+pub use executor::{Executor, Sequential};
+pub use explain::{Cuts, Explained, ExplainedLink, Explanation, Miss, Verdict};
 pub use graph::{
     LINKS_MAX, LinkMeasure, RELAYS_MAX, RelayAttributes, Topology, TopologyError, WindowSample,
 };
-pub use plan::{CANDIDATES_MAX, Candidate, Plan, Reason, RouteChange, RouteKey, diff};
-pub use planner::{Planner, PlannerConfig, Stats, Threshold};
+pub use plan::{CANDIDATES_MAX, Candidate, Reason, RouteKey};
+pub use planner::{Planner, PlannerConfig, Stats, Threshold, what_if};
+pub use policy::{POLICIES_MAX, Policy};
 pub use potentials::{Delays, LinkDelay};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use overway_wire::{Class, Micros, Path, RelayId};
+use overway_wire::{Class, Micros, Path, PolicyId, RelayId};
 
 use crate::Cost;
 
@@ -25,6 +25,8 @@ pub struct RouteKey {
     pub destination: RelayId,
     /// The class whose costs count.
     pub class: Class,
+    /// Whose relays it may use; 0: any.
+    pub policy: PolicyId,
 }
 
 /// Why a path is a candidate.
@@ -32,8 +34,10 @@ pub struct RouteKey {
 pub enum Reason {
     /// The path in use: the cheapest, or one that is not worth leaving.
     Best,
-    /// The cheapest of those that share no intermediate with the candidates before it.
+    /// The cheapest of those that share no intermediate with the one in use.
     Disjoint,
+    /// The cheapest of those that avoid the providers of the one in use, or else its regions.
+    Diverse,
     /// The same relays by other links; there is no disjoint path.
     Parallel,
     /// The direct link, kept as a competitor.
@@ -57,14 +61,14 @@ pub struct Candidate {
 /// Every route: the path in use first, then its backups, at most [`CANDIDATES_MAX`]. A pair without any
 /// usable path has no entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Candidates by route; never empty lists.
     pub routes: BTreeMap<RouteKey, Vec<Candidate>>,
 }
 
 /// One difference between two plans.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RouteChange {
+pub(crate) enum RouteChange {
     /// The route is new or has other candidates.
     Put {
         /// Which route.
@@ -105,7 +109,7 @@ impl Plan {
 /// Costs are not compared, and delays only beyond what a relay would notice, or every epoch would
 /// push everything. Hence keep as `old` the plan that was told ([`Plan::apply`]), not the one computed
 /// last, or a slow drift of the delays is never told.
-pub fn diff(old: &Plan, new: &Plan) -> Vec<RouteChange> {
+pub(crate) fn diff(old: &Plan, new: &Plan) -> Vec<RouteChange> {
     let removed = old.routes.keys().filter(|key| !new.routes.contains_key(key));
     let removed = removed.map(|&key| RouteChange::Removed { key });
     let put = new.routes.iter().filter(|(key, candidates)| {
@@ -154,8 +158,8 @@ mod tests {
     }
 
     fn key(source: u16, destination: u16) -> RouteKey {
-        let class = Class::Realtime;
-        RouteKey { source: RelayId(source), destination: RelayId(destination), class }
+        let (class, policy) = (Class::Realtime, PolicyId::default());
+        RouteKey { source: RelayId(source), destination: RelayId(destination), class, policy }
     }
 
     fn plan(routes: &[(RouteKey, &[Candidate])]) -> Plan {
