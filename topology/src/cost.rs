@@ -11,13 +11,14 @@
 //! | jitter above 3 ms | x 4 | x 1 | none |
 //! | load (Fortz-Thorup) x | 0.5 ms | 1 ms | 5 ms |
 //! | price, 1 cent per GB | 0.01 ms | 0.05 ms | 10 ms |
+//! | spread: by lot | up to 0.13 ms | up to 0.13 ms | up to 0.13 ms |
 //!
-//! In a clean mesh that jitters lightly a cost is therefore the delay and 0.2 ms per link, whatever the
+//! In a clean mesh that jitters lightly a cost is therefore the delay and 0.2 to 0.33 ms per link, whatever the
 //! class. Each term grows with what it is made of; a link that cannot be used has no cost at all.
 
 use std::ops::Add;
 
-use overway_wire::{Class, LossPpm, Micros, Permille, PricePerGb};
+use overway_wire::{Class, LinkId, LossPpm, Micros, Permille, PricePerGb};
 
 use crate::{LinkDelay, LinkMeasure, WindowSample};
 
@@ -28,6 +29,9 @@ pub(crate) const LINK_COST_MAX: u32 = 1 << 28;
 /// Each link's share in a relay's work: receiving, queueing and sending a frame take about this long on
 /// a busy core. It also prefers the path of fewer hops among near-equals, as each hop may fail.
 const HOP: Micros = Micros(200);
+
+/// What the lot adds to a link at most, in microseconds: a few noisy measurements, not felt by anyone.
+const SPREAD_MAX: u64 = 127;
 
 /// By how much the fast window may exceed the slow one before it counts. On an idle link it holds one
 /// packet, whose jitter would else count as delay, at every hop, and only upwards.
@@ -72,11 +76,19 @@ pub struct LinkTerms {
     pub load: Cost,
     /// Money.
     pub price: Cost,
+    /// By lot, from the link's ends: what decides between near-equals, so that pairs do not all take the same
+    /// relay of several that are as good.
+    pub spread: Cost,
 }
 
 impl LinkTerms {
     /// The terms of a link with these measurements and delays, or `None` if it is not usable.
-    pub fn of(class: Class, measure: &LinkMeasure, delay: LinkDelay) -> Option<Self> {
+    pub fn of(
+        class: Class,
+        id: LinkId,
+        measure: &LinkMeasure,
+        delay: LinkDelay,
+    ) -> Option<Self> {
         measure.usable.then(|| Self {
             delay: Cost(delay.effective().0),
             hop: Cost(HOP.0),
@@ -84,13 +96,65 @@ impl LinkTerms {
             jitter: jitter(class, measure),
             load: load(class, measure.load),
             price: price(class, measure.price),
+            spread: spread(id),
         })
     }
 
     /// Their sum, at most 268 seconds.
     pub fn total(self) -> Cost {
-        let Self { delay, hop, loss, jitter, load, price } = self;
-        Cost((delay + hop + loss + jitter + load + price).0.min(LINK_COST_MAX))
+        let Self { delay, hop, loss, jitter, load, price, spread } = self;
+        Cost((delay + hop + loss + jitter + load + price + spread).0.min(LINK_COST_MAX))
+    }
+
+    /// The sum of two links, term by term.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            delay: self.delay + other.delay,
+            hop: self.hop + other.hop,
+            loss: self.loss + other.loss,
+            jitter: self.jitter + other.jitter,
+            load: self.load + other.load,
+            price: self.price + other.price,
+            spread: self.spread + other.spread,
+        }
+    }
+}
+
+/// The lot of a link: the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+/// generators", OOPSLA 2014) over its ends and index.
+fn spread(id: LinkId) -> Cost {
+    let LinkId { from, to, index } = id;
+    let ends = u64::from(from.0) << 24 | u64::from(to.0) << 8 | u64::from(index.value());
+    let mut z = ends.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    saturating((z ^ z >> 31) & SPREAD_MAX)
+}
+
+/// What a class needs of a path to be of use. Routes do not depend on it: they are the best there are; it says
+/// where that is not good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// One-way delay at most.
+    pub(crate) deadline: Micros,
+    /// Loss at most, before links recover.
+    pub(crate) loss: LossPpm,
+}
+
+impl Needs {
+    /// - *Realtime*: 400 ms one way, which ITU-T G.114 (05/2003) gives as the upper limit for planning; recovery
+    ///   leaves a fifteenth of the loss, of which 1 % is what codecs conceal.
+    /// - *Interactive*: a second, up to which a user's train of thought holds (R. B. Miller, "Response time in
+    ///   man-computer conversational transactions", 1968); streams recover from more loss than this, slowly.
+    /// - *Bulk*: ten seconds, and loss that still leaves most of the capacity.
+    pub(crate) fn of(class: Class) -> Self {
+        let (deadline, loss) = match class {
+            Class::Realtime => (Micros(400_000), 150_000),
+            Class::Interactive => (Micros(1_000_000), 150_000),
+            Class::Bulk => (Micros(10_000_000), 300_000),
+        };
+        Self { deadline, loss: LossPpm::new(loss) }
     }
 }
 
@@ -130,6 +194,9 @@ fn loss(class: Class, measure: &LinkMeasure) -> Cost {
 fn excess_loss(window: &WindowSample) -> LossPpm {
     let samples = u64::from(window.samples) + u64::from(LOSS_PRIOR_SAMPLES);
     let lost = window.lost.min(window.samples).saturating_sub(LOSS_BY_CHANCE);
+    if lost == 0 {
+        return LossPpm::default();
+    }
     let bound = wilson_upper_ppm(u64::from(lost), samples);
     LossPpm::new(bound.saturating_sub(wilson_upper_ppm(0, samples)))
 }
@@ -202,6 +269,7 @@ fn saturating(cost_us: u64) -> Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use overway_wire::{LinkIndex, RelayId};
     use proptest::prelude::*;
 
     fn window(samples: u32, lost: u32) -> WindowSample {
@@ -217,8 +285,12 @@ mod tests {
         LinkDelay { fast: Micros(us), slow: Micros(us) }
     }
 
+    const ID: LinkId = LinkId::new(RelayId(1), RelayId(2), LinkIndex::new(0).unwrap());
+
+    /// Without the lot.
     fn total(class: Class, measure: &LinkMeasure, delay: LinkDelay) -> u32 {
-        LinkTerms::of(class, measure, delay).unwrap().total().0
+        let terms = LinkTerms::of(class, ID, measure, delay).unwrap();
+        LinkTerms { spread: Cost(0), ..terms }.total().0
     }
 
     #[test]
@@ -233,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_link_that_is_not_usable_has_no_cost() {
-        assert_eq!(LinkTerms::of(Class::Bulk, &LinkMeasure::default(), LinkDelay::default()), None);
+        assert_eq!(LinkTerms::of(Class::Bulk, ID, &LinkMeasure::default(), LinkDelay::default()), None);
     }
 
     #[test]

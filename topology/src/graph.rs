@@ -6,16 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use overway_wire::{BitsPerSec, ClockDiff, LinkId, Micros, Permille, PolicyId, PricePerGb, RelayId};
+use overway_wire::{
+    BitsPerSec, ClockDiff, LinkId, LinkIndex, LossPpm, Micros, Permille, PolicyId, PricePerGb, RelayId,
+};
 use petgraph::stable_graph::{EdgeIndex, NodeIndex, StableDiGraph};
 
 use crate::{POLICIES_MAX, Policy};
 
-/// Relays that a topology holds. The dense search takes time with the cube of their number; beyond about
-/// a thousand, relays measure a bounded set of neighbours and another search is due.
-pub const RELAYS_MAX: usize = 1_024;
-/// Links that a topology holds: two parallel ones between every ordered pair of relays.
-pub const LINKS_MAX: usize = 2 * RELAYS_MAX * (RELAYS_MAX - 1);
+/// Relays that a topology holds. A mesh in which everybody has links with everybody has at most about a
+/// thousand; beyond, relays measure a bounded set of neighbours.
+pub const RELAYS_MAX: usize = 8_192;
+/// Links that a topology holds: two parallel ones between every ordered pair of a thousand relays, or 512 for
+/// each of the most relays.
+pub const LINKS_MAX: usize = 1 << 22;
 
 /// What the planner needs to know of a relay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +46,15 @@ pub struct WindowSample {
     pub samples: u32,
     /// Of these, lost.
     pub lost: u32,
+}
+
+impl WindowSample {
+    /// The share lost, as counted; zero if the window is empty.
+    pub fn loss(&self) -> LossPpm {
+        let lost = u64::from(self.lost) * 1_000_000;
+        let ppm = lost.checked_div(u64::from(self.samples)).unwrap_or(0);
+        LossPpm::new(u32::try_from(ppm).unwrap_or(u32::MAX))
+    }
 }
 
 /// The latest that is known of a link.
@@ -100,6 +112,16 @@ pub struct Topology {
     relays: BTreeMap<RelayId, NodeIndex>,
     links: BTreeMap<LinkId, EdgeIndex>,
     policies: BTreeMap<PolicyId, Policy>,
+    changes: Changes,
+}
+
+/// What changed of a topology since a planner asked last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes {
+    /// Relays that came, went or have other attributes, and policies.
+    pub(crate) structure: bool,
+    /// Links that came, went or have other measurements; some more than once.
+    pub(crate) links: Vec<LinkId>,
 }
 
 impl Topology {
@@ -118,12 +140,14 @@ impl Topology {
         attributes: RelayAttributes,
     ) -> Result<(), TopologyError> {
         if let Some(&node) = self.relays.get(&id) {
+            self.changes.structure |= self.graph[node] != attributes;
             self.graph[node] = attributes;
             return Ok(());
         }
         if self.relays.len() >= RELAYS_MAX {
             return Err(TopologyError::RelaysFull);
         }
+        self.changes.structure = true;
         let node = self.graph.add_node(attributes);
         self.relays.insert(id, node);
         Ok(())
@@ -135,8 +159,11 @@ impl Topology {
         let outgoing = self.graph.edges_directed(node, petgraph::Outgoing);
         let incoming = self.graph.edges_directed(node, petgraph::Incoming);
         for edge in outgoing.chain(incoming) {
-            self.links.remove(&edge.weight().id);
+            let id = edge.weight().id;
+            self.links.remove(&id);
+            self.changes.links.push(id);
         }
+        self.changes.structure = true;
         self.graph.remove_node(node);
         true
     }
@@ -148,7 +175,11 @@ impl Topology {
     /// a new link beyond [`LINKS_MAX`].
     pub fn put_link(&mut self, id: LinkId, measure: LinkMeasure) -> Result<(), TopologyError> {
         if let Some(&edge) = self.links.get(&id) {
-            self.graph[edge].measure = measure;
+            let known = &mut self.graph[edge].measure;
+            if *known != measure {
+                *known = measure;
+                self.note(id);
+            }
             return Ok(());
         }
         if id.from == id.to {
@@ -161,13 +192,30 @@ impl Topology {
         }
         let edge = self.graph.add_edge(from, to, Link { id, measure });
         self.links.insert(id, edge);
+        self.note(id);
         Ok(())
+    }
+
+    /// Notes that a link changed. While no planner asks, each is noted a few times at most.
+    fn note(&mut self, id: LinkId) {
+        let noted = &mut self.changes.links;
+        noted.push(id);
+        if noted.len() > 4 * self.links.len() + 64 {
+            noted.sort_unstable();
+            noted.dedup();
+        }
+    }
+
+    /// What changed since the last call.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
     }
 
     /// Removes a link; says whether it was there.
     pub fn remove_link(&mut self, id: LinkId) -> bool {
         let Some(edge) = self.links.remove(&id) else { return false };
         self.graph.remove_edge(edge);
+        self.note(id);
         true
     }
 
@@ -183,13 +231,16 @@ impl Topology {
         if !self.policies.contains_key(&id) && self.policies.len() >= POLICIES_MAX {
             return Err(TopologyError::PoliciesFull);
         }
+        self.changes.structure |= self.policies.get(&id) != Some(&policy);
         self.policies.insert(id, policy);
         Ok(())
     }
 
     /// Removes a policy; says whether it was there.
     pub fn remove_policy(&mut self, id: PolicyId) -> bool {
-        self.policies.remove(&id).is_some()
+        let known = self.policies.remove(&id).is_some();
+        self.changes.structure |= known;
+        known
     }
 
     /// Every policy but the unrestricted one, in order of id.
@@ -217,6 +268,17 @@ impl Topology {
         self.links.iter().map(|(&id, &edge)| (id, &self.graph[edge].measure))
     }
 
+    /// The parallel links from one relay to another, in order of index.
+    pub fn links_between(
+        &self,
+        from: RelayId,
+        to: RelayId,
+    ) -> impl Iterator<Item = (LinkId, &LinkMeasure)> {
+        let least = LinkId::new(from, to, LinkIndex::default());
+        let links = self.links.range(least..=LinkId::new(from, to, LinkIndex::MAX));
+        links.map(|(&id, &edge)| (id, &self.graph[edge].measure))
+    }
+
     /// Links that leave `relay`, in no particular order.
     pub fn links_from(&self, relay: RelayId) -> impl Iterator<Item = (LinkId, &LinkMeasure)> {
         let node = self.relays.get(&relay).copied();
@@ -229,7 +291,6 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use overway_wire::LinkIndex;
 
     fn link(from: u16, to: u16, index: u8) -> LinkId {
         LinkId::new(RelayId(from), RelayId(to), LinkIndex::new(index).unwrap())

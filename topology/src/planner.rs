@@ -13,29 +13,59 @@
 //! A link that failed may be a backup as soon as it is back, but is on no best path until it has held
 //! for a while, unless nothing else leads there ([`admission`]).
 //!
-//! Backups follow: the cheapest path that shares no intermediate with the one in use, the cheapest that
-//! shares none with both, and the direct link. A backup is likewise kept until another is clearly better,
-//! so that noise does not make pushes. Where no disjoint path exists, the same relays by other links
-//! serve.
+//! Backups follow: the cheapest path that shares no intermediate with the one in use, the cheapest that avoids
+//! its providers (or else its regions), and the direct link. A backup is likewise kept until another is
+//! clearly better, so that noise does not make pushes. Where no disjoint path exists, the same relays by
+//! other links serve.
 //!
-//! State is one entry per route of the last plan, and one per link of the topology.
+//! ```text
+//! topology --changed links--> links: costs by number --which routes can it affect--> dirty rows
+//!                                                                                       |
+//!   routes that changed <-- table: rows of records <-- rules of the route <-- search <--+
+//! ```
+//!
+//! Relays are numbered ([`numbers`]); per class and policy there is a row of routes for each source ([`plane`]).
+//! Costs are kept by number ([`links`]), the search goes over them row by row ([`search`], [`kernel`]), and
+//! only for routes which the changed links can affect ([`dirty`]). Rows are independent of one another, and
+//! are done in parallel; the result does not depend on how.
+//!
+//! The clocks' offsets, which make one-way delays of differences, are fitted now and then and hold in between:
+//! they shift all paths of a pair alike.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use overway_wire::{Class, LinkId, Micros, Path, PolicyId};
+use overway_wire::{Class, LinkId, LinkIndex, Micros, PolicyId, RelayId};
 
-use crate::paths::{Avoid, Mesh, Search, links_of};
-use crate::plan::{Plan, RouteChange, diff};
+use crate::potentials::Clocks;
 use crate::{
-    CANDIDATES_MAX, Candidate, Cost, Cuts, Delays, Executor, Explanation, Reason, RouteKey, Topology,
+    Candidate, Cost, Executor, LinkDelay, LinkMeasure, LinkTerms, Reason, RouteKey, Topology,
 };
 
 mod admission;
+mod dirty;
+mod explain;
+mod kernel;
+mod labels;
+mod links;
+mod numbers;
+mod packed;
+mod plane;
 mod route;
+mod search;
+mod table;
+mod what_if;
 
 use admission::Admission;
-use route::{Move, Route};
+use dirty::{Changed, Dirty};
+use kernel::Level;
+use labels::Labels;
+use links::{CLASSES, Line, Links};
+use numbers::Numbers;
+use plane::{Field, Head, Plane};
+use search::Carriers;
+use table::{DIRECT, DISJOINT, DIVERSE, Record};
 
 /// A difference of costs that counts: more than both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,11 +123,30 @@ impl Default for PlannerConfig {
     }
 }
 
+/// Least time between two fits of the clocks, where nothing says that they are off, and where something does.
+const FIT_INTERVAL: Duration = Duration::from_secs(20);
+const FIT_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// More changed pairs than this for each hundred relays of a dense mesh: then everything is done anew, which
+/// is faster than finding out what need not be.
+const CHANGES_PER_CENTURY: usize = 5;
+
 /// What the planner did since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Plans made.
     pub plans: u64,
+    /// Of these, plans for which every route was looked at.
+    pub plans_whole: u64,
+    /// Routes looked at.
+    pub routes_done: u64,
+    /// Routes now.
+    pub routes: u64,
+    /// Of these, routes without a path that shares no relay with the one in use.
+    pub routes_without_disjoint: u64,
+    /// Of these, routes without a path that avoids the providers or the regions of the one in use.
+    pub routes_without_diverse: u64,
+    /// Fits of the clocks' offsets.
+    pub fits: u64,
     /// Paths left because they could not be used.
     pub left_unusable: u64,
     /// Paths left for a cheaper one, new pairs included.
@@ -110,83 +159,156 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Planner {
     config: PlannerConfig,
+    level: Level,
+    /// Time is counted from the first plan.
+    origin: Option<Instant>,
+    numbers: Numbers,
+    labels: Labels,
+    links: Links,
+    /// The links without those that are barred from best paths, if there are any.
+    admitted: Option<Links>,
     admission: Admission,
-    routes: BTreeMap<RouteKey, Route>,
-    told: Plan,
-    latest: Plan,
+    draining: BTreeSet<LinkId>,
+    /// The same, by number of their ends and index.
+    draining_by_number: BTreeSet<(usize, usize, u8)>,
+    clocks: Clocks,
+    fitted: Option<Instant>,
+    strained: bool,
+    planes: Vec<Plane>,
+    uses: Vec<AtomicU32>,
+    /// By sender and receiver: whether a path took a link of the pair when last asked.
+    roles: Vec<bool>,
     stats: Stats,
 }
 
 impl Planner {
     /// Makes a planner that has no routes in use.
     pub fn new(config: PlannerConfig) -> Self {
-        let (admission, routes) = (Admission::default(), BTreeMap::new());
-        let (told, latest) = (Plan::default(), Plan::default());
-        Self { config, admission, routes, told, latest, stats: Stats::default() }
+        let numbers = Numbers::default();
+        Self {
+            config,
+            level: Level::detect(),
+            origin: None,
+            links: Links::new(numbers.stride()),
+            numbers,
+            labels: Labels::default(),
+            admitted: None,
+            admission: Admission::default(),
+            draining: BTreeSet::new(),
+            draining_by_number: BTreeSet::new(),
+            clocks: Clocks::default(),
+            fitted: None,
+            strained: false,
+            planes: Vec::new(),
+            uses: Vec::new(),
+            roles: Vec::new(),
+            stats: Stats::default(),
+        }
     }
 
-    /// Plans what the changes since the last call can affect. Returns the routes that changed for a relay, in
-    /// order of key; one without candidates is gone. `now` does not go back from call to call.
+    /// Plans what the changes since the last call can affect; a topology is planned by one planner. Returns the
+    /// routes that changed for a relay, in order of key: other paths, or delays by more than a relay would
+    /// notice. One without candidates is gone. `now` does not go back from call to call.
     pub fn plan(
         &mut self,
         topology: &mut Topology,
-        _executor: &dyn Executor,
+        executor: &dyn Executor,
         now: Instant,
     ) -> Vec<RouteKey> {
-        self.latest = self.plan_all(topology, now);
-        let changes = diff(&self.told, &self.latest);
-        let keys = changes.iter().map(RouteChange::key).collect();
-        changes.into_iter().for_each(|change| self.told.apply(change));
+        self.stats.plans += 1;
+        self.origin.get_or_insert(now);
+        let changes = topology.take_changes();
+        let mut gone = Vec::new();
+        let mut whole = changes.structure;
+        let mut renumbered = false;
+        if changes.structure {
+            renumbered = self.restructure(topology, &mut gone);
+        }
+        let mut changed: BTreeSet<LinkId> = changes.links.into_iter().collect();
+        if self.fit_clocks(topology, &changed, changes.structure, now) || renumbered {
+            changed.extend(topology.links().map(|(id, _)| id));
+            whole = true;
+        }
+        let was_barring = self.admitted.is_some();
+        let readmitted = self.admit(topology, &changed, now);
+        changed.extend(readmitted);
+        let pairs = self.reprice(topology, &changed, was_barring);
+        let few = self.numbers.len() * CHANGES_PER_CENTURY / 100 + 1;
+        whole |= pairs.len() > few && self.links.rows(0).is_some();
+        whole |= pairs.len() > self.numbers.len() * self.numbers.len() / 16;
+        let dirty = self.find_dirty(&pairs, whole);
+        self.set_pairs(topology, &pairs);
+        self.stats.plans_whole += u64::from(whole);
+        let mut keys = self.run(dirty, executor, now);
+        keys.extend(gone);
+        keys.sort_unstable();
+        keys.dedup();
         keys
     }
 
     /// The paths of a route, the one in use first; none if there is no route.
     pub fn candidates(&self, key: RouteKey) -> Vec<Candidate> {
-        self.latest.routes.get(&key).cloned().unwrap_or_default()
+        let Some((plane, from, to)) = self.find(key) else { return Vec::new() };
+        let Some(record) = plane.rows.get(from).and_then(|row| row.records.get(to)) else {
+            return Vec::new();
+        };
+        self.decode(&self.links, &plane.head, record, (from, to))
     }
 
     /// Every route, in order.
     pub fn keys(&self) -> impl Iterator<Item = RouteKey> {
-        self.latest.routes.keys().copied()
+        self.numbers.iter().flat_map(|(source, _)| self.keys_from(source))
     }
 
-    /// Whether some route's path, the direct competitors left aside, takes the link.
-    pub fn is_candidate(&self, link: LinkId) -> bool {
-        self.latest.routes.iter().any(|(key, candidates)| {
-            candidates.iter().any(|c| links_of(key.source, &c.path).any(|id| id == link))
-        })
-    }
-
-    /// Links of which [`Self::is_candidate`] changed since the last call.
-    pub fn take_roles(&mut self) -> Vec<LinkId> {
-        Vec::new()
-    }
-
-    /// Why a route is what it is; `None` if there is none.
-    pub fn explain(
-        &self,
-        _topology: &Topology,
-        _key: RouteKey,
-        _now: Instant,
-    ) -> Option<Explanation> {
-        None
-    }
-
-    pub(crate) fn plan_all(&mut self, topology: &Topology, now: Instant) -> Plan {
-        self.stats.plans += 1;
-        let delays = Delays::fit(topology);
-        self.admission.update(topology, self.config.readmission_hold, now);
-        let mut plan = Plan::default();
-        let mut before = std::mem::take(&mut self.routes);
-        for class in Class::ALL {
-            let all = Mesh::new(topology, &delays, class, |_| true);
-            let admitted = self
-                .admission
-                .is_pending()
-                .then(|| Mesh::new(topology, &delays, class, |id| self.admission.admits(id)));
-            self.plan_class(class, &all, admitted.as_ref(), &mut before, &mut plan, now);
+    /// The routes of one source, in order.
+    pub fn keys_from(&self, source: RelayId) -> Vec<RouteKey> {
+        let Some(from) = self.numbers.of(source) else { return Vec::new() };
+        let mut keys = Vec::new();
+        for plane in &self.planes {
+            let (class, policy) = (Class::ALL[plane.head.class], plane.head.policy);
+            let Some(row) = plane.rows.get(from) else { continue };
+            let there = self.numbers.iter().filter(|(_, to)| row.records[*to].exists());
+            keys.extend(there.map(|(destination, _)| RouteKey {
+                source,
+                destination,
+                class,
+                policy,
+            }));
         }
-        plan
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Whether some route's path, the direct competitors left aside, takes a link of this pair in this
+    /// direction: parallel links share a role.
+    pub fn is_candidate(&self, link: LinkId) -> bool {
+        let Some(at) = self.pair(link.from, link.to) else { return false };
+        self.uses.get(at).is_some_and(|uses| uses.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Links of which [`Self::is_candidate`] changed since the last call; of parallel ones only the first is
+    /// named.
+    pub fn take_roles(&mut self) -> Vec<LinkId> {
+        let stride = self.numbers.stride();
+        self.roles.resize(stride * stride, false);
+        let mut changed = Vec::new();
+        for (at, (role, uses)) in self.roles.iter_mut().zip(&self.uses).enumerate() {
+            let used = uses.load(Ordering::Relaxed) > 0;
+            if used != *role {
+                *role = used;
+                let ends = (self.numbers.id(at / stride), self.numbers.id(at % stride));
+                if let (Some(from), Some(to)) = ends {
+                    changed.push(LinkId::new(from, to, LinkIndex::default()));
+                }
+            }
+        }
+        changed
+    }
+
+    /// A link's delays as the planner takes them: by the offsets of the clocks that hold now. `None` if nothing
+    /// is known.
+    pub fn link_delay(&self, id: LinkId, measure: &LinkMeasure) -> Option<LinkDelay> {
+        self.clocks.delay(id, measure)
     }
 
     /// Counters since the start.
@@ -194,96 +316,364 @@ impl Planner {
         &self.stats
     }
 
-    fn plan_class(
-        &mut self,
-        class: Class,
-        all: &Mesh,
-        admitted: Option<&Mesh>,
-        before: &mut BTreeMap<RouteKey, Route>,
-        plan: &mut Plan,
-        now: Instant,
-    ) {
-        let (mut search, mut narrow) = (Search::default(), Search::default());
-        for source in 0..all.len() {
-            search.start(all, source);
-            if let Some(admitted) = admitted {
-                narrow.start(admitted, source);
+    /// What routes are chosen from, for questions about single ones.
+    fn field(&self, now: u32) -> Field<'_> {
+        Field {
+            links: &self.links,
+            admitted: self.admitted.as_ref(),
+            draining: &self.draining_by_number,
+            labels: &self.labels,
+            level: self.level,
+            stride: self.numbers.stride(),
+            config: &self.config,
+            now,
+            uses: &self.uses,
+        }
+    }
+
+    fn pair(&self, from: RelayId, to: RelayId) -> Option<usize> {
+        Some(self.numbers.of(from)? * self.numbers.stride() + self.numbers.of(to)?)
+    }
+
+    fn find(&self, key: RouteKey) -> Option<(&Plane, usize, usize)> {
+        let class = usize::from(key.class.code());
+        let plane = self.planes.iter().find(|plane| {
+            plane.head.class == class && plane.head.policy == key.policy
+        })?;
+        Some((plane, self.numbers.of(key.source)?, self.numbers.of(key.destination)?))
+    }
+
+    fn millis(&self, now: Instant) -> u32 {
+        let elapsed = now.saturating_duration_since(self.origin.unwrap_or(now));
+        u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    fn decode(
+        &self,
+        links: &Links,
+        head: &Head,
+        record: &Record,
+        (from, to): (usize, usize),
+    ) -> Vec<Candidate> {
+        let decode = |(at, packed): (usize, &packed::Packed)| {
+            let priced = table::price(links, head.class, *packed, (from, to))?;
+            let path = packed.path(&self.numbers, from, to)?;
+            let reason = match at {
+                DISJOINT if record.is_parallel => Reason::Parallel,
+                DISJOINT => Reason::Disjoint,
+                DIVERSE => Reason::Diverse,
+                DIRECT => Reason::Direct,
+                _ => Reason::Best,
+            };
+            let (cost, delay) = (Cost(priced.cost), Micros(priced.delay));
+            Some(Candidate { path, cost, delay, reason })
+        };
+        record.paths.iter().enumerate().filter_map(decode).collect()
+    }
+
+    /// Takes over relays and policies. Returns whether relays were numbered anew.
+    fn restructure(&mut self, topology: &Topology, gone: &mut Vec<RouteKey>) -> bool {
+        let known: Vec<RelayId> = self.numbers.iter().map(|(id, _)| id).collect();
+        for id in known.into_iter().filter(|id| topology.relay(*id).is_none()) {
+            self.remove_relay(id, gone);
+        }
+        let new: Vec<RelayId> =
+            topology.relays().map(|(id, _)| id).filter(|id| self.numbers.of(*id).is_none()).collect();
+        let fits = self.numbers.len() > 0 && new.iter().all(|id| self.numbers.add(*id).is_some());
+        let renumber = !fits && !new.is_empty();
+        if renumber {
+            self.renumber(topology);
+        }
+        self.labels = Labels::new(topology, &self.numbers);
+        self.make_planes(topology, gone);
+        renumber
+    }
+
+    fn remove_relay(&mut self, id: RelayId, gone: &mut Vec<RouteKey>) {
+        gone.extend(self.keys_from(id));
+        let Some(number) = self.numbers.remove(id) else { return };
+        let stride = self.numbers.stride();
+        for other in 0..stride {
+            for (from, to) in [(number, other), (other, number)] {
+                self.links.set(from, to, &[]);
+                if let Some(admitted) = &mut self.admitted {
+                    admitted.set(from, to, &[]);
+                }
             }
-            for destination in (0..all.len()).filter(|&destination| destination != source) {
-                let freely = Avoid::default();
-                let best = admitted
-                    .and_then(|mesh| narrow.best(mesh, destination, &freely))
-                    .or_else(|| search.best(all, destination, &freely));
-                let Some(best) = best else { continue };
-                let (from, to) = (all.relay(source), all.relay(destination));
-                let key = RouteKey { source: from, destination: to, class, policy: PolicyId::default() };
-                let mut route = match before.remove(&key) {
-                    Some(route) => self.moved(route, key, best, all, now),
-                    None => Route::new(best, all.link_costs(key.source, &best), now),
-                };
-                let ends = (source, destination);
-                let candidates = candidates(all, &search, ends, &mut route, &self.config);
-                plan.routes.insert(key, candidates);
-                self.routes.insert(key, route);
+        }
+        for plane in &mut self.planes {
+            let (class, policy) = (Class::ALL[plane.head.class], plane.head.policy);
+            for (source, row) in plane.rows.iter_mut().enumerate() {
+                let whole = source == number;
+                for to in (0..stride).filter(|to| whole || *to == number) {
+                    let ends = (self.numbers.id(source), self.numbers.id(to));
+                    if let (Some(source), true) = (ends.0, row.records[to].exists()) {
+                        gone.push(RouteKey { source, destination: id, class, policy });
+                    }
+                    row.forget((source, to), stride, &self.uses, &mut self.stats);
+                }
             }
         }
     }
 
-    fn moved(
-        &mut self,
-        mut route: Route,
-        key: RouteKey,
-        best: Path,
-        all: &Mesh,
-        now: Instant,
-    ) -> Route {
-        match route.consider(key.source, best, all, &self.config, now) {
-            Move::Stayed => {}
-            Move::LeftUnusable => self.stats.left_unusable += 1,
-            Move::LeftForBetter => self.stats.left_for_better += 1,
-            Move::Held => self.stats.returns_held += 1,
+    /// Numbers all relays anew. Routes are chosen as if for the first time, but for those whose relays are all
+    /// still there.
+    fn renumber(&mut self, topology: &Topology) {
+        let relays: Vec<RelayId> = topology.relays().map(|(id, _)| id).collect();
+        let near = |from: usize, to: usize| {
+            let measures = topology.links_between(relays[from], relays[to]);
+            let usable = measures.filter(|(_, measure)| measure.usable);
+            usable.map(|(_, measure)| measure.slow.rtt.0 / 2).min().unwrap_or(kernel::NONE)
+        };
+        let old = std::mem::replace(&mut self.numbers, Numbers::new(&relays, near));
+        let stride = self.numbers.stride();
+        self.links = Links::new(stride);
+        self.admitted = None;
+        self.uses = std::iter::repeat_with(AtomicU32::default).take(stride * stride).collect();
+        self.roles = vec![false; stride * stride];
+        let number = |at: u16| {
+            let id = old.id(usize::from(at))?;
+            u16::try_from(self.numbers.of(id)?).ok()
+        };
+        for count in [
+            &mut self.stats.routes,
+            &mut self.stats.routes_without_disjoint,
+            &mut self.stats.routes_without_diverse,
+        ] {
+            *count = 0;
         }
-        route
+        for plane in &mut self.planes {
+            plane.renumber(&number, stride, &self.uses, &mut self.stats);
+        }
     }
-}
 
-/// The candidates of a route in a mesh without what is cut, as if chosen for the first time.
-pub fn what_if(_topology: &Topology, _cuts: &Cuts, _key: RouteKey) -> Vec<Candidate> {
-    Vec::new()
-}
+    /// Makes the planes that there are to be, and drops the others.
+    fn make_planes(&mut self, topology: &Topology, gone: &mut Vec<RouteKey>) {
+        let policies: Vec<PolicyId> = std::iter::once(PolicyId::default())
+            .chain(topology.policies().map(|(id, _)| id))
+            .collect();
+        let dropped = |plane: &Plane| !policies.contains(&plane.head.policy);
+        let sources: Vec<RelayId> = self.numbers.iter().map(|(id, _)| id).collect();
+        if self.planes.iter().any(dropped) {
+            let keys = sources.iter().flat_map(|source| self.keys_from(*source));
+            gone.extend(keys.filter(|key| !policies.contains(&key.policy)));
+            let stride = self.numbers.stride();
+            let mut planes = std::mem::take(&mut self.planes);
+            for plane in planes.iter_mut().filter(|plane| dropped(plane)) {
+                for (source, row) in plane.rows.iter_mut().enumerate() {
+                    for to in 0..stride {
+                        row.forget((source, to), stride, &self.uses, &mut self.stats);
+                    }
+                }
+            }
+            planes.retain(|plane| !dropped(plane));
+            self.planes = planes;
+        }
+        for policy in policies {
+            for class in 0..CLASSES {
+                let (carriers, ends) = self.ground(topology, policy);
+                let known = self.planes.iter_mut().find(|plane| {
+                    plane.head.class == class && plane.head.policy == policy
+                });
+                if let Some(plane) = known {
+                    (plane.head.carriers, plane.head.ends) = (carriers, ends);
+                } else {
+                    self.planes.push(Plane::new(class, policy, (carriers, ends), self.numbers.stride()));
+                }
+            }
+        }
+        self.planes.sort_by_key(|plane| (plane.head.policy, plane.head.class));
+    }
 
-/// The path in use and its backups; remembers the backups in the route.
-fn candidates(
-    mesh: &Mesh,
-    search: &Search,
-    (source, destination): (usize, usize),
-    route: &mut Route,
-    config: &PlannerConfig,
-) -> Vec<Candidate> {
-    let from = mesh.relay(source);
-    let mut avoid = Avoid::default();
-    let mut chosen = vec![(route.in_use(), Reason::Best)];
-    avoid.add(&route.in_use());
-    for slot in 0..CANDIDATES_MAX - 2 {
-        let Some(found) = search.best(mesh, destination, &avoid) else { break };
-        let path = route.backup(slot, from, found, mesh, &avoid, config);
-        avoid.add(&path);
-        chosen.push((path, Reason::Disjoint));
+    /// Which relays may be intermediates under a policy, and which may be ends.
+    fn ground(&self, topology: &Topology, policy: PolicyId) -> (Carriers, Vec<bool>) {
+        let stride = self.numbers.stride();
+        let (mut carriers, mut ends) = (vec![kernel::NONE; stride], vec![false; stride]);
+        let policy = topology.policies().find(|(id, _)| *id == policy).map(|(_, policy)| policy);
+        for (id, number) in self.numbers.iter() {
+            let Some(relay) = topology.relay(id) else { continue };
+            if policy.is_none_or(|policy| policy.allows(relay)) {
+                ends[number] = true;
+                carriers[number] =
+                    if relay.transit && !relay.draining { 0 } else { kernel::NONE };
+            }
+        }
+        (Carriers::new(carriers, &self.labels), ends)
     }
-    if chosen.len() == 1 {
-        let other = mesh.parallel(from, &route.in_use());
-        chosen.extend(other.map(|path| (path, Reason::Parallel)));
+
+    /// Fits the clocks' offsets if it is time; returns whether they are others than before.
+    fn fit_clocks(
+        &mut self,
+        topology: &Topology,
+        changed: &BTreeSet<LinkId>,
+        structure: bool,
+        now: Instant,
+    ) -> bool {
+        let strains = |id: &LinkId| {
+            let measure = topology.link(*id);
+            measure.is_some_and(|measure| measure.usable && self.clocks.strains(*id, measure))
+        };
+        self.strained |= structure || changed.iter().any(strains);
+        let since = self.fitted.map(|fitted| now.saturating_duration_since(fitted));
+        let due = since.is_none_or(|since| {
+            since >= FIT_INTERVAL || self.strained && since >= FIT_INTERVAL_MIN
+        });
+        if !due || (changed.is_empty() && !self.strained) {
+            return false;
+        }
+        (self.fitted, self.strained) = (Some(now), false);
+        self.stats.fits += 1;
+        let clocks = Clocks::fit(topology);
+        if self.clocks.is_close(&clocks) {
+            return false;
+        }
+        self.clocks = clocks;
+        true
     }
-    if chosen.iter().all(|(path, _)| !path.intermediates().is_empty()) {
-        let direct = mesh.direct(source, destination);
-        chosen.extend(direct.map(|path| (path, Reason::Direct)));
+
+    /// Takes over which links best paths may take; returns those that they may take again.
+    fn admit(
+        &mut self,
+        topology: &Topology,
+        changed: &BTreeSet<LinkId>,
+        now: Instant,
+    ) -> Vec<LinkId> {
+        for id in changed {
+            let measure = topology.link(*id);
+            self.admission.update(*id, measure.map(|measure| measure.usable), now);
+            if measure.is_some_and(|measure| measure.draining) {
+                self.draining.insert(*id);
+            } else {
+                self.draining.remove(id);
+            }
+        }
+        let readmitted = self.admission.expire(self.config.readmission_hold, now);
+        if self.admission.waiting().is_empty() && self.draining.is_empty() {
+            self.admitted = None;
+        } else if self.admitted.is_none() {
+            self.admitted = Some(self.links.clone());
+        }
+        readmitted
     }
-    route.remember_backups(chosen[1..].iter().map(|(path, _)| *path));
-    let priced = chosen.into_iter().filter_map(|(path, reason)| {
-        let priced = mesh.price(from, &path)?;
-        Some(Candidate { path, cost: priced.cost, delay: priced.delay, reason })
-    });
-    priced.collect()
+
+    /// Finds the pairs whose links cost something else now, and what they did and do at least.
+    fn reprice(
+        &self,
+        topology: &Topology,
+        changed: &BTreeSet<LinkId>,
+        was_barring: bool,
+    ) -> Vec<Changed> {
+        let barring = was_barring || self.admitted.is_some();
+        let mut pairs: Vec<Changed> = Vec::new();
+        let mut last = None;
+        for id in changed {
+            let ends = (id.from, id.to);
+            let numbers = (self.numbers.of(id.from), self.numbers.of(id.to));
+            let (Some(from), Some(to)) = numbers else { continue };
+            if last.replace(ends) == Some(ends) {
+                continue;
+            }
+            let lines = self.price(topology, ends, |_| true);
+            if !barring && self.links.is(from, to, &lines) {
+                continue;
+            }
+            let least = std::array::from_fn(|class| {
+                let new = lines.iter().map(|line| line.cost[class]).min().unwrap_or(kernel::NONE);
+                new.min(self.links.cost(class, from, to))
+            });
+            pairs.push(Changed { from, to, least });
+        }
+        pairs
+    }
+
+    /// The usable links of a pair, priced.
+    fn price(
+        &self,
+        topology: &Topology,
+        (from, to): (RelayId, RelayId),
+        admits: impl Fn(LinkId) -> bool,
+    ) -> Vec<Line> {
+        let links = topology.links_between(from, to).filter(|(id, _)| admits(*id));
+        let priced = links.filter_map(|(id, measure)| {
+            let delay = measure.usable.then(|| self.clocks.delay(id, measure)).flatten()?;
+            let mut cost = [kernel::NONE; CLASSES];
+            for (cost, class) in cost.iter_mut().zip(Class::ALL) {
+                *cost = LinkTerms::of(class, id, measure, delay)?.total().0;
+            }
+            Some(Line { index: id.index.value(), cost, delay: delay.effective().0 })
+        });
+        priced.collect()
+    }
+
+    /// Which routes are to be done anew, by plane and source. Marks with each pair at its least.
+    fn find_dirty(&mut self, pairs: &[Changed], whole: bool) -> Vec<Vec<Dirty>> {
+        let stride = self.numbers.stride();
+        if whole {
+            let all = |_: &Plane| vec![Dirty::all(stride); stride];
+            return self.planes.iter().map(all).collect();
+        }
+        for pair in pairs {
+            let line = Line { index: 0, cost: pair.least, delay: 0 };
+            self.links.set(pair.from, pair.to, &[line]);
+        }
+        let mut dirty = Vec::new();
+        for plane in &self.planes {
+            let mut rows = vec![Dirty::default(); stride];
+            dirty::mark(pairs, &self.links, plane.head.class, self.level, &plane.rows, &mut rows);
+            for (row, dirty) in plane.rows.iter().zip(&mut rows) {
+                row.left.keys().for_each(|to| dirty.mark(usize::from(*to), stride));
+            }
+            dirty.push(rows);
+        }
+        dirty
+    }
+
+    fn set_pairs(&mut self, topology: &Topology, pairs: &[Changed]) {
+        for &Changed { from, to, .. } in pairs {
+            let (Some(sender), Some(receiver)) = (self.numbers.id(from), self.numbers.id(to)) else {
+                continue;
+            };
+            let lines = self.price(topology, (sender, receiver), |_| true);
+            self.links.set(from, to, &lines);
+            if self.admitted.is_some() {
+                let barred = |id| self.admission.waiting().contains(&id) || self.draining.contains(&id);
+                let lines = self.price(topology, (sender, receiver), |id| !barred(id));
+                if let Some(admitted) = &mut self.admitted {
+                    admitted.set(from, to, &lines);
+                }
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        dirty: Vec<Vec<Dirty>>,
+        executor: &dyn Executor,
+        now: Instant,
+    ) -> Vec<RouteKey> {
+        let draining = self.draining.iter().filter_map(|id| {
+            Some((self.numbers.of(id.from)?, self.numbers.of(id.to)?, id.index.value()))
+        });
+        self.draining_by_number = draining.collect();
+        let field = Field {
+            links: &self.links,
+            admitted: self.admitted.as_ref(),
+            draining: &self.draining_by_number,
+            labels: &self.labels,
+            level: self.level,
+            stride: self.numbers.stride(),
+            config: &self.config,
+            now: self.millis(now),
+            uses: &self.uses,
+        };
+        let outcome = plane::run(&mut self.planes, dirty, &field, executor);
+        self.stats.add(&outcome.stats);
+        let key = |&(class, policy, from, to): &(usize, PolicyId, usize, usize)| {
+            let (source, destination) = (self.numbers.id(from)?, self.numbers.id(to)?);
+            Some(RouteKey { source, destination, class: Class::ALL[class], policy })
+        };
+        outcome.changed.iter().filter_map(key).collect()
+    }
 }
 
 #[cfg(test)]

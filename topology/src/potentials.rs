@@ -38,6 +38,13 @@ const SUM_SLACK_US: i64 = 5_000;
 /// change does not reach them at once.
 const SUM_EXCESS_US: i64 = 250_000;
 
+/// How far below zero a delay may be by noise, before the offsets count as wrong.
+const STRAIN_US: i64 = 200;
+/// Offsets nearer than this are not worth pricing every link anew.
+const CLOSE_US: u64 = 1_000;
+/// Pairs per relay that a fit looks at, those of the shortest round trips: the others would weigh little.
+const PAIRS_PER_RELAY: usize = 24;
+
 /// One-way delays of a link. Estimates: see the differences between paths of the same ends for what is
 /// exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,15 +76,10 @@ struct Timed {
 impl Delays {
     /// Fits the clocks' offsets to a topology's measurements and takes them out.
     pub fn fit(topology: &Topology) -> Self {
-        let relays: Vec<RelayId> = topology.relays().map(|(id, _)| id).collect();
-        let timed: Vec<Timed> = topology
-            .links()
-            .filter(|(_, measure)| measure.usable)
-            .map(|(id, measure)| timed(id, measure, &relays))
-            .collect();
-        let offsets = Offsets::fit(relays.len(), &timed);
-        let links = timed.iter().filter_map(|link| Some((link.id, offsets.delay(link)?))).collect();
-        Self { links }
+        let clocks = Clocks::fit(topology);
+        let usable = topology.links().filter(|(_, measure)| measure.usable);
+        let links = usable.filter_map(|(id, measure)| Some((id, clocks.delay(id, measure)?)));
+        Self { links: links.collect() }
     }
 
     /// A link's delays, or `None` if it is not usable or nothing is known of its delay.
@@ -92,7 +94,67 @@ impl Delays {
     }
 }
 
+/// The relays' clocks, fitted at some time. They hold for as long as the clocks do not drift apart.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clocks {
+    /// In order of id.
+    relays: Vec<RelayId>,
+    offsets: Offsets,
+}
+
+impl Clocks {
+    /// Fits the clocks' offsets to a topology's measurements.
+    pub(crate) fn fit(topology: &Topology) -> Self {
+        let relays: Vec<RelayId> = topology.relays().map(|(id, _)| id).collect();
+        let timed: Vec<Timed> = topology
+            .links()
+            .filter(|(_, measure)| measure.usable)
+            .filter_map(|(id, measure)| timed(id, measure, &relays))
+            .collect();
+        let offsets = Offsets::fit(relays.len(), &timed);
+        Self { relays, offsets }
+    }
+
+    /// The delays of a link, or `None` if nothing is known of them.
+    pub(crate) fn delay(&self, id: LinkId, measure: &LinkMeasure) -> Option<LinkDelay> {
+        match timed(id, measure, &self.relays) {
+            Some(link) => self.offsets.delay(&link),
+            None => half(measure),
+        }
+    }
+
+    /// Whether a link's measurements do not go with these offsets: one end restarted, or its clock drifted
+    /// away.
+    pub(crate) fn strains(&self, id: LinkId, measure: &LinkMeasure) -> bool {
+        let Some(link) = timed(id, measure, &self.relays) else { return true };
+        let offsets = &self.offsets;
+        let (from, to) = (link.from, link.to);
+        if offsets.component[from] != offsets.component[to] {
+            return link.slow.or(link.fast).is_some();
+        }
+        let off = |raw: Option<i64>, by: &[i64]| {
+            raw.is_some_and(|raw| {
+                let us = raw - (by[to] - by[from]);
+                us < -STRAIN_US || !plausible(us, link.rtt)
+            })
+        };
+        off(link.slow, &offsets.slow)
+    }
+
+    /// Whether the offsets of another fit are of the same relays and no further from these than a route
+    /// would notice.
+    pub(crate) fn is_close(&self, other: &Self) -> bool {
+        let far = |(a, b): (&i64, &i64)| a.abs_diff(*b) > CLOSE_US;
+        let (own, others) = (&self.offsets, &other.offsets);
+        self.relays == other.relays
+            && own.component == others.component
+            && !own.slow.iter().zip(&others.slow).any(far)
+            && !own.fast.iter().zip(&others.fast).any(far)
+    }
+}
+
 /// The relays' potentials: clock offsets, repaired.
+#[derive(Clone, Debug, Default)]
 struct Offsets {
     /// Relays with the same number have comparable clocks.
     component: Vec<usize>,
@@ -102,10 +164,16 @@ struct Offsets {
 
 impl Offsets {
     fn fit(relays: usize, timed: &[Timed]) -> Self {
-        let slow_pairs = pairs(timed, |link| link.slow.or(link.fast));
-        let forest = fit::spanning_forest(relays, &slow_pairs);
+        let all_pairs = pairs(timed, |link| link.slow.or(link.fast));
+        let mut slow_pairs = fit::shortest(relays, &all_pairs, PAIRS_PER_RELAY);
+        let mut forest = fit::spanning_forest(relays, &slow_pairs);
+        if forest.component.iter().any(|root| *root != 0) {
+            // What is near is not all that is joined.
+            forest = fit::spanning_forest(relays, &all_pairs);
+            slow_pairs = all_pairs;
+        }
         let mut slow = fit::least_squares(forest.offsets, &slow_pairs);
-        let drift = fit::medians(relays, &moved(timed));
+        let drift = fit::medians(relays, &fit::shortest(relays, &moved(timed), PAIRS_PER_RELAY));
         let component = forest.component;
         let arcs: Vec<_> = timed
             .iter()
@@ -136,17 +204,28 @@ impl Offsets {
     }
 }
 
-fn timed(id: LinkId, measure: &LinkMeasure, relays: &[RelayId]) -> Timed {
-    let at = |relay: &RelayId| relays.binary_search(relay).expect("a link's ends are relays");
-    let rtt = if measure.slow.rtt.0 > 0 { measure.slow.rtt } else { measure.fast.rtt };
-    Timed {
+/// A link with its ends' positions, or `None` if one is not among the relays.
+fn timed(id: LinkId, measure: &LinkMeasure, relays: &[RelayId]) -> Option<Timed> {
+    let at = |relay: &RelayId| relays.binary_search(relay).ok();
+    Some(Timed {
         id,
-        from: at(&id.from),
-        to: at(&id.to),
+        from: at(&id.from)?,
+        to: at(&id.to)?,
         slow: raw(&measure.slow),
         fast: raw(&measure.fast),
-        rtt,
-    }
+        rtt: round_trip(measure),
+    })
+}
+
+fn round_trip(measure: &LinkMeasure) -> Micros {
+    if measure.slow.rtt.0 > 0 { measure.slow.rtt } else { measure.fast.rtt }
+}
+
+/// Half the round trip, both ways alike, if it is known.
+fn half(measure: &LinkMeasure) -> Option<LinkDelay> {
+    let rtt = round_trip(measure);
+    let half = Micros(rtt.0 / 2);
+    (rtt.0 > 0).then_some(LinkDelay { fast: half, slow: half })
 }
 
 /// A window's one-way difference, if a packet arrived in it and the value may be a clock's.

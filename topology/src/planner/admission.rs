@@ -4,63 +4,63 @@
 //! unusable it has *failed*; usable again, it *waits*, and after the hold it is admitted. A link that
 //! is removed from the topology is forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use overway_wire::LinkId;
 
-use crate::Topology;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    New,
     Admitted,
     Failed,
     Waiting { since: Instant },
 }
 
-/// The state of every link of the last topology seen.
+/// The state of every link that was ever usable.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
-    links: BTreeMap<LinkId, State>,
-    pending: bool,
+    links: HashMap<LinkId, State>,
+    waiting: BTreeSet<LinkId>,
 }
 
 impl Admission {
-    /// Takes in whether each link is usable now.
-    pub(super) fn update(&mut self, topology: &Topology, hold: Duration, now: Instant) {
-        let before = std::mem::take(&mut self.links);
-        let links = topology.links().map(|(id, measure)| {
-            let state = before.get(&id).copied().unwrap_or(State::New);
-            (id, state.next(measure.usable, hold, now))
-        });
-        self.links = links.collect();
-        self.pending = self.links.values().any(|state| matches!(state, State::Waiting { .. }));
+    /// Takes in whether a link is usable now; `None` if it is gone.
+    pub(super) fn update(&mut self, id: LinkId, usable: Option<bool>, now: Instant) {
+        let Some(usable) = usable else {
+            self.links.remove(&id);
+            self.waiting.remove(&id);
+            return;
+        };
+        let next = match (self.links.get(&id), usable) {
+            (None | Some(State::Admitted), true) => State::Admitted,
+            (None, false) => return,
+            (Some(State::Failed), true) => State::Waiting { since: now },
+            (Some(State::Waiting { since }), true) => State::Waiting { since: *since },
+            (Some(State::Admitted | State::Failed | State::Waiting { .. }), false) => State::Failed,
+        };
+        match next {
+            State::Waiting { .. } => self.waiting.insert(id),
+            State::Admitted | State::Failed => self.waiting.remove(&id),
+        };
+        self.links.insert(id, next);
     }
 
-    /// Whether any usable link is not admitted.
-    pub(super) fn is_pending(&self) -> bool {
-        self.pending
-    }
-
-    /// Whether a best path may use the link.
-    pub(super) fn admits(&self, id: LinkId) -> bool {
-        self.links.get(&id) == Some(&State::Admitted)
-    }
-}
-
-impl State {
-    fn next(self, usable: bool, hold: Duration, now: Instant) -> Self {
-        match self {
-            Self::New if usable => Self::Admitted,
-            Self::New => Self::New,
-            Self::Admitted if usable => Self::Admitted,
-            Self::Failed if usable => Self::Waiting { since: now },
-            Self::Waiting { since } if usable => {
-                let held = now.saturating_duration_since(since) >= hold;
-                if held { Self::Admitted } else { Self::Waiting { since } }
-            }
-            Self::Admitted | Self::Failed | Self::Waiting { .. } => Self::Failed,
+    /// Admits the links that have held for long enough, and says which.
+    pub(super) fn expire(&mut self, hold: Duration, now: Instant) -> Vec<LinkId> {
+        let held = |id: &&LinkId| match self.links.get(id) {
+            Some(State::Waiting { since }) => now.saturating_duration_since(*since) >= hold,
+            Some(State::Admitted | State::Failed) | None => true,
+        };
+        let admitted: Vec<LinkId> = self.waiting.iter().filter(held).copied().collect();
+        for id in &admitted {
+            self.waiting.remove(id);
+            self.links.insert(*id, State::Admitted);
         }
+        admitted
+    }
+
+    /// Usable links that no best path may take yet.
+    pub(super) fn waiting(&self) -> &BTreeSet<LinkId> {
+        &self.waiting
     }
 }

@@ -1,17 +1,15 @@
-//! One route's memory, and the rules by which it leaves its path: see the module above.
-
-use std::time::Instant;
-
-use overway_wire::{LinkId, Path, RelayId};
+//! One route's rules for leaving its path: see the module above.
 
 use super::PlannerConfig;
+use super::packed::Packed;
+use super::table::{IN_USE, Priced, Record, price};
+use super::links::Links;
 use crate::Cost;
-use crate::paths::{Avoid, Mesh, links_of};
 
 /// Paths remembered as left, the last ones: a third alternative takes longer to try than the hold time.
 pub(super) const LEFT_MAX: usize = 3;
 /// A link that rose by more than this since its path was last the best is a reason for leaving it.
-const CULPRIT_RISE: Cost = Cost(1_000);
+const CULPRIT_RISE: u32 = 1_000;
 
 /// What became of a route in one plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,172 +24,168 @@ pub(super) enum Move {
     Held,
 }
 
-/// What is remembered of a route.
-#[derive(Clone, Debug)]
-pub(super) struct Route {
-    in_use: Path,
-    /// What each link of the path cost when the path was last the best.
-    normal: Vec<Cost>,
-    first_seen: Instant,
-    /// Oldest first, at most [`LEFT_MAX`].
-    pub(super) left: Vec<Left>,
-    backups: Vec<Path>,
-}
-
 /// A path that was left.
 #[derive(Clone, Debug)]
 pub(super) struct Left {
-    path: Path,
+    pub(super) path: Packed,
     /// Links that were the reason. None if a better path came up.
-    culprits: Vec<LinkId>,
-    at: Instant,
+    culprits: Vec<(usize, usize, u8)>,
+    /// Milliseconds since the planner's start, as all times here.
+    at: u32,
     /// Since when it, or a path over one of the culprits, has been better than the path in use, as far as one
     /// is.
-    better_since: Option<Instant>,
+    better_since: Option<u32>,
 }
 
-impl Route {
-    /// A new pair's route.
-    pub(super) fn new(best: Path, normal: Vec<Cost>, now: Instant) -> Self {
-        Self { in_use: best, normal, first_seen: now, left: Vec::new(), backups: Vec::new() }
+/// Where a route's rules are applied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) links: &'a Links,
+    pub(super) class: usize,
+    /// Zero for relays that may be intermediates.
+    pub(super) carriers: &'a [u32],
+    pub(super) ends: (usize, usize),
+    pub(super) config: &'a PlannerConfig,
+    /// Milliseconds since the planner's start.
+    pub(super) now: u32,
+}
+
+impl Place<'_> {
+    /// What a path costs, or `None` if a link or a relay of it cannot be used.
+    pub(super) fn price(&self, path: Packed) -> Option<Priced> {
+        let carried = path.via().relays().iter().all(|relay| self.carriers[usize::from(*relay)] == 0);
+        if carried { price(self.links, self.class, path, self.ends) } else { None }
     }
 
-    /// The path in use.
-    pub(super) fn in_use(&self) -> Path {
-        self.in_use
+    fn cost(&self, path: Packed) -> Option<u32> {
+        self.price(path).map(|priced| priced.cost)
     }
 
-    /// Keeps the path in use or takes `best`.
+    fn since(&self, then: u32) -> u128 {
+        u128::from(self.now.saturating_sub(then))
+    }
+
+    fn links_of(&self, path: Packed) -> impl Iterator<Item = (usize, usize, u8)> {
+        path.links(self.ends.0, self.ends.1)
+    }
+
+    /// Keeps the path in use or takes `best`; certainly if the path in use is to be left.
     pub(super) fn consider(
-        &mut self,
-        source: RelayId,
-        best: Path,
-        mesh: &Mesh,
-        config: &PlannerConfig,
-        now: Instant,
+        &self,
+        record: &mut Record,
+        left: &mut Vec<Left>,
+        best: Packed,
+        leave: bool,
     ) -> Move {
-        let current = mesh.price(source, &self.in_use).map(|priced| priced.cost);
-        self.review_left(source, (&best, current), mesh, config, now);
+        let current = self.cost(record.in_use()).filter(|_| !leave);
+        self.review_left(record, left, best, current);
         let Some(current) = current else {
-            self.leave(source, best, mesh, now);
+            self.leave(record, left, best);
             return Move::LeftUnusable;
         };
-        if best == self.in_use {
-            self.normal = mesh.link_costs(source, &best);
+        let priced = self.price(best).expect("the search finds usable paths");
+        if best == record.in_use() {
+            record.normal = priced.costs;
             return Move::Stayed;
         }
-        let cost = mesh.price(source, &best).expect("the search finds usable paths").cost;
-        if now.saturating_duration_since(self.first_seen) < config.settle {
-            return self.take_if_cheaper(source, best, cost < current, mesh);
+        let (current, cost) = (Cost(current), Cost(priced.cost));
+        if self.since(record.first_seen) < self.config.settle.as_millis() {
+            if cost >= current {
+                return Move::Stayed;
+            }
+            self.take(record, left, best);
+            return Move::LeftForBetter;
         }
-        if !config.gain.exceeded(current, cost) {
+        if !self.config.gain.exceeded(current, cost) {
             return Move::Stayed;
         }
-        let normal = self.normal.iter().fold(Cost(0), |sum, &cost| sum + cost);
-        if self.is_held(source, &best, config, now) && !config.degraded.exceeded(current, normal) {
+        let normal = Cost(record.normal.iter().sum());
+        if self.is_held(record.in_use(), left, best).is_some()
+            && !self.config.degraded.exceeded(current, normal)
+        {
             return Move::Held;
         }
-        self.leave(source, best, mesh, now);
+        self.leave(record, left, best);
         Move::LeftForBetter
     }
 
-    fn take_if_cheaper(&mut self, source: RelayId, best: Path, cheaper: bool, mesh: &Mesh) -> Move {
-        if !cheaper {
-            return Move::Stayed;
-        }
-        self.take(source, best, mesh);
-        Move::LeftForBetter
+    fn take(&self, record: &mut Record, left: &mut Vec<Left>, best: Packed) {
+        record.paths[IN_USE] = best;
+        record.normal = self.price(best).map_or([0; 3], |priced| priced.costs);
+        record.in_use_since = self.now;
+        record.moves = record.moves.saturating_add(1);
+        left.retain(|left| left.path != best);
     }
 
-    fn take(&mut self, source: RelayId, best: Path, mesh: &Mesh) {
-        self.in_use = best;
-        self.normal = mesh.link_costs(source, &best);
-        self.left.retain(|left| left.path != best);
-    }
-
-    fn leave(&mut self, source: RelayId, best: Path, mesh: &Mesh, now: Instant) {
-        let links = links_of(source, &self.in_use).zip(&self.normal);
-        let rose = |&(id, &normal): &(LinkId, &Cost)| {
-            mesh.link(id).is_none_or(|link| link.cost > normal + CULPRIT_RISE)
+    fn leave(&self, record: &mut Record, left: &mut Vec<Left>, best: Packed) {
+        let path = record.in_use();
+        let links = self.links_of(path).zip(record.normal);
+        let rose = |&((from, to, index), normal): &((usize, usize, u8), u32)| {
+            let hop = self.links.line(self.class, from, to, index);
+            hop.is_none_or(|hop| hop.cost > normal + CULPRIT_RISE)
         };
-        let culprits = links.filter(rose).map(|(id, _)| id).collect();
-        let left = Left { path: self.in_use, culprits, at: now, better_since: None };
-        self.take(source, best, mesh);
-        self.left.retain(|before| before.path != left.path);
-        if self.left.len() >= LEFT_MAX {
-            self.left.remove(0);
+        let culprits = links.filter(rose).map(|(link, _)| link).collect();
+        self.take(record, left, best);
+        left.retain(|before| before.path != path);
+        if left.len() >= LEFT_MAX {
+            left.remove(0);
         }
-        self.left.push(left);
+        left.push(Left { path, culprits, at: self.now, better_since: None });
     }
 
     /// Notes which of the paths left are better than the one in use, or stand in the way of `best` which is,
     /// and forgets the oldest.
     fn review_left(
-        &mut self,
-        source: RelayId,
-        (best, current): (&Path, Option<Cost>),
-        mesh: &Mesh,
-        config: &PlannerConfig,
-        now: Instant,
+        &self,
+        record: &Record,
+        left: &mut Vec<Left>,
+        best: Packed,
+        current: Option<u32>,
     ) {
-        self.left.retain(|left| now.saturating_duration_since(left.at) < config.return_memory);
-        let is_better = |path: &Path| {
-            let cost = mesh.price(source, path).map(|priced| priced.cost);
-            match (cost, current) {
-                (Some(cost), Some(current)) => cost < current,
-                (Some(_), None) => true,
-                (None, _) => false,
-            }
+        left.retain(|left| self.since(left.at) < self.config.return_memory.as_millis());
+        let is_better = |path: Packed| match (self.cost(path), current) {
+            (Some(cost), Some(current)) => cost < current,
+            (Some(_), None) => true,
+            (None, _) => false,
         };
-        let in_use = self.in_use;
-        for left in &mut self.left {
-            let better =
-                is_better(&left.path) || left.blames(source, best, &in_use) && is_better(best);
-            left.better_since = if better { left.better_since.or(Some(now)) } else { None };
+        for left in left {
+            let blamed = self.blames(left, best, record.in_use()) && is_better(best);
+            let better = is_better(left.path) || blamed;
+            left.better_since = if better { left.better_since.or(Some(self.now)) } else { None };
         }
     }
 
-    /// Whether `best` was left lately, or has a link for which a path was.
-    fn is_held(&self, source: RelayId, best: &Path, config: &PlannerConfig, now: Instant) -> bool {
-        let holds = |left: &&Left| left.path == *best || left.blames(source, best, &self.in_use);
-        self.left.iter().filter(holds).any(|left| {
-            left.better_since
-                .is_none_or(|since| now.saturating_duration_since(since) < config.return_hold)
-        })
+    /// Whether `path` has a link for which a path was left, and which is not in use.
+    fn blames(&self, left: &Left, path: Packed, in_use: Packed) -> bool {
+        let used = |link| self.links_of(in_use).any(|other| other == link);
+        self.links_of(path).any(|link| left.culprits.contains(&link) && !used(link))
     }
 
-    /// The backup of a slot: the one of the last plan, unless it is not allowed, not usable, or clearly
+    /// If `best` was left lately, or has a link for which a path was: for how many milliseconds more it is
+    /// not to be taken again.
+    pub(super) fn is_held(&self, in_use: Packed, left: &[Left], best: Packed) -> Option<u32> {
+        let hold = u32::try_from(self.config.return_hold.as_millis()).unwrap_or(u32::MAX);
+        let holds = |left: &&Left| left.path == best || self.blames(left, best, in_use);
+        let remaining = left.iter().filter(holds).map(|left| {
+            let held = left.better_since.map_or(0, |since| self.now.saturating_sub(since));
+            hold.saturating_sub(held)
+        });
+        remaining.max().filter(|remaining| *remaining > 0)
+    }
+
+    /// The backup of a place: the one of the last plan, unless it is not allowed, not usable, or clearly
     /// dearer than `found`.
-    pub(super) fn backup(
-        &self,
-        slot: usize,
-        source: RelayId,
-        found: Path,
-        mesh: &Mesh,
-        avoid: &Avoid,
-        config: &PlannerConfig,
-    ) -> Path {
-        let Some(kept) = self.backups.get(slot).filter(|path| avoid.allows(path)) else {
+    pub(super) fn backup(&self, kept: Packed, allowed: bool, found: Packed) -> Packed {
+        if !allowed || !kept.exists() {
             return found;
-        };
-        let cost = |path| mesh.price(source, path).map(|priced| priced.cost);
-        match (cost(kept), cost(&found)) {
-            (Some(kept_cost), Some(cost)) if !config.gain.exceeded(kept_cost, cost) => *kept,
+        }
+        match (self.cost(kept), self.cost(found)) {
+            (Some(kept_cost), Some(cost))
+                if !self.config.gain.exceeded(Cost(kept_cost), Cost(cost)) =>
+            {
+                kept
+            }
             (Some(_) | None, _) => found,
         }
-    }
-
-    /// Remembers the backups of this plan.
-    pub(super) fn remember_backups(&mut self, backups: impl Iterator<Item = Path>) {
-        self.backups.clear();
-        self.backups.extend(backups);
-    }
-}
-
-impl Left {
-    /// Whether `path` has a link for which this one was left, and which is not in use.
-    fn blames(&self, source: RelayId, path: &Path, in_use: &Path) -> bool {
-        let used = |id: &LinkId| links_of(source, in_use).any(|other| other == *id);
-        links_of(source, path).any(|id| self.culprits.contains(&id) && !used(&id))
     }
 }

@@ -64,6 +64,23 @@ fn neighbours(relays: usize, pairs: &[Pair]) -> Vec<Vec<Neighbour>> {
     lists
 }
 
+/// The pairs that are among the shortest `per_relay` of either end.
+pub(super) fn shortest(relays: usize, pairs: &[Pair], per_relay: usize) -> Vec<Pair> {
+    let mut order: Vec<&Pair> = pairs.iter().collect();
+    order.sort_by_key(|pair| (pair.rtt, pair.from, pair.to));
+    let mut taken = vec![0; relays];
+    let mut kept: Vec<Pair> = Vec::new();
+    for pair in order {
+        if taken[pair.from].min(taken[pair.to]) < per_relay {
+            taken[pair.from] += 1;
+            taken[pair.to] += 1;
+            kept.push(*pair);
+        }
+    }
+    kept.sort_by_key(|pair| (pair.from, pair.to));
+    kept
+}
+
 /// Offsets along a tree of the shortest round trips per component (Prim).
 pub(super) fn spanning_forest(relays: usize, pairs: &[Pair]) -> Forest {
     let neighbours = neighbours(relays, pairs);

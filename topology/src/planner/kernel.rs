@@ -1,0 +1,468 @@
+//! The inner loops of the search over a dense mesh: sums and minima over rows of link costs.
+//!
+//! Written once in plain Rust over arrays of fixed size, which the compiler vectorises, and compiled three
+//! times: for any processor, for AVX2 and for AVX-512. Which one runs is found out at run time. Calling code
+//! compiled for features that the processor has is the only `unsafe` here; it pays by a factor of two to
+//! four (see docs/PERFORMANCE.md, `bench routes`).
+//!
+//! Numbers of relays are positions in rows. Rows are padded to whole [`CHUNK`]s with [`NONE`], so that no loop
+//! has a remainder. No sum of three costs overflows: each is at most [`NONE`].
+
+/// No link, or no path. Link costs are capped so that the sum of any three is below, and four times this
+/// does not overflow by less than nothing: three is the most that is summed.
+pub(super) const NONE: u32 = 1 << 30;
+/// Relays that are looked at together when a row is searched; each block's least cost is known, so that most
+/// blocks are passed over.
+pub(super) const BLOCK: usize = 32;
+/// Relays whose ways are computed together.
+pub(super) const CHUNK: usize = 64;
+/// Blocks of the longest row: their bits fit a word.
+pub(super) const BLOCKS_MAX: usize = 64;
+/// Ways kept per relay, over different first relays or labels: one more than can be barred.
+pub(super) const WAYS: usize = 3;
+
+/// Which instructions to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    /// What every processor of the target has.
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// The best that this processor has.
+    pub(super) fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let has_512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq");
+            if has_512 {
+                return Self::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") {
+                return Self::Avx2;
+            }
+        }
+        Self::Portable
+    }
+
+    /// Every level that this processor has.
+    #[cfg(test)]
+    pub(super) fn all() -> Vec<Self> {
+        let mut all = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if Self::detect() != Self::Portable {
+            all.push(Self::Avx2);
+        }
+        if Self::detect() != *all.last().unwrap() {
+            all.push(Self::detect());
+        }
+        all
+    }
+}
+
+/// The cheapest ways from one source over one relay to each other relay: the cheapest, the cheapest whose
+/// first relay has another label, and the cheapest whose first relay has a third one. As two labels are
+/// barred at most, one of the three is always the cheapest that is allowed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ways {
+    pub(super) cost: [Vec<u32>; WAYS],
+    /// Labels of the first relays; `u32::MAX` where there is no way.
+    pub(super) label: [Vec<u32>; WAYS],
+    /// Least of the first costs, by block.
+    pub(super) least: Vec<u32>,
+}
+
+/// The links of a dense mesh in one class: rows by sender.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<'a> {
+    pub(super) cost: &'a [u32],
+    /// Least cost of each chunk of each row.
+    pub(super) least: &'a [u32],
+    pub(super) stride: usize,
+}
+
+/// Relays that may be first on a way, with what they are labelled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Firsts<'a> {
+    /// Cost from the source and number, cheapest first, then by number.
+    pub(super) order: &'a [(u32, u32)],
+}
+
+/// What a path's last link may come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Column<'a> {
+    /// Costs of the links to the destination, by sender.
+    pub(super) cost: &'a [u32],
+    /// Least cost of each block.
+    pub(super) least: &'a [u32],
+    /// Zero for relays that may be intermediates, [`NONE`] for others.
+    pub(super) mask: &'a [u32],
+}
+
+/// A bound that was improved on, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) cost: u32,
+    /// Number of the relay before the destination.
+    pub(super) last: usize,
+}
+
+impl Ways {
+    /// Makes room for rows of this length, and forgets what was there.
+    pub(super) fn clear(&mut self, stride: usize) {
+        for cost in &mut self.cost {
+            cost.clear();
+            cost.resize(stride, NONE);
+        }
+        for label in &mut self.label {
+            label.clear();
+            label.resize(stride, u32::MAX);
+        }
+        self.least.clear();
+        self.least.resize(stride / BLOCK, NONE);
+    }
+
+    /// Bars ways to one relay: the source itself.
+    pub(super) fn bar(&mut self, relay: usize) {
+        for (cost, label) in self.cost.iter_mut().zip(&mut self.label) {
+            cost[relay] = NONE;
+            label[relay] = u32::MAX;
+        }
+    }
+
+    /// The cheapest way to a relay whose first relay has none of these labels: cost and label.
+    pub(super) fn avoiding(&self, relay: usize, barred: [u32; 2]) -> Option<(u32, u32)> {
+        let ways = self.cost.iter().zip(&self.label);
+        let mut ways = ways.map(|(cost, label)| (cost[relay], label[relay]));
+        ways.find(|(cost, label)| *cost < NONE && !barred.contains(label))
+    }
+}
+
+macro_rules! dispatched {
+    ($($(#[$doc:meta])* fn $name:ident / $avx512:ident / $avx2:ident = $body:ident
+        ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)+) => {$(
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+        fn $avx512($($arg: $ty),*) $(-> $ret)? {
+            $body($($arg),*)
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        fn $avx2($($arg: $ty),*) $(-> $ret)? {
+            $body($($arg),*)
+        }
+
+        $(#[$doc])*
+        #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the level was detected"))]
+        pub(super) fn $name(level: Level, $($arg: $ty),*) $(-> $ret)? {
+            match level {
+                Level::Portable => $body($($arg),*),
+                // SAFETY: `Level::detect` gives this level only where the processor has the features.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => unsafe { $avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => unsafe { $avx512($($arg),*) },
+            }
+        }
+    )+};
+}
+
+dispatched! {
+    /// Finds the ways from one source over relays that are each a label of their own.
+    fn ways / ways_avx512 / ways_avx2 = ways_body(rows: Rows<'_>, firsts: Firsts<'_>, ways: &mut Ways);
+    /// Finds the ways from one source over relays labelled by number; `labels` are below `count`.
+    fn labelled_ways / labelled_ways_avx512 / labelled_ways_avx2 = labelled_ways_body(
+        rows: Rows<'_>, firsts: Firsts<'_>, labels: &[u32], count: usize, ways: &mut Ways,
+    );
+    /// The cheapest path over two relays that costs less than `bound`; of equals the last relay of the least
+    /// number.
+    fn cheapest / cheapest_avx512 / cheapest_avx2 = cheapest_body(
+        ways: &Ways, column: Column<'_>, bound: u32,
+    ) -> Option<Found>;
+    /// The same, where neither relay may have one of two labels.
+    fn cheapest_avoiding / cheapest_avoiding_avx512 / cheapest_avoiding_avx2 = cheapest_avoiding_body(
+        ways: &Ways, column: Column<'_>, labels: &[u32], barred: [u32; 2], bound: u32,
+    ) -> Option<Found>;
+    /// Marks, in bits by number, where `base` plus a row's cost is at most the limit.
+    fn reached / reached_avx512 / reached_avx2 = reached_body(
+        base: u32, row: &[u32], limit: &[u32], bits: &mut [u32],
+    );
+}
+
+/// The best of a chunk, by rank.
+#[derive(Clone, Copy)]
+struct Chunk {
+    cost: [[u32; CHUNK]; WAYS],
+    label: [[u32; CHUNK]; WAYS],
+}
+
+impl Chunk {
+    const EMPTY: Self =
+        Self { cost: [[NONE; CHUNK]; WAYS], label: [[u32::MAX; CHUNK]; WAYS] };
+
+    /// The dearest that is kept of any relay: what is not below it changes nothing.
+    #[inline(always)]
+    fn worst(&self) -> u32 {
+        let mut worst = 0;
+        for cost in &self.cost[WAYS - 1] {
+            worst = worst.max(*cost);
+        }
+        worst
+    }
+
+    /// Takes in ways over a label that was not taken in before. Of equals the earlier one stays.
+    #[inline(always)]
+    fn merge(&mut self, new: &[u32; CHUNK], label: u32) {
+        let [c0, c1, c2] = &mut self.cost;
+        let [l0, l1, l2] = &mut self.label;
+        for i in 0..CHUNK {
+            let v = new[i];
+            let (b0, b1, b2) = (v < c0[i], v < c1[i], v < c2[i]);
+            let keep2 = if b2 { label } else { l2[i] };
+            l2[i] = if b1 { l1[i] } else { keep2 };
+            let keep1 = if b1 { label } else { l1[i] };
+            l1[i] = if b0 { l0[i] } else { keep1 };
+            l0[i] = if b0 { label } else { l0[i] };
+            let r1 = c0[i].max(v);
+            c0[i] = c0[i].min(v);
+            let r2 = c1[i].max(r1);
+            c1[i] = c1[i].min(r1);
+            c2[i] = c2[i].min(r2);
+        }
+    }
+
+    #[inline(always)]
+    fn store(&self, at: usize, ways: &mut Ways) {
+        for rank in 0..WAYS {
+            ways.cost[rank][at..at + CHUNK].copy_from_slice(&self.cost[rank]);
+            ways.label[rank][at..at + CHUNK].copy_from_slice(&self.label[rank]);
+        }
+        for (block, costs) in self.cost[0].chunks_exact(BLOCK).enumerate() {
+            let mut least = NONE;
+            for cost in costs {
+                least = least.min(*cost);
+            }
+            ways.least[at / BLOCK + block] = least;
+        }
+    }
+}
+
+#[inline(always)]
+fn part<const N: usize>(row: &[u32], at: usize) -> &[u32; N] {
+    row[at..at + N].try_into().expect("the slice has the array's length")
+}
+
+#[inline(always)]
+fn ways_body(rows: Rows<'_>, firsts: Firsts<'_>, ways: &mut Ways) {
+    let chunks = rows.stride / CHUNK;
+    for chunk in 0..chunks {
+        let at = chunk * CHUNK;
+        let mut best = Chunk::EMPTY;
+        let mut worst = NONE;
+        for &(first, relay) in firsts.order {
+            if first >= worst {
+                break;
+            }
+            let row = relay as usize;
+            if first + rows.least[row * chunks + chunk] >= worst {
+                continue;
+            }
+            let next: &[u32; CHUNK] = part(rows.cost, row * rows.stride + at);
+            let mut new = [0; CHUNK];
+            let mut better = 0_u32;
+            for i in 0..CHUNK {
+                new[i] = first + next[i];
+                better |= u32::from(new[i] < best.cost[WAYS - 1][i]);
+            }
+            if better != 0 {
+                best.merge(&new, relay);
+                worst = best.worst();
+            }
+        }
+        best.store(at, ways);
+    }
+}
+
+/// Relays looked at before the bound is tightened.
+const LABELLED_PART: usize = 64;
+
+#[inline(always)]
+fn labelled_ways_body(
+    rows: Rows<'_>,
+    firsts: Firsts<'_>,
+    labels: &[u32],
+    count: usize,
+    ways: &mut Ways,
+) {
+    let chunks = rows.stride / CHUNK;
+    let mut by_label = vec![[NONE; CHUNK]; count];
+    for chunk in 0..chunks {
+        let at = chunk * CHUNK;
+        by_label.fill([NONE; CHUNK]);
+        let mut worst = NONE;
+        for (number, part_of) in firsts.order.chunks(LABELLED_PART).enumerate() {
+            if part_of.first().is_some_and(|(first, _)| *first >= worst) {
+                break;
+            }
+            for &(first, relay) in part_of {
+                let row = relay as usize;
+                if first + rows.least[row * chunks + chunk] >= worst {
+                    continue;
+                }
+                let next: &[u32; CHUNK] = part(rows.cost, row * rows.stride + at);
+                let best = &mut by_label[labels[row] as usize];
+                for i in 0..CHUNK {
+                    best[i] = best[i].min(first + next[i]);
+                }
+            }
+            // After one, two, four, eight parts: each costs as much as some relays.
+            if (number + 1).is_power_of_two() {
+                worst = ranked(&by_label).worst();
+            }
+        }
+        ranked(&by_label).store(at, ways);
+    }
+}
+
+#[inline(always)]
+fn ranked(by_label: &[[u32; CHUNK]]) -> Chunk {
+    let mut best = Chunk::EMPTY;
+    for (label, costs) in (0..).zip(by_label) {
+        best.merge(costs, label);
+    }
+    best
+}
+
+/// Lower bounds of the blocks: where the least is, and in bits which are below `bound`.
+#[inline(always)]
+fn open_blocks(ways: &Ways, column: Column<'_>, bound: u32) -> (usize, u64) {
+    let (mut least, mut at, mut open) = (u32::MAX, 0, 0_u64);
+    for (block, (first, last)) in ways.least.iter().zip(column.least).enumerate() {
+        let sum = first + last;
+        open |= u64::from(sum < bound) << block;
+        if sum < least {
+            (least, at) = (sum, block);
+        }
+    }
+    (at, open)
+}
+
+/// Looks at the open blocks, the one of the least bound first; `values` gives a block's sums.
+#[inline(always)]
+fn search(
+    ways: &Ways,
+    column: Column<'_>,
+    bound: u32,
+    values: impl Fn(usize, u32) -> [u32; BLOCK],
+) -> Option<Found> {
+    let (first, mut open) = open_blocks(ways, column, bound);
+    let (mut best, mut found) = (bound, None);
+    let mut block = first;
+    while open != 0 {
+        open &= !(1 << block);
+        if ways.least[block] + column.least[block] <= best {
+            let sums = values(block, best);
+            let mut least = u32::MAX;
+            for sum in sums {
+                least = least.min(sum);
+            }
+            if least < best || least == best && found.is_some_and(|at| block < at) {
+                (best, found) = (least, Some(block));
+            }
+        }
+        block = open.trailing_zeros() as usize;
+    }
+    let block = found?;
+    let sums = values(block, best + 1);
+    let mut lanes = 0_u32;
+    for (lane, sum) in sums.iter().enumerate() {
+        lanes |= u32::from(*sum == best) << lane;
+    }
+    Some(Found { cost: best, last: block * BLOCK + lanes.trailing_zeros() as usize })
+}
+
+#[inline(always)]
+fn cheapest_body(ways: &Ways, column: Column<'_>, bound: u32) -> Option<Found> {
+    search(ways, column, bound, |block, _| sums(ways, column, block))
+}
+
+#[inline(always)]
+fn sums(ways: &Ways, column: Column<'_>, block: usize) -> [u32; BLOCK] {
+    let at = block * BLOCK;
+    let (first, last): (&[u32; BLOCK], &[u32; BLOCK]) =
+        (part(&ways.cost[0], at), part(column.cost, at));
+    let mask: &[u32; BLOCK] = part(column.mask, at);
+    let mut sums = [0; BLOCK];
+    for i in 0..BLOCK {
+        sums[i] = first[i] + last[i] + mask[i];
+    }
+    sums
+}
+
+#[inline(always)]
+fn cheapest_avoiding_body(
+    ways: &Ways,
+    column: Column<'_>,
+    labels: &[u32],
+    barred: [u32; 2],
+    bound: u32,
+) -> Option<Found> {
+    search(ways, column, bound, |block, best| {
+        // The cheapest ways, barred or not, bound the sums from below at a third of the work.
+        let bounds = sums(ways, column, block);
+        let mut least = u32::MAX;
+        for sum in bounds {
+            least = least.min(sum);
+        }
+        if least > best { bounds } else { sums_avoiding(ways, column, labels, barred, block) }
+    })
+}
+
+#[inline(always)]
+fn sums_avoiding(
+    ways: &Ways,
+    column: Column<'_>,
+    labels: &[u32],
+    [p, q]: [u32; 2],
+    block: usize,
+) -> [u32; BLOCK] {
+    let at = block * BLOCK;
+    let [c0, c1, c2] = &ways.cost;
+    let [l0, l1, _] = &ways.label;
+    let (c0, c1, c2): (&[u32; BLOCK], &[u32; BLOCK], &[u32; BLOCK]) =
+        (part(c0, at), part(c1, at), part(c2, at));
+    let (l0, l1): (&[u32; BLOCK], &[u32; BLOCK]) = (part(l0, at), part(l1, at));
+    let own: &[u32; BLOCK] = part(labels, at);
+    let (last, mask): (&[u32; BLOCK], &[u32; BLOCK]) =
+        (part(column.cost, at), part(column.mask, at));
+    let mut sums = [0; BLOCK];
+    for i in 0..BLOCK {
+        let second = if (l1[i] == p) | (l1[i] == q) { c2[i] } else { c1[i] };
+        let way = if (l0[i] == p) | (l0[i] == q) { second } else { c0[i] };
+        let sum = way + last[i] + mask[i];
+        sums[i] = if (own[i] == p) | (own[i] == q) { NONE } else { sum };
+    }
+    sums
+}
+
+#[inline(always)]
+fn reached_body(base: u32, row: &[u32], limit: &[u32], bits: &mut [u32]) {
+    for ((row, limit), bits) in
+        row.chunks_exact(BLOCK).zip(limit.chunks_exact(BLOCK)).zip(bits.iter_mut())
+    {
+        let (row, limit): (&[u32; BLOCK], &[u32; BLOCK]) = (part(row, 0), part(limit, 0));
+        let mut word = 0_u32;
+        for i in 0..BLOCK {
+            word |= u32::from(base + row[i] <= limit[i]) << i;
+        }
+        *bits |= word;
+    }
+}

@@ -1,0 +1,194 @@
+//! The routes of one class and policy, a row per source: what is in use, its backups, and what the rules of
+//! [`super::route`] remember, in 56 bytes a route.
+
+use std::collections::BTreeMap;
+
+use overway_wire::Micros;
+
+use super::links::Links;
+use super::packed::{Packed, Via};
+use super::route::Left;
+
+/// Places of a record: the path in use, the one that shares no relay with it (or else is parallel to it), the
+/// one that avoids its providers or regions, the direct one.
+pub(super) const PLACES: usize = 4;
+/// Place of the path in use.
+pub(super) const IN_USE: usize = 0;
+/// Place of the disjoint path, or of the parallel one.
+pub(super) const DISJOINT: usize = 1;
+/// Place of the path that avoids providers or regions, if that is not the disjoint one.
+pub(super) const DIVERSE: usize = 2;
+/// Place of the direct path, if it is none of the others.
+pub(super) const DIRECT: usize = 3;
+
+/// Growth or shrinkage of a candidate's delay that is worth a push: a relay uses it for time budgets
+/// and for people only, where a fifth does not matter.
+const DELAY_CHANGE_PERCENT_MIN: u32 = 20;
+/// Below this a change of delay is not worth a push, whatever its share.
+const DELAY_CHANGE_MIN: Micros = Micros(5_000);
+/// Told delays are kept in units of 64 microseconds, at most four seconds.
+const TOLD_UNIT_US: u32 = 64;
+
+/// One route.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub(super) paths: [Packed; PLACES],
+    /// The delays as the source was told last.
+    told: [u16; PLACES],
+    /// What each link of the path in use cost when that was last the best.
+    pub(super) normal: [u32; 3],
+    /// Milliseconds since the planner's start.
+    pub(super) in_use_since: u32,
+    /// Milliseconds since the planner's start.
+    pub(super) first_seen: u32,
+    pub(super) moves: u16,
+    /// The path in [`DISJOINT`]'s place takes the same relays as the one in use.
+    pub(super) is_parallel: bool,
+    /// The path in [`DISJOINT`]'s place avoids the providers or regions too.
+    pub(super) disjoint_is_diverse: bool,
+}
+
+/// The routes of one source, by number of the destination.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row {
+    pub(super) records: Vec<Record>,
+    /// What the cheapest path costs.
+    pub(super) best: Vec<u32>,
+    /// What the dearest path that was searched for costs: what costs more cannot change the route.
+    pub(super) worst: Vec<u32>,
+    /// Paths that were left lately.
+    pub(super) left: BTreeMap<u16, Vec<Left>>,
+}
+
+/// What a path costs and takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Priced {
+    pub(super) cost: u32,
+    pub(super) delay: u32,
+    /// By link.
+    pub(super) costs: [u32; 3],
+}
+
+impl Record {
+    pub(super) const NONE: Self = Self {
+        paths: [Packed::NONE; PLACES],
+        told: [0; PLACES],
+        normal: [0; 3],
+        in_use_since: 0,
+        first_seen: 0,
+        moves: 0,
+        is_parallel: false,
+        disjoint_is_diverse: false,
+    };
+
+    /// A route that takes this path from now on, for questions.
+    pub(super) fn new(path: Packed) -> Self {
+        let mut record = Self::NONE;
+        record.paths[IN_USE] = path;
+        record
+    }
+
+    /// Whether the route has a path.
+    pub(super) fn exists(&self) -> bool {
+        self.paths[IN_USE].exists()
+    }
+
+    /// Whether the route exists, without a path that shares no relay with the one in use.
+    pub(super) fn lacks_disjoint(&self) -> bool {
+        self.exists() && (self.is_parallel || !self.paths[DISJOINT].exists())
+    }
+
+    /// Whether the route exists, without a path that avoids the providers or the regions of the one in use.
+    pub(super) fn lacks_diverse(&self) -> bool {
+        self.exists() && !self.disjoint_is_diverse && !self.paths[DIVERSE].exists()
+    }
+
+    /// The record with other numbers; `None` if a relay of the path in use is gone.
+    pub(super) fn renumbered(&self, number: &impl Fn(u16) -> Option<u16>) -> Option<Self> {
+        let paths = self.paths.map(|path| path.renumbered(number).unwrap_or(Packed::NONE));
+        paths[IN_USE].exists().then_some(Self { paths, ..*self })
+    }
+
+    pub(super) fn in_use(&self) -> Packed {
+        self.paths[IN_USE]
+    }
+
+    /// Notes the delays that go with the paths, and says whether they differ from what was told so much that
+    /// they are to be told.
+    pub(super) fn tell(&mut self, delays: [u32; PLACES], paths_changed: bool) -> bool {
+        let told = self.told.map(|told| u32::from(told) * TOLD_UNIT_US);
+        let changed = |(told, delay): (u32, u32)| {
+            let change = told.abs_diff(delay);
+            change >= DELAY_CHANGE_MIN.0 && change >= told / 100 * DELAY_CHANGE_PERCENT_MIN
+        };
+        let news = paths_changed || told.into_iter().zip(delays).any(changed);
+        if news {
+            let unit = |delay: u32| u16::try_from(delay / TOLD_UNIT_US).unwrap_or(u16::MAX);
+            self.told = delays.map(unit);
+        }
+        news
+    }
+}
+
+impl Row {
+    /// Makes room for destinations numbered below `stride`.
+    pub(super) fn resize(&mut self, stride: usize) {
+        self.records.resize(stride, Record::NONE);
+        self.best.resize(stride, super::kernel::NONE);
+        self.worst.resize(stride, super::kernel::NONE);
+    }
+}
+
+/// What a path costs and takes, or `None` if a link of it is not usable.
+pub(super) fn price(
+    links: &Links,
+    class: usize,
+    path: Packed,
+    (from, to): (usize, usize),
+) -> Option<Priced> {
+    let mut sum = Priced { cost: 0, delay: 0, costs: [0; 3] };
+    for (at, (sender, receiver, index)) in path.links(from, to).enumerate() {
+        let hop = if at > 0 && receiver == to {
+            links.line_to(class, sender, receiver, index)?
+        } else {
+            links.line(class, sender, receiver, index)?
+        };
+        sum.cost += hop.cost;
+        sum.delay = sum.delay.saturating_add(hop.delay);
+        sum.costs[at] = hop.cost;
+    }
+    path.exists().then_some(sum)
+}
+
+/// A path by the cheapest links; `None` if there is none.
+pub(super) fn by_cheapest(
+    links: &Links,
+    class: usize,
+    via: Via,
+    (from, to): (usize, usize),
+) -> Option<Packed> {
+    let mut indices = [0; 3];
+    for (index, (from, to)) in indices.iter_mut().zip(via.hops(from, to)) {
+        *index = links.hop(class, from, to)?.index;
+    }
+    Some(Packed::new(via, indices))
+}
+
+/// The same relays, by the cheapest other link at every hop that has one; `None` if no hop has.
+pub(super) fn parallel(
+    links: &Links,
+    class: usize,
+    path: Packed,
+    (from, to): (usize, usize),
+) -> Option<Packed> {
+    let mut indices = [0; 3];
+    let mut other = false;
+    for (at, (from, to, index)) in path.links(from, to).enumerate() {
+        indices[at] = index;
+        if let Some(hop) = links.other_line(class, from, to, index) {
+            indices[at] = hop.index;
+            other = true;
+        }
+    }
+    other.then(|| Packed::new(path.via(), indices))
+}
