@@ -83,12 +83,7 @@ pub struct LinkTerms {
 
 impl LinkTerms {
     /// The terms of a link with these measurements and delays, or `None` if it is not usable.
-    pub fn of(
-        class: Class,
-        id: LinkId,
-        measure: &LinkMeasure,
-        delay: LinkDelay,
-    ) -> Option<Self> {
+    pub fn of(class: Class, id: LinkId, measure: &LinkMeasure, delay: LinkDelay) -> Option<Self> {
         measure.usable.then(|| Self {
             delay: Cost(delay.effective().0),
             hop: Cost(HOP.0),
@@ -305,7 +300,10 @@ mod tests {
 
     #[test]
     fn a_link_that_is_not_usable_has_no_cost() {
-        assert_eq!(LinkTerms::of(Class::Bulk, ID, &LinkMeasure::default(), LinkDelay::default()), None);
+        assert_eq!(
+            LinkTerms::of(Class::Bulk, ID, &LinkMeasure::default(), LinkDelay::default()),
+            None
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use overway_wire::{
-    BitsPerSec, ClockDiff, LinkId, LinkIndex, LossPpm, Micros, Permille, PolicyId, PricePerGb, RelayId,
+    BitsPerSec, ClockDiff, LinkId, LinkIndex, LossPpm, Micros, Permille, PolicyId, PricePerGb,
+    RelayId,
 };
 use petgraph::stable_graph::{EdgeIndex, NodeIndex, StableDiGraph};
 

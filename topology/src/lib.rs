@@ -37,7 +37,12 @@ pub use explain::{Cuts, Explained, ExplainedLink, Explanation, Miss, Verdict};
 pub use graph::{
     LINKS_MAX, LinkMeasure, RELAYS_MAX, RelayAttributes, Topology, TopologyError, WindowSample,
 };
-pub use placement::{Demand, OPTIONS_MAX, Overload, PathOption, Placement, Problem, Resource, place};
+pub use placement::{
+    Demand, OPTIONS_MAX, Overload, PathOption, Placement, Problem, Resource, place,
+};
 pub use planner::{Planner, PlannerConfig, Stats, Threshold};
 pub use policy::{POLICIES_MAX, Policy};
 pub use potentials::{Delays, LinkDelay};
+
+#[cfg(test)]
+mod reference;

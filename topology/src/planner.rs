@@ -32,7 +32,7 @@
 //! The clocks' offsets, which make one-way delays of differences, are fitted now and then and hold in between:
 //! they shift all paths of a pair alike.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ use admission::Admission;
 use dirty::{Changed, Dirty};
 use kernel::Level;
 use labels::Labels;
-use links::{CLASSES, Line, Links};
+use links::{CLASSES, DENSE_STRIDE_MAX, Line, Links};
 use numbers::Numbers;
 use plane::{Field, Head, Plane};
 use search::Carriers;
@@ -160,6 +160,10 @@ pub struct Stats {
 pub struct Planner {
     config: PlannerConfig,
     level: Level,
+    /// The longest row for which links are kept in a matrix.
+    dense_max: usize,
+    #[cfg(test)]
+    always_whole: bool,
     /// Time is counted from the first plan.
     origin: Option<Instant>,
     numbers: Numbers,
@@ -188,8 +192,11 @@ impl Planner {
         Self {
             config,
             level: Level::detect(),
+            dense_max: DENSE_STRIDE_MAX,
+            #[cfg(test)]
+            always_whole: false,
             origin: None,
-            links: Links::new(numbers.stride()),
+            links: Links::new(numbers.stride(), DENSE_STRIDE_MAX),
             numbers,
             labels: Labels::default(),
             admitted: None,
@@ -236,6 +243,10 @@ impl Planner {
         let few = self.numbers.len() * CHANGES_PER_CENTURY / 100 + 1;
         whole |= pairs.len() > few && self.links.rows(0).is_some();
         whole |= pairs.len() > self.numbers.len() * self.numbers.len() / 16;
+        #[cfg(test)]
+        {
+            whole |= self.always_whole;
+        }
         let dirty = self.find_dirty(&pairs, whole);
         self.set_pairs(topology, &pairs);
         self.stats.plans_whole += u64::from(whole);
@@ -331,15 +342,45 @@ impl Planner {
         }
     }
 
+    /// The number of a relay, by which ties are broken.
+    #[cfg(test)]
+    pub(crate) fn number(&self, relay: RelayId) -> Option<usize> {
+        self.numbers.of(relay)
+    }
+
+    /// Keeps links in lists, as for a mesh that is too large for a matrix.
+    #[cfg(test)]
+    pub(crate) fn set_sparse(&mut self, sparse: bool) {
+        self.dense_max = if sparse { 0 } else { self.dense_max };
+    }
+
+    /// Does everything anew in each plan.
+    #[cfg(test)]
+    pub(crate) fn set_whole(&mut self) {
+        self.always_whole = true;
+    }
+
+    /// One planner for each way to search.
+    #[cfg(test)]
+    pub(crate) fn of_every_kind(config: PlannerConfig) -> Vec<Self> {
+        let mut planners: Vec<Self> =
+            Level::all().into_iter().map(|level| Self { level, ..Self::new(config) }).collect();
+        let mut sparse = Self::new(config);
+        sparse.set_sparse(true);
+        planners.push(sparse);
+        planners
+    }
+
     fn pair(&self, from: RelayId, to: RelayId) -> Option<usize> {
         Some(self.numbers.of(from)? * self.numbers.stride() + self.numbers.of(to)?)
     }
 
     fn find(&self, key: RouteKey) -> Option<(&Plane, usize, usize)> {
         let class = usize::from(key.class.code());
-        let plane = self.planes.iter().find(|plane| {
-            plane.head.class == class && plane.head.policy == key.policy
-        })?;
+        let plane = self
+            .planes
+            .iter()
+            .find(|plane| plane.head.class == class && plane.head.policy == key.policy)?;
         Some((plane, self.numbers.of(key.source)?, self.numbers.of(key.destination)?))
     }
 
@@ -377,8 +418,11 @@ impl Planner {
         for id in known.into_iter().filter(|id| topology.relay(*id).is_none()) {
             self.remove_relay(id, gone);
         }
-        let new: Vec<RelayId> =
-            topology.relays().map(|(id, _)| id).filter(|id| self.numbers.of(*id).is_none()).collect();
+        let new: Vec<RelayId> = topology
+            .relays()
+            .map(|(id, _)| id)
+            .filter(|id| self.numbers.of(*id).is_none())
+            .collect();
         let fits = self.numbers.len() > 0 && new.iter().all(|id| self.numbers.add(*id).is_some());
         let renumber = !fits && !new.is_empty();
         if renumber {
@@ -389,28 +433,36 @@ impl Planner {
         renumber
     }
 
-    fn remove_relay(&mut self, id: RelayId, gone: &mut Vec<RouteKey>) {
-        gone.extend(self.keys_from(id));
-        let Some(number) = self.numbers.remove(id) else { return };
+    /// Drops routes.
+    fn forget(&mut self, gone: &mut Vec<RouteKey>, which: impl Fn(&Head, usize, usize) -> bool) {
         let stride = self.numbers.stride();
-        for other in 0..stride {
+        for Plane { head, rows } in &mut self.planes {
+            let (class, policy) = (Class::ALL[head.class], head.policy);
+            for (from, row) in rows.iter_mut().enumerate() {
+                for to in 0..stride {
+                    if !row.records[to].exists() || !which(head, from, to) {
+                        continue;
+                    }
+                    row.forget((from, to), stride, &self.uses, &mut self.stats);
+                    if let (Some(source), Some(destination)) =
+                        (self.numbers.id(from), self.numbers.id(to))
+                    {
+                        gone.push(RouteKey { source, destination, class, policy });
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove_relay(&mut self, id: RelayId, gone: &mut Vec<RouteKey>) {
+        let Some(number) = self.numbers.of(id) else { return };
+        self.forget(gone, |_, from, to| from == number || to == number);
+        self.numbers.remove(id);
+        for other in 0..self.numbers.stride() {
             for (from, to) in [(number, other), (other, number)] {
                 self.links.set(from, to, &[]);
                 if let Some(admitted) = &mut self.admitted {
                     admitted.set(from, to, &[]);
-                }
-            }
-        }
-        for plane in &mut self.planes {
-            let (class, policy) = (Class::ALL[plane.head.class], plane.head.policy);
-            for (source, row) in plane.rows.iter_mut().enumerate() {
-                let whole = source == number;
-                for to in (0..stride).filter(|to| whole || *to == number) {
-                    let ends = (self.numbers.id(source), self.numbers.id(to));
-                    if let (Some(source), true) = (ends.0, row.records[to].exists()) {
-                        gone.push(RouteKey { source, destination: id, class, policy });
-                    }
-                    row.forget((source, to), stride, &self.uses, &mut self.stats);
                 }
             }
         }
@@ -427,7 +479,7 @@ impl Planner {
         };
         let old = std::mem::replace(&mut self.numbers, Numbers::new(&relays, near));
         let stride = self.numbers.stride();
-        self.links = Links::new(stride);
+        self.links = Links::new(stride, self.dense_max);
         self.admitted = None;
         self.uses = std::iter::repeat_with(AtomicU32::default).take(stride * stride).collect();
         self.roles = vec![false; stride * stride];
@@ -452,33 +504,20 @@ impl Planner {
         let policies: Vec<PolicyId> = std::iter::once(PolicyId::default())
             .chain(topology.policies().map(|(id, _)| id))
             .collect();
-        let dropped = |plane: &Plane| !policies.contains(&plane.head.policy);
-        let sources: Vec<RelayId> = self.numbers.iter().map(|(id, _)| id).collect();
-        if self.planes.iter().any(dropped) {
-            let keys = sources.iter().flat_map(|source| self.keys_from(*source));
-            gone.extend(keys.filter(|key| !policies.contains(&key.policy)));
-            let stride = self.numbers.stride();
-            let mut planes = std::mem::take(&mut self.planes);
-            for plane in planes.iter_mut().filter(|plane| dropped(plane)) {
-                for (source, row) in plane.rows.iter_mut().enumerate() {
-                    for to in 0..stride {
-                        row.forget((source, to), stride, &self.uses, &mut self.stats);
-                    }
-                }
-            }
-            planes.retain(|plane| !dropped(plane));
-            self.planes = planes;
-        }
-        for policy in policies {
+        let grounds: BTreeMap<PolicyId, (Carriers, Vec<bool>)> =
+            policies.iter().map(|policy| (*policy, self.ground(topology, *policy))).collect();
+        self.forget(gone, |head, from, to| {
+            grounds.get(&head.policy).is_none_or(|(_, ends)| !ends[from] || !ends[to])
+        });
+        self.planes.retain(|plane| grounds.contains_key(&plane.head.policy));
+        let stride = self.numbers.stride();
+        for (policy, ground) in grounds {
             for class in 0..CLASSES {
-                let (carriers, ends) = self.ground(topology, policy);
-                let known = self.planes.iter_mut().find(|plane| {
-                    plane.head.class == class && plane.head.policy == policy
-                });
-                if let Some(plane) = known {
-                    (plane.head.carriers, plane.head.ends) = (carriers, ends);
-                } else {
-                    self.planes.push(Plane::new(class, policy, (carriers, ends), self.numbers.stride()));
+                let (carriers, ends) = ground.clone();
+                let mut planes = self.planes.iter_mut();
+                match planes.find(|p| p.head.class == class && p.head.policy == policy) {
+                    Some(plane) => (plane.head.carriers, plane.head.ends) = (carriers, ends),
+                    None => self.planes.push(Plane::new(class, policy, (carriers, ends), stride)),
                 }
             }
         }
@@ -494,8 +533,7 @@ impl Planner {
             let Some(relay) = topology.relay(id) else { continue };
             if policy.is_none_or(|policy| policy.allows(relay)) {
                 ends[number] = true;
-                carriers[number] =
-                    if relay.transit && !relay.draining { 0 } else { kernel::NONE };
+                carriers[number] = if relay.transit && !relay.draining { 0 } else { kernel::NONE };
             }
         }
         (Carriers::new(carriers, &self.labels), ends)
@@ -630,13 +668,15 @@ impl Planner {
 
     fn set_pairs(&mut self, topology: &Topology, pairs: &[Changed]) {
         for &Changed { from, to, .. } in pairs {
-            let (Some(sender), Some(receiver)) = (self.numbers.id(from), self.numbers.id(to)) else {
+            let (Some(sender), Some(receiver)) = (self.numbers.id(from), self.numbers.id(to))
+            else {
                 continue;
             };
             let lines = self.price(topology, (sender, receiver), |_| true);
             self.links.set(from, to, &lines);
             if self.admitted.is_some() {
-                let barred = |id| self.admission.waiting().contains(&id) || self.draining.contains(&id);
+                let barred =
+                    |id| self.admission.waiting().contains(&id) || self.draining.contains(&id);
                 let lines = self.price(topology, (sender, receiver), |id| !barred(id));
                 if let Some(admitted) = &mut self.admitted {
                     admitted.set(from, to, &lines);

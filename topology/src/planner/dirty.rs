@@ -42,6 +42,12 @@ impl Dirty {
         self.bits[to / BLOCK] |= 1 << (to % BLOCK);
     }
 
+    fn unmark(&mut self, to: usize) {
+        if let Some(word) = self.bits.get_mut(to / BLOCK) {
+            *word &= !(1 << (to % BLOCK));
+        }
+    }
+
     fn mark_all(&mut self, stride: usize) {
         self.bits.clear();
         self.bits.resize(stride / BLOCK, u32::MAX);
@@ -74,6 +80,7 @@ pub(super) fn mark(
             if first < NONE {
                 mark_middle(first + least[class], to, (links, class, level), row, dirty, stride);
             }
+            dirty.unmark(source);
         }
     }
 }

@@ -17,12 +17,7 @@ use crate::{
 
 impl Planner {
     /// Why a route is what it is; `None` if there is none. Takes as long as all routes of one source.
-    pub fn explain(
-        &self,
-        topology: &Topology,
-        key: RouteKey,
-        now: Instant,
-    ) -> Option<Explanation> {
+    pub fn explain(&self, topology: &Topology, key: RouteKey, now: Instant) -> Option<Explanation> {
         let (plane, from, to) = self.find(key)?;
         let record = plane.rows.get(from)?.records.get(to).filter(|record| record.exists())?;
         let field = self.field(self.millis(now));

@@ -205,8 +205,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    const EMPTY: Self =
-        Self { cost: [[NONE; CHUNK]; WAYS], label: [[u32::MAX; CHUNK]; WAYS] };
+    const EMPTY: Self = Self { cost: [[NONE; CHUNK]; WAYS], label: [[u32::MAX; CHUNK]; WAYS] };
 
     /// The dearest that is kept of any relay: what is not below it changes nothing.
     #[inline(always)]
@@ -355,25 +354,23 @@ fn open_blocks(ways: &Ways, column: Column<'_>, bound: u32) -> (usize, u64) {
     (at, open)
 }
 
-/// Looks at the open blocks, the one of the least bound first; `values` gives a block's sums.
+/// The sums of a search, block by block. A trait, for a closure would not be compiled for the features of
+/// the function that it is in.
+trait Sums {
+    /// A block's sums; where all are above `best`, lower bounds of them may stand in.
+    fn block(&self, block: usize, best: u32) -> [u32; BLOCK];
+}
+
+/// Looks at the open blocks, the one of the least bound first.
 #[inline(always)]
-fn search(
-    ways: &Ways,
-    column: Column<'_>,
-    bound: u32,
-    values: impl Fn(usize, u32) -> [u32; BLOCK],
-) -> Option<Found> {
+fn search(ways: &Ways, column: Column<'_>, bound: u32, sums: &impl Sums) -> Option<Found> {
     let (first, mut open) = open_blocks(ways, column, bound);
     let (mut best, mut found) = (bound, None);
     let mut block = first;
     while open != 0 {
         open &= !(1 << block);
         if ways.least[block] + column.least[block] <= best {
-            let sums = values(block, best);
-            let mut least = u32::MAX;
-            for sum in sums {
-                least = least.min(sum);
-            }
+            let least = least(&sums.block(block, best));
             if least < best || least == best && found.is_some_and(|at| block < at) {
                 (best, found) = (least, Some(block));
             }
@@ -381,7 +378,7 @@ fn search(
         block = open.trailing_zeros() as usize;
     }
     let block = found?;
-    let sums = values(block, best + 1);
+    let sums = sums.block(block, best);
     let mut lanes = 0_u32;
     for (lane, sum) in sums.iter().enumerate() {
         lanes |= u32::from(*sum == best) << lane;
@@ -390,21 +387,74 @@ fn search(
 }
 
 #[inline(always)]
-fn cheapest_body(ways: &Ways, column: Column<'_>, bound: u32) -> Option<Found> {
-    search(ways, column, bound, |block, _| sums(ways, column, block))
+fn least(sums: &[u32; BLOCK]) -> u32 {
+    let mut least = u32::MAX;
+    for sum in sums {
+        least = least.min(*sum);
+    }
+    least
+}
+
+/// Of the cheapest ways.
+struct Free<'a> {
+    ways: &'a Ways,
+    column: Column<'a>,
+}
+
+impl Sums for Free<'_> {
+    #[inline(always)]
+    fn block(&self, block: usize, _best: u32) -> [u32; BLOCK] {
+        let at = block * BLOCK;
+        let (first, last): (&[u32; BLOCK], &[u32; BLOCK]) =
+            (part(&self.ways.cost[0], at), part(self.column.cost, at));
+        let mask: &[u32; BLOCK] = part(self.column.mask, at);
+        let mut sums = [0; BLOCK];
+        for i in 0..BLOCK {
+            sums[i] = first[i] + last[i] + mask[i];
+        }
+        sums
+    }
+}
+
+/// Of the cheapest ways that have none of two labels.
+struct Avoiding<'a> {
+    free: Free<'a>,
+    labels: &'a [u32],
+    barred: [u32; 2],
+}
+
+impl Sums for Avoiding<'_> {
+    #[inline(always)]
+    fn block(&self, block: usize, best: u32) -> [u32; BLOCK] {
+        // The cheapest ways, barred or not, bound the sums from below at a third of the work.
+        let bounds = self.free.block(block, best);
+        if least(&bounds) > best {
+            return bounds;
+        }
+        let at = block * BLOCK;
+        let [p, q] = self.barred;
+        let [c0, c1, c2] = &self.free.ways.cost;
+        let [l0, l1, _] = &self.free.ways.label;
+        let (c0, c1, c2): (&[u32; BLOCK], &[u32; BLOCK], &[u32; BLOCK]) =
+            (part(c0, at), part(c1, at), part(c2, at));
+        let (l0, l1): (&[u32; BLOCK], &[u32; BLOCK]) = (part(l0, at), part(l1, at));
+        let own: &[u32; BLOCK] = part(self.labels, at);
+        let last: &[u32; BLOCK] = part(self.free.column.cost, at);
+        let mask: &[u32; BLOCK] = part(self.free.column.mask, at);
+        let mut sums = [0; BLOCK];
+        for i in 0..BLOCK {
+            let second = if (l1[i] == p) | (l1[i] == q) { c2[i] } else { c1[i] };
+            let way = if (l0[i] == p) | (l0[i] == q) { second } else { c0[i] };
+            let sum = way + last[i] + mask[i];
+            sums[i] = if (own[i] == p) | (own[i] == q) { NONE } else { sum };
+        }
+        sums
+    }
 }
 
 #[inline(always)]
-fn sums(ways: &Ways, column: Column<'_>, block: usize) -> [u32; BLOCK] {
-    let at = block * BLOCK;
-    let (first, last): (&[u32; BLOCK], &[u32; BLOCK]) =
-        (part(&ways.cost[0], at), part(column.cost, at));
-    let mask: &[u32; BLOCK] = part(column.mask, at);
-    let mut sums = [0; BLOCK];
-    for i in 0..BLOCK {
-        sums[i] = first[i] + last[i] + mask[i];
-    }
-    sums
+fn cheapest_body(ways: &Ways, column: Column<'_>, bound: u32) -> Option<Found> {
+    search(ways, column, bound, &Free { ways, column })
 }
 
 #[inline(always)]
@@ -415,42 +465,7 @@ fn cheapest_avoiding_body(
     barred: [u32; 2],
     bound: u32,
 ) -> Option<Found> {
-    search(ways, column, bound, |block, best| {
-        // The cheapest ways, barred or not, bound the sums from below at a third of the work.
-        let bounds = sums(ways, column, block);
-        let mut least = u32::MAX;
-        for sum in bounds {
-            least = least.min(sum);
-        }
-        if least > best { bounds } else { sums_avoiding(ways, column, labels, barred, block) }
-    })
-}
-
-#[inline(always)]
-fn sums_avoiding(
-    ways: &Ways,
-    column: Column<'_>,
-    labels: &[u32],
-    [p, q]: [u32; 2],
-    block: usize,
-) -> [u32; BLOCK] {
-    let at = block * BLOCK;
-    let [c0, c1, c2] = &ways.cost;
-    let [l0, l1, _] = &ways.label;
-    let (c0, c1, c2): (&[u32; BLOCK], &[u32; BLOCK], &[u32; BLOCK]) =
-        (part(c0, at), part(c1, at), part(c2, at));
-    let (l0, l1): (&[u32; BLOCK], &[u32; BLOCK]) = (part(l0, at), part(l1, at));
-    let own: &[u32; BLOCK] = part(labels, at);
-    let (last, mask): (&[u32; BLOCK], &[u32; BLOCK]) =
-        (part(column.cost, at), part(column.mask, at));
-    let mut sums = [0; BLOCK];
-    for i in 0..BLOCK {
-        let second = if (l1[i] == p) | (l1[i] == q) { c2[i] } else { c1[i] };
-        let way = if (l0[i] == p) | (l0[i] == q) { second } else { c0[i] };
-        let sum = way + last[i] + mask[i];
-        sums[i] = if (own[i] == p) | (own[i] == q) { NONE } else { sum };
-    }
-    sums
+    search(ways, column, bound, &Avoiding { free: Free { ways, column }, labels, barred })
 }
 
 #[inline(always)]

@@ -32,11 +32,6 @@ impl Labels {
         let region = Kind::new(topology, numbers, |relay| &relay.region);
         Self { own, provider, region }
     }
-
-    /// Whether any two relays have different labels of one kind: otherwise no path avoids those of another.
-    pub(super) fn differ(&self) -> bool {
-        self.provider.count > 2 || self.region.count > 2
-    }
 }
 
 impl Kind {
@@ -55,6 +50,11 @@ impl Kind {
             }
         }
         Self { of, count: known.len() }
+    }
+
+    /// Whether any two relays have different labels: otherwise no path avoids those of another.
+    pub(super) fn differ(&self) -> bool {
+        self.count > 2
     }
 
     /// The mask, less the relays whose label was not said.

@@ -11,7 +11,7 @@ use overway_wire::Class;
 use super::kernel::{BLOCK, BLOCKS_MAX, CHUNK, Column, NONE, Rows};
 
 /// The longest row of a matrix. Beyond, a matrix would take longer to go through than the lists.
-const DENSE_STRIDE_MAX: usize = BLOCK * BLOCKS_MAX;
+pub(super) const DENSE_STRIDE_MAX: usize = BLOCK * BLOCKS_MAX;
 /// Classes.
 pub(super) const CLASSES: usize = Class::ALL.len();
 
@@ -74,9 +74,9 @@ fn narrow(number: usize) -> u16 {
 }
 
 impl Links {
-    /// Makes room for relays numbered below `stride`.
-    pub(super) fn new(stride: usize) -> Self {
-        let pairs = if stride <= DENSE_STRIDE_MAX {
+    /// Makes room for relays numbered below `stride`; in a matrix, if that is not above `dense_max`.
+    pub(super) fn new(stride: usize, dense_max: usize) -> Self {
+        let pairs = if stride <= dense_max {
             Pairs::Dense(Dense::new(stride))
         } else {
             let (outward, inward) = (vec![Vec::new(); stride], vec![Vec::new(); stride]);
@@ -171,7 +171,13 @@ impl Links {
     }
 
     /// The cheapest link of a pair beside a certain one.
-    pub(super) fn other_line(&self, class: usize, from: usize, to: usize, index: u8) -> Option<Hop> {
+    pub(super) fn other_line(
+        &self,
+        class: usize,
+        from: usize,
+        to: usize,
+        index: u8,
+    ) -> Option<Hop> {
         let lines = self.parallel.get(&(narrow(from), narrow(to)))?.iter();
         let others = lines.filter(|line| line.index != index);
         let line = others.min_by_key(|line| (line.cost[class], line.index))?;
@@ -184,7 +190,9 @@ impl Links {
         match &self.pairs {
             Pairs::Dense(dense) => {
                 let row = &dense.outward[class][from * dense.stride..(from + 1) * dense.stride];
-                order.extend((0..).zip(row).filter(|(_, cost)| **cost < NONE).map(|(to, cost)| (*cost, to)));
+                order.extend(
+                    (0..).zip(row).filter(|(_, cost)| **cost < NONE).map(|(to, cost)| (*cost, to)),
+                );
             }
             Pairs::Sparse(sparse) => {
                 let row = sparse.outward[from].iter();

@@ -12,10 +12,8 @@ use super::labels::Labels;
 use super::links::Links;
 use super::packed::Packed;
 use super::route::{Move, Place};
-use super::search::{Carriers, Choice, Diverse, Source, Terrain, is_diverse};
-use super::table::{
-    DIRECT, DISJOINT, DIVERSE, IN_USE, PLACES, Record, Row, by_cheapest, parallel,
-};
+use super::search::{By, Carriers, Choice, Diverse, Source, Terrain, is_diverse};
+use super::table::{DIRECT, DISJOINT, DIVERSE, IN_USE, PLACES, Record, Row, by_cheapest, parallel};
 use super::{PlannerConfig, Stats};
 use crate::Executor;
 
@@ -264,9 +262,7 @@ impl Scratch {
         };
         let place = field.place(head, (from, to));
         row.best[to] = cost;
-        let drains = |path: Packed| {
-            path.links(from, to).any(|link| field.draining.contains(&link))
-        };
+        let drains = |path: Packed| path.links(from, to).any(|link| field.draining.contains(&link));
         let leave = !field.draining.is_empty()
             && before.exists()
             && drains(before.in_use())
@@ -307,15 +303,23 @@ impl Scratch {
             Some(disjoint) => self.all.diverse(&terrain, to, in_use, disjoint.via()),
             None => Diverse::None,
         };
-        record.disjoint_is_diverse = diverse == Diverse::IsDisjoint;
+        record.disjoint_is_diverse = matches!(diverse, Diverse::IsDisjoint(_));
+        // One that differs by region gives way to one that differs by provider, whatever that costs.
+        let is_final = match diverse {
+            Diverse::Path(By::Provider, _) | Diverse::IsDisjoint(By::Provider) => true,
+            Diverse::Path(By::Region, _) | Diverse::IsDisjoint(By::Region) => {
+                !field.labels.provider.differ()
+            }
+            Diverse::None => !field.labels.provider.differ() && !field.labels.region.differ(),
+        };
         let diverse = match diverse {
-            Diverse::Path(choice) => pack(choice).map(|found| {
+            Diverse::Path(_, choice) => pack(choice).map(|found| {
                 let via = kept[DIVERSE].via();
                 let allowed = Some(kept[DIVERSE]) != disjoint
                     && is_diverse(field.labels, via, in_use, (from, to));
                 place.backup(kept[DIVERSE], allowed, found)
             }),
-            Diverse::IsDisjoint | Diverse::None => None,
+            Diverse::IsDisjoint(_) | Diverse::None => None,
         };
         let sibling = match disjoint {
             Some(_) => None,
@@ -327,8 +331,7 @@ impl Scratch {
         record.paths[DIRECT] = direct(field.links, head.class, &record.paths, (from, to));
         let priced = record.paths.map(|path| place.price(path));
         let delays = priced.map(|priced| priced.map_or(0, |priced| priced.delay));
-        let missing = disjoint.is_none()
-            || (diverse.is_none() && !record.disjoint_is_diverse && field.labels.differ());
+        let missing = disjoint.is_none() || !is_final;
         let searched = [IN_USE, DISJOINT, DIVERSE].into_iter().filter_map(|at| priced[at]);
         let worst = searched.map(|priced| priced.cost).max().unwrap_or(NONE);
         (delays, if missing { NONE } else { worst })

@@ -1,9 +1,9 @@
 //! One route's rules for leaving its path: see the module above.
 
 use super::PlannerConfig;
+use super::links::Links;
 use super::packed::Packed;
 use super::table::{IN_USE, Priced, Record, price};
-use super::links::Links;
 use crate::Cost;
 
 /// Paths remembered as left, the last ones: a third alternative takes longer to try than the hold time.
@@ -53,7 +53,8 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     /// What a path costs, or `None` if a link or a relay of it cannot be used.
     pub(super) fn price(&self, path: Packed) -> Option<Priced> {
-        let carried = path.via().relays().iter().all(|relay| self.carriers[usize::from(*relay)] == 0);
+        let carried =
+            path.via().relays().iter().all(|relay| self.carriers[usize::from(*relay)] == 0);
         if carried { price(self.links, self.class, path, self.ends) } else { None }
     }
 

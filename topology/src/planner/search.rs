@@ -50,9 +50,17 @@ pub(super) enum Diverse {
     /// There is none.
     None,
     /// The disjoint path is the cheapest such.
-    IsDisjoint,
+    IsDisjoint(By),
     /// Another one.
-    Path(Choice),
+    Path(By, Choice),
+}
+
+/// What a diverse path differs by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Provider,
+    /// No path avoids the providers.
+    Region,
 }
 
 /// The ways from one source.
@@ -153,13 +161,13 @@ impl Source {
         let labels = terrain.labels;
         let carriers = terrain.carriers;
         let kinds = [
-            (&labels.provider, &carriers.with_provider, &mut self.providers),
-            (&labels.region, &carriers.with_region, &mut self.regions),
+            (By::Provider, &labels.provider, &carriers.with_provider, &mut self.providers),
+            (By::Region, &labels.region, &carriers.with_region, &mut self.regions),
         ];
-        for (kind, carriers, lazy) in kinds {
+        for (by, kind, carriers, lazy) in kinds {
             let Some(barred) = labels_of(kind, other, self.number, to) else { continue };
             if avoids(kind, disjoint, barred) {
-                return Diverse::IsDisjoint;
+                return Diverse::IsDisjoint(by);
             }
             if !lazy.ready {
                 lazy.start(terrain, kind, carriers, self.number, &self.order);
@@ -171,7 +179,7 @@ impl Source {
             };
             let at = Labelled { kind, carriers, ways: &lazy.ways, order: &self.order };
             if let Some(choice) = at.cheapest(terrain, to, barred, direct) {
-                return Diverse::Path(choice);
+                return Diverse::Path(by, choice);
             }
         }
         Diverse::None

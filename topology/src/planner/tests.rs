@@ -312,8 +312,11 @@ fn an_explanation_says_that_a_better_path_is_held_or_not_worth_a_move() {
 
     assert!(matches!(held.current.verdict, Verdict::KeptWhileHeld { .. }));
     let others: Vec<_> = held.others.iter().map(|other| other.verdict).collect();
-    assert!(matches!(others[0], Verdict::HeldAfterLeaving { remaining, .. }
-        if remaining > Duration::from_secs(10)), "{others:?}");
+    assert!(
+        matches!(others[0], Verdict::HeldAfterLeaving { remaining, .. }
+        if remaining > Duration::from_secs(10)),
+        "{others:?}"
+    );
 
     let mut bench = Bench::settled();
     for (from, to) in [(1, 4), (4, 1), (4, 2), (2, 4)] {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::Planner;
 use super::plane::{Field, Scratch};
 use super::table::Record;
-use super::Planner;
 use crate::{Candidate, Cuts, RouteKey};
 
 impl Planner {
