@@ -172,8 +172,8 @@ impl Resource {
         [
             Self::Link(link),
             Self::Sending(from),
-            Self::Receiving(to),
             Self::LineSending(from, index),
+            Self::Receiving(to),
             Self::LineReceiving(to, index),
         ]
     }

@@ -38,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use overway_wire::{Class, LinkId, LinkIndex, Micros, PolicyId, RelayId};
 
+use crate::cost::is_lossy;
 use crate::potentials::Clocks;
 use crate::{
     Candidate, Cost, Executor, LinkDelay, LinkMeasure, LinkTerms, Reason, RouteKey, Topology,
@@ -88,15 +89,19 @@ impl Threshold {
 /// When paths are left and taken. The default is for production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannerConfig {
-    /// By how much a path must be better. 2 ms is what a clean link's delay wanders within a window, and
-    /// no user feels 5 %; more would give away gain for calm that the hold time gives already.
+    /// By how much a path must be better. 1.5 ms is about what a clean path's delay wanders within a window, and
+    /// no user feels 4 %; more would give away gain for calm that the hold time gives already (`bench
+    /// stability`).
     pub gain: Threshold,
     /// By how much the path in use must have risen since it was last the best, for the hold time not to
     /// count. More than `gain`, since noise here would undo the hold.
     pub degraded: Threshold,
-    /// How long a path that was left must be better without pause before it is taken again. Longer than
-    /// loss comes and goes on a congested line, and long enough for the 30 s window to speak.
+    /// How long a path that was left for loss, or failed, must be better without pause before it is taken again.
+    /// Longer than loss comes and goes on a congested line, and long enough for the 30 s window to speak.
     pub return_hold: Duration,
+    /// The same for a path that was left for delay alone, of which each packet tells. It doubles each time that
+    /// the path is left again, up to [`Self::return_hold`].
+    pub return_hold_delay: Duration,
     /// How long a path that was left is remembered. By then what it was left for is its normal state.
     pub return_memory: Duration,
     /// How long a link that failed must be usable before a best path takes it. A relay that comes back
@@ -104,6 +109,9 @@ pub struct PlannerConfig {
     pub readmission_hold: Duration,
     /// Relays that a path may have between its ends: 1 or 2. A third helps 0.04 % of pairs.
     pub intermediates_max: u8,
+    /// Whether backups are found too. Without them a failure waits for the next plan: for measuring what they
+    /// cost.
+    pub backups: bool,
     /// How long a new pair takes the best freely: the first measurements, of few packets each, need
     /// several rounds to settle, and no flow is old enough to mind.
     pub settle: Duration,
@@ -112,12 +120,14 @@ pub struct PlannerConfig {
 impl Default for PlannerConfig {
     fn default() -> Self {
         Self {
-            gain: Threshold { absolute: Micros(2_000), percent: 5 },
+            gain: Threshold { absolute: Micros(1_500), percent: 4 },
             degraded: Threshold { absolute: Micros(5_000), percent: 10 },
             return_hold: Duration::from_secs(20),
+            return_hold_delay: Duration::from_secs(3),
             return_memory: Duration::from_secs(600),
             readmission_hold: Duration::from_secs(10),
             intermediates_max: 2,
+            backups: true,
             settle: Duration::from_secs(10),
         }
     }
@@ -638,7 +648,8 @@ impl Planner {
             for (cost, class) in cost.iter_mut().zip(Class::ALL) {
                 *cost = LinkTerms::of(class, id, measure, delay)?.total().0;
             }
-            Some(Line { index: id.index.value(), cost, delay: delay.effective().0 })
+            let (index, delay) = (id.index.value(), delay.effective().0);
+            Some(Line { index, cost, delay, lossy: is_lossy(measure) })
         });
         priced.collect()
     }
@@ -651,7 +662,7 @@ impl Planner {
             return self.planes.iter().map(all).collect();
         }
         for pair in pairs {
-            let line = Line { index: 0, cost: pair.least, delay: 0 };
+            let line = Line { index: 0, cost: pair.least, delay: 0, lossy: false };
             self.links.set(pair.from, pair.to, &[line]);
         }
         let mut dirty = Vec::new();

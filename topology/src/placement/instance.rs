@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use overway_wire::{Class, LinkId, Path, RelayId};
+use overway_wire::{Class, LinkId, LinkIndex, Path, RelayId};
 
 use super::{OPTIONS_MAX, Problem, Resource, WHOLE};
 
@@ -108,7 +108,7 @@ impl Instance {
                 options.push(OptionEntry { demand: number(demand), cost, price, previous });
                 used.clear();
                 for link in links(entry.key.source, &option.path) {
-                    used.extend_from_slice(resources.on(link));
+                    used.extend_from_slice(resources.on(link).numbers());
                 }
                 // A path that comes back to its source would count twice.
                 used.sort_unstable();
@@ -202,40 +202,83 @@ impl DemandEntry {
 struct Resources<'a> {
     problem: &'a Problem,
     numbers: HashMap<Resource, u32>,
-    /// The resources of each link that was met, with how many there are.
-    links: HashMap<LinkId, ([u32; 5], usize)>,
+    /// What is at each end of the links that were met: most links share theirs with others.
+    sending: HashMap<(RelayId, LinkIndex), Few>,
+    receiving: HashMap<(RelayId, LinkIndex), Few>,
+    links: HashMap<LinkId, Few>,
     names: Vec<Resource>,
     capacities: Vec<u64>,
 }
 
+/// The numbers of a link's resources.
+#[derive(Clone, Copy, Debug, Default)]
+struct Few {
+    numbers: [u32; 5],
+    count: usize,
+}
+
+impl Few {
+    fn extend(&mut self, numbers: &[u32]) {
+        self.numbers[self.count..self.count + numbers.len()].copy_from_slice(numbers);
+        self.count += numbers.len();
+    }
+
+    fn numbers(&self) -> &[u32] {
+        &self.numbers[..self.count]
+    }
+}
+
 impl<'a> Resources<'a> {
     fn new(problem: &'a Problem) -> Self {
-        let (numbers, links) = (HashMap::new(), HashMap::new());
-        Self { problem, numbers, links, names: Vec::new(), capacities: Vec::new() }
-    }
-
-    fn on(&mut self, link: LinkId) -> &[u32] {
-        if !self.links.contains_key(&link) {
-            let (mut numbers, mut count) = ([0; 5], 0);
-            for resource in Resource::on(link) {
-                if let Some(capacity) = self.problem.capacity(resource) {
-                    numbers[count] = self.number(resource, capacity.0);
-                    count += 1;
-                }
-            }
-            self.links.insert(link, (numbers, count));
+        Self {
+            problem,
+            numbers: HashMap::new(),
+            sending: HashMap::new(),
+            receiving: HashMap::new(),
+            links: HashMap::new(),
+            names: Vec::new(),
+            capacities: Vec::new(),
         }
-        let (numbers, count) = &self.links[&link];
-        &numbers[..*count]
     }
 
-    fn number(&mut self, resource: Resource, capacity: u64) -> u32 {
-        let (names, capacities) = (&mut self.names, &mut self.capacities);
-        *self.numbers.entry(resource).or_insert_with(|| {
-            names.push(resource);
-            capacities.push(capacity);
-            number(names.len() - 1)
-        })
+    fn on(&mut self, link: LinkId) -> Few {
+        if let Some(&few) = self.links.get(&link) {
+            return few;
+        }
+        let LinkId { from, to, index } = link;
+        let [own, sending, line_sending, receiving, line_receiving] = Resource::on(link);
+        let mut few = self.number(&[own]);
+        let sending = match self.sending.get(&(from, index)) {
+            Some(&sending) => sending,
+            None => self.number(&[sending, line_sending]),
+        };
+        let receiving = match self.receiving.get(&(to, index)) {
+            Some(&receiving) => receiving,
+            None => self.number(&[receiving, line_receiving]),
+        };
+        self.sending.insert((from, index), sending);
+        self.receiving.insert((to, index), receiving);
+        few.extend(sending.numbers());
+        few.extend(receiving.numbers());
+        self.links.insert(link, few);
+        few
+    }
+
+    /// Those of some resources that have a capacity.
+    fn number(&mut self, resources: &[Resource]) -> Few {
+        let mut few = Few::default();
+        for &resource in resources {
+            if let Some(capacity) = self.problem.capacity(resource) {
+                let (names, capacities) = (&mut self.names, &mut self.capacities);
+                let number = *self.numbers.entry(resource).or_insert_with(|| {
+                    names.push(resource);
+                    capacities.push(capacity.0);
+                    number(names.len() - 1)
+                });
+                few.extend(&[number]);
+            }
+        }
+        few
     }
 }
 

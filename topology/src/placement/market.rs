@@ -23,7 +23,7 @@ const SWEEPS_MAX: usize = 1_000;
 /// Sweeps, at least.
 const SWEEPS_MIN: usize = 20;
 /// Options that are looked at in all sweeps together; about 40 ns each.
-const LOOKS_MAX: usize = 1_600_000;
+const LOOKS_MAX: usize = 800_000;
 /// As many sweeps as there may be, over this, pass until multipliers are raised; at most `REST_MAX`.
 const SWEEPS_PER_REST: usize = 60;
 const REST_MAX: usize = 5;
@@ -144,6 +144,8 @@ impl<'a> Market<'a> {
             }
             self.raise_multipliers();
             if raise % RAISES_PER_CHECK == 0 {
+                // Anew, lest what is lost in additions adds up.
+                self.count_loads();
                 let (excess, gap) = (self.excess(), self.gap());
                 if excess <= EXCESS_MAX && gap <= GAP_MAX {
                     break;
@@ -303,8 +305,6 @@ impl<'a> Market<'a> {
     }
 
     fn raise_multipliers(&mut self) {
-        // Counted anew, lest what is lost in additions adds up.
-        self.count_loads();
         for scarce in &mut self.scarce {
             scarce.multiplier = scarce.price_at(scarce.load);
         }
@@ -318,8 +318,10 @@ impl<'a> Market<'a> {
         for contestant in &self.contestants {
             for option in self.demand(contestant).options() {
                 let load = self.shares[option] * contestant.rate;
-                for &resource in self.scarcity.uses.list(option) {
-                    self.scarce[resource as usize].load += load;
+                if load > 0.0 {
+                    for &resource in self.scarcity.uses.list(option) {
+                        self.scarce[resource as usize].load += load;
+                    }
                 }
             }
         }

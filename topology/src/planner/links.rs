@@ -21,6 +21,8 @@ pub(super) struct Line {
     pub(super) index: u8,
     pub(super) cost: [u32; CLASSES],
     pub(super) delay: u32,
+    /// Whether it loses so much that routes leave it.
+    pub(super) lossy: bool,
 }
 
 /// The link of a pair that a class takes.
@@ -29,10 +31,16 @@ pub(super) struct Hop {
     pub(super) cost: u32,
     pub(super) delay: u32,
     pub(super) index: u8,
+    pub(super) lossy: bool,
 }
 
 impl Hop {
-    const NONE: Self = Self { cost: NONE, delay: 0, index: 0 };
+    const NONE: Self = Self { cost: NONE, delay: 0, index: 0, lossy: false };
+
+    fn of(line: &Line, class: usize) -> Self {
+        let Line { index, cost, delay, lossy } = *line;
+        Self { cost: cost[class], delay, index, lossy }
+    }
 }
 
 /// The links of a mesh.
@@ -89,11 +97,7 @@ impl Links {
     pub(super) fn set(&mut self, from: usize, to: usize, lines: &[Line]) {
         let hops = std::array::from_fn(|class| {
             let cheapest = lines.iter().min_by_key(|line| (line.cost[class], line.index));
-            cheapest.map_or(Hop::NONE, |line| Hop {
-                cost: line.cost[class],
-                delay: line.delay,
-                index: line.index,
-            })
+            cheapest.map_or(Hop::NONE, |line| Hop::of(line, class))
         });
         match &mut self.pairs {
             Pairs::Dense(dense) => dense.set(from, to, hops),
@@ -113,10 +117,7 @@ impl Links {
         match lines {
             [] => (0..CLASSES).all(|class| self.cost(class, from, to) >= NONE),
             [line] => {
-                let same = |class: usize| {
-                    let Line { index, cost, delay } = *line;
-                    self.hop(class, from, to) == Some(Hop { cost: cost[class], delay, index })
-                };
+                let same = |class| self.hop(class, from, to) == Some(Hop::of(line, class));
                 parallel.is_none() && (0..CLASSES).all(same)
             }
             lines => parallel.is_some_and(|known| known == lines),
@@ -124,6 +125,7 @@ impl Links {
     }
 
     /// The cheapest link of a pair, if any is usable.
+    #[inline]
     pub(super) fn hop(&self, class: usize, from: usize, to: usize) -> Option<Hop> {
         let hop = match &self.pairs {
             Pairs::Dense(dense) => dense.hops[class][from * dense.stride + to],
@@ -133,6 +135,7 @@ impl Links {
     }
 
     /// What the cheapest link of a pair costs; [`NONE`] if there is none.
+    #[inline]
     pub(super) fn cost(&self, class: usize, from: usize, to: usize) -> u32 {
         match &self.pairs {
             Pairs::Dense(dense) => dense.outward[class][from * dense.stride + to],
@@ -141,12 +144,14 @@ impl Links {
     }
 
     /// A certain link of a pair, if it is usable.
+    #[inline]
     pub(super) fn line(&self, class: usize, from: usize, to: usize, index: u8) -> Option<Hop> {
         let cheapest = self.hop(class, from, to)?;
         self.by_index(cheapest, class, (from, to), index)
     }
 
     /// The same, where the links that reach one relay are asked for one after the other.
+    #[inline]
     pub(super) fn line_to(&self, class: usize, from: usize, to: usize, index: u8) -> Option<Hop> {
         let cheapest = match &self.pairs {
             Pairs::Dense(dense) => dense.hops_inward[class][to * dense.stride + from],
@@ -155,6 +160,7 @@ impl Links {
         if cheapest.cost < NONE { self.by_index(cheapest, class, (from, to), index) } else { None }
     }
 
+    #[inline]
     fn by_index(
         &self,
         cheapest: Hop,
@@ -167,7 +173,7 @@ impl Links {
         }
         let lines = self.parallel.get(&(narrow(from), narrow(to)))?;
         let line = lines.iter().find(|line| line.index == index)?;
-        Some(Hop { cost: line.cost[class], delay: line.delay, index })
+        Some(Hop::of(line, class))
     }
 
     /// The cheapest link of a pair beside a certain one.
@@ -181,7 +187,7 @@ impl Links {
         let lines = self.parallel.get(&(narrow(from), narrow(to)))?.iter();
         let others = lines.filter(|line| line.index != index);
         let line = others.min_by_key(|line| (line.cost[class], line.index))?;
-        Some(Hop { cost: line.cost[class], delay: line.delay, index: line.index })
+        Some(Hop::of(line, class))
     }
 
     /// The links that leave a relay, cheapest first, then by number.

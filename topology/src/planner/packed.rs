@@ -38,9 +38,13 @@ impl Via {
     }
 
     /// None, one or two.
+    #[inline]
     pub(super) fn relays(&self) -> &[u16] {
-        let count = self.0.iter().take_while(|relay| **relay != NOBODY).count();
-        &self.0[..count]
+        match self.0 {
+            [NOBODY, _] => &[],
+            [_, NOBODY] => &self.0[..1],
+            [_, _] => &self.0,
+        }
     }
 
     /// Whether the paths share no intermediate, and are not both direct.
@@ -50,17 +54,16 @@ impl Via {
     }
 
     /// The ends of the path's links.
+    #[inline]
     pub(super) fn hops(self, from: usize, to: usize) -> impl Iterator<Item = (usize, usize)> {
         let [first, second] = self.0.map(usize::from);
-        let nobody = usize::from(NOBODY);
-        let steps: [Option<(usize, usize)>; 3] = if first == nobody {
-            [Some((from, to)), None, None]
-        } else if second == nobody {
-            [Some((from, first)), Some((first, to)), None]
-        } else {
-            [Some((from, first)), Some((first, second)), Some((second, to))]
+        let count = self.relays().len();
+        let steps = match count {
+            0 => [(from, to); 3],
+            1 => [(from, first), (first, to), (first, to)],
+            _ => [(from, first), (first, second), (second, to)],
         };
-        steps.into_iter().flatten()
+        steps.into_iter().take(count + 1)
     }
 }
 
@@ -94,11 +97,13 @@ impl Packed {
     }
 
     /// The index of the path's link in this place.
+    #[inline]
     pub(super) fn index(self, at: usize) -> u8 {
         u8::try_from(self.links >> (4 * at) & 15).expect("four bits were kept")
     }
 
     /// The links of the path: their ends and index.
+    #[inline]
     pub(super) fn links(self, from: usize, to: usize) -> impl Iterator<Item = (usize, usize, u8)> {
         let hops = self.via.hops(from, to).enumerate();
         hops.map(move |(at, (from, to))| (from, to, self.index(at)))

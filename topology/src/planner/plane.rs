@@ -270,7 +270,12 @@ impl Scratch {
         let moved = row.consider(&place, to, best, leave);
         out.stats.count(moved);
         let record = &mut row.records[to];
-        let (delays, worst) = self.back_up(field, head, record, &place);
+        let (delays, worst) = if field.config.backups {
+            self.back_up(field, head, record, &place)
+        } else {
+            let priced = place.price(record.in_use());
+            priced.map_or(([0; PLACES], NONE), |priced| ([priced.delay, 0, 0, 0], priced.cost))
+        };
         row.worst[to] = worst;
         if record.paths != before.paths {
             count_uses(field.uses, field.stride, before.paths, record.paths, (from, to));

@@ -1,5 +1,7 @@
 //! One route's rules for leaving its path: see the module above.
 
+use std::time::Duration;
+
 use super::PlannerConfig;
 use super::links::Links;
 use super::packed::Packed;
@@ -32,6 +34,8 @@ pub(super) struct Left {
     culprits: Vec<(usize, usize, u8)>,
     /// Milliseconds since the planner's start, as all times here.
     at: u32,
+    /// For how long it has to be better before it is taken again.
+    hold: u32,
     /// Since when it, or a path over one of the culprits, has been better than the path in use, as far as one
     /// is.
     better_since: Option<u32>,
@@ -78,17 +82,18 @@ impl Place<'_> {
         best: Packed,
         leave: bool,
     ) -> Move {
-        let current = self.cost(record.in_use()).filter(|_| !leave);
-        self.review_left(record, left, best, current);
+        let current = self.price(record.in_use()).filter(|_| !leave);
+        self.review_left(record, left, best, current.map(|priced| priced.cost));
         let Some(current) = current else {
             self.leave(record, left, best);
             return Move::LeftUnusable;
         };
-        let priced = self.price(best).expect("the search finds usable paths");
         if best == record.in_use() {
-            record.normal = priced.costs;
+            record.normal = current.costs;
             return Move::Stayed;
         }
+        let priced = self.price(best).expect("the search finds usable paths");
+        let current = current.cost;
         let (current, cost) = (Cost(current), Cost(priced.cost));
         if self.since(record.first_seen) < self.config.settle.as_millis() {
             if cost >= current {
@@ -125,13 +130,30 @@ impl Place<'_> {
             let hop = self.links.line(self.class, from, to, index);
             hop.is_none_or(|hop| hop.cost > normal + CULPRIT_RISE)
         };
-        let culprits = links.filter(rose).map(|(link, _)| link).collect();
+        let culprits: Vec<_> = links.filter(rose).map(|(link, _)| link).collect();
+        let hold = self.hold(&culprits, left);
         self.take(record, left, best);
         left.retain(|before| before.path != path);
         if left.len() >= LEFT_MAX {
             left.remove(0);
         }
-        left.push(Left { path, culprits, at: self.now, better_since: None });
+        left.push(Left { path, culprits, at: self.now, hold, better_since: None });
+    }
+
+    /// How long a path that is left for these links has to hold: the whole time if one of them loses or failed,
+    /// else for delay, twice as long as last time if one of them was left for before.
+    fn hold(&self, culprits: &[(usize, usize, u8)], left: &[Left]) -> u32 {
+        let millis = |hold: Duration| u32::try_from(hold.as_millis()).unwrap_or(u32::MAX);
+        let most = millis(self.config.return_hold);
+        let loses = |&(from, to, index): &(usize, usize, u8)| {
+            self.links.line(self.class, from, to, index).is_none_or(|hop| hop.lossy)
+        };
+        if culprits.iter().any(loses) {
+            return most;
+        }
+        let again = |before: &&Left| before.culprits.iter().any(|link| culprits.contains(link));
+        let twice = left.iter().filter(again).map(|before| before.hold.saturating_mul(2)).max();
+        twice.unwrap_or(millis(self.config.return_hold_delay)).min(most)
     }
 
     /// Notes which of the paths left are better than the one in use, or stand in the way of `best` which is,
@@ -143,6 +165,9 @@ impl Place<'_> {
         best: Packed,
         current: Option<u32>,
     ) {
+        if left.is_empty() {
+            return;
+        }
         left.retain(|left| self.since(left.at) < self.config.return_memory.as_millis());
         let is_better = |path: Packed| match (self.cost(path), current) {
             (Some(cost), Some(current)) => cost < current,
@@ -165,11 +190,10 @@ impl Place<'_> {
     /// If `best` was left lately, or has a link for which a path was: for how many milliseconds more it is
     /// not to be taken again.
     pub(super) fn is_held(&self, in_use: Packed, left: &[Left], best: Packed) -> Option<u32> {
-        let hold = u32::try_from(self.config.return_hold.as_millis()).unwrap_or(u32::MAX);
         let holds = |left: &&Left| left.path == best || self.blames(left, best, in_use);
         let remaining = left.iter().filter(holds).map(|left| {
             let held = left.better_since.map_or(0, |since| self.now.saturating_sub(since));
-            hold.saturating_sub(held)
+            left.hold.saturating_sub(held)
         });
         remaining.max().filter(|remaining| *remaining > 0)
     }
@@ -177,7 +201,7 @@ impl Place<'_> {
     /// The backup of a place: the one of the last plan, unless it is not allowed, not usable, or clearly
     /// dearer than `found`.
     pub(super) fn backup(&self, kept: Packed, allowed: bool, found: Packed) -> Packed {
-        if !allowed || !kept.exists() {
+        if !allowed || !kept.exists() || kept == found {
             return found;
         }
         match (self.cost(kept), self.cost(found)) {

@@ -101,7 +101,10 @@ impl Source {
                 let firsts = kernel::Firsts { order: &self.order };
                 kernel::ways(terrain.level, rows, firsts, &mut self.relays);
             }
-            None => sparse_ways(terrain, &self.order, &terrain.labels.own, &mut self.relays),
+            None => {
+                let own = &terrain.labels.own;
+                sparse_ways(terrain, &self.order, own, false, &mut self.relays);
+            }
         }
         self.relays.bar(number);
     }
@@ -271,7 +274,7 @@ impl Lazy {
                 let ways = &mut self.ways;
                 kernel::labelled_ways(terrain.level, rows, firsts, &kind.of, kind.count, ways);
             }
-            None => sparse_ways(terrain, &order, &kind.of, &mut self.ways),
+            None => sparse_ways(terrain, &order, &kind.of, true, &mut self.ways),
         }
         self.ways.bar(source);
         self.ready = true;
@@ -354,24 +357,32 @@ fn cheapest_avoiding(
     best
 }
 
-/// The ways over lists of neighbours.
-fn sparse_ways(terrain: &Terrain<'_>, order: &[(u32, u32)], labels: &[u32], ways: &mut Ways) {
+/// The ways over lists of neighbours. Of equals the earlier one stays, or the one of the lesser label where ways
+/// are known by those: as over a matrix.
+fn sparse_ways(
+    terrain: &Terrain<'_>,
+    order: &[(u32, u32)],
+    labels: &[u32],
+    by_label: bool,
+    ways: &mut Ways,
+) {
     for &(first, relay) in order {
         let label = labels[relay as usize];
         for (to, cost) in terrain.links.from(terrain.class, relay as usize) {
-            insert(ways, to, first + cost, label);
+            insert(ways, to, (first + cost, label), by_label);
         }
     }
 }
 
-/// Takes in one way. Of equals the earlier one stays.
-fn insert(ways: &mut Ways, to: usize, cost: u32, label: u32) {
+/// Takes in one way.
+fn insert(ways: &mut Ways, to: usize, (cost, label): (u32, u32), by_label: bool) {
     let [c0, c1, c2] = &mut ways.cost;
     let [l0, l1, l2] = &mut ways.label;
-    if cost >= c2[to] {
+    let better = |c: u32, l: u32| cost < c || by_label && cost == c && label < l;
+    if !better(c2[to], l2[to]) {
         return;
     }
-    if cost < c0[to] {
+    if better(c0[to], l0[to]) {
         if l0[to] != label {
             if l1[to] != label {
                 (c2[to], l2[to]) = (c1[to], l1[to]);
@@ -379,7 +390,7 @@ fn insert(ways: &mut Ways, to: usize, cost: u32, label: u32) {
             (c1[to], l1[to]) = (c0[to], l0[to]);
         }
         (c0[to], l0[to]) = (cost, label);
-    } else if l0[to] != label && cost < c1[to] {
+    } else if l0[to] != label && better(c1[to], l1[to]) {
         if l1[to] != label {
             (c2[to], l2[to]) = (c1[to], l1[to]);
         }
