@@ -14,7 +14,12 @@
 //! Exit codes: 0 measured and every promise kept, 1 otherwise, 2 wrong usage.
 
 mod common;
+mod exact;
 mod failover;
+mod gain;
+mod input;
+mod placement;
+mod stability;
 
 use std::process::ExitCode;
 
@@ -38,12 +43,21 @@ struct Cli {
 enum Bench {
     /// Freezes and kills the transit relay under flows of 50 frames a second: how long are they silent?
     Failover(failover::FailoverArgs),
+    /// Plans a mesh with measured round trips: how much do the paths gain, and are they the cheapest?
+    Gain(gain::GainArgs),
+    /// Places demand on paths with capacities: how near is that to the linear program's optimum?
+    Placement(placement::PlacementArgs),
+    /// An hour of noise on a steady mesh, then real steps: how calm are the paths, and what does it cost?
+    Stability(stability::StabilityArgs),
 }
 
 impl Bench {
     fn measure(self, common: &Common, stage: &Stage) -> anyhow::Result<Figures> {
         match self {
             Self::Failover(args) => failover::run(&args, common, stage),
+            Self::Gain(args) => gain::run(&args, common, stage),
+            Self::Placement(args) => placement::run(&args, common, stage),
+            Self::Stability(args) => stability::run(&args, common, stage),
         }
     }
 }

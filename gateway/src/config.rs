@@ -13,6 +13,7 @@
 //! protocol = "tcp"
 //! service = "web"
 //! class = "bulk"                # tcp: "interactive" unless said; udp is always "realtime"
+//! policy = "eu-only"            # of those the scheduler has; limits the paths, both ways
 //! clients_max = 4096
 //!
 //! [[forward]]
@@ -70,6 +71,7 @@ pub struct RawForward {
     protocol: Protocol,
     service: Spanned<String>,
     class: Option<Spanned<String>>,
+    policy: Option<Spanned<String>>,
     clients_max: Option<Spanned<usize>>,
     idle_timeout_s: Option<Spanned<f64>>,
 }
@@ -121,6 +123,8 @@ pub struct ForwardConfig {
     pub service: String,
     /// How its streams travel (TCP). Datagrams are always realtime.
     pub class: Class,
+    /// The policy that limits its paths, by name; while the relay does not know it, clients are refused.
+    pub policy: Option<String>,
     /// TCP connections or UDP clients at once; further ones are turned away.
     pub clients_max: usize,
     /// Silence after which a client is forgotten (UDP).
@@ -210,6 +214,7 @@ impl ForwardConfig {
         if let Some(name) = &raw.class {
             config.class = class(document, raw.protocol, name)?;
         }
+        config.policy = raw.policy.as_ref().map(|name| document.name(name)).transpose()?;
         if let Some(number) = &raw.clients_max {
             config.clients_max = document.in_range(number, CLIENTS_MAX_RANGE)?;
         }
@@ -219,7 +224,7 @@ impl ForwardConfig {
         Ok(config)
     }
 
-    /// A forward with the default class and limits.
+    /// A forward with the default class and limits, and no policy.
     pub fn new(protocol: Protocol, listen: SocketAddr, service: impl Into<String>) -> Self {
         let class = match protocol {
             Protocol::Tcp => Class::Interactive,
@@ -230,6 +235,7 @@ impl ForwardConfig {
             listen,
             service: service.into(),
             class,
+            policy: None,
             clients_max: CLIENTS_MAX_DEFAULT,
             idle_timeout: IDLE_TIMEOUT,
         }
@@ -322,6 +328,7 @@ mod tests {
         let listen = "127.0.0.1:9000".parse().unwrap();
         let bulk = ForwardConfig {
             class: Class::Bulk,
+            policy: Some("eu-only".to_owned()),
             ..ForwardConfig::new(Protocol::Tcp, listen, "web")
         };
         let dns = ForwardConfig::new(Protocol::Udp, "127.0.0.1:9053".parse().unwrap(), "dns");
@@ -396,6 +403,11 @@ mod tests {
                 [&*tcp, "class = \"realtime\"\n"].concat(),
                 "relay.toml:5: forward.class: \"realtime\" is not a class of tcp; expected \
                  \"interactive\" or \"bulk\"",
+            ),
+            (
+                [FORWARD, "policy = \"EU\"\n"].concat(),
+                "relay.toml:5: forward.policy: \"EU\" is not a name; expected 1 to 63 of a-z, 0-9 and \
+                 hyphen, with no hyphen first",
             ),
             (
                 [&*tcp, "idle_timeout_s = 5.0\n"].concat(),

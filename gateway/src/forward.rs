@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use overway_session::Terms;
 use overway_wire::Class;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::ForwardConfig;
-use crate::open::{Shared, open_first};
+use crate::open::{self, Shared, open_first};
 use crate::splice::{reset, socket_error, splice};
 use crate::stats::{Present, Refusal};
 
@@ -26,7 +27,7 @@ pub(crate) struct TcpForward {
 
 /// What a forward's connections need of it.
 struct Way {
-    service: String,
+    to: open::Way,
     class: Class,
     shared: Arc<Shared>,
 }
@@ -40,8 +41,8 @@ impl TcpForward {
     pub(crate) async fn run(self) {
         let Self { listener, config, shared } = self;
         let places = Arc::new(Semaphore::new(config.clients_max));
-        let way = Way { service: config.service, class: config.class, shared };
-        let way = Arc::new(way);
+        let to = open::Way { service: config.service, policy: config.policy };
+        let way = Arc::new(Way { to, class: config.class, shared });
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -65,7 +66,7 @@ fn admit(way: &Arc<Way>, places: &Arc<Semaphore>, tcp: TcpStream, client: Socket
         }
         Err(_) => {
             counters.refuse(Refusal::Full);
-            tracing::debug!(service = way.service, %client, reason = %Refusal::Full, "refused");
+            tracing::debug!(service = way.to.service, %client, reason = %Refusal::Full, "refused");
             reset(tcp);
         }
     }
@@ -75,8 +76,8 @@ fn admit(way: &Arc<Way>, places: &Arc<Semaphore>, tcp: TcpStream, client: Socket
 async fn connect(way: Arc<Way>, tcp: TcpStream, client: SocketAddr, _place: OwnedSemaphorePermit) {
     let shared = &*way.shared;
     let _active = Present::new(&shared.counters.connections_active);
-    let open = open_first(shared, &way.service, |relay| {
-        shared.endpoint.open_stream(relay, way.class, &way.service)
+    let open = open_first(shared, &way.to, |relay, policy| {
+        shared.endpoint.open_stream(relay, Terms::new(way.class, policy), &way.to.service)
     });
     let opened = tokio::select! {
         opened = open => opened,
@@ -86,11 +87,11 @@ async fn connect(way: Arc<Way>, tcp: TcpStream, client: SocketAddr, _place: Owne
     match opened {
         Ok(stream) => {
             let end = splice(shared, tcp, stream).await;
-            tracing::debug!(service = way.service, %client, ?end, "over");
+            tracing::debug!(service = way.to.service, %client, ?end, "over");
         }
         Err(reason) => {
             shared.counters.refuse(reason);
-            tracing::debug!(service = way.service, %client, %reason, "refused");
+            tracing::debug!(service = way.to.service, %client, %reason, "refused");
             reset(tcp);
         }
     }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{ForwardConfig, GatewayConfig, Protocol};
 use crate::forward::TcpForward;
-use crate::open::{Resolver, Shared};
+use crate::open::{Complaints, Resolver, Shared};
 use crate::service::Services;
 use crate::socket::{FORWARD_BUFFER_BYTES, bind_udp, listen_tcp};
 use crate::stats::{Counters, Stats};
@@ -79,6 +79,7 @@ impl Gateway {
             endpoint,
             resolver,
             counters: Counters::default(),
+            complaints: Complaints::default(),
             connections: TaskTracker::new(),
             background: TaskTracker::new(),
             draining: CancellationToken::new(),

@@ -1,10 +1,11 @@
 //! Opening towards a service: which relays, in which order, for how long.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use overway_session::{OpenError, SessionEndpoint};
-use overway_wire::RelayId;
+use overway_wire::{PolicyId, RelayId};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,10 +18,23 @@ const TRIES_MAX: usize = 3;
 /// and two seconds for the session's handshake and round trips. The last one has the session's own limit.
 const TRY_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// Says which relays offer a service.
+/// A policy that is not known is complained of at most this often: each client that tries is counted anyway.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Says which relays offer a service, and which policies there are.
 pub trait Resolver: Send + Sync {
-    /// The relays whose gateway offers `service`, the one to try first at the front.
-    fn relays(&self, service: &str) -> Vec<RelayId>;
+    /// The relays whose gateway offers `service` and that `policy` allows, the one to try first at the front.
+    fn relays(&self, service: &str, policy: PolicyId) -> Vec<RelayId>;
+
+    /// The policy of that name, if the scheduler has told of one.
+    fn policy(&self, name: &str) -> Option<PolicyId>;
+}
+
+/// Where a forward leads.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) service: String,
+    pub(crate) policy: Option<String>,
 }
 
 /// What every task of a gateway shares.
@@ -28,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) endpoint: SessionEndpoint,
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) counters: Counters,
+    pub(crate) complaints: Complaints,
     /// TCP connections, which a shutdown waits for.
     pub(crate) connections: TaskTracker,
     /// Everything else.
@@ -38,29 +53,64 @@ pub(crate) struct Shared {
     pub(crate) ending: CancellationToken,
 }
 
+/// When an unknown policy was last complained of.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints {
+    last: Mutex<Option<Instant>>,
+}
+
+impl Complaints {
+    /// Whether it is time to complain again.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT_INTERVAL);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
+
+/// The policy of a forward now. One that is configured and not known refuses: its traffic must not go
+/// where it may not.
+fn policy(shared: &Shared, way: &Way) -> Result<PolicyId, Refusal> {
+    let Some(name) = &way.policy else { return Ok(PolicyId::default()) };
+    let found = shared.resolver.policy(name);
+    if found.is_none() && shared.complaints.is_due(Instant::now()) {
+        tracing::error!(
+            service = way.service,
+            policy = name,
+            "clients are refused: the scheduler has told this relay of no such policy; add it there, or \
+             mend `policy` in this relay's configuration"
+        );
+    }
+    found.ok_or(Refusal::UnknownPolicy)
+}
+
 /// Opens at the first relay that says yes; the future that `open` makes must send nothing of the
 /// client's, so that the next relay can be tried after it.
 pub(crate) async fn open_first<T, F>(
     shared: &Shared,
-    service: &str,
-    open: impl Fn(RelayId) -> F,
+    way: &Way,
+    open: impl Fn(RelayId, PolicyId) -> F,
 ) -> Result<T, Refusal>
 where
     F: Future<Output = Result<T, OpenError>>,
 {
-    let mut relays = shared.resolver.relays(service);
+    let policy = policy(shared, way)?;
+    let mut relays = shared.resolver.relays(&way.service, policy);
     relays.truncate(TRIES_MAX);
     let mut last = Refusal::NoRelay;
     for (tried, relay) in (1..).zip(relays.iter().copied()) {
         let opened = if tried < relays.len() {
-            timeout(TRY_TIMEOUT, open(relay)).await.unwrap_or(Err(OpenError::TimedOut))
+            timeout(TRY_TIMEOUT, open(relay, policy)).await.unwrap_or(Err(OpenError::TimedOut))
         } else {
-            open(relay).await
+            open(relay, policy).await
         };
         match opened {
             Ok(opened) => return Ok(opened),
             Err(error) => {
-                tracing::debug!(service, %relay, %error, "not opened");
+                tracing::debug!(service = way.service, %relay, %error, "not opened");
                 last = refusal(&error);
             }
         }

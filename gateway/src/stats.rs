@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Refusal {
     /// The forward or service carries its maximum already.
     Full,
-    /// No relay is known to offer the service.
+    /// The forward's policy is not among those that this relay has been told of.
+    UnknownPolicy,
+    /// No relay that the forward's policy allows is known to offer the service.
     NoRelay,
     /// No relay that offers the service could be reached in time.
     Unreachable,
@@ -117,8 +119,9 @@ pub(crate) struct Present(Arc<Counter>);
 
 impl Refusal {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Full,
+        Self::UnknownPolicy,
         Self::NoRelay,
         Self::Unreachable,
         Self::Declined,
@@ -134,6 +137,7 @@ impl Refusal {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::UnknownPolicy => "unknown_policy",
             Self::NoRelay => "no_relay",
             Self::Unreachable => "unreachable",
             Self::Declined => "declined",
@@ -240,7 +244,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "as many are carried as the configuration allows",
-            Self::NoRelay => "no relay offers the service",
+            Self::UnknownPolicy => "this relay has not been told of the forward's policy",
+            Self::NoRelay => "no relay that the policy allows offers the service",
             Self::Unreachable => "no relay that offers the service could be reached",
             Self::Declined => "the far gateway declined",
             Self::ClientLeft => "the client left",

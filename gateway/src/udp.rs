@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use crate::DATAGRAM_BYTES_MAX;
 use crate::config::ForwardConfig;
 use crate::flow::{Idle, send};
-use crate::open::{Shared, open_first};
+use crate::open::{self, Shared, open_first};
 use crate::stats::{DatagramDrop, Present};
 
 /// Datagrams of one client that wait for its flow. A flow opens in two round trips at most; 64 are more
@@ -46,7 +46,7 @@ pub(crate) struct UdpForward {
 /// What a forward's clients need of it.
 struct Way {
     socket: UdpSocket,
-    service: String,
+    to: open::Way,
     idle_timeout: Duration,
     shared: Arc<Shared>,
 }
@@ -68,8 +68,9 @@ struct Client {
 
 impl UdpForward {
     pub(crate) fn new(socket: UdpSocket, config: ForwardConfig, shared: Arc<Shared>) -> Self {
-        let ForwardConfig { service, idle_timeout, clients_max, .. } = config;
-        Self { way: Arc::new(Way { socket, service, idle_timeout, shared }), clients_max }
+        let ForwardConfig { service, policy, idle_timeout, clients_max, .. } = config;
+        let to = open::Way { service, policy };
+        Self { way: Arc::new(Way { socket, to, idle_timeout, shared }), clients_max }
     }
 
     /// Carries datagrams until the gateway ends. Clients' tasks end with it.
@@ -184,9 +185,11 @@ impl Client {
     }
 
     async fn open(&self) -> Option<Flow> {
-        let Way { service, shared, .. } = &*self.way;
-        let opened =
-            open_first(shared, service, |relay| shared.endpoint.open_flow(relay, service)).await;
+        let Way { to, shared, .. } = &*self.way;
+        let opened = open_first(shared, to, |relay, policy| {
+            shared.endpoint.open_flow(relay, policy, &to.service)
+        });
+        let opened = opened.await;
         match opened {
             Ok(flow) => {
                 shared.counters.flows_opened.increment();
@@ -194,7 +197,7 @@ impl Client {
             }
             Err(reason) => {
                 shared.counters.refuse(reason);
-                tracing::debug!(service, client = %self.address, %reason, "refused");
+                tracing::debug!(service = to.service, client = %self.address, %reason, "refused");
                 None
             }
         }

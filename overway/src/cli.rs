@@ -1,18 +1,25 @@
 //! The command line: what there is, and which module does it.
 
 mod admin;
+mod drain;
+mod explain;
 mod failure;
 mod logging;
 mod node;
 mod output;
+mod paths;
 mod pki;
+mod policy;
 mod relay;
+mod routes;
 mod runtime;
 mod scheduler;
 mod starter;
 mod status;
 mod text;
+mod transit;
 mod validate;
+mod what_if;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -63,6 +70,14 @@ enum Command {
     /// Show relays, links and routes, problems first. Exit code 0: healthy, 1: the scheduler cannot be
     /// reached, 3: degraded.
     Status(status::StatusArgs),
+    // These teach by their own first lines.
+    Routes(routes::RoutesArgs),
+    Explain(explain::ExplainArgs),
+    WhatIf(what_if::WhatIfArgs),
+    Drain(drain::DrainArgs),
+    Policy(policy::PolicyArgs),
+    Cell(policy::CellArgs),
+    Transit(transit::TransitArgs),
     /// Run a world-wide mesh on this machine: real relays on loopback, measured delays, failures on demand.
     Lab(crate::lab::cli::LabArgs),
     /// Check configuration files without running anything. Exit code 2 if one is wrong.
@@ -93,6 +108,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Pki(args) => pki::run(args),
         Command::Node(args) => node::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Routes(args) => routes::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::WhatIf(args) => what_if::run(&args),
+        Command::Drain(args) => drain::run(&args),
+        Command::Policy(args) => policy::run(args),
+        Command::Cell(args) => policy::run_cell(args),
+        Command::Transit(args) => transit::run(&args),
         Command::Lab(args) => crate::lab::cli::run(args).map_err(Failure::failed),
         Command::Validate(args) => validate::run(&args),
     }
@@ -126,6 +148,20 @@ mod tests {
             "overway node remove frankfurt",
             "overway status --json",
             "overway status --routes --from rome --to oslo",
+            "overway routes --from rome --class bulk --tenant voice",
+            "overway explain rome oslo",
+            "overway explain rome oslo --class bulk --tenant voice --json",
+            "overway what-if --cut bonn --cut rome,oslo --from rome --to oslo --class realtime",
+            "overway drain",
+            "overway drain bonn --deadline 10m --wait --timeout 1m --json",
+            "overway drain bonn rome --undo",
+            "overway policy set voice --regions eu-west,eu-north --providers a --cells eu",
+            "overway policy list --json",
+            "overway policy remove voice",
+            "overway cell set eu --regions eu-west,eu-north",
+            "overway cell list",
+            "overway cell remove eu",
+            "overway transit bonn forbid",
             "overway validate a.toml b.toml",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));
@@ -150,6 +186,15 @@ mod tests {
             "overway node add frankfurt --ttl soon",
             "overway pki init --advertise 203.0.113.5",
             "overway validate",
+            "overway explain rome",
+            "overway explain rome oslo --class fast",
+            "overway what-if",
+            "overway what-if --cut a,b,c",
+            "overway drain --wait",
+            "overway drain bonn --undo --deadline 1m",
+            "overway drain a b c",
+            "overway transit bonn maybe",
+            "overway cell set eu",
             "overway fly",
         ] {
             assert_eq!(parsed(line).map(|_| ()).unwrap_err().exit_code(), 2, "{line}");

@@ -18,9 +18,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use overway_gateway::Gateway;
 use overway_pki::Credentials;
-use overway_relay_core::Fib;
+use overway_relay_core::{Fib, FibPath};
 use overway_session::SessionEndpoint;
-use overway_wire::RelayId;
+use overway_wire::control::LinkReport;
+use overway_wire::{Class, RelayId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -28,7 +29,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::ControlStatus;
-use crate::fault::{FaultConfigError, FaultTable, RawRule, Rule};
+use crate::fault::{FaultConfigError, FaultSocket, FaultTable, RawRule, Rule};
+use crate::lines::Lines;
 use crate::mesh::{Command, Mesh, Snapshot};
 use crate::metrics;
 
@@ -55,6 +57,10 @@ pub struct Admin {
     pub gateway: Arc<Gateway>,
     /// Rules of fault injection, if configured.
     pub fault: Option<Arc<FaultTable>>,
+    /// The sockets that follow these rules.
+    pub fault_sockets: Vec<Arc<FaultSocket>>,
+    /// What the lines have carried.
+    pub lines: Arc<Lines>,
     /// Sockets whose kernel buffers are smaller than asked for.
     pub buffers_short: usize,
 }
@@ -149,6 +155,8 @@ async fn metrics_text(State(admin): Shared) -> Result<Response, Problem> {
         gateway: admin.gateway.stats(),
         certificate_seconds: left.as_secs_f64(),
         buffers_short: admin.buffers_short,
+        lines: admin.lines.totals(SystemTime::now()),
+        faults: admin.fault_sockets.iter().map(|socket| socket.stats()).collect(),
     };
     let text = metrics::exposition(gathered).render();
     Ok(([(header::CONTENT_TYPE, overway_telemetry::CONTENT_TYPE)], text).into_response())
@@ -162,6 +170,42 @@ struct ChosenPath {
     /// Relays after this one, the destination last; `null` if there is no path.
     path: Option<Vec<u16>>,
     expected_delay_ms: Option<f64>,
+    /// Where flows are spread: every path of the route that has a weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    spread: Vec<SpreadPath>,
+}
+
+/// A path that carries a share of a route's flows.
+#[derive(Serialize)]
+struct SpreadPath {
+    path: Vec<u16>,
+    permille: u16,
+}
+
+fn relays(path: &FibPath) -> Vec<u16> {
+    path.path.elements().iter().map(|step| step.relay.0).collect()
+}
+
+fn spread(fib: &Fib, destination: RelayId, class: Class) -> Vec<SpreadPath> {
+    let weighted = fib.paths(destination, class).iter().filter(|path| path.weight > 0);
+    weighted.map(|path| SpreadPath { path: relays(path), permille: path.weight }).collect()
+}
+
+fn described(link: &LinkReport, name: &impl Fn(RelayId) -> Option<String>) -> serde_json::Value {
+    let measured = link.fast.is_some();
+    let window = link.fast.clone().unwrap_or_default();
+    json!({
+        "neighbour": link.neighbour,
+        "name": u16::try_from(link.neighbour).ok().and_then(|id| name(RelayId(id))),
+        "index": link.index,
+        "inbound": link.inbound().name(),
+        "outbound": link.outbound().name(),
+        "rtt_ms": measured.then(|| f64::from(window.rtt_us) / 1e3),
+        "jitter_ms": measured.then(|| f64::from(window.jitter_us) / 1e3),
+        "samples": window.samples,
+        "lost": window.lost,
+        "received_bps": link.received_bps,
+    })
 }
 
 /// What this relay sees and does, whether or not a scheduler is there.
@@ -176,28 +220,25 @@ async fn status(State(admin): Shared) -> Result<Json<serde_json::Value>, Problem
             destination: destination.0,
             name: name(*destination),
             class: class.name(),
-            path: chosen.map(|c| c.path.elements().iter().map(|step| step.relay.0).collect()),
+            path: chosen.as_ref().map(relays),
             expected_delay_ms: chosen.map(|c| c.delay.as_secs_f64() * 1e3),
+            spread: spread(&fib, *destination, *class),
         })
         .collect();
-    let links: Vec<serde_json::Value> = snapshot
-        .links
+    let links: Vec<_> = snapshot.links.iter().map(|link| described(link, &name)).collect();
+    let lines: Vec<serde_json::Value> = admin
+        .lines
+        .totals(SystemTime::now())
         .iter()
-        .map(|link| {
-            let measured = link.fast.is_some();
-            let window = link.fast.clone().unwrap_or_default();
-            json!({
-                "neighbour": link.neighbour,
-                "name": u16::try_from(link.neighbour).ok().and_then(|id| name(RelayId(id))),
-                "index": link.index,
-                "inbound": link.inbound().name(),
-                "outbound": link.outbound().name(),
-                "rtt_ms": measured.then(|| f64::from(window.rtt_us) / 1e3),
-                "jitter_ms": measured.then(|| f64::from(window.jitter_us) / 1e3),
-                "samples": window.samples,
-                "lost": window.lost,
-                "received_bps": link.received_bps,
-            })
+        .map(|line| {
+            json!({ "sent_bytes": line.sent_bytes, "sent_bytes_month": line.sent_bytes_month })
+        })
+        .collect();
+    let policies: Vec<serde_json::Value> = fib
+        .policies
+        .iter()
+        .map(|(id, policy)| {
+            json!({ "policy": id.0, "name": policy.name, "relays": policy.relays.len() })
         })
         .collect();
     Ok(Json(json!({
@@ -210,6 +251,8 @@ async fn status(State(admin): Shared) -> Result<Json<serde_json::Value>, Problem
         "suspects": snapshot.stats.suspects,
         "links": links,
         "paths": paths,
+        "lines": lines,
+        "policies": policies,
     })))
 }
 

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use overway_config::{ConfigError, Document, Spanned};
 use overway_gateway::{GatewayConfig, RawForward, RawService};
+use overway_wire::control::Line;
 use overway_wire::{BitsPerSec, PricePerGb};
 use serde::Deserialize;
 
 use crate::fault::{FaultConfig, RawFault};
+
+mod lines;
 
 /// Provider lines of one relay: two links a pair is what the design allows by default.
 const LINES_MAX: usize = 2;
@@ -26,6 +29,8 @@ struct RawConfig {
     mesh: RawMesh,
     scheduler: RawScheduler,
     admin: RawAdmin,
+    #[serde(default)]
+    line: Vec<lines::RawLine>,
     #[serde(default)]
     service: Vec<RawService>,
     #[serde(default)]
@@ -92,6 +97,9 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Addresses told to others; empty: those bound.
     pub advertise: Vec<SocketAddr>,
+    /// What is known of the line behind each address of `listen`, in their order; empty if nothing more
+    /// than the relay's own capacity and price.
+    pub lines: Vec<Line>,
     /// Schedulers, tried in turn.
     pub schedulers: Vec<SocketAddr>,
     /// Admin HTTP.
@@ -148,6 +156,7 @@ impl TryFrom<&Document> for Config {
             capacity: BitsPerSec(whole(number(&raw.relay.capacity_mbps, CAPACITY_MBPS_MAX, 1e6)?)),
             price: price(number(&raw.relay.price_per_gb, PRICE_MAX, 1e5)?),
             transit: raw.relay.transit,
+            lines: lines::lines(document, &raw.line, &listen)?,
             listen,
             advertise,
             schedulers,
@@ -235,6 +244,70 @@ seed = 7
         assert_eq!(config.price, PricePerGb(2_000));
         assert!(config.transit && config.fault.is_some());
         assert_eq!(config.gateway.services.len(), 1);
+    }
+
+    const LINE: &str = "[[line]]\nlisten = \"127.0.0.1:4401\"\n";
+
+    #[test]
+    fn lines_are_read_with_their_units_and_in_the_order_of_the_addresses() {
+        let two = GOOD.replace("\"127.0.0.1:4401\"", "\"127.0.0.1:4401\", \"127.0.0.1:4402\"");
+        assert!(load(&two).unwrap().lines.is_empty());
+        let said = "[[line]]\nlisten = \"127.0.0.1:4402\"\nprovider = \"acme\"\ncapacity_mbps = 0.5\n\
+            price_per_gb = 0.01\ncommit_gb = 10\ncap_gb = 20\n";
+
+        let config = load(&[&*two, said].concat()).unwrap();
+
+        let line = Line {
+            capacity_bps: 500_000,
+            price_per_gb: 1_000,
+            commit_gb: 10,
+            cap_gb: 20,
+            provider: "acme".to_owned(),
+        };
+        assert_eq!(config.lines, [Line::default(), line]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_told_with_line_key_and_remedy() {
+        let cases = [
+            (
+                "listen = \"127.0.0.1:9\"\n",
+                "relay.toml:20: line.listen: 127.0.0.1:9 is not in mesh.listen; expected one of 127.0.0.1:4401",
+            ),
+            (
+                &*[LINE.trim_start_matches("[[line]]\n"), LINE].concat(),
+                "relay.toml:22: line.listen: 127.0.0.1:4401 is given twice; it stands already on line 20",
+            ),
+            (
+                "listen = \"127.0.0.1:4401\"\ncommit_gb = 9\ncap_gb = 8\n",
+                "relay.toml:22: line.cap_gb: 8 is less than commit_gb, 9, which is paid for in any case; expected as much or more",
+            ),
+            (
+                "listen = \"127.0.0.1:4401\"\ncap_gb = 0\n",
+                "relay.toml:21: line.cap_gb: 0 is out of range; expected 1 to 1000000000",
+            ),
+            (
+                "listen = \"127.0.0.1:4401\"\nprice_per_gb = -1.0\n",
+                "relay.toml:21: line.price_per_gb: -1 is out of range; expected 0 to 10000",
+            ),
+        ];
+        for (wrong, message) in cases {
+            let error = load(&[GOOD, "[[line]]\n", wrong].concat()).unwrap_err().to_string();
+            assert_eq!(error, message);
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_lines_documentation_is_good() {
+        let source =
+            include_str!("config/lines.rs").lines().skip_while(|line| *line != "//! ```toml");
+        let example = source.skip(1).take_while(|line| *line != "//! ```");
+        let text: Vec<_> = example.map(|line| line.trim_start_matches("//!")).collect();
+        let good = GOOD.replace("127.0.0.1:4401", "203.0.113.7:4400");
+
+        let config = load(&[&*good, &text.join("\n")].concat()).unwrap();
+
+        assert_eq!(config.lines[0].commit_gb, 10_000);
     }
 
     #[test]

@@ -83,6 +83,8 @@ struct Session {
     connection: quinn::Connection,
     send: Send,
     receive: Receive,
+    /// How often the scheduler wants reports, if it says.
+    report_interval: Option<Duration>,
 }
 
 impl Control {
@@ -142,7 +144,7 @@ impl Control {
             session.map_err(|_| anyhow::anyhow!("no answer within {WELCOME_MAX:?}"))??;
         self.status.connected.store(true, Ordering::Relaxed);
         self.status.connections.fetch_add(1, Ordering::Relaxed);
-        self.command(Command::SchedulerConnected).await?;
+        self.command(Command::SchedulerConnected(session.report_interval)).await?;
         Ok(session)
     }
 
@@ -165,7 +167,7 @@ impl Control {
             builder.length_field_length(4).max_frame_length(MESSAGE_BYTES_MAX).new_codec()
         };
         let (send, receive) = (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
-        let mut session = Session { connection, send, receive };
+        let mut session = Session { connection, send, receive, report_interval: None };
         let hello = self.hello().await?;
         // The mesh thread has answered, so it has stopped reporting: what is left is of the old connection.
         while reports.try_recv().is_ok() {}
@@ -173,6 +175,8 @@ impl Control {
         match session.hear().await?.body {
             Some(to_relay::Body::Welcome(welcome)) => {
                 tracing::debug!(term = welcome.term, version = welcome.version, "welcome");
+                let wanted = u64::from(welcome.report_interval_ms);
+                session.report_interval = (wanted > 0).then(|| Duration::from_millis(wanted));
             }
             Some(to_relay::Body::Refused(refused)) => bail!("refused: {}", refused.reason),
             other => bail!("expected a welcome, got {other:?}"),

@@ -20,6 +20,7 @@ mod config;
 pub mod congestion;
 pub mod control;
 pub mod fault;
+pub mod lines;
 pub mod local;
 pub mod mesh;
 mod metrics;

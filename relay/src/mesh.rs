@@ -4,8 +4,10 @@
 //! one dials what is missing (`connect`), one reads each connection, one waits for the core's next
 //! timeout, one takes local frames, one takes commands. All end when the command channel closes.
 
+mod close;
 mod connect;
 mod driver;
+mod news;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -23,7 +25,8 @@ use overway_wire::{Class, RelayId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
-use crate::fault::{FaultConfig, FaultTable};
+use crate::fault::{FaultConfig, FaultSocket, FaultTable};
+use crate::lines::Lines;
 use crate::local::LocalQueue;
 use crate::socket::BufferReport;
 use driver::Driver;
@@ -38,6 +41,8 @@ pub struct MeshConfig {
     pub core: overway_relay_core::Config,
     /// One address per provider line.
     pub listen: Vec<SocketAddr>,
+    /// What the lines have carried, one for each address.
+    pub lines: Arc<Lines>,
     /// The relay's identity.
     pub credentials: Arc<Credentials>,
     /// The same at each start: neighbours of a relay that was killed and started anew then learn with
@@ -54,8 +59,8 @@ pub struct MeshConfig {
 pub enum Command {
     /// Apply an update.
     Update(Box<Update>, oneshot::Sender<Ack>),
-    /// A scheduler is connected: report.
-    SchedulerConnected,
+    /// A scheduler is connected: report, as often as it asks, if it does.
+    SchedulerConnected(Option<Duration>),
     /// None is: do not.
     SchedulerLost,
     /// Say what there is.
@@ -69,6 +74,8 @@ pub enum Command {
 pub struct Snapshot {
     /// The core's counters.
     pub stats: Stats,
+    /// What the probes of all links counted, those that ended included.
+    pub probes: overway_probe::Stats,
     /// The shell's counters.
     pub shell: ShellStats,
     /// Every link that is held.
@@ -107,6 +114,8 @@ pub struct Mesh {
     pub buffers: Vec<BufferReport>,
     /// Rules of fault injection, if configured.
     pub fault: Option<Arc<FaultTable>>,
+    /// The sockets that follow these rules.
+    pub fault_sockets: Vec<Arc<FaultSocket>>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -147,8 +156,8 @@ impl Mesh {
         };
         let thread = thread::Builder::new().name("mesh".into()).spawn(main)?;
         let started = ready.recv().context("the mesh thread ended at its start")??;
-        let connect::Started { addresses, buffers, fault } = started;
-        let mesh = Self { commands, local, fib, addresses, buffers, fault, thread };
+        let connect::Started { addresses, buffers, fault, fault_sockets } = started;
+        let mesh = Self { commands, local, fib, addresses, buffers, fault, fault_sockets, thread };
         Ok((mesh, MeshOutputs { delivered, reports }))
     }
 

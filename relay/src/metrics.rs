@@ -1,6 +1,6 @@
 //! The relay's metrics, built from everybody's plain counters at each scrape.
 //!
-//! The label budget: `reason`, `direction`, `neighbour` and `link`; never a flow, a client or a pair of
+//! The label budget: `reason`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a pair of
 //! relays.
 
 use std::sync::atomic::Ordering;
@@ -10,6 +10,8 @@ use overway_telemetry::{Exposition, export_counters};
 use overway_wire::control::{LinkReport, State};
 
 use crate::control::ControlStatus;
+use crate::fault::FaultStats;
+use crate::lines::LineTotals;
 use crate::mesh::{ShellStats, Snapshot};
 
 /// What is exported.
@@ -20,15 +22,21 @@ pub(crate) struct Gathered<'a> {
     pub(crate) gateway: overway_gateway::Stats,
     pub(crate) certificate_seconds: f64,
     pub(crate) buffers_short: usize,
+    pub(crate) lines: Vec<LineTotals>,
+    /// Of each line's socket, if fault injection is configured.
+    pub(crate) faults: Vec<FaultStats>,
 }
 
 /// Builds one scrape.
 pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
-    let Gathered { snapshot, control, session, gateway, certificate_seconds, buffers_short } =
-        gathered;
+    let Gathered { snapshot, control, session, gateway, lines, faults, .. } = gathered;
+    let Gathered { certificate_seconds, buffers_short, .. } = gathered;
     let mut out = Exposition::new("overway_relay");
     core(&mut out, &snapshot.stats);
     shell(&mut out, snapshot.shell);
+    probes(&mut out, snapshot.probes);
+    (0..).zip(lines).for_each(|(index, totals)| line(&mut out, index, totals));
+    (0..).zip(faults).for_each(|(index, stats)| fault(&mut out, index, stats));
     control_plane(&mut out, control);
     self::session(&mut out, session);
     self::gateway(&mut out, gateway);
@@ -47,6 +55,7 @@ fn core(out: &mut Exposition, stats: &Stats) {
         frames_sent: "Frames handed to links.",
         bytes_sent: "Bytes of frames handed to links.",
         frames_originated: "Frames from local ends.",
+        demands_uncounted: "Frames from local ends that no demand report counts.",
         frames_delivered: "Frames given to local ends.",
         frames_forwarded: "Frames carried between neighbours.",
         copies: "Second copies sent because a link was suspect.",
@@ -75,6 +84,61 @@ fn shell(out: &mut Exposition, stats: ShellStats) {
         reports_dropped: "Reports that the control client missed.",
     } and connections);
     out.gauge("connections", "QUIC connections that stand.", &[], float(connections));
+}
+
+fn probes(out: &mut Exposition, stats: overway_probe::Stats) {
+    export_counters!(
+        out,
+        "probe_",
+        stats,
+        overway_probe::Stats {
+            heartbeats_sent: "Heartbeats sent.",
+            heartbeats_received: "Heartbeats that arrived and counted.",
+            heartbeats_late: "Heartbeats older than one that came before.",
+            heartbeats_old_boot: "Heartbeats of a neighbour's life before its restart.",
+            frames_received: "Numbered frames that arrived.",
+            bytes_received: "Bytes of numbered frames that arrived.",
+            expected: "Frames and heartbeats that should have arrived, outages left out.",
+            lost: "Of these, lost, as first counted.",
+            recovered: "Counted as lost, and arrived after all.",
+            stale: "Numbers that arrived twice, or too late to tell.",
+            jumps: "Jumps in numbers after which counting started anew.",
+            rtt_ignored: "Round trips that were negative or absurd.",
+            timings_ignored: "One-way differences that were absurd or far off the mean.",
+            clock_steps: "Times that averages started over because a clock was set.",
+            suspects: "Times that an inbound direction became suspect.",
+            downs: "Times that an inbound direction went down.",
+            peer_restarts: "Times that a neighbour was started anew.",
+            stalls: "Stalls of this process, once for each link.",
+        }
+    );
+}
+
+fn line(out: &mut Exposition, index: usize, totals: LineTotals) {
+    let LineTotals { sent_bytes, sent_bytes_month } = totals;
+    let index = index.to_string();
+    let labels = [("line", index.as_str())];
+    let help = "Bytes sent over a line, IP and UDP headers included.";
+    out.counter("line_sent_bytes_total", help, &labels, sent_bytes);
+    let help = "Bytes sent over a line in this calendar month (UTC), over restarts.";
+    out.gauge("line_sent_month_bytes", help, &labels, float(sent_bytes_month));
+}
+
+fn fault(out: &mut Exposition, index: usize, stats: FaultStats) {
+    let FaultStats { delivered, cut, lost, overflowed, crowded, oversize } = stats;
+    let index = index.to_string();
+    let help = "Datagrams handed on by fault injection.";
+    out.counter("fault_delivered_total", help, &[("line", index.as_str())], delivered);
+    for (reason, count) in [
+        ("cut", cut),
+        ("lost", lost),
+        ("overflowed", overflowed),
+        ("crowded", crowded),
+        ("oversize", oversize),
+    ] {
+        let labels = [("line", index.as_str()), ("reason", reason)];
+        out.counter("fault_dropped_total", "Datagrams dropped by fault injection.", &labels, count);
+    }
 }
 
 fn control_plane(out: &mut Exposition, control: &ControlStatus) {
@@ -192,6 +256,7 @@ mod tests {
         let links = vec![LinkReport { neighbour: 2, ..LinkReport::default() }];
         let snapshot = Snapshot {
             stats: Stats::default(),
+            probes: overway_probe::Stats::default(),
             shell: ShellStats::default(),
             links,
             chosen: Vec::new(),
@@ -203,9 +268,11 @@ mod tests {
             gateway: overway_gateway::Stats::default(),
             certificate_seconds: 1.0,
             buffers_short: 0,
+            lines: vec![LineTotals::default(); 2],
+            faults: vec![FaultStats::default(); 2],
         });
 
-        let allowed = ["reason", "neighbour", "link", "direction"];
+        let allowed = ["reason", "neighbour", "link", "direction", "line"];
         for (family, labels) in exposition.labels() {
             for label in labels {
                 assert!(allowed.contains(&label.as_str()), "{family} has the label {label}");

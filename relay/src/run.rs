@@ -12,13 +12,14 @@ use overway_probe::LocalClock;
 use overway_relay_core::Fib;
 use overway_session::{FabricPort, FabricSender, SessionConfig, SessionEndpoint};
 use overway_wire::control::Hello;
-use overway_wire::{Address, AttachmentId, BootId, Class, RelayId, Ticks};
+use overway_wire::{Address, AttachmentId, BootId, Class, PolicyId, RelayId, Ticks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::admin::{self, Admin};
 use crate::control::{self, Control, ControlStatus};
+use crate::lines::{self, Lines};
 use crate::mesh::{Mesh, MeshConfig, MeshOutputs};
 use crate::state::StateFile;
 
@@ -40,9 +41,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let boot = BootId(fastrand::u32(1..));
     let mut core = overway_relay_core::Config::new(local, boot, clock(&config));
     core.transit = config.transit;
+    let lines = Lines::load(&config.state_dir, &config.listen, SystemTime::now());
     let (mesh, outputs) = Mesh::start(MeshConfig {
         core,
         listen: config.listen.clone(),
+        lines: Arc::clone(&lines),
         credentials: Arc::clone(&credentials),
         reset_secret: reset_secret(&config.state_dir)?,
         fault: config.fault.clone(),
@@ -56,20 +59,34 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         }
     }
     tokio::spawn(control::keep_saved(file, mesh.fib.clone(), mesh.commands.downgrade()));
-    let served = serve(&config, boot, &credentials, &mesh, outputs, shutdown).await;
+    let saving = CancellationToken::new();
+    let saver = tokio::spawn(Arc::clone(&lines).keep_saved(saving.clone()));
+    let parts = Parts { config: &config, boot, credentials: &credentials, lines: &lines };
+    let served = serve(parts, &mesh, outputs, shutdown).await;
     mesh.stop().await;
+    saving.cancel();
+    // The saver ends with its token; a panic there has been printed already.
+    let _ = saver.await;
+    lines::complain(lines.save(SystemTime::now()));
     served
+}
+
+/// What the process is made of before it serves.
+struct Parts<'a> {
+    config: &'a Config,
+    boot: BootId,
+    credentials: &'a Arc<Credentials>,
+    lines: &'a Arc<Lines>,
 }
 
 /// Everything on the main runtime, from binding to the goodbye.
 async fn serve(
-    config: &Config,
-    boot: BootId,
-    credentials: &Arc<Credentials>,
+    parts: Parts<'_>,
     mesh: &Mesh,
     outputs: MeshOutputs,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Parts { config, boot, credentials, lines } = parts;
     let local = RelayId(credentials.identity().id);
     let MeshOutputs { delivered, reports } = outputs;
     let sender: Arc<dyn FabricSender> = Arc::clone(&mesh.local) as _;
@@ -95,6 +112,8 @@ async fn serve(
         session: session.clone(),
         gateway: Arc::clone(&gateway),
         fault: mesh.fault.clone(),
+        fault_sockets: mesh.fault_sockets.clone(),
+        lines: Arc::clone(lines),
         buffers_short: mesh.buffers.iter().filter(|report| report.hint().is_some()).count(),
     };
     let stop_admin = CancellationToken::new();
@@ -168,6 +187,7 @@ fn hello(config: &Config, boot: BootId, mesh: &Mesh) -> Hello {
         price_per_gb: config.price.0,
         no_transit: !config.transit,
         services,
+        lines: config.lines.clone(),
         ..Hello::default()
     }
 }
@@ -191,7 +211,11 @@ struct FibResolver {
 }
 
 impl Resolver for FibResolver {
-    fn relays(&self, service: &str) -> Vec<RelayId> {
-        self.fib.borrow().service(service, Class::Interactive, self.local)
+    fn relays(&self, service: &str, policy: PolicyId) -> Vec<RelayId> {
+        self.fib.borrow().service(service, Class::Interactive, policy, self.local)
+    }
+
+    fn policy(&self, name: &str) -> Option<PolicyId> {
+        self.fib.borrow().policy_named(name)
     }
 }

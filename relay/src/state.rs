@@ -35,17 +35,25 @@ impl StateFile {
         Update::decode(&bytes[..]).map(Some).map_err(io::Error::other)
     }
 
-    /// Replaces the state: written whole beside the old one, then renamed over it.
+    /// Replaces the state.
     ///
     /// # Errors
     /// The directory cannot be written; the old state stands.
     pub(crate) fn save(&self, update: &Update) -> io::Result<()> {
-        let beside = self.path.with_extension("new");
-        let mut file = File::create(&beside)?;
-        file.write_all(&update.encode_to_vec())?;
-        file.sync_data()?;
-        fs::rename(&beside, &self.path)
+        replace(&self.path, &update.encode_to_vec())
     }
+}
+
+/// Replaces a file: written whole beside the old one, then renamed over it.
+///
+/// # Errors
+/// The directory cannot be written; the old file stands.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&beside, path)
 }
 
 #[cfg(test)]

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use overway_pki::{Authority, Credentials, Identity, PendingKey, Role};
 use overway_probe::LocalClock;
 use overway_relay::fault::{FaultConfig, Rule};
+use overway_relay::lines::Lines;
 use overway_relay::mesh::{Command, Mesh, MeshConfig, MeshOutputs};
 use overway_session::{FabricSender as _, Outbound};
 use overway_wire::control::{self, Item, Node, Peer, Route, RoutePath, Update};
 use overway_wire::{
     Address, AttachmentId, BootId, Class, FlowId, FrameKind, LinkIndex, Millis, Path, PathElement,
-    RelayId, Ticks,
+    PolicyId, RelayId, Ticks,
 };
 use tokio::sync::oneshot;
 
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Node3 {
     mesh: Mesh,
     outputs: MeshOutputs,
+    _state_dir: tempfile::TempDir,
 }
 
 fn credentials(authority: &Authority, id: u16) -> Arc<Credentials> {
@@ -36,16 +38,19 @@ fn credentials(authority: &Authority, id: u16) -> Arc<Credentials> {
 
 fn start(authority: &Authority, id: u16) -> Node3 {
     let clock = LocalClock::new(Instant::now(), Ticks(u64::from(id) * 7_000_000_000), 10);
+    let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    let state_dir = tempfile::tempdir().unwrap();
     let (mesh, outputs) = Mesh::start(MeshConfig {
         core: overway_relay_core::Config::new(RelayId(id), BootId(u32::from(id)), clock),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        lines: Lines::load(state_dir.path(), &listen, SystemTime::now()),
+        listen,
         credentials: credentials(authority, id),
         reset_secret: vec![7; 32],
         fault: Some(FaultConfig::default()),
         restored: None,
     })
     .unwrap();
-    Node3 { mesh, outputs }
+    Node3 { mesh, outputs, _state_dir: state_dir }
 }
 
 fn steps(relays: &[u16]) -> Vec<u8> {
@@ -70,14 +75,19 @@ fn state(id: u16, addresses: &[SocketAddr]) -> Update {
             }
             .into(),
         );
-        let direct = RoutePath { steps: steps(&[other]), delay_us: 1_000 };
-        let around = RoutePath { steps: steps(&[6 - id - other, other]), delay_us: 2_000 };
+        let direct = RoutePath { steps: steps(&[other]), delay_us: 1_000, ..RoutePath::default() };
+        let around = RoutePath {
+            steps: steps(&[6 - id - other, other]),
+            delay_us: 2_000,
+            ..RoutePath::default()
+        };
         let through_two = id != 2 && other != 2;
         let paths = if through_two { vec![around, direct] } else { vec![direct, around] };
         let route = |class: Class| Route {
             destination: other.into(),
             class: class.code().into(),
             paths: paths.clone(),
+            ..Route::default()
         };
         put.extend(Class::ALL.map(|class| Item::from(route(class))));
     }
@@ -117,6 +127,7 @@ fn frame(to: u16, class: Class, sequence: u64) -> Outbound {
     Outbound {
         kind: FrameKind::Session,
         class,
+        policy: PolicyId::default(),
         destination: Address::new(RelayId(to), AttachmentId::GATEWAY),
         flow: FlowId(9),
         sequence,
@@ -236,5 +247,31 @@ async fn a_relay_that_was_restarted_is_linked_again() {
     }
 
     exchange(&mut nodes, Class::Interactive, 20).await;
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_report_tells_what_was_asked_for_and_what_the_line_carried() {
+    let authority = Authority::create("test").unwrap();
+    let mut nodes = connected(&authority).await;
+    let interval = Some(Duration::from_millis(200));
+    nodes[0].mesh.commands.send(Command::SchedulerConnected(interval)).await.unwrap();
+    let start = Instant::now();
+
+    for sequence in rand_start().. {
+        nodes[0].mesh.local.try_send(&mut vec![frame(3, Class::Bulk, sequence)]).unwrap();
+        // Nobody is at 9: asked for all the same.
+        nodes[0].mesh.local.try_send(&mut vec![frame(9, Class::Bulk, sequence)]).unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let Ok(report) = nodes[0].outputs.reports.try_recv() else { continue };
+        let demands: Vec<(u32, u32)> =
+            report.demands.iter().map(|demand| (demand.destination, demand.class)).collect();
+        let line = report.lines[0];
+        if demands == [(3, 2), (9, 2)] && line.sent_bps > 0 && line.sent_bytes_month > 10_000 {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "{report:?}");
+    }
+
     stop(nodes).await;
 }

@@ -6,17 +6,36 @@
 //! | `GET /livez` | 200 while the process answers |
 //! | `GET /readyz` | 200 once the store is open and the control endpoint bound, else 503 |
 //! | `GET /metrics` | Prometheus' text format |
-//! | `GET /v1/status` | [`StatusBody`]; `?routes=false`, `?from=NAME`, `?to=NAME` leave routes out |
+//! | `GET /v1/status` | [`StatusBody`]; `?routes=true`, `?from=RELAY`, `?to=RELAY` add routes |
+//! | `GET /v1/routes` | [`RoutesBody`](crate::api::RoutesBody); `?from=`, `?to=`, `?class=`, `?tenant=` leave fewer |
+//! | `GET /v1/explain?from=RELAY&to=RELAY` | [`ExplainBody`](crate::api::ExplainBody); `&class=`, interactive if not given, `&tenant=POLICY` |
+//! | `POST /v1/what-if` | [`WhatIfRequest`](crate::api::WhatIfRequest) in, [`WhatIfBody`](crate::api::WhatIfBody) out; the mesh is not touched |
+//! | `GET /v1/drains` | [`DrainsBody`](crate::api::DrainsBody) |
+//! | `PUT /v1/drains/relay/{relay}`, `/v1/drains/link/{relay}/{relay}` | [`DrainRequest`](crate::api::DrainRequest) in, [`DrainBody`](crate::api::DrainBody) out |
+//! | `DELETE` of these | 204: the drain is taken back |
+//! | `PUT /v1/transit/{relay}` | [`TransitRequest`](crate::api::TransitRequest) in, [`TransitBody`](crate::api::TransitBody) out; `DELETE` leaves it to the relay |
+//! | `GET /v1/policies` | [`PoliciesBody`](crate::api::PoliciesBody) |
+//! | `PUT`, `GET`, `DELETE /v1/policies/{name}` | [`PolicyRequest`](crate::api::PolicyRequest) in, [`PolicyBody`](crate::api::PolicyBody) out |
+//! | `GET /v1/cells` | [`CellsBody`](crate::api::CellsBody) |
+//! | `PUT`, `DELETE /v1/cells/{name}` | [`CellRequest`](crate::api::CellRequest) in, [`CellBody`](crate::api::CellBody) out |
 //! | `GET /v1/nodes` | [`NodesBody`](crate::api::NodesBody) |
 //! | `POST /v1/nodes` | [`NodeRequest`](crate::api::NodeRequest) in, [`TokenBody`](crate::api::TokenBody) out |
 //! | `DELETE /v1/nodes/{name}` | 204: the member is revoked, or the invitation withdrawn |
 //! | `GET /v1/events?since=N` | [`EventsBody`] |
 //!
+//! Relays are named by name or id. An answer that is no success is an [`ErrorBody`]: 400, 404 and 422 for what
+//! cannot be as it was asked, 409 for what cannot be now.
+//!
 //! Whoever can connect may do everything, so it listens on loopback only. Requests whose `Host` is a
 //! name other than `localhost` are refused: a web page whose name was made to resolve to loopback is
 //! not the operator.
 
+mod names;
 mod nodes;
+mod routes;
+mod wishes;
+
+pub(crate) use wishes::{drain, drainable};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +46,9 @@ use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
+use overway_scheduler_core::Scheduler;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -37,10 +57,11 @@ use crate::api::{ErrorBody, EventsBody, StatusBody};
 use crate::control::Shared;
 use crate::driver::{Input, Stopped};
 use crate::metrics::{self, Reading};
-use crate::registry::RegistryError;
+use crate::registry::{RegistryError, WishError};
+use names::Known;
 
-/// Bytes of the largest request body: a node's name and a number.
-const BODY_BYTES_MAX: usize = 16 << 10;
+/// Bytes of the largest request body: the lists of a policy, three times 256 names of 64 bytes.
+const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// What handlers need.
 #[derive(Clone)]
@@ -70,6 +91,20 @@ fn router(admin: Admin) -> Router {
         .route("/v1/nodes", get(nodes::list).post(nodes::add))
         .route("/v1/nodes/{name}", delete(nodes::remove))
         .route("/v1/events", get(events))
+        .route("/v1/routes", get(routes::list))
+        .route("/v1/explain", get(routes::explain))
+        .route("/v1/what-if", post(routes::what_if))
+        .route("/v1/drains", get(wishes::list_drains))
+        .route("/v1/drains/relay/{relay}", put(wishes::drain_relay).delete(wishes::undo_relay))
+        .route("/v1/drains/link/{one}/{other}", put(wishes::drain_link).delete(wishes::undo_link))
+        .route("/v1/transit/{relay}", put(wishes::set_transit).delete(wishes::clear_transit))
+        .route("/v1/policies", get(wishes::list_policies))
+        .route(
+            "/v1/policies/{name}",
+            get(wishes::show_policy).put(wishes::put_policy).delete(wishes::remove_policy),
+        )
+        .route("/v1/cells", get(wishes::list_cells))
+        .route("/v1/cells/{name}", put(wishes::put_cell).delete(wishes::remove_cell))
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
@@ -100,8 +135,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn render_metrics(State(admin): State<Admin>) -> Result<Response, Failure> {
     let shared = &admin.shared;
-    let status = shared.driver.ask(Input::Status).await?;
-    let (stats, sessions) = shared.driver.ask(Input::Stats).await?;
+    let (status, stats) = shared.driver.look(|core, now| (core.status(now), *core.stats())).await?;
+    let sessions = shared.driver.ask(Input::Sessions).await?;
     let left = shared.credentials.not_after().duration_since(SystemTime::now());
     let exposition = metrics::exposition(&Reading {
         stats,
@@ -127,15 +162,13 @@ async fn status(
     query: Result<Query<StatusQuery>, QueryRejection>,
 ) -> Result<Json<StatusBody>, Failure> {
     let Query(StatusQuery { routes, from, to }) = query?;
-    let status = admin.shared.driver.ask(Input::Status).await?;
-    let mut body = StatusBody::new(admin.shared.authority.mesh(), &status);
-    if routes == Some(false) {
-        body.routes.clear();
+    let known = Known::read(&admin).await?;
+    let wanted = routes::Wanted::new(&known, from.as_deref(), to.as_deref(), None, None)?;
+    let status = admin.shared.driver.look(Scheduler::status).await?;
+    let mut body = StatusBody::new(admin.shared.authority.mesh(), &status, &known.wishes);
+    if routes.unwrap_or(from.is_some() || to.is_some()) {
+        (body.routes, body.routes_truncated) = routes::listed(&admin, &known, &wanted).await?;
     }
-    body.routes.retain(|route| {
-        from.as_ref().is_none_or(|from| *from == route.source_name)
-            && to.as_ref().is_none_or(|to| *to == route.destination_name)
-    });
     Ok(Json(body))
 }
 
@@ -189,6 +222,30 @@ impl From<QueryRejection> for Failure {
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<WishError> for Failure {
+    fn from(error: WishError) -> Self {
+        let status = match &error {
+            WishError::NotMember(_)
+            | WishError::NotDrained
+            | WishError::NoSuchPolicy { .. }
+            | WishError::NoSuchCell { .. } => StatusCode::NOT_FOUND,
+            WishError::SameEnds(_)
+            | WishError::Name { .. }
+            | WishError::Text { .. }
+            | WishError::TooManyNames(_)
+            | WishError::EmptyPolicy(_)
+            | WishError::EmptyCell(_) => StatusCode::BAD_REQUEST,
+            WishError::CellInUse { .. } => StatusCode::CONFLICT,
+            WishError::TooManyDrains
+            | WishError::TooManyPolicies
+            | WishError::NoPolicyIds
+            | WishError::TooManyCells => StatusCode::TOO_MANY_REQUESTS,
+            WishError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

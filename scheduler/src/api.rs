@@ -1,9 +1,20 @@
 //! The admin interface's JSON, the same types on both ends. Names stand beside ids; what is not known is
 //! `null`. Fields are only added, so that tools outlive a version.
 
+mod explain;
 mod from_core;
+mod wishes;
 
 pub use crate::events::EventRecord;
+pub use explain::{
+    ExplainBody, ExplainedBody, ExplainedLinkBody, MissBody, RelayRefBody, TermsBody, VerdictBody,
+    WhatIfBody, WhatIfRequest, WhatIfRouteBody,
+};
+pub(crate) use from_core::Names;
+pub use wishes::{
+    CellBody, CellRequest, CellsBody, DrainBody, DrainRequest, DrainsBody, OverloadBody,
+    PoliciesBody, PolicyBody, PolicyRequest, TransitBody, TransitRequest,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,10 +38,48 @@ pub struct StatusBody {
     /// How many of them routes may use; `null` if no relay reports, for then nobody knows.
     #[serde(default)]
     pub links_usable: Option<usize>,
-    /// Every route, by source, destination and class.
+    /// Links and relays that are asked to carry more than they can.
+    #[serde(default)]
+    pub overloads: Vec<OverloadBody>,
+    /// What is being drained.
+    #[serde(default)]
+    pub drains: Vec<DrainBody>,
+    /// Policies, by id.
+    #[serde(default)]
+    pub policies: Vec<PolicyBody>,
+    /// The routes as a whole.
+    #[serde(default)]
+    pub routes_summary: RouteSummaryBody,
+    /// Routes, by source, destination, class and policy; only if asked for, and bounded.
+    #[serde(default)]
     pub routes: Vec<RouteBody>,
+    /// Whether there are more routes than are listed.
+    #[serde(default)]
+    pub routes_truncated: bool,
     /// What the overlay gains, for realtime traffic.
     pub improvement: ImprovementBody,
+}
+
+/// `GET /v1/routes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesBody {
+    /// Routes that were asked for, by source, destination, class and policy. Bounded.
+    pub routes: Vec<RouteBody>,
+    /// Whether there are more than are listed.
+    pub truncated: bool,
+}
+
+/// The routes as a whole. Of a large mesh those of some relays are looked at, and stand for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSummaryBody {
+    /// Routes looked at.
+    pub looked_at: usize,
+    /// Of these, routes without a path that shares no relay with the one in use.
+    pub without_disjoint: usize,
+    /// Of these, routes whose path in use goes over other relays.
+    pub indirect: usize,
+    /// Routes whose traffic is split over several paths; all are counted.
+    pub split: usize,
 }
 
 /// A member.
@@ -54,6 +103,24 @@ pub struct RelayBody {
     pub connected: bool,
     /// Whether it said goodbye.
     pub draining: bool,
+    /// How far an operator's drain of it is: `leaving` or `over`; `null` without one.
+    #[serde(default)]
+    pub drain: Option<String>,
+    /// Whether it may carry others' traffic, by its own word and the operator's.
+    #[serde(default)]
+    pub transit: bool,
+    /// What the operator wishes instead of its own word.
+    #[serde(default)]
+    pub transit_override: Option<bool>,
+    /// How many relays it probes.
+    #[serde(default)]
+    pub neighbours: usize,
+    /// What its own ends asked it to send over the last second.
+    #[serde(default)]
+    pub demand_bps: u64,
+    /// Its addresses' lines, in the order of `addresses`.
+    #[serde(default)]
+    pub lines: Vec<LineBody>,
     /// Time since its last report.
     pub last_report_age_ms: Option<u64>,
     /// How often its process woke late.
@@ -64,6 +131,27 @@ pub struct RelayBody {
     pub revision_acked: u64,
     /// The revision that it is to have.
     pub revision_current: u64,
+}
+
+/// A provider's line at a relay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineBody {
+    /// Its provider; empty if not known.
+    pub provider: String,
+    /// What it carries; `null` if not known.
+    pub capacity_bps: Option<u64>,
+    /// Its price per gigabyte, in thousandths of a cent.
+    pub price_millicents_per_gb: u32,
+    /// Gigabytes of each month that are paid for in any case.
+    pub commit_gb: u64,
+    /// Gigabytes of each month beyond which it is not to be used; 0: no limit.
+    pub cap_gb: u64,
+    /// Bytes sent this month, as last reported.
+    pub sent_bytes_month: u64,
+    /// Sent over the last second, as last reported.
+    pub sent_bps: u64,
+    /// Whether this month's volume is spent, so that paths avoid it.
+    pub spent: bool,
 }
 
 /// A directed link, measured where it arrives.
@@ -132,8 +220,14 @@ pub struct RouteBody {
     pub destination_name: String,
     /// `realtime`, `interactive` or `bulk`.
     pub class: String,
+    /// The policy's id; 0: any relay may be on the path.
+    #[serde(default)]
+    pub policy: u16,
     /// The path in use first, then its backups.
     pub candidates: Vec<CandidateBody>,
+    /// The candidates' shares of the traffic in thousandths; empty where the first takes all.
+    #[serde(default)]
+    pub shares_permille: Vec<u16>,
 }
 
 /// A path that a route may take.
@@ -145,7 +239,7 @@ pub struct CandidateBody {
     pub cost: u32,
     /// Expected one-way delay.
     pub delay_us: u32,
-    /// `best`, `disjoint`, `parallel` or `direct`.
+    /// `best`, `disjoint`, `diverse`, `parallel` or `direct`.
     pub reason: String,
 }
 

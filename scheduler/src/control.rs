@@ -17,20 +17,22 @@ mod connection;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use overway_pki::{
     ALPN_CONTROL, ALPN_JOIN, Authority, ClientAuth, Credentials, Identity, Role, endpoint_config,
     peer_identity, server_config,
 };
+use overway_scheduler_core::MESH_RELAYS_MAX;
+use overway_wire::RelayId;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, warn};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::counters::Counters;
@@ -56,7 +58,7 @@ const HANDSHAKES_MAX: usize = 256;
 /// Time for a handshake.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Control connections at once: all members of the largest mesh, each twice while it dials anew.
-const CONNECTIONS_MAX: usize = 4_096;
+const CONNECTIONS_MAX: usize = 2 * MESH_RELAYS_MAX;
 /// Joins at once. Each lasts a round trip or two, and ten seconds at most.
 const JOINS_MAX: usize = 256;
 /// A relay hears of a dead scheduler, and a scheduler of a dead relay, within this time.
@@ -65,7 +67,7 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(8);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Bytes that a relay may have on the way: two of the largest reports.
 const RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
-/// Bytes on the way to a relay: 1,000 relays that take nothing hold 1 GB at worst, and only as long as
+/// Bytes on the way to a relay: 5,000 relays that take nothing hold 5 GB at worst, and only as long as
 /// it takes to find them slow.
 const SEND_WINDOW_BYTES: u64 = 1 << 20;
 /// Time for connections to end by themselves after the endpoint was closed.
@@ -83,14 +85,18 @@ pub(crate) struct Shared {
     /// Where relays reach schedulers, as tokens name it.
     pub(crate) advertise: Vec<String>,
     pub(crate) sessions: AtomicU64,
+    /// The greatest relay id of a certificate that was shown.
+    pub(crate) last_id_seen: AtomicU16,
+    /// Held while the operator's wishes change, so that store and core have them in the same order.
+    pub(crate) wishes: Mutex<()>,
 }
 
 impl Shared {
     /// Calls the registry on a thread that may block.
-    pub(crate) async fn registry_call<T: Send + 'static>(
+    pub(crate) async fn registry_call<T: Send + 'static, E: From<StoreError> + Send + 'static>(
         &self,
-        call: impl FnOnce(&Registry) -> Result<T, RegistryError> + Send + 'static,
-    ) -> Result<T, RegistryError> {
+        call: impl FnOnce(&Registry) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
         let registry = self.registry.clone();
         match tokio::task::spawn_blocking(move || call(&registry)).await {
             Ok(outcome) => outcome,
@@ -254,10 +260,30 @@ async fn accept(
         connection.close(CLOSE_BUSY, b"too many connections");
         return;
     };
+    if let Some(member) = &member {
+        note_id(RelayId(member.identity.id), &shared).await;
+    }
     match (purpose, member) {
         (Purpose::Control, Some(member)) => connection::serve(connection, &member, &shared).await,
         (Purpose::Join | Purpose::Control, Some(_) | None) => {
             join::serve(connection, &shared).await;
+        }
+    }
+}
+
+/// Has an id that this store did not give, being older than the mesh, never given again.
+async fn note_id(relay: RelayId, shared: &Shared) {
+    // The store is asked only about ids above any that it was asked about.
+    if shared.last_id_seen.fetch_max(relay.0, Ordering::Relaxed) >= relay.0 {
+        return;
+    }
+    let saw = shared.registry_call::<_, RegistryError>(move |registry| registry.saw(relay)).await;
+    match saw {
+        Ok(false) => {}
+        Ok(true) => warn!(%relay, "the store is older than the mesh: it did not give this id"),
+        Err(error) => {
+            warn!(%relay, %error, "cannot keep an id from being given again");
+            shared.last_id_seen.store(0, Ordering::Relaxed);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The one task that owns the core. Others send it [`Input`]s over a bounded channel and wait when it
+//! The one thread that owns the core. Planning a large mesh takes it for a good part of a second; it has a
+//! thread of its own so that connections, joins and the admin interface go on meanwhile. Others send it [`Input`]s over a bounded channel and wait when it
 //! is full, so that a busy scheduler slows its relays' streams instead of growing. What the core has
 //! for a relay goes into that session's bounded channel; if it is full the session is closed and the
 //! relay, dialling again, gets everything anew.
@@ -6,13 +7,18 @@
 //! A relay has one session. A second hello of the same relay replaces the first session; what still
 //! comes from the replaced one is told apart by its number and dropped.
 
+mod record;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use overway_scheduler_core::{Event, HelloError, MessageError, Scheduler, Stats, Status};
-use overway_wire::RelayId;
+use overway_scheduler_core::{
+    Drain, Drainable, HelloError, MessageError, OperatorError, Scheduler,
+};
+use overway_topology::Policy;
 use overway_wire::control::{Hello, Refused, ToRelay, ToScheduler};
+use overway_wire::{PolicyId, RelayId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -71,12 +77,37 @@ pub(crate) enum Input {
     Removed { relay: RelayId },
     /// An invitation was withdrawn.
     Withdrawn { name: String },
-    /// Someone wants the status.
-    Status(oneshot::Sender<Status>),
-    /// Someone wants the counters and the number of sessions.
-    Stats(oneshot::Sender<(Stats, usize)>),
+    /// The operator wishes something.
+    Wish { wish: Wish, reply: oneshot::Sender<Result<(), OperatorError>> },
+    /// Someone wants to know something of the core.
+    Look(Look),
+    /// Someone wants the number of sessions.
+    Sessions(oneshot::Sender<usize>),
     /// Someone wants the events after this number.
     Events { since: u64, reply: oneshot::Sender<Vec<EventRecord>> },
+}
+
+/// What an operator wishes; it is in the store already, or will be.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// To drain something, or no longer.
+    Drain { target: Drainable, drain: Option<Drain> },
+    /// That a relay carries others' traffic, or does not, or does as it says itself.
+    Transit { relay: RelayId, transit: Option<bool> },
+    /// A policy, or its end.
+    Policy { id: PolicyId, policy: Option<Policy> },
+}
+
+/// Looks at the core at a moment.
+type LookFn = dyn FnOnce(&Scheduler, Instant) + Send;
+
+/// A look at the core: what is to be known is sent to who asked.
+pub(crate) struct Look(Box<LookFn>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 /// What the driver has for the store, which it does not wait for.
@@ -100,14 +131,18 @@ pub(crate) struct Driver {
 pub(crate) struct Stopped;
 
 impl Driver {
-    /// Makes the handle and the task's body. The task ends when `shutdown` is cancelled.
-    pub(crate) fn new(
+    /// Starts the thread; it ends when `shutdown` is cancelled. Returns the handle, and what waits for
+    /// the end.
+    ///
+    /// # Errors
+    /// If there can be no further thread.
+    pub(crate) fn start(
         core: Scheduler,
         members: BTreeMap<RelayId, String>,
         duties: Duties,
         counters: Arc<Counters>,
         shutdown: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send) {
+    ) -> anyhow::Result<(Self, impl Future<Output = anyhow::Result<()>> + Send)> {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let state = State {
             core,
@@ -118,7 +153,15 @@ impl Driver {
             sessions: BTreeMap::new(),
             events: EventRing::default(),
         };
-        (Self { inputs: sender }, state.run(inputs, shutdown))
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (ended, end) = oneshot::channel();
+        std::thread::Builder::new().name("overway-core".to_owned()).spawn(move || {
+            runtime.block_on(state.run(inputs, shutdown));
+            // Whoever waited may have gone.
+            let _ = ended.send(());
+        })?;
+        let end = async { end.await.map_err(|_| anyhow::anyhow!("the core's thread panicked")) };
+        Ok((Self { inputs: sender }, end))
     }
 
     /// Hands over an input, waiting for room.
@@ -134,6 +177,19 @@ impl Driver {
         let (reply, answer) = oneshot::channel();
         self.send(question(reply)).await?;
         answer.await.map_err(|_| Stopped)
+    }
+
+    /// Has a look at the core and waits for what it shows.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Scheduler, Instant) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let into = |reply: oneshot::Sender<T>| {
+            // Whoever asked may have gone; that is theirs to decide.
+            let look = move |core: &Scheduler, now| drop(reply.send(look(core, now)));
+            Input::Look(Look(Box::new(look)))
+        };
+        self.ask(into).await
     }
 }
 
@@ -159,12 +215,20 @@ impl State {
                     Some(input) => self.handle(input, Instant::now()),
                     None => break,
                 },
-                () = sleep_until(due) => self.core.handle_timeout(Instant::now()),
+                () = sleep_until(due) => self.timeout(Instant::now()),
             }
             self.pump();
         }
         for session in self.sessions.values() {
             session.closing.cancel();
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        let plans = self.core.stats().plans;
+        self.core.handle_timeout(now);
+        if self.core.stats().plans > plans {
+            self.counters.plan_times.add(now.elapsed());
         }
     }
 
@@ -200,10 +264,19 @@ impl State {
                 self.note("node_removed", detail);
             }
             Input::Withdrawn { name } => self.note("invitation_withdrawn", name),
+            Input::Look(Look(look)) => look(&self.core, now),
             // Whoever asked may have gone; that is theirs to decide.
-            Input::Status(reply) => drop(reply.send(self.core.status(now))),
-            Input::Stats(reply) => drop(reply.send((*self.core.stats(), self.sessions.len()))),
+            Input::Wish { wish, reply } => drop(reply.send(self.wish(wish, now))),
+            Input::Sessions(reply) => drop(reply.send(self.sessions.len())),
             Input::Events { since, reply } => drop(reply.send(self.events.since(since))),
+        }
+    }
+
+    fn wish(&mut self, wish: Wish, now: Instant) -> Result<(), OperatorError> {
+        match wish {
+            Wish::Drain { target, drain } => self.core.handle_drain(target, drain, now),
+            Wish::Transit { relay, transit } => self.core.handle_transit(relay, transit, now),
+            Wish::Policy { id, policy } => self.core.handle_policy(id, policy, now),
         }
     }
 
@@ -293,47 +366,6 @@ impl State {
 
     fn is_current(&self, relay: RelayId, session: SessionId) -> bool {
         self.sessions.get(&relay).is_some_and(|current| current.id == session)
-    }
-
-    fn name(&self, relay: RelayId) -> String {
-        self.names.get(&relay).cloned().unwrap_or_else(|| relay.to_string())
-    }
-
-    fn note(&mut self, kind: &'static str, detail: String) {
-        info!(kind, detail, "membership changed");
-        self.events.push(kind, detail);
-    }
-
-    fn record(&mut self, event: Event) {
-        match event {
-            Event::RelayConnected { relay } => {
-                let name = self.name(relay);
-                info!(%relay, name, "relay connected");
-                self.events.push("relay_connected", name);
-            }
-            Event::RelayLost { relay, draining } => {
-                let name = self.name(relay);
-                info!(%relay, name, draining, "relay lost");
-                let why = if draining { " (it said goodbye)" } else { "" };
-                self.events.push("relay_lost", format!("{name}{why}"));
-            }
-            Event::LinkChanged { link, usable } => {
-                debug!(%link, usable, "link changed");
-                let kind = if usable { "link_usable" } else { "link_unusable" };
-                let (from, to) = (self.name(link.from), self.name(link.to));
-                self.events.push(kind, format!("{from} > {to} link {}", link.index));
-            }
-            Event::EpochMade { epoch, changed_routes, updates } => {
-                debug!(%epoch, changed_routes, updates, "epoch made");
-                let detail = format!("{epoch}: {changed_routes} routes, {updates} relays");
-                self.events.push("epoch", detail);
-            }
-            Event::ReportRefused { relay, reason } => {
-                warn!(%relay, %reason, "refused a report");
-                let detail = format!("{}: {reason}", self.name(relay));
-                self.events.push("report_refused", detail);
-            }
-        }
     }
 }
 

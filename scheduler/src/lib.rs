@@ -2,7 +2,7 @@
 //!
 //! | task | does | ends when |
 //! | --- | --- | --- |
-//! | driver (`driver`) | owns the core: inputs in, messages and events out, the timer | `shutdown` |
+//! | driver (`driver`), a thread | owns the core: inputs in, messages and events out, the timer | `shutdown` |
 //! | control (`control`) | accepts QUIC connections; one task for each | `shutdown`, after closing them |
 //! | connection (`control::connection`) | one relay's stream: reads, writes, renews certificates | its connection ends, or the driver ends its session |
 //! | join (`join`) | one relay's join | it was answered, or a few seconds have passed |
@@ -19,7 +19,8 @@
 //! | terms | driver, to terms | 1, the newest is dropped: the relay dials again |
 //! | events | core, to readers | a ring of 1,000, the oldest goes |
 //!
-//! Nobody but the driver touches the core, so there are no locks around it. The store is called from
+//! Nobody but the driver touches the core, so there are no locks around it. It has a thread of its own, and
+//! the planner's work has more (`threads`), so that a plan holds up no connection. The store is called from
 //! threads that may block. What a member, its id and its token are is in `registry`; the disk is in
 //! `store`. If a task ends by itself the scheduler stops: relays go on without one, and whoever
 //! supervises the process starts it anew.
@@ -36,20 +37,22 @@ mod framing;
 mod init;
 pub mod join;
 mod metrics;
+mod nearest;
 mod registry;
 mod run;
 mod store;
+mod threads;
 
 pub use config::Config;
 pub use init::{CERTIFICATE_LIFETIME, InitError, init};
 pub use registry::{
-    Invited, NAME_CHARS_MAX, RETRY_SECONDS, Redeemed, Registry, RegistryError, Removed, TOKENS_MAX,
-    check_name, invited,
+    CELLS_MAX, DRAINS_MAX, Invited, NAME_CHARS_MAX, NAMES_MAX, RETRY_SECONDS, Redeemed, Registry,
+    RegistryError, Removed, TOKENS_MAX, WishError, check_name, invited,
 };
 pub use run::{ADMIN_ADDRESS_FILE, CONTROL_ADDRESS_FILE, run};
 pub use store::{
-    Change, DiskStore, KeyHash, Member, SecretHash, Snapshot, Store, StoreError, Token, TokenUse,
-    UnixSeconds,
+    Change, DiskStore, DrainRecord, DrainTarget, KeyHash, Member, PolicyRecord, SecretHash,
+    Snapshot, Store, StoreError, Token, TokenUse, UnixSeconds, Wishes, WishesChange,
 };
 
 /// This build, for people.

@@ -3,10 +3,10 @@
 //! Label budget: a metric has one label at most, a relay's name or a value from a fixed list. There is
 //! never one for a pair of relays: links and routes grow with the square, and `/v1/status` has them.
 
-use overway_scheduler_core::{Absurd, RelayStatus, ReportsRefused, Stats, Status};
+use overway_scheduler_core::{Absurd, RelayStatus, ReportsRefused, RouteSummary, Stats, Status};
 use overway_telemetry::Exposition;
 
-use crate::counters::{Counter, Counters};
+use crate::counters::{Counter, Counters, TIMES_US, Times};
 
 /// Everything that is exported, read at about one moment.
 pub(crate) struct Reading<'a> {
@@ -33,60 +33,40 @@ pub(crate) fn exposition(reading: &Reading<'_>) -> Exposition {
 }
 
 fn core_counters(out: &mut Exposition, stats: Stats) {
-    let Stats {
-        hellos,
-        hellos_refused,
-        terms_absurd,
-        terms_raised,
-        sessions_lost,
-        reports,
-        reports_refused,
-        absurd,
-        sessions_out_of_step,
-        report_links_ignored,
-        goodbyes,
-        plans,
-        plans_urgent,
-        epochs,
-        updates_delta,
-        updates_full,
-        updates_too_large,
-        acks,
-        acks_ignored,
-        resyncs,
-        ack_timeouts,
-        blind,
-        events_dropped,
-    } = stats;
-    let mut count = |what: &str, help, value| {
-        out.counter(&format!("{what}_total"), help, &[], value);
-    };
-    count("hellos", "Hellos that were taken", hellos);
-    count("hellos_refused", "Hellos that were refused", hellos_refused);
-    count("terms_absurd", "Hellos of a term that no scheduler can have come to", terms_absurd);
-    count("terms_raised", "Times that the term was raised while running", terms_raised);
-    count(
-        "sessions_out_of_step",
-        "Sessions ended because reports did not count up",
-        sessions_out_of_step,
-    );
-    count("sessions_lost", "Relays' sessions that ended", sessions_lost);
-    count("reports", "Reports that were taken", reports);
-    count("report_links_ignored", "Links in reports that were passed over", report_links_ignored);
-    count("goodbyes", "Goodbyes of relays", goodbyes);
-    count("plans", "Plans computed", plans);
-    count("plans_urgent", "Plans computed on a change that does not wait", plans_urgent);
-    count("epochs", "Epochs made", epochs);
-    count("updates_delta", "Updates sent that change an acknowledged revision", updates_delta);
-    count("updates_full", "Updates sent with the whole state", updates_full);
-    count("updates_too_large", "Updates not sent because they were too large", updates_too_large);
-    count("acks", "Acknowledgements of the update in flight", acks);
-    count("acks_ignored", "Acknowledgements of anything else", acks_ignored);
-    count("resyncs", "Relays' requests for the whole state", resyncs);
-    count("ack_timeouts", "Updates that were not acknowledged in time", ack_timeouts);
-    count("blind", "Times that no relay was heard", blind);
-    count("events_dropped", "Events of the core that were not recorded", events_dropped);
-    refused_reports(out, reports_refused);
+    let (refused, absurd) = overway_telemetry::export_counters!(out, "", stats, Stats {
+        hellos: "Hellos that were taken",
+        hellos_refused: "Hellos that were refused",
+        terms_absurd: "Hellos of a term that no scheduler can have come to",
+        terms_raised: "Times that the term was raised while running",
+        sessions_lost: "Relays' sessions that ended",
+        reports: "Reports that were taken",
+        sessions_out_of_step: "Sessions ended because reports did not count up",
+        report_links_ignored: "Links in reports that were passed over",
+        report_demands_ignored: "Demands in reports that were passed over",
+        links_judged: "Links judged, each time that something of one changed",
+        doubts: "Times that a relay was doubted, one neighbour having lost it",
+        links_added: "Links put into the probe plan",
+        links_removed: "Links taken out of the probe plan",
+        goodbyes: "Goodbyes of relays",
+        plans: "Plans computed",
+        plans_urgent: "Plans computed on a change that does not wait",
+        placements: "Times that demand was placed on paths",
+        weights_changed: "Routes whose shares changed",
+        overloads: "Times that a link or relay had to carry more than it can",
+        routes_changed: "Routes changed by plans",
+        epochs: "Epochs made",
+        updates_delta: "Updates sent that change an acknowledged revision",
+        updates_full: "Updates sent with the whole state",
+        updates_partial: "Updates sent that hold a part only",
+        update_bytes: "Bytes of updates sent",
+        acks: "Acknowledgements of the update in flight",
+        acks_ignored: "Acknowledgements of anything else",
+        resyncs: "Relays' requests for the whole state",
+        ack_timeouts: "Updates that were not acknowledged in time",
+        blind: "Times that no relay was heard",
+        events_dropped: "Events of the core that were not recorded",
+    } and reports_refused, absurd);
+    refused_reports(out, refused);
     absurd_links(out, absurd);
 }
 
@@ -130,7 +110,9 @@ fn shell_counters(out: &mut Exposition, counters: &Counters) {
         joins_limited,
         renewals,
         renewals_refused,
+        plan_times,
     } = counters;
+    times(out, "plan", "How long plans took, with the updates made of them", plan_times);
     let mut count = |what: &str, help, counter: &Counter| {
         out.counter(&format!("{what}_total"), help, &[], counter.value());
     };
@@ -152,6 +134,22 @@ fn shell_counters(out: &mut Exposition, counters: &Counters) {
     count("renewals_refused", "Renewals of certificates refused", renewals_refused);
 }
 
+/// A histogram as its series: buckets by their bound in seconds, count and sum.
+fn times(out: &mut Exposition, what: &str, help: &str, times: &Times) {
+    let (within, count, sum_us) = times.read();
+    let name = format!("{what}_seconds_bucket");
+    for (bound_us, within) in TIMES_US.into_iter().zip(within) {
+        #[expect(clippy::cast_precision_loss, reason = "a second at most")]
+        let bound = (bound_us as f64 / 1e6).to_string();
+        out.counter(&name, help, &[("le", &bound)], within);
+    }
+    out.counter(&name, help, &[("le", "+Inf")], count);
+    out.counter(&format!("{what}_seconds_count"), help, &[], count);
+    #[expect(clippy::cast_precision_loss, reason = "exact for 285 years of planning")]
+    let sum = sum_us as f64 / 1e6;
+    out.gauge(&format!("{what}_seconds_sum"), help, &[], sum);
+}
+
 fn gauges(out: &mut Exposition, reading: &Reading<'_>) {
     let status = reading.status;
     let usable = status.links.iter().filter(|link| link.known && link.usable).count();
@@ -163,7 +161,20 @@ fn gauges(out: &mut Exposition, reading: &Reading<'_>) {
     set("links_usable", "Directed links that routes may use", number(usable));
     set("links_unusable", "Directed links that routes avoid", number(unusable));
     set("links_unknown", "Directed links of which neither end is heard", number(unknown));
-    set("routes", "Routes, by ordered pair and class", number(status.routes.len()));
+    set("drains", "Relays and links that are being drained", number(status.drains.len()));
+    let left = status.drains.iter().map(|drain| drain.routes_on_it).max().unwrap_or(0);
+    set("drain_routes", "Routes still on what is being drained, the most of any", number(left));
+    set("policies", "Policies", number(status.policies.len()));
+    set("overloaded", "Links and relays over their capacity now", number(status.overloads.len()));
+    let RouteSummary { looked_at, without_disjoint, indirect, split } = status.routes;
+    set("routes", "Routes looked at for the next two", number(looked_at));
+    let help = "Routes without a path that shares no relay with the one in use";
+    set("routes_without_disjoint", help, number(without_disjoint));
+    set("routes_indirect", "Routes whose path goes over other relays", number(indirect));
+    set("routes_split", "Routes whose traffic is split over several paths", number(split));
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 bits per second")]
+    let demand = status.relays.iter().map(|relay| relay.demand.0).sum::<u64>() as f64;
+    set("demand_bits_per_second", "What sources were asked to send", demand);
     set("settling", "1 while the scheduler waits for relays", f64::from(u8::from(status.settling)));
     set("improved_pairs", "Ordered pairs faster than direct", number(status.improvement.improved));
     set("certificate_remaining_seconds", "Until its certificate ends", reading.certificate_s);
@@ -196,7 +207,7 @@ fn number(count: usize) -> f64 {
 mod tests {
     use super::*;
     use overway_scheduler_core::Improvement;
-    use overway_wire::{Epoch, RelayId};
+    use overway_wire::{BitsPerSec, Epoch, RelayId};
 
     fn relay(id: u16) -> RelayStatus {
         RelayStatus {
@@ -209,6 +220,12 @@ mod tests {
             registered: true,
             connected: true,
             draining: false,
+            drain: None,
+            transit: true,
+            transit_override: None,
+            neighbours: 9,
+            lines: vec![],
+            demand: BitsPerSec(1_000),
             last_report_age: Some(std::time::Duration::from_secs(1)),
             self_stalls: 0,
             services: vec![],
@@ -223,7 +240,10 @@ mod tests {
             settling: false,
             relays: (1..=relays).map(relay).collect(),
             links: vec![],
-            routes: vec![],
+            drains: vec![],
+            policies: vec![],
+            overloads: vec![],
+            routes: RouteSummary { looked_at: 6, without_disjoint: 2, ..RouteSummary::default() },
             improvement: Improvement::default(),
         };
         exposition(&Reading {
@@ -245,6 +265,8 @@ mod tests {
 
         assert!(text.contains("overway_scheduler_hellos_total 4"), "{text}");
         assert!(text.contains("overway_scheduler_sessions 2"), "{text}");
+        assert!(text.contains("overway_scheduler_routes_without_disjoint 2"), "{text}");
+        assert!(text.contains("overway_scheduler_plan_seconds_bucket{le=\"0.0005\"} 0"), "{text}");
         assert!(text.contains("overway_scheduler_relay_revisions_behind{relay=\"relay-1\"} 2"));
     }
 
@@ -257,6 +279,6 @@ mod tests {
         let (ten, twenty) = (exposed(10).render(), exposed(20).render());
 
         assert_eq!(samples(&twenty).len() - samples(&ten).len(), 30);
-        assert!(samples(&ten).len() < 100);
+        assert!(samples(&ten).len() < 140);
     }
 }

@@ -2,8 +2,13 @@
 //!
 //! A name is **invited** (a token exists), then **joined** (the token was redeemed and a member made, in
 //! one change of the store), then perhaps **removed** (revoked for good; the name is free again, the id
-//! never). Inviting a name again replaces its earlier token. A token works once; the same key may ask
+//! never). What the operator wishes of its routes goes with it. Inviting a name again replaces its earlier token. A token works once; the same key may ask
 //! again for [`RETRY_SECONDS`], so that an answer lost on the way strands nobody.
+
+mod wishes;
+
+pub use wishes::{CELLS_MAX, DRAINS_MAX, NAMES_MAX, WishError};
+pub(crate) use wishes::{expanded, no_such_policy};
 
 use std::sync::Arc;
 
@@ -210,7 +215,9 @@ impl Registry {
                 let removed = Removed::Member(member.id);
                 let members = vec![Member { revoked: true, ..member.clone() }];
                 let hellos = vec![(member.id, None)];
-                let change = Change { members, hellos, tokens_removed, ..Change::default() };
+                let wishes = wishes::without(&snapshot.wishes, member.id);
+                let change =
+                    Change { members, hellos, tokens_removed, wishes, ..Change::default() };
                 return Ok((change, removed));
             }
             if !invited {
@@ -236,12 +243,25 @@ impl Registry {
         })
     }
 
+    /// Hears that a relay shows a certificate of this mesh: an id that a later store than this gave is not
+    /// given again. Says whether it was news.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn saw(&self, relay: RelayId) -> Result<bool, RegistryError> {
+        self.change(|snapshot| {
+            let is_news = relay.0 > snapshot.last_id;
+            let last_id = is_news.then_some(relay.0);
+            Ok((Change { last_id, ..Change::default() }, is_news))
+        })
+    }
+
     /// Applies what `decide` makes of the snapshot, and decides anew if another change was first. An
     /// empty change is not written.
-    fn change<T>(
+    fn change<T, E: From<StoreError>>(
         &self,
-        decide: impl Fn(&Snapshot) -> Result<(Change, T), RegistryError>,
-    ) -> Result<T, RegistryError> {
+        decide: impl Fn(&Snapshot) -> Result<(Change, T), E>,
+    ) -> Result<T, E> {
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.store.snapshot()?;
             let (change, outcome) = decide(&snapshot)?;
@@ -343,18 +363,18 @@ fn is_over(token: &Token, now: UnixSeconds) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::sync::Mutex;
 
     /// A store in memory which is preceded by another's change `conflicts` times.
     #[derive(Default)]
-    struct MemoryStore {
+    pub(crate) struct MemoryStore {
         held: Mutex<(Snapshot, usize)>,
     }
 
     impl MemoryStore {
-        fn with_conflicts(conflicts: usize) -> Arc<Self> {
+        pub(crate) fn with_conflicts(conflicts: usize) -> Arc<Self> {
             Arc::new(Self { held: Mutex::new((Snapshot::default(), conflicts)) })
         }
     }
@@ -385,6 +405,7 @@ mod tests {
             }
             held.tokens.retain(|hash, _| !change.tokens_removed.contains(hash));
             held.tokens.extend(change.tokens.iter().cloned());
+            held.wishes.apply(&change.wishes);
             Ok(held.revision)
         }
     }
@@ -484,6 +505,18 @@ mod tests {
 
         assert_eq!(second.relay, RelayId(2));
         assert!(registry.snapshot().unwrap().members[&RelayId(1)].revoked);
+    }
+
+    #[test]
+    fn an_id_that_a_lost_store_gave_is_not_given_again_once_its_relay_was_seen() {
+        let registry = registry();
+        registry.invite("rome", SECRET, LATER, NOW).unwrap();
+
+        assert!(registry.saw(RelayId(7)).unwrap());
+        assert!(!registry.saw(RelayId(7)).unwrap());
+        assert!(!registry.saw(RelayId(3)).unwrap());
+
+        assert_eq!(redeem(&registry, &SECRET, KEY, NOW).unwrap().relay, RelayId(8));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
@@ -15,19 +15,21 @@ use overway_wire::RelayId;
 use overway_wire::control::Hello;
 use prost::Message;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, drain, drainable};
+use crate::clock::unix_seconds;
 use crate::config::Config;
 use crate::control::{self, Shared};
 use crate::counters::Counters;
 use crate::driver::{Driver, Duties, Input, MEMORIES_MAX, TERMS_MAX};
 use crate::join::Limiter;
-use crate::registry::Registry;
-use crate::store::{DiskStore, Snapshot};
+use crate::registry::{Registry, expanded};
+use crate::store::{DiskStore, Snapshot, Wishes};
+use crate::threads::Threads;
 
 /// Holds the control endpoint's address while the scheduler runs, for tools: ports may be drawn.
 pub const CONTROL_ADDRESS_FILE: &str = "control.addr";
@@ -74,7 +76,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let (memories, to_remember) = mpsc::channel(MEMORIES_MAX);
     let (terms, to_raise) = mpsc::channel(TERMS_MAX);
     let duties = Duties { memories, terms };
-    let (driver, driving) = Driver::new(core, names, duties, Arc::clone(&counters), stop.clone());
+    let (driver, driving) =
+        Driver::start(core, names, duties, Arc::clone(&counters), stop.clone())?;
     let shared = Arc::new(Shared {
         authority,
         credentials,
@@ -85,15 +88,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         certificate_lifetime: config.certificate_lifetime,
         advertise: advertised(&config, control_address),
         sessions: AtomicU64::new(0),
+        last_id_seen: AtomicU16::new(0),
+        wishes: Mutex::default(),
     });
     let ready = Arc::new(AtomicBool::new(true));
     let admin = Admin { shared: Arc::clone(&shared), ready: Arc::clone(&ready) };
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        driving.await;
-        anyhow::Ok(())
-    });
+    tasks.spawn(driving);
     tasks.spawn({
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
         async move {
@@ -210,7 +212,11 @@ async fn raise_terms(
 
 /// Makes the core and tells it who is, and who no longer is, of the mesh.
 fn core(snapshot: &Snapshot, term: u64, now: Instant) -> (Scheduler, BTreeMap<RelayId, String>) {
-    let mut core = Scheduler::new(overway_scheduler_core::Config::default(), term, now);
+    let config = overway_scheduler_core::Config {
+        executor: Arc::new(Threads::available()),
+        ..overway_scheduler_core::Config::default()
+    };
+    let mut core = Scheduler::new(config, term, now);
     let mut names = BTreeMap::new();
     for member in snapshot.members.values() {
         names.insert(member.id, member.name.clone());
@@ -226,7 +232,29 @@ fn core(snapshot: &Snapshot, term: u64, now: Instant) -> (Scheduler, BTreeMap<Re
             }
         }
     }
+    wish_again(&mut core, &snapshot.wishes, now);
     (core, names)
+}
+
+/// Tells the core what the operator wished before.
+fn wish_again(core: &mut Scheduler, wishes: &Wishes, now: Instant) {
+    let unix = unix_seconds();
+    for (&target, record) in &wishes.drains {
+        let drain = drain(record, unix, now);
+        if let Err(error) = core.handle_drain(drainable(target), Some(drain), now) {
+            warn!(?target, %error, "a drain that was wished for is not possible");
+        }
+    }
+    for (&relay, &transit) in &wishes.transit {
+        if let Err(error) = core.handle_transit(relay, Some(transit), now) {
+            warn!(%relay, %error, "what was wished for a relay's transit is not possible");
+        }
+    }
+    for (&id, record) in &wishes.policies {
+        if let Err(error) = core.handle_policy(id, Some(expanded(wishes, record)), now) {
+            warn!(policy = record.name, %error, "a policy is not possible");
+        }
+    }
 }
 
 fn advertised(config: &Config, bound: SocketAddr) -> Vec<String> {

@@ -1,5 +1,6 @@
-//! What the scheduler must not forget: its term, the members with what they last said of themselves, and
-//! the join tokens. Link state and routes are soft; relays report them again.
+//! What the scheduler must not forget: its term, the members with what they last said of themselves, the
+//! join tokens, and what the operator wished: drains, transit, policies and cells. Link state and routes
+//! are soft; relays report them again.
 //!
 //! A [`Store`] is a snapshot with a revision and a compare-and-set of that revision: a change made from
 //! a snapshot is applied whole, or refused as [`StoreError::Conflict`] because another was first. The
@@ -7,8 +8,10 @@
 //! that another store is one file and no rule is written twice.
 
 mod disk;
+mod wishes;
 
 pub use disk::DiskStore;
+pub use wishes::{DrainRecord, DrainTarget, PolicyRecord, Wishes, WishesChange};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,6 +86,8 @@ pub struct Snapshot {
     pub hellos: BTreeMap<RelayId, Vec<u8>>,
     /// Join tokens.
     pub tokens: BTreeMap<SecretHash, Token>,
+    /// What the operator wished.
+    pub wishes: Wishes,
 }
 
 /// A change of the store. What it does not name stays as it is.
@@ -100,6 +105,8 @@ pub struct Change {
     pub tokens: Vec<(SecretHash, Token)>,
     /// Tokens to remove, before any is put.
     pub tokens_removed: Vec<SecretHash>,
+    /// What the operator wished.
+    pub wishes: WishesChange,
 }
 
 /// Why the store did not do it.

@@ -1,34 +1,37 @@
 //! Synthetic addresses: what quinn takes for the far end's UDP address.
 //!
-//! One for each (far relay, attachment, class), in IPv6's range for private use, and constant for ever:
+//! One for each (far relay, attachment, class, policy), in IPv6's range for private use, and constant for ever:
 //! whatever path the frames take, QUIC sees no migration. They never leave the process.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use overway_wire::{Address, AttachmentId, Class, RelayId};
+use overway_wire::{Address, AttachmentId, Class, PolicyId, RelayId};
+
+use crate::Terms;
 
 /// `fd` is IPv6's unique local range; the rest spells "overway" as far as three segments reach.
 const PREFIX: [u16; 3] = [0xfd6f, 0x7665, 0x7277];
 /// QUIC wants a port other than zero; the number means nothing.
 const PORT: u16 = 443;
 
-/// The synthetic address of a far end in a class.
-pub(crate) fn to_socket(address: Address, class: Class) -> SocketAddr {
+/// The synthetic address of a far end on these terms.
+pub(crate) fn to_socket(address: Address, terms: Terms) -> SocketAddr {
     let [a, b, c] = PREFIX;
-    let class = u16::from(class.code());
-    let ip = Ipv6Addr::new(a, b, c, 0, class, address.relay.0, address.attachment.0, 1);
+    let (policy, class) = (terms.policy.0, u16::from(terms.class.code()));
+    let ip = Ipv6Addr::new(a, b, c, policy, class, address.relay.0, address.attachment.0, 1);
     SocketAddr::new(ip.into(), PORT)
 }
 
-/// The far end and class that a synthetic address stands for, or `None` for any other address.
-pub(crate) fn from_socket(socket: SocketAddr) -> Option<(Address, Class)> {
+/// The far end and terms that a synthetic address stands for, or `None` for any other address.
+pub(crate) fn from_socket(socket: SocketAddr) -> Option<(Address, Terms)> {
     let IpAddr::V6(ip) = socket.ip() else { return None };
-    let [a, b, c, 0, class, relay, attachment, 1] = ip.segments() else { return None };
+    let [a, b, c, policy, class, relay, attachment, 1] = ip.segments() else { return None };
     if [a, b, c] != PREFIX || socket.port() != PORT {
         return None;
     }
     let class = Class::from_code(u8::try_from(class).ok()?)?;
-    Some((Address::new(RelayId(relay), AttachmentId(attachment)), class))
+    let terms = Terms::new(class, PolicyId(policy));
+    Some((Address::new(RelayId(relay), AttachmentId(attachment)), terms))
 }
 
 #[cfg(test)]
@@ -36,10 +39,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_synthetic_address_comes_back_as_end_and_class() {
+    fn a_synthetic_address_comes_back_as_end_and_terms() {
         for class in Class::ALL {
-            let address = Address::new(RelayId(0xfffe), AttachmentId::GATEWAY);
-            assert_eq!(from_socket(to_socket(address, class)), Some((address, class)));
+            for policy in [0, 7, u16::MAX] {
+                let terms = Terms::new(class, PolicyId(policy));
+                let address = Address::new(RelayId(0xfffe), AttachmentId::GATEWAY);
+                assert_eq!(from_socket(to_socket(address, terms)), Some((address, terms)));
+            }
         }
     }
 

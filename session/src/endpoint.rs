@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use overway_pki::{Credentials, Identity, Role};
-use overway_wire::{Address, AttachmentId, Class, FlowId, RelayId};
+use overway_wire::{Address, AttachmentId, Class, FlowId, PolicyId, RelayId};
 use quinn::{RecvStream, SendStream, VarInt};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
@@ -24,6 +24,7 @@ use crate::open::{self, Incoming, OpenError, Request, Stream};
 use crate::pool::{Pool, Session};
 use crate::socket::{FabricSocket, Restart};
 use crate::stats::{Counters, Stats};
+use crate::terms::Terms;
 use crate::transport;
 
 mod serve;
@@ -119,32 +120,38 @@ impl SessionEndpoint {
         self.inner.local
     }
 
-    /// Opens a stream to a service at a far relay.
+    /// Opens a stream to a service at a far relay, on terms of which a [`Class`] alone means no policy.
     ///
     /// # Errors
     /// [`OpenError::Refused`] by the far end; otherwise it could not be reached, or not in time.
     pub async fn open_stream(
         &self,
         far: RelayId,
-        class: Class,
+        terms: impl Into<Terms>,
         service: &str,
     ) -> Result<Stream, OpenError> {
         let request = Request::stream(service);
-        let opened = self.inner.open(far, class, request, |_, _| Ok(())).await?;
+        let opened = self.inner.open(far, terms.into(), request, |_, _| Ok(())).await?;
         self.inner.counters.streams.increment();
         Ok(Stream { send: opened.send, recv: opened.recv })
     }
 
-    /// Opens a flow of realtime datagrams to a service at a far relay.
+    /// Opens a flow of realtime datagrams to a service at a far relay, under a policy.
     ///
     /// # Errors
     /// As [`Self::open_stream`].
-    pub async fn open_flow(&self, far: RelayId, service: &str) -> Result<Flow, OpenError> {
+    pub async fn open_flow(
+        &self,
+        far: RelayId,
+        policy: PolicyId,
+        service: &str,
+    ) -> Result<Flow, OpenError> {
         let inner = &self.inner;
         let id = FlowId(inner.next_flow.fetch_add(1, Ordering::Relaxed) & !ACCEPTED);
         let enter = |session: &Session, _: &Request| inner.enter_flow(session, id, true);
         let request = Request::flow(service, id);
-        let opened = inner.open(far, Class::Realtime, request, enter).await?;
+        let terms = Terms::new(Class::Realtime, policy);
+        let opened = inner.open(far, terms, request, enter).await?;
         inner.counters.flows.increment();
         Ok(opened.prepared.run(opened.send, opened.recv))
     }
@@ -219,7 +226,7 @@ impl Inner {
     async fn open<T>(
         self: &Arc<Self>,
         far: RelayId,
-        class: Class,
+        terms: Terms,
         request: Request,
         prepare: impl Fn(&Session, &Request) -> Result<T, OpenError>,
     ) -> Result<Opened<T>, OpenError> {
@@ -229,11 +236,11 @@ impl Inner {
         let deadline = tokio::time::Instant::now() + self.config.open_timeout;
         let mut fresh = false;
         loop {
-            let session = match self.pool.find(far, class) {
+            let session = match self.pool.find(far, terms) {
                 Some(session) => session,
                 None => {
                     fresh = true;
-                    let dialled = tokio::time::timeout_at(deadline, self.dial(far, class)).await;
+                    let dialled = tokio::time::timeout_at(deadline, self.dial(far, terms)).await;
                     dialled.map_err(|_| OpenError::TimedOut)??
                 }
             };
@@ -241,7 +248,7 @@ impl Inner {
             let asked = self.ask(&session, &request, &prepare);
             match tokio::time::timeout_at(deadline, asked).await {
                 Ok(Err(OpenError::Session(error))) if !fresh => {
-                    tracing::debug!(%far, %class, %error, "session was dead; dialling anew");
+                    tracing::debug!(%far, %terms, %error, "session was dead; dialling anew");
                     self.pool.remove(&session);
                 }
                 Ok(result) => {
@@ -273,10 +280,10 @@ impl Inner {
     }
 
     /// Dials a far relay, unless somebody else just has.
-    async fn dial(self: &Arc<Self>, far: RelayId, class: Class) -> Result<Session, OpenError> {
-        let dialling = self.pool.dialling(far, class);
+    async fn dial(self: &Arc<Self>, far: RelayId, terms: Terms) -> Result<Session, OpenError> {
+        let dialling = self.pool.dialling(far, terms);
         let _one_at_a_time = dialling.lock().await;
-        if let Some(session) = self.pool.find(far, class) {
+        if let Some(session) = self.pool.find(far, terms) {
             return Ok(session);
         }
         let address = Address::new(far, AttachmentId::GATEWAY);
@@ -284,12 +291,12 @@ impl Inner {
             .map_err(|_| OpenError::Identity)?;
         let connecting = self
             .endpoint
-            .connect(address::to_socket(address, class), &identity.server_name())
+            .connect(address::to_socket(address, terms), &identity.server_name())
             .map_err(|_| OpenError::Closed)?;
         let connection = timeout(self.config.handshake_timeout, connecting)
             .await
             .map_err(|_| OpenError::TimedOut)??;
-        self.establish(connection, address, class, true)
+        self.establish(connection, address, terms, true)
     }
 }
 

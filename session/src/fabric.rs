@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use overway_wire::frame::FrameEcn;
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId};
 use tokio::sync::mpsc;
 
 /// An attachment to the fabric, as its relay hands it to one end.
@@ -39,7 +39,7 @@ pub trait FabricSender: Debug + Send + Sync + 'static {
 #[error("the fabric takes no more frames now")]
 pub struct Full;
 
-/// A frame to send; the relay adds source, policy and path. The ends react to congestion marks, so it
+/// A frame to send; the relay adds source and path. The ends react to congestion marks, so it
 /// travels as [`FrameEcn::Capable`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
@@ -47,11 +47,13 @@ pub struct Outbound {
     pub kind: FrameKind,
     /// What the frame asks of queues and routes.
     pub class: Class,
+    /// What its path may use.
+    pub policy: PolicyId,
     /// Where it goes.
     pub destination: Address,
     /// For sessions the sender's incarnation, for datagrams the flow.
     pub flow: FlowId,
-    /// Position among the sender's frames of this kind, destination, class and flow.
+    /// Position among the sender's frames of this kind, destination, class, policy and flow.
     pub sequence: u64,
     /// How long it is worth carrying.
     pub budget: Millis,
@@ -68,11 +70,13 @@ pub struct Inbound {
     pub kind: FrameKind,
     /// The class in which it travelled.
     pub class: Class,
+    /// The policy under which it travelled.
+    pub policy: PolicyId,
     /// Congestion marks that it collected.
     pub ecn: FrameEcn,
     /// For sessions the sender's incarnation, for datagrams the flow.
     pub flow: FlowId,
-    /// Position among the sender's frames of this kind, class and flow.
+    /// Position among the sender's frames of this kind, class, policy and flow.
     pub sequence: u64,
     /// What it carries.
     pub payload: Bytes,

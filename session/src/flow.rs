@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::Notify;
 
@@ -108,6 +108,7 @@ impl Drop for Held {
 #[derive(Debug)]
 struct Shared {
     far: Address,
+    policy: PolicyId,
     /// Borne by frames from here.
     id: FlowId,
     keys: FlowKeys,
@@ -162,6 +163,7 @@ impl Shared {
         Ok(Outbound {
             kind: FrameKind::Datagram,
             class: Class::Realtime,
+            policy: self.policy,
             destination: self.far,
             flow: self.id,
             sequence,
@@ -239,6 +241,7 @@ impl FlowTable {
     pub(crate) fn enter(
         self: &Arc<Self>,
         far: Address,
+        policy: PolicyId,
         id: FlowId,
         opened_here: bool,
         keys: FlowKeys,
@@ -247,6 +250,7 @@ impl FlowTable {
         let (own, its) = if opened_here { (id, accepted) } else { (accepted, id) };
         let shared = Arc::new(Shared {
             far,
+            policy,
             id: own,
             keys,
             sender: Arc::clone(&self.sender),
@@ -331,6 +335,8 @@ mod tests {
 
     use super::*;
 
+    const POLICY: PolicyId = PolicyId(9);
+
     /// Keeps what is sent; takes nothing when it is told to be full.
     #[derive(Debug, Default)]
     struct Kept {
@@ -365,7 +371,7 @@ mod tests {
         let sender: Arc<dyn FabricSender> = Arc::<Kept>::clone(&wire);
         let table = Arc::new(FlowTable::new(sender, Arc::clone(&counters)));
         let keys = FlowKeys::new(&[5; SECRET_BYTES], client);
-        let life = table.enter(Address::default(), FlowId(1), client, keys).unwrap();
+        let life = table.enter(Address::default(), POLICY, FlowId(1), client, keys).unwrap();
         End { wire, table, counters, life }
     }
 
@@ -383,6 +389,7 @@ mod tests {
             source: frame.destination,
             kind: frame.kind,
             class: frame.class,
+            policy: frame.policy,
             ecn: overway_wire::frame::FrameEcn::NotCapable,
             flow: frame.flow,
             sequence: frame.sequence,
@@ -401,6 +408,7 @@ mod tests {
         opener.life.shared.send(&datagram).unwrap();
 
         let frames = carry(&opener, &acceptor);
+        assert!(frames.iter().all(|frame| frame.policy == POLICY));
         for frame in frames {
             acceptor.table.handle_frame(frame, Instant::now());
         }
@@ -471,7 +479,7 @@ mod tests {
         let opener = end(true, false);
         let keys = FlowKeys::new(&[5; SECRET_BYTES], true);
 
-        let again = opener.table.enter(Address::default(), FlowId(1), true, keys);
+        let again = opener.table.enter(Address::default(), POLICY, FlowId(1), true, keys);
 
         assert_eq!(again.err(), Some(TableError::InUse));
     }

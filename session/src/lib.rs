@@ -3,18 +3,20 @@
 //! ```text
 //!   gateway        open_stream / accept                 open_flow / accept
 //!                          |                                    |
-//!   endpoint       one QUIC connection per (far relay, class)   |  keys from the connection's TLS
+//!   endpoint       one QUIC connection per (far relay, terms)   |  keys from the connection's TLS
 //!                          |                                    |
 //!   socket         synthetic address, order restored      flow: seal, fragments, replay window
 //!                          |                                    |
 //!   fabric         frames of kind Session               frames of kind Datagram
 //! ```
 //!
+//! The [`Terms`] of a session are its class and its policy.
+//!
 //! A relay on the way sees addresses, classes and lengths, nothing else. Its death is a path change
 //! underneath: QUIC sees loss at most, a flow loses what was on the way.
 //!
 //! - [`FabricPort`] is the seam to the relay: what the endpoint needs of it.
-//! - The socket shows quinn one constant address per (far end, class), numbers what it sends, and restores
+//! - The socket shows quinn one constant address per (far end, terms), numbers what it sends, and restores
 //!   order in what arrives before quinn sees it.
 //! - [`SessionEndpoint`] keeps a pool of connections, opened on demand and opened again when they die.
 //! - A request names a service and is answered with ok or a reason; then the stream is the caller's, or the
@@ -39,6 +41,7 @@ mod replay;
 mod seal;
 mod socket;
 mod stats;
+mod terms;
 mod transport;
 
 pub use config::{SessionConfig, SessionError};
@@ -49,3 +52,4 @@ pub use open::{
     Incoming, IncomingFlow, IncomingStream, OpenError, REASON_BYTES_MAX, SERVICE_BYTES_MAX, Stream,
 };
 pub use stats::Stats;
+pub use terms::Terms;

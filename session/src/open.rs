@@ -13,12 +13,13 @@
 
 use std::sync::Arc;
 
-use overway_wire::{Class, FlowId, RelayId};
+use overway_wire::{Class, FlowId, PolicyId, RelayId};
 use prost::Message;
 use quinn::{ConnectionError, RecvStream, SendStream};
 
 use crate::flow::{Flow, FlowLife};
 use crate::stats::Counters;
+use crate::terms::Terms;
 
 /// Bytes of a service's name at most.
 pub const SERVICE_BYTES_MAX: usize = 255;
@@ -114,7 +115,7 @@ pub struct IncomingFlow {
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) from: RelayId,
-    pub(crate) class: Class,
+    pub(crate) terms: Terms,
     pub(crate) service: String,
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
@@ -134,7 +135,12 @@ impl IncomingStream {
 
     /// The class of the stream.
     pub fn class(&self) -> Class {
-        self.asked.class
+        self.asked.terms.class
+    }
+
+    /// The policy under which the stream travels, both ways.
+    pub fn policy(&self) -> PolicyId {
+        self.asked.terms.policy
     }
 
     /// Answers ok; the stream is the caller's.

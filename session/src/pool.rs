@@ -1,4 +1,4 @@
-//! The sessions that stand, by far relay and class.
+//! The sessions that stand, by far relay and terms.
 //!
 //! A session is dialled when the first request needs one, once however many wait for it, and used by both
 //! ends from then on. When both dial at the same moment there are two, both used by whoever made them;
@@ -9,10 +9,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use overway_wire::{Address, Class, FlowId, RelayId};
+use overway_wire::{Address, FlowId, RelayId};
 use quinn::{Connection, VarInt};
 
-/// Sessions with one far relay in one class at most: one dialled by each end, and as many that are about to
+use crate::Terms;
+
+/// Sessions with one far relay on one set of terms at most: one dialled by each end, and as many that are about to
 /// be found dead.
 const SESSIONS_MAX: usize = 4;
 
@@ -24,7 +26,7 @@ pub(crate) const CODE_REPLACED: VarInt = VarInt::from_u32(3);
 pub(crate) struct Session {
     pub(crate) connection: Connection,
     pub(crate) far: Address,
-    pub(crate) class: Class,
+    pub(crate) terms: Terms,
     /// The far end's when the session was established.
     pub(crate) incarnation: FlowId,
     /// Whether this end dialled.
@@ -38,8 +40,8 @@ struct Place {
 }
 
 impl Session {
-    fn key(&self) -> (RelayId, Class) {
-        (self.far.relay, self.class)
+    fn key(&self) -> (RelayId, Terms) {
+        (self.far.relay, self.terms)
     }
 
     fn stands(&self) -> bool {
@@ -50,7 +52,7 @@ impl Session {
 /// The pool.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    slots: Mutex<HashMap<(RelayId, Class), Slot>>,
+    slots: Mutex<HashMap<(RelayId, Terms), Slot>>,
 }
 
 #[derive(Debug, Default)]
@@ -62,16 +64,16 @@ struct Slot {
 
 impl Pool {
     /// A session that stands and is not retired, the oldest first.
-    pub(crate) fn find(&self, far: RelayId, class: Class) -> Option<Session> {
+    pub(crate) fn find(&self, far: RelayId, terms: Terms) -> Option<Session> {
         let slots = self.slots();
-        let mut places = slots.get(&(far, class))?.places.iter();
+        let mut places = slots.get(&(far, terms))?.places.iter();
         let place = places.find(|place| !place.retired && place.session.stands())?;
         Some(place.session.clone())
     }
 
     /// The lock to hold while dialling.
-    pub(crate) fn dialling(&self, far: RelayId, class: Class) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(&self.slots().entry((far, class)).or_default().dialling)
+    pub(crate) fn dialling(&self, far: RelayId, terms: Terms) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.slots().entry((far, terms)).or_default().dialling)
     }
 
     /// Puts in a session. The oldest is closed if there are too many.
@@ -96,19 +98,23 @@ impl Pool {
         }
     }
 
-    /// Takes out a session that ended.
+    /// Takes out a session that ended, and its slot if nobody needs it: a far end may choose among 65,536
+    /// policies.
     pub(crate) fn remove(&self, session: &Session) {
         let id = session.connection.stable_id();
-        if let Some(slot) = self.slots().get_mut(&session.key()) {
-            slot.places.retain(|other| other.session.connection.stable_id() != id);
+        let mut slots = self.slots();
+        let Some(slot) = slots.get_mut(&session.key()) else { return };
+        slot.places.retain(|other| other.session.connection.stable_id() != id);
+        if slot.places.is_empty() && Arc::strong_count(&slot.dialling) == 1 {
+            slots.remove(&session.key());
         }
     }
 
-    /// Every session with a far relay, in any class, retired or not.
+    /// Every session with a far relay, on any terms, retired or not.
     pub(crate) fn with(&self, far: RelayId) -> Vec<Session> {
         let slots = self.slots();
-        let places = Class::ALL.into_iter().filter_map(|class| slots.get(&(far, class)));
-        places.flat_map(|slot| &slot.places).map(|place| place.session.clone()).collect()
+        let of_far = slots.iter().filter(|((relay, _), _)| *relay == far);
+        of_far.flat_map(|(_, slot)| &slot.places).map(|place| place.session.clone()).collect()
     }
 
     /// The far ends of all sessions that stand.
@@ -120,7 +126,7 @@ impl Pool {
     }
 
     /// A panic elsewhere leaves the map whole: each change is one call.
-    fn slots(&self) -> MutexGuard<'_, HashMap<(RelayId, Class), Slot>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<(RelayId, Terms), Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

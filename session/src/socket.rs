@@ -1,12 +1,12 @@
 //! What quinn takes for its UDP socket: its packets go out and come in as frames of kind Session.
 //!
-//! **Out.** A transmit is split into frames, each numbered per (far end, class). A frame that got a number
+//! **Out.** A transmit is split into frames, each numbered per (far end, terms). A frame that got a number
 //! is never thrown away here, for a gap in the numbers would make the far end wait: what the fabric does
 //! not take stays in the backlog, of one transmit or one round of hails at most, and quinn is told to wait. One task
 //! ([`FabricSocket::flush`]) hands the backlog over when the fabric has room, and wakes those who wait.
 //!
 //! **In.** Whoever polls takes batches from the fabric's channel and sorts them: datagrams go to the flow
-//! table at once; session frames go through the order of their lane (far end and class) to quinn. Lanes of
+//! table at once; session frames go through the order of their lane (far end and terms) to quinn. Lanes of
 //! class realtime are not held back. A far end that starts anew numbers its frames from
 //! zero under another incarnation, drawn at random and carried in the frame's flow field. It has lanes of
 //! its own beside the earlier one's, until the earlier one is found to have ended; then the endpoint is
@@ -26,7 +26,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::{Notify, mpsc};
@@ -35,6 +35,7 @@ use crate::address;
 use crate::fabric::{FabricPort, FabricSender, Full, Outbound};
 use crate::flow::FlowTable;
 use crate::stats::Counters;
+use crate::terms::Terms;
 
 mod incarnations;
 mod incoming;
@@ -58,6 +59,9 @@ const HAIL: [u8; 22] = {
     packet
 };
 
+/// Hails and their answers are the ends' own and carry nothing of anybody's.
+const HAIL_TERMS: Terms = Terms::new(Class::Realtime, PolicyId(0));
+
 /// A far end whose incarnation, this one, ended: another lives there now.
 pub(crate) type Restart = (Address, FlowId);
 
@@ -75,7 +79,7 @@ pub(crate) struct FabricSocket {
 
 #[derive(Default)]
 struct Outgoing {
-    sequences: HashMap<(Address, Class), u64>,
+    sequences: HashMap<(Address, Terms), u64>,
     backlog: Vec<Outbound>,
     waiting: Vec<Waker>,
 }
@@ -90,7 +94,7 @@ impl FabricSocket {
     ) -> (Arc<Self>, mpsc::Receiver<Restart>) {
         let (restarts, restarted) = mpsc::channel(RESTARTS_MAX);
         let socket = Self {
-            local: address::to_socket(port.local, Class::default()),
+            local: address::to_socket(port.local, Terms::default()),
             incarnation,
             sender: port.sender,
             flows,
@@ -102,9 +106,9 @@ impl FabricSocket {
         (Arc::new(socket), restarted)
     }
 
-    /// The incarnation of a far end that was heard last in a class.
-    pub(crate) fn incarnation_of(&self, far: Address, class: Class) -> Option<FlowId> {
-        self.incoming().incarnation_of(far, class)
+    /// The incarnation of a far end that was heard last on these terms.
+    pub(crate) fn incarnation_of(&self, far: Address, terms: Terms) -> Option<FlowId> {
+        self.incoming().incarnation_of(far, terms)
     }
 
     /// Hails far ends whose incarnation is in doubt, and those of `standing`, with whom there are sessions,
@@ -117,7 +121,7 @@ impl FabricSocket {
         let mut incoming = self.incoming();
         let outgoing = &mut *self.outgoing();
         for far in incoming.hails_due(standing, now) {
-            if outgoing.push((far, Class::Realtime), self.incarnation, Bytes::from_static(&HAIL)) {
+            if outgoing.push((far, HAIL_TERMS), self.incarnation, Bytes::from_static(&HAIL)) {
                 self.counters.frames_sent.increment();
                 incoming.handle_hail(far, now);
             }
@@ -175,15 +179,16 @@ impl FabricSocket {
 
 impl Outgoing {
     /// Numbers a frame and puts it in the backlog, unless there are too many far ends.
-    fn push(&mut self, lane: (Address, Class), incarnation: FlowId, payload: Bytes) -> bool {
+    fn push(&mut self, lane: (Address, Terms), incarnation: FlowId, payload: Bytes) -> bool {
         if self.sequences.len() >= FAR_ENDS_MAX && !self.sequences.contains_key(&lane) {
             return false;
         }
         let sequence = self.sequences.entry(lane).or_default();
-        let (destination, class) = lane;
+        let (destination, Terms { class, policy }) = lane;
         self.backlog.push(Outbound {
             kind: FrameKind::Session,
             class,
+            policy,
             destination,
             flow: incarnation,
             sequence: *sequence,
@@ -201,7 +206,7 @@ impl AsyncUdpSocket for FabricSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some((destination, class)) = address::from_socket(transmit.destination) else {
+        let Some((destination, terms)) = address::from_socket(transmit.destination) else {
             // quinn answers only whom it heard, and whom the endpoint dialled.
             self.counters.frames_unexpected.increment();
             return Ok(());
@@ -215,7 +220,7 @@ impl AsyncUdpSocket for FabricSocket {
         let mut at = 0;
         while at < contents.len() {
             let end = contents.len().min(at + segment);
-            if outgoing.push((destination, class), self.incarnation, contents.slice(at..end)) {
+            if outgoing.push((destination, terms), self.incarnation, contents.slice(at..end)) {
                 self.counters.frames_sent.increment();
             } else {
                 self.counters.frames_unexpected.increment();

@@ -17,12 +17,15 @@ const USAGE: &str =
   --from SEED    the first of them (default 1)
   --seed SEED    this one alone
   --trace        print what happens; with --seed
+  --bounded      forty relays of which each has a bounded set of neighbours
+  --narrow       the same on lines that a few flows fill, without drills
   --json FILE    write the figures";
 
 struct Arguments {
     from: u64,
     seeds: u64,
     trace: bool,
+    scenario: Scenario,
     json: Option<String>,
 }
 
@@ -49,7 +52,8 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
-    let mut arguments = Arguments { from: 1, seeds: 20, trace: false, json: None };
+    let mut arguments =
+        Arguments { from: 1, seeds: 20, trace: false, scenario: Scenario::default(), json: None };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text} is no number"));
@@ -58,6 +62,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--from" => arguments.from = number(value()?)?,
             "--seed" => (arguments.from, arguments.seeds) = (number(value()?)?, 1),
             "--trace" => arguments.trace = true,
+            "--bounded" => arguments.scenario = Scenario::bounded(),
+            "--narrow" => arguments.scenario = Scenario::narrow(),
             "--json" => arguments.json = Some(value()?),
             "--help" | "-h" => return Ok(None),
             _ => return Err(format!("unknown argument {word}")),
@@ -70,7 +76,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
 fn run_seeds(arguments: &Arguments) -> std::io::Result<u64> {
     #[expect(clippy::disallowed_methods, reason = "where virtual time starts")]
     let base = Instant::now();
-    let scenario = Scenario::default();
+    let scenario = &arguments.scenario;
     let mut total = Figures::default();
     let mut failed = 0;
     let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
@@ -83,7 +89,7 @@ fn run_seeds(arguments: &Arguments) -> std::io::Result<u64> {
         };
         let lines: Option<&mut dyn FnMut(&str)> =
             if arguments.trace { Some(&mut print) } else { None };
-        let outcome = run(&scenario, seed, base, lines);
+        let outcome = run(scenario, seed, base, lines);
         total.add(&outcome.figures);
         let took = base.elapsed().saturating_sub(started);
         let verdict = if outcome.violations.is_empty() { "ok" } else { "FAILED" };

@@ -95,6 +95,16 @@ figures! {
     updates_refused,
     /// Updates with the whole state.
     updates_full,
+    /// Times that schedulers doubted a relay.
+    doubts,
+    /// Times that a route's traffic was split anew.
+    weights_changed,
+    /// Times that something had to carry more than it can.
+    overloads,
+    /// Links put into the probe plan, each direction.
+    links_added,
+    /// Links taken out of it.
+    links_removed,
     /// Drills held.
     drills,
     /// Flows whose gap was measured in them.
@@ -122,6 +132,7 @@ impl Figures {
             frames_sent: _,
             bytes_sent: _,
             frames_originated: _,
+            demands_uncounted: _,
             frames_delivered: _,
             frames_forwarded,
             copies,

@@ -31,6 +31,14 @@ pub(crate) struct Place {
     y_us: u64,
 }
 
+impl Place {
+    /// The quarter of the square in which it lies.
+    pub(crate) fn region(&self) -> String {
+        let half = |us| if us < SIDE_US / 2 { 0 } else { 1 };
+        format!("quarter-{}{}", half(self.x_us), half(self.y_us))
+    }
+}
+
 /// Draws the relays.
 pub(crate) fn places(relays: u16, rng: &mut Rng) -> Vec<Place> {
     let place = |id| Place {

@@ -15,6 +15,10 @@
 //! the mesh must come to rest within bounds: all links up, all relays in step with the scheduler, no
 //! detour, every ordered pair reached, every path within the hysteresis of the exact optimum.
 //!
+//! Besides the default scenario there are one of forty relays that are too many to probe one another in full
+//! ([`Scenario::bounded`]), and one of the same on lines that a few flows fill ([`Scenario::narrow`]), in which demand
+//! is split over paths.
+//!
 //! The same seed gives the same trace; a failing one is replayed with
 //! `cargo run --release -p overway-sim -- --seed N --trace`.
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use overway_probe::ProbeConfig;
+use overway_scheduler_core::NeighbourConfig;
 
 /// A run's size and phases. The default is what every seed must pass.
 #[derive(Clone, Debug)]
@@ -25,6 +26,14 @@ pub struct Scenario {
     /// slow window forgets by a third in half a minute, and a path that was left waits before it is taken
     /// again.
     pub settle_bound: Duration,
+    /// Up to so many relays everybody probes everybody; above, the scheduler bounds the sets.
+    pub full_mesh_max: usize,
+    /// The bounded sets.
+    pub neighbours: NeighbourConfig,
+    /// What each provider line carries.
+    pub capacity_bps: u64,
+    /// Payload of a frame, at least 20 bytes.
+    pub frame_bytes: usize,
     /// Timers of the probes.
     pub probe: ProbeConfig,
     /// What is made wrong on purpose.
@@ -53,8 +62,35 @@ impl Default for Scenario {
             fault_spacing: Duration::from_millis(600),
             reach_bound: Duration::from_secs(45),
             settle_bound: Duration::from_secs(180),
+            full_mesh_max: 1_000,
+            neighbours: NeighbourConfig::default(),
+            capacity_bps: 1_000_000_000,
+            frame_bytes: 20,
             probe: ProbeConfig::default(),
             sabotage: None,
         }
+    }
+}
+
+impl Scenario {
+    /// More relays than probe one another in full, each with about a third of the others as neighbours.
+    pub fn bounded() -> Self {
+        // Reviews far apart, for each changes links, and the mesh is to be seen at rest between them.
+        let neighbours = NeighbourConfig {
+            long: 6,
+            near: 4,
+            wide: 2,
+            trials: 1,
+            most: 26,
+            review: Duration::from_secs(60),
+            review_first: Duration::from_secs(20),
+        };
+        Self { relays: 40, full_mesh_max: 24, neighbours, ..Self::default() }
+    }
+
+    /// The same on lines that a few flows fill, so that demand is split over paths. There are no drills: on such
+    /// lines there is no room for copies, and the promise does not hold.
+    pub fn narrow() -> Self {
+        Self { capacity_bps: 3_000_000, frame_bytes: 1_000, drills: 0, ..Self::bounded() }
     }
 }

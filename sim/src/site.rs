@@ -19,6 +19,9 @@ pub(crate) struct Site {
     pub(crate) id: RelayId,
     /// Provider lines, 1 or 2.
     pub(crate) lines: u8,
+    pub(crate) capacity_bps: u64,
+    pub(crate) region: String,
+    pub(crate) provider: String,
     pub(crate) drift_ppm: i32,
     pub(crate) process: Option<Process>,
     /// While the process gets no time: what waits for it.

@@ -60,6 +60,8 @@ pub(crate) struct Flow {
     pub(crate) destination: Address,
     pub(crate) class: Class,
     pub(crate) period: Duration,
+    /// Of each frame's payload.
+    pub(crate) bytes: usize,
     /// The processes at both ends when it was opened.
     pub(crate) boots: (BootId, BootId),
     /// The next number.
@@ -75,7 +77,7 @@ impl Flow {
         id: FlowId,
         ends: (Address, Address),
         class: Class,
-        period: Duration,
+        (period, bytes): (Duration, usize),
         boots: (BootId, BootId),
     ) -> Self {
         Self {
@@ -84,6 +86,7 @@ impl Flow {
             destination: ends.1,
             class,
             period,
+            bytes,
             boots,
             next: 0,
             window: ReplayWindow::default(),
@@ -109,7 +112,7 @@ impl Flow {
             flow: self.id,
             sequence,
             budget: BUDGET,
-            payload: payload(self.id, sequence),
+            payload: payload(self.id, sequence, self.bytes),
         }
     }
 
@@ -119,7 +122,7 @@ impl Flow {
             && delivered.attachment == self.destination.attachment
             && delivered.class == self.class
             && delivered.sequence < self.next
-            && delivered.payload == payload(self.id, delivered.sequence)
+            && delivered.payload == payload(self.id, delivered.sequence, self.bytes)
     }
 
     /// Notes a frame that passed the window; says whether it is the first with its number.
@@ -145,11 +148,12 @@ impl Flow {
     }
 }
 
-fn payload(flow: FlowId, sequence: u64) -> Bytes {
-    let mut payload = BytesMut::with_capacity(20);
+fn payload(flow: FlowId, sequence: u64, bytes: usize) -> Bytes {
+    let mut payload = BytesMut::with_capacity(bytes.max(20));
     payload.put_u32(flow.0);
     payload.put_u64(sequence);
     payload.put_u64(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(flow.0));
+    payload.put_bytes(0, bytes.saturating_sub(20));
     payload.freeze()
 }
 

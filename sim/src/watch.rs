@@ -177,6 +177,8 @@ impl Watch {
                 | DropReason::NoTransit
                 | DropReason::QueueFull
                 | DropReason::TooLong
+                | DropReason::UnknownPolicy
+                | DropReason::PolicyForbids
                 | DropReason::BadNotice => false,
                 DropReason::Expired
                 | DropReason::NoPath

@@ -61,6 +61,9 @@ pub(crate) struct SchedulerProcess {
     pub(crate) frozen: bool,
 }
 
+/// Providers, of which the relays are in turn.
+const PROVIDERS: u16 = 5;
+
 /// What happens at a time.
 #[derive(Debug)]
 enum Happening {
@@ -180,6 +183,8 @@ impl World {
 
     fn settle_place(&mut self, place: Place) {
         let Place { id, lines, .. } = place;
+        let (region, provider) = (place.region(), format!("provider-{}", id.0 % PROVIDERS));
+        let capacity_bps = self.scenario.capacity_bps;
         for address in 0..SCHEDULER_ADDRESSES {
             let delay = self.chance.span(Duration::from_millis(1), Duration::from_millis(100));
             self.control_delay.insert((id, address), delay);
@@ -189,6 +194,9 @@ impl World {
         let site = Site {
             id,
             lines,
+            capacity_bps,
+            region,
+            provider,
             drift_ppm: i32::try_from(drift).expect("a drift is small"),
             process: None,
             frozen: None,

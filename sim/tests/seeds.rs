@@ -52,6 +52,27 @@ fn thirty_relays_hold_through_storms_of_the_next_seeds() {
     batch(3..=4);
 }
 
+#[test]
+fn forty_relays_with_bounded_neighbours_hold_through_a_storm() {
+    let scenario = Scenario { drills: 2, storm: Duration::from_secs(10), ..Scenario::bounded() };
+    let outcome = run_once(&scenario, 1);
+
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+    let (figures, full) = (outcome.figures, 40 * 39);
+    assert!(figures.links_removed > 0 && figures.links_added < 5 * full, "sets are bounded");
+    assert!(figures.frames_passed > 50_000);
+}
+
+#[test]
+fn forty_relays_on_narrow_lines_split_demand_and_hold_through_a_storm() {
+    let scenario = Scenario { storm: Duration::from_secs(10), ..Scenario::narrow() };
+    let outcome = run_once(&scenario, 1);
+
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+    assert!(outcome.figures.weights_changed > 0, "demand is split");
+    assert!(outcome.figures.overloads > 0, "lines are full");
+}
+
 /// Few relays and little time: for what can be seen there.
 fn small() -> Scenario {
     Scenario {

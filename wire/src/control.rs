@@ -14,12 +14,26 @@
 
 use prost::{Message, Oneof};
 
+mod pushed;
+mod report;
+
+pub use pushed::{
+    Item, Key, Node, POLICY_NAME_BYTES_MAX, Peer, Policy, ROUTE_PATHS_MAX, Revoked, Role, Route,
+    RoutePath, Service, Sort, Update, WEIGHT_SUM, item,
+};
+pub use report::{DEMANDS_MAX, Demand, LineUse, LinkReport, Report, State, Window};
+
 /// Control versions that this build speaks, the least.
 pub const VERSION_MIN: u32 = 1;
 /// Control versions that this build speaks, the greatest.
-pub const VERSION_MAX: u32 = 1;
+pub const VERSION_MAX: u32 = 2;
+/// The control version from which a relay keeps routes apart by policy. One of an earlier version would
+/// take a policy's route for everybody's: it is never sent a policy, nor a route of one.
+pub const POLICY_VERSION: u32 = 2;
 /// Bytes of the largest message. A full update for 1,000 relays in three classes is about 400 KB.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Lines of one relay, as many as addresses; further ones are ignored.
+pub const LINES_MAX: usize = 16;
 
 /// From relay to scheduler.
 #[derive(Clone, PartialEq, Message)]
@@ -132,6 +146,30 @@ pub struct Hello {
     /// Revision of the pushed state that it holds, 0 if none.
     #[prost(uint64, tag = "15")]
     pub revision: u64,
+    /// What is known of the line behind each address, in their order; empty if nothing more than the
+    /// relay's own capacity and price, which then count for each.
+    #[prost(message, repeated, tag = "16")]
+    pub lines: Vec<Line>,
+}
+
+/// A provider's line at a relay: what it carries and what its outgoing traffic costs. Zero: not said.
+#[derive(Clone, PartialEq, Message)]
+pub struct Line {
+    /// Capacity in bits per second.
+    #[prost(uint64, tag = "1")]
+    pub capacity_bps: u64,
+    /// Price of what goes out beyond the commit; see [`crate::PricePerGb`].
+    #[prost(uint32, tag = "2")]
+    pub price_per_gb: u32,
+    /// Gigabytes (10^9 bytes) of each calendar month (UTC) that are paid for in any case.
+    #[prost(uint64, tag = "3")]
+    pub commit_gb: u64,
+    /// Gigabytes of each month beyond which the line is not to be used.
+    #[prost(uint64, tag = "4")]
+    pub cap_gb: u64,
+    /// Who provides it, for diversity; empty: the relay's own provider.
+    #[prost(string, tag = "5")]
+    pub provider: String,
 }
 
 /// The relay is registered.
@@ -187,297 +225,6 @@ pub struct Ack {
     pub resync: bool,
 }
 
-/// Measurements of a relay, of the links on which it receives.
-#[derive(Clone, PartialEq, Message)]
-pub struct Report {
-    /// Counts this connection's reports from 1; a scheduler refuses one that does not count up.
-    #[prost(uint64, tag = "1")]
-    pub sequence: u64,
-    /// Whether `links` are all links; otherwise those that changed.
-    #[prost(bool, tag = "2")]
-    pub full: bool,
-    /// One per link on which the relay receives.
-    #[prost(message, repeated, tag = "3")]
-    pub links: Vec<LinkReport>,
-    /// How often the process woke late since its start.
-    #[prost(uint64, tag = "4")]
-    pub self_stalls: u64,
-}
-
-/// One neighbour link, as its receiving end sees it.
-#[derive(Clone, PartialEq, Message)]
-pub struct LinkReport {
-    /// The neighbour: measurements are of what it sends to the reporter.
-    #[prost(uint32, tag = "1")]
-    pub neighbour: u32,
-    /// The link index.
-    #[prost(uint32, tag = "2")]
-    pub index: u32,
-    /// Whether the reporter hears the neighbour.
-    #[prost(enumeration = "State", tag = "3")]
-    pub inbound: i32,
-    /// Whether the neighbour hears the reporter, by the neighbour's heartbeats.
-    #[prost(enumeration = "State", tag = "4")]
-    pub outbound: i32,
-    /// Over about the last second.
-    #[prost(message, optional, tag = "5")]
-    pub fast: Option<Window>,
-    /// Over about the last thirty seconds.
-    #[prost(message, optional, tag = "6")]
-    pub slow: Option<Window>,
-    /// Frames' bits received per second over the last second, for load.
-    #[prost(uint64, tag = "7")]
-    pub received_bps: u64,
-}
-
-/// Measurements over a window. Times are in microseconds.
-#[derive(Clone, PartialEq, Message)]
-pub struct Window {
-    /// Receiver's clock less sender's: see [`crate::ClockDiff`].
-    #[prost(sint64, tag = "1")]
-    pub one_way_diff_us: i64,
-    /// Round trip of the link, both directions.
-    #[prost(uint32, tag = "2")]
-    pub rtt_us: u32,
-    /// Mean deviation of the round trip (RFC 6298's RTTVAR).
-    #[prost(uint32, tag = "3")]
-    pub rtt_var_us: u32,
-    /// Mean deviation of the one-way difference.
-    #[prost(uint32, tag = "4")]
-    pub jitter_us: u32,
-    /// Packets that should have arrived, weighted by age: the effective number of samples.
-    #[prost(uint32, tag = "5")]
-    pub samples: u32,
-    /// Of these, lost.
-    #[prost(uint32, tag = "6")]
-    pub lost: u32,
-}
-
-/// Liveness of one direction of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
-#[repr(i32)]
-pub enum State {
-    /// Nothing heard yet.
-    Unknown = 0,
-    /// Heard in time.
-    Up = 1,
-    /// Silent for one and a half intervals.
-    Suspect = 2,
-    /// Silent for three.
-    Down = 3,
-}
-
-impl State {
-    /// Its name in output and metric labels.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Suspect => "suspect",
-            Self::Down => "down",
-        }
-    }
-}
-
-/// A change of a relay's pushed state: nodes, probe plan, routes, services, revocations.
-#[derive(Clone, PartialEq, Message)]
-pub struct Update {
-    /// The epoch's term.
-    #[prost(uint64, tag = "1")]
-    pub epoch_term: u64,
-    /// The epoch's sequence.
-    #[prost(uint64, tag = "2")]
-    pub epoch_sequence: u64,
-    /// The revision that this changes; 0 for a full sync.
-    #[prost(uint64, tag = "3")]
-    pub base: u64,
-    /// The revision that it makes.
-    #[prost(uint64, tag = "4")]
-    pub revision: u64,
-    /// Items to put, new or in place of the one with the same key.
-    #[prost(message, repeated, tag = "5")]
-    pub put: Vec<Item>,
-    /// Keys of items to remove.
-    #[prost(message, repeated, tag = "6")]
-    pub remove: Vec<Key>,
-}
-
-/// One piece of pushed state.
-#[derive(Clone, PartialEq, Message)]
-pub struct Item {
-    /// Absent: an item of a later version, ignored.
-    #[prost(oneof = "item::Body", tags = "1, 2, 3, 4, 5")]
-    pub body: Option<item::Body>,
-}
-
-/// The bodies of [`Item`].
-pub mod item {
-    use super::{Node, Oneof, Peer, Revoked, Route, Service};
-
-    /// A piece of pushed state.
-    #[derive(Clone, PartialEq, Oneof)]
-    pub enum Body {
-        /// A relay of the mesh. Key: `(NODE, relay)`.
-        #[prost(message, tag = "1")]
-        Node(Node),
-        /// A link to hold and probe. Key: `(PEER, neighbour, index)`.
-        #[prost(message, tag = "2")]
-        Peer(Peer),
-        /// The paths to a relay in a class. Key: `(ROUTE, destination, class)`.
-        #[prost(message, tag = "3")]
-        Route(Route),
-        /// A service. Key: `(SERVICE, name)`.
-        #[prost(message, tag = "4")]
-        Service(Service),
-        /// A relay that is no longer of the mesh. Key: `(REVOKED, relay)`.
-        #[prost(message, tag = "5")]
-        Revoked(Revoked),
-    }
-}
-
-/// Which item.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Message)]
-pub struct Key {
-    /// What sort of item.
-    #[prost(enumeration = "Sort", tag = "1")]
-    pub sort: i32,
-    /// The relay, neighbour or destination; 0 for a service.
-    #[prost(uint32, tag = "2")]
-    pub relay: u32,
-    /// The link index of a peer, the class code of a route; otherwise 0.
-    #[prost(uint32, tag = "3")]
-    pub part: u32,
-    /// The name of a service; otherwise empty.
-    #[prost(string, tag = "4")]
-    pub name: String,
-}
-
-/// The sorts of items.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
-#[repr(i32)]
-pub enum Sort {
-    /// Of a later version.
-    Unknown = 0,
-    /// [`Node`].
-    Node = 1,
-    /// [`Peer`].
-    Peer = 2,
-    /// [`Route`].
-    Route = 3,
-    /// [`Service`].
-    Service = 4,
-    /// [`Revoked`].
-    Revoked = 5,
-}
-
-/// A relay of the mesh.
-#[derive(Clone, PartialEq, Message)]
-pub struct Node {
-    /// Its id.
-    #[prost(uint32, tag = "1")]
-    pub relay: u32,
-    /// Its name.
-    #[prost(string, tag = "2")]
-    pub name: String,
-}
-
-/// A link to hold and probe.
-#[derive(Clone, PartialEq, Message)]
-pub struct Peer {
-    /// The relay at the other end.
-    #[prost(uint32, tag = "1")]
-    pub neighbour: u32,
-    /// The link index.
-    #[prost(uint32, tag = "2")]
-    pub index: u32,
-    /// Which of the receiver's own addresses (of `Hello.addresses`) the link uses.
-    #[prost(uint32, tag = "3")]
-    pub local_address: u32,
-    /// The neighbour's address, `IP:PORT`.
-    #[prost(string, tag = "4")]
-    pub remote_address: String,
-    /// What the link is for; says how often to probe it.
-    #[prost(enumeration = "Role", tag = "5")]
-    pub role: i32,
-    /// Capacity in bits per second, the lesser of the two ends'; 0 if not known.
-    #[prost(uint64, tag = "6")]
-    pub capacity_bps: u64,
-}
-
-/// What a link is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
-#[repr(i32)]
-pub enum Role {
-    /// Measured only.
-    Idle = 0,
-    /// On a path or a backup of some pair: kept warm.
-    Candidate = 1,
-}
-
-/// The paths to a relay in a class, best first.
-#[derive(Clone, PartialEq, Message)]
-pub struct Route {
-    /// The destination relay.
-    #[prost(uint32, tag = "1")]
-    pub destination: u32,
-    /// The class's code.
-    #[prost(uint32, tag = "2")]
-    pub class: u32,
-    /// Best first; at most [`ROUTE_PATHS_MAX`] are read.
-    #[prost(message, repeated, tag = "3")]
-    pub paths: Vec<RoutePath>,
-}
-
-/// Paths that a route may hold; further ones are ignored.
-pub const ROUTE_PATHS_MAX: usize = 8;
-
-/// One path of a route.
-#[derive(Clone, PartialEq, Message)]
-pub struct RoutePath {
-    /// Three bytes per step, as in a frame: see [`crate::Path::decode`].
-    #[prost(bytes = "vec", tag = "1")]
-    pub steps: Vec<u8>,
-    /// Expected one-way delay in microseconds, for budgets and for people.
-    #[prost(uint32, tag = "2")]
-    pub delay_us: u32,
-}
-
-/// A service and where it is offered.
-#[derive(Clone, PartialEq, Message)]
-pub struct Service {
-    /// Its name.
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// The relays whose gateway offers it, in order of id.
-    #[prost(uint32, repeated, tag = "2")]
-    pub relays: Vec<u32>,
-}
-
-/// A relay that is no longer of the mesh: its certificate counts for nothing.
-#[derive(Clone, PartialEq, Message)]
-pub struct Revoked {
-    /// Its id.
-    #[prost(uint32, tag = "1")]
-    pub relay: u32,
-}
-
-impl Item {
-    /// The key under which a relay keeps the item, or `None` for an item of a later version.
-    pub fn key(&self) -> Option<Key> {
-        let key =
-            |sort: Sort, relay, part| Key { sort: sort.into(), relay, part, name: String::new() };
-        Some(match self.body.as_ref()? {
-            item::Body::Node(node) => key(Sort::Node, node.relay, 0),
-            item::Body::Peer(peer) => key(Sort::Peer, peer.neighbour, peer.index),
-            item::Body::Route(route) => key(Sort::Route, route.destination, route.class),
-            item::Body::Service(service) => {
-                Key { name: service.name.clone(), ..key(Sort::Service, 0, 0) }
-            }
-            item::Body::Revoked(revoked) => key(Sort::Revoked, revoked.relay, 0),
-        })
-    }
-}
-
 macro_rules! into_message {
     ($outer:ident, $body:path: $($variant:ident),+) => {$(
         impl From<$variant> for $outer {
@@ -491,7 +238,7 @@ macro_rules! into_message {
 
 into_message!(ToScheduler, to_scheduler::Body: Hello, Report, Ack, Renewal, Goodbye);
 into_message!(ToRelay, to_relay::Body: Welcome, Refused, Update, Renewed);
-into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked);
+into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked, Policy);
 
 #[cfg(test)]
 mod tests {
@@ -509,16 +256,44 @@ mod tests {
     }
 
     #[test]
-    fn a_route_has_these_bytes() {
-        let path = RoutePath { steps: vec![0, 2, 0, 0, 3, 1], delay_us: 300 };
-        let route = Route { destination: 3, class: 1, paths: vec![path] };
+    fn the_lines_of_a_hello_have_these_bytes() {
+        let line = Line {
+            capacity_bps: 1_000,
+            price_per_gb: 5,
+            commit_gb: 2,
+            cap_gb: 3,
+            provider: "x".into(),
+        };
+        let hello = Hello { lines: vec![line], ..Hello::default() };
 
-        let bytes = Item::from(route).encode_to_vec();
+        let bytes = hello.encode_to_vec();
 
-        assert_eq!(
-            bytes,
-            [0x1a, 17, 0x08, 3, 0x10, 1, 0x1a, 11, 0x0a, 6, 0, 2, 0, 0, 3, 1, 0x10, 0xac, 2]
-        );
+        let line = [0x08, 0xe8, 7, 0x10, 5, 0x18, 2, 0x20, 3, 0x2a, 1, b'x'];
+        assert_eq!(bytes, [&[0x82, 1, 12], &line[..]].concat());
+    }
+
+    #[test]
+    fn a_welcome_and_an_ack_have_these_bytes() {
+        let welcome = Welcome { version: 2, term: 3, report_interval_ms: 1_000 };
+        let bytes = ToRelay::from(welcome).encode_to_vec();
+        assert_eq!(bytes, [0x0a, 7, 0x08, 2, 0x10, 3, 0x18, 0xe8, 7]);
+
+        let bytes = ToScheduler::from(Ack { revision: 7, resync: true }).encode_to_vec();
+        assert_eq!(bytes, [0x1a, 4, 0x08, 7, 0x10, 1]);
+    }
+
+    #[test]
+    fn a_refusal_a_renewal_and_a_goodbye_have_these_bytes() {
+        let bytes = ToRelay::from(Refused { reason: "no".into() }).encode_to_vec();
+        assert_eq!(bytes, [0x12, 4, 0x0a, 2, b'n', b'o']);
+
+        let bytes = ToScheduler::from(Renewal { csr_der: vec![1, 2] }).encode_to_vec();
+        assert_eq!(bytes, [0x22, 4, 0x0a, 2, 1, 2]);
+
+        let bytes = ToRelay::from(Renewed { chain_der: vec![vec![1], vec![2]] }).encode_to_vec();
+        assert_eq!(bytes, [0x22, 6, 0x0a, 1, 1, 0x0a, 1, 2]);
+
+        assert_eq!(ToScheduler::from(Goodbye {}).encode_to_vec(), [0x2a, 0]);
     }
 
     #[test]
@@ -529,17 +304,6 @@ mod tests {
         let decoded = ToScheduler::decode(&bytes[..]).unwrap();
 
         assert_eq!(decoded, ToScheduler::from(Ack { revision: 7, resync: false }));
-    }
-
-    #[test]
-    fn items_of_different_sorts_have_different_keys() {
-        let node = Item::from(Node { relay: 3, name: String::new() });
-        let revoked = Item::from(Revoked { relay: 3 });
-        let service = Item::from(Service { name: "web".into(), relays: vec![3] });
-
-        assert_ne!(node.key(), revoked.key());
-        assert_eq!(service.key().unwrap().name, "web");
-        assert_eq!(Item { body: None }.key(), None);
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use overway_session::{
     FabricPort, FabricSender, Full, Inbound, Outbound, SessionConfig, SessionEndpoint,
 };
 use overway_wire::frame::FrameEcn;
-use overway_wire::{Address, AttachmentId, RelayId};
+use overway_wire::{Address, AttachmentId, PolicyId, RelayId};
 use tokio::sync::mpsc;
 
 /// Bound of every wait in these tests: far beyond what any needs, so that only a hang meets it.
@@ -24,6 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const NEAR: RelayId = RelayId(1);
 /// The relay with the services.
 pub(crate) const FAR: RelayId = RelayId(2);
+/// The one policy that relays know.
+pub(crate) const KNOWN_POLICY: (PolicyId, &str) = (PolicyId(9), "eu-only");
 
 /// Frame batches that wait for one endpoint; more are lost.
 const BATCHES_MAX: usize = 4_096;
@@ -52,6 +54,8 @@ pub(crate) struct Everywhere(pub(crate) Vec<RelayId>);
 struct Fabric {
     inboxes: BTreeMap<Address, mpsc::Sender<Vec<Inbound>>>,
     random: u64,
+    /// Frames that went by, by policy.
+    policies: BTreeMap<PolicyId, u64>,
     /// Of 1,000 frames, how many are lost, and how many come twice.
     faults_permille: u64,
 }
@@ -65,7 +69,12 @@ struct Port {
 impl Mesh {
     pub(crate) fn new(seed: u64, faults_permille: u64) -> Self {
         let authority = Authority::create(MESH).unwrap();
-        let fabric = Fabric { inboxes: BTreeMap::new(), random: seed, faults_permille };
+        let fabric = Fabric {
+            inboxes: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            random: seed,
+            faults_permille,
+        };
         Self { authority, fabric: Arc::new(Mutex::new(fabric)) }
     }
 
@@ -77,6 +86,11 @@ impl Mesh {
         let sender = Arc::new(Port { local, fabric: Arc::clone(&self.fabric) });
         let port = FabricPort { local, sender, receiver };
         SessionEndpoint::new(SessionConfig::default(), port, self.credentials(relay)).unwrap()
+    }
+
+    /// Frames that went by under a policy.
+    pub(crate) fn frames_under(&self, policy: PolicyId) -> u64 {
+        self.fabric.lock().unwrap().policies.get(&policy).copied().unwrap_or_default()
     }
 
     fn credentials(&self, relay: RelayId) -> Arc<Credentials> {
@@ -147,8 +161,12 @@ pub(crate) fn pattern(seed: u64, count: usize) -> Vec<u8> {
 }
 
 impl Resolver for Everywhere {
-    fn relays(&self, _service: &str) -> Vec<RelayId> {
+    fn relays(&self, _service: &str, _policy: PolicyId) -> Vec<RelayId> {
         self.0.clone()
+    }
+
+    fn policy(&self, name: &str) -> Option<PolicyId> {
+        (name == KNOWN_POLICY.1).then_some(KNOWN_POLICY.0)
     }
 }
 
@@ -167,6 +185,7 @@ impl Fabric {
     fn deliver(&mut self, source: Address, frames: impl Iterator<Item = Outbound>) {
         let mut batches: BTreeMap<Address, Vec<Inbound>> = BTreeMap::new();
         for frame in frames {
+            *self.policies.entry(frame.policy).or_default() += 1;
             let batch = batches.entry(frame.destination).or_default();
             let arrived = arrived(source, frame);
             let draw = next(&mut self.random) % 1_000;
@@ -186,8 +205,8 @@ impl Fabric {
 }
 
 fn arrived(source: Address, frame: Outbound) -> Inbound {
-    let Outbound { kind, class, flow, sequence, payload, .. } = frame;
-    Inbound { source, kind, class, ecn: FrameEcn::Capable, flow, sequence, payload }
+    let Outbound { kind, class, policy, flow, sequence, payload, .. } = frame;
+    Inbound { source, kind, class, policy, ecn: FrameEcn::Capable, flow, sequence, payload }
 }
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).

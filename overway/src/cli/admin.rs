@@ -6,7 +6,7 @@ use clap::Args;
 use overway_scheduler::api::ErrorBody;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::Response;
+use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::failure::Failure;
@@ -76,6 +76,16 @@ impl Client {
         self.read(sent)
     }
 
+    /// `PUT`s JSON.
+    pub(crate) fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let sent = self.agent.put(format!("{}{path}", self.base)).send_json(body);
+        self.read(sent)
+    }
+
     /// `DELETE`s.
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
         let sent = self.agent.delete(format!("{}{path}", self.base)).call();
@@ -108,9 +118,15 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
-        match response.body_mut().read_json::<ErrorBody>() {
-            Ok(ErrorBody { error }) => Err(Failure::Failed(error)),
-            Err(_) => Err(Failure::Failed(format!("{} answered {status}", self.base))),
-        }
+        let error = match response.body_mut().read_json::<ErrorBody>() {
+            Ok(ErrorBody { error }) => error,
+            Err(_) => format!("{} answered {status}", self.base),
+        };
+        // What was asked for cannot be, whenever it is asked.
+        let is_wrong = matches!(
+            status,
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY
+        );
+        Err(if is_wrong { Failure::Configuration(error) } else { Failure::Failed(error) })
     }
 }

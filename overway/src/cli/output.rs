@@ -2,7 +2,15 @@
 
 use std::io::{ErrorKind, Write};
 
+use serde::Serialize;
+
 use super::failure::Failure;
+
+/// Writes `body` as the admin interface has it.
+pub(crate) fn print_json(body: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(body).map_err(Failure::failed)?;
+    print(&(json + "\n"))
+}
 
 /// Writes all of `text`. A reader that has gone, as `head` does, is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {

@@ -39,7 +39,7 @@ pub(crate) fn scheduler(state_dir: &Path, advertise: &[SocketAddr]) -> String {
         r#"# Overway scheduler. Check it with: overway validate FILE
 
 [scheduler]
-# Membership (mesh.redb), the mesh's CA (ca.pem, ca.key) and this scheduler's own key (node.key).
+# Membership, drains and policies (mesh.redb), the mesh's CA (ca.pem, ca.key) and this scheduler's own key (node.key).
 state_dir = {state_dir}
 # UDP: control connections of relays, and joins.
 listen = {listen}
@@ -47,7 +47,7 @@ listen = {listen}
 advertise = {advertise}
 
 [admin]
-# TCP: status, metrics and `overway node`. Loopback only.
+# TCP: status, explanations, metrics and what `overway node`, `drain` and `policy` change. Loopback only.
 listen = "127.0.0.1:9400"
 
 [certificates]

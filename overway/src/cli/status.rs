@@ -20,7 +20,7 @@ pub(crate) struct StatusArgs {
     /// Print everything as JSON, as `GET /v1/status` has it.
     #[arg(long)]
     json: bool,
-    /// Show routes too: for each ordered pair and class the path in use.
+    /// Show routes too, as `overway routes` does: for each ordered pair and class the path in use.
     #[arg(long)]
     routes: bool,
     /// Show only what comes from this relay; its routes with their backups.
@@ -49,8 +49,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let problems = problems::of(&status);
     keep_links(&mut status, args);
     if args.json {
-        let json = serde_json::to_string_pretty(&status).map_err(Failure::failed)?;
-        output::print(&(json + "\n"))?;
+        output::print_json(&status)?;
     } else {
         let backups = args.from.is_some() || args.to.is_some();
         output::print(&render::text(&status, &problems, routes.then_some(backups)))?;

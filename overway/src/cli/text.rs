@@ -71,6 +71,45 @@ pub(crate) fn millis(micros: u32) -> String {
     format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100)
 }
 
+/// A difference in microseconds as milliseconds, with its sign: `+12.3 ms`.
+pub(crate) fn change(micros: i64) -> String {
+    let magnitude = u32::try_from(micros.unsigned_abs()).unwrap_or(u32::MAX);
+    let sign = if micros < 0 { '-' } else { '+' };
+    format!("{sign}{}", millis(magnitude))
+}
+
+/// A cost in milliseconds without its unit, for columns: `12.34`; a dash for nothing.
+pub(crate) fn cost(micros: u32) -> String {
+    match micros {
+        0 => "-".to_owned(),
+        _ => format!("{}.{:02}", micros / 1_000, micros % 1_000 / 10),
+    }
+}
+
+/// Bits per second in the largest unit that leaves a whole number: `12.3 Mbit/s`.
+pub(crate) fn rate(bps: u64) -> String {
+    let (unit, name) = match bps {
+        0..1_000 => return format!("{bps} bit/s"),
+        1_000..1_000_000 => (1_000, "kbit/s"),
+        1_000_000..1_000_000_000 => (1_000_000, "Mbit/s"),
+        1_000_000_000.. => (1_000_000_000, "Gbit/s"),
+    };
+    match bps % unit * 10 / unit {
+        0 => format!("{} {name}", bps / unit),
+        tenth => format!("{}.{tenth} {name}", bps / unit),
+    }
+}
+
+/// Thousandths as per cent: `12.3%`.
+pub(crate) fn percent(permille: u16) -> String {
+    format!("{}.{}%", permille / 10, permille % 10)
+}
+
+/// A count with its noun: `1 route`, `2 routes`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +133,16 @@ mod tests {
         {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn rates_shares_costs_and_changes_have_units_that_fit() {
+        let rates = [0, 999, 1_000, 12_340_000, 2_000_000_000].map(rate);
+        assert_eq!(rates, ["0 bit/s", "999 bit/s", "1 kbit/s", "12.3 Mbit/s", "2 Gbit/s"]);
+        assert_eq!((percent(125), percent(1_000)), ("12.5%".into(), "100.0%".into()));
+        assert_eq!((cost(0), cost(40_257)), ("-".into(), "40.25".into()));
+        assert_eq!((change(-1_500), change(20_000)), ("-1.5 ms".into(), "+20.0 ms".into()));
+        assert_eq!((count(1, "route"), count(0, "route")), ("1 route".into(), "0 routes".into()));
     }
 
     #[test]

@@ -3,3 +3,4 @@
 mod mistakes;
 mod operator;
 mod program;
+mod routes;

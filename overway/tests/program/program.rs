@@ -20,6 +20,9 @@ pub(crate) struct Running {
     pub(crate) admin: String,
 }
 
+/// A relay that runs, and is killed at the end.
+pub(crate) struct Relay(Child);
+
 impl Place {
     pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
@@ -74,6 +77,46 @@ impl Place {
             assert!(started.elapsed() < HANG, "the scheduler does not start");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+impl Place {
+    /// Has a relay join and runs it.
+    pub(crate) fn relay(&self, scheduler: &Running, name: &str, region: &str) -> Relay {
+        let added = self.run(&["node", "add", name, "--admin", &scheduler.admin]);
+        let config = format!("{name}.toml");
+        let token = added.out().trim().to_owned();
+        let joined = self.run(&["relay", "join", &token, "--config", &config]);
+        assert_eq!(joined.code(), 0, "{joined:?}");
+        let path = self.path().join(&config);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let drawn = text
+            .replace(":4401\"", ":0\"")
+            .replace("127.0.0.1:9401", "127.0.0.1:0")
+            .replace("# region = \"eu-central\"", &format!("region = \"{region}\""));
+        std::fs::write(path, drawn).unwrap();
+        let mut command = self.command(&["relay", "--config", &config]);
+        Relay(command.stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Runs again and again until it ends well.
+    pub(crate) fn eventually(&self, args: &[&str]) -> Done {
+        let started = Instant::now();
+        loop {
+            let done = self.run(args);
+            if done.code() == 0 {
+                return done;
+            }
+            assert!(started.elapsed() < HANG, "{args:?}: {done:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -39,6 +39,10 @@ drop_reasons! {
     NoTransit = "no_transit",
     /// No path to the destination, or no detour around what is down.
     NoPath = "no_path",
+    /// A local end sent under a policy that this relay has not been told of.
+    UnknownPolicy = "unknown_policy",
+    /// What is down could be avoided, but not over relays that the frame's policy allows.
+    PolicyForbids = "policy_forbids",
     /// The lane's queue is full.
     QueueFull = "queue_full",
     /// Waited too long in a queue.

@@ -64,12 +64,14 @@ impl Relay {
     /// Notes that a flow's frame went or came over a link. Parallel links to the same neighbour are probed
     /// as fast, so that they do not pass for up long after the neighbour itself has gone.
     pub(crate) fn touch(&mut self, key: NeighbourLink, now: Instant) {
-        let mut sooner = false;
-        for (_, link) in self.links.range_mut(links_to(key.neighbour)) {
-            sooner |= link.touch(self.config.active_for, now);
+        let mut sooner = Vec::new();
+        for (&link, state) in self.links.range_mut(links_to(key.neighbour)) {
+            if state.touch(self.config.active_for, now) {
+                sooner.push(link);
+            }
         }
-        if sooner {
-            self.wake(now);
+        for link in sooner {
+            self.wake(link, now);
         }
     }
 
@@ -104,7 +106,8 @@ impl Relay {
     ) -> Result<(), DropReason> {
         let detour = self.detour(&header, now);
         self.tell_source(&header, detour.is_some(), now);
-        self.enqueue(detour.ok_or(DropReason::NoPath)?, payload, false, now)?;
+        let detour = detour.ok_or_else(|| self.why_no_detour(&header, now))?;
+        self.enqueue(detour, payload, false, now)?;
         self.stats.detours += 1;
         Ok(())
     }
@@ -122,8 +125,8 @@ impl Relay {
     }
 
     /// The header for the best way around the relay at the frame's position: of the paths from here to
-    /// the destination the first that is up and avoids that relay (unless it is the destination) and
-    /// every relay already visited.
+    /// the destination the first that is up and avoids that relay (unless it is the destination), every
+    /// relay already visited, and every relay that the frame's policy forbids.
     fn detour(&self, header: &Header, now: Instant) -> Option<Header> {
         let visited = &header.path.elements()[..usize::from(header.position)];
         let silent = header.receiver();
@@ -143,10 +146,7 @@ impl Relay {
                 && self.usability(link) == usability
                 && !self.notices.condemn(self.config.local, &path.path, now)
         };
-        let others = Class::ALL.into_iter().filter(|&class| class != header.class);
-        let mut paths = std::iter::once(header.class)
-            .chain(others)
-            .flat_map(|class| self.fib.paths(header.destination.relay, class));
+        let mut paths = self.fib.detours(header.destination.relay, header.class, header.policy);
         let way = paths
             .clone()
             .find(|path| usable(path, Usability::Up))
@@ -154,6 +154,16 @@ impl Relay {
         let steps: Vec<_> = visited.iter().chain(way.path.elements()).copied().collect();
         let path = Path::new(&steps).ok()?;
         Some(Header { path, ..*header })
+    }
+
+    /// Why a frame that cannot go on is dropped: for want of a detour, or of one that its policy allows.
+    fn why_no_detour(&self, header: &Header, now: Instant) -> DropReason {
+        let unrestricted = Header { policy: PolicyId::default(), ..*header };
+        if header.policy != unrestricted.policy && self.detour(&unrestricted, now).is_some() {
+            DropReason::PolicyForbids
+        } else {
+            DropReason::NoPath
+        }
     }
 
     /// Copies over detours what a suspect neighbour has not acknowledged.
@@ -192,7 +202,8 @@ impl Relay {
     }
 
     fn resend(&mut self, header: Header, payload: Bytes, now: Instant) -> Result<(), DropReason> {
-        let around = self.around(&header, now).ok_or(DropReason::NoPath)?;
+        let around = self.around(&header, now);
+        let around = around.ok_or_else(|| self.why_no_detour(&header, now))?;
         self.enqueue(around, payload, false, now)
     }
 

@@ -1,31 +1,40 @@
-//! The forwarding information base: the pushed state as the data plane and the shell read it. Made
-//! anew from each update, never changed.
+//! The forwarding information base: the pushed state as the data plane and the shell read it. Each update
+//! makes another; what the update does not change is shared with the one before, for that of a large mesh
+//! takes longer to read than a heartbeat should wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use overway_wire::control::{Item, ROUTE_PATHS_MAX, Role, Route, item};
-use overway_wire::{Class, Epoch, LinkIndex, NeighbourLink, Path, RelayId};
+use overway_wire::control::{
+    Item, Key, Policy, ROUTE_PATHS_MAX, Role, Route, RoutePath, Sort, WEIGHT_SUM, item,
+};
+use overway_wire::{Class, Epoch, LinkIndex, NeighbourLink, Path, PolicyId, RelayId};
 
-use crate::pushed::Pushed;
+use crate::pushed::{Changed, Pushed};
+use crate::spread::path_seed;
 
 /// What this relay does with frames, and whom it knows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fib {
     /// The epoch it is from.
     pub epoch: Epoch,
-    /// Paths by destination and class, best first.
-    routes: HashMap<(RelayId, Class), Vec<FibPath>>,
+    /// Paths by destination, class and policy, best first.
+    routes: HashMap<RouteName, Arc<[FibPath]>>,
+    /// Policies other than none.
+    pub policies: BTreeMap<PolicyId, FibPolicy>,
     /// Links to hold, with their neighbours' addresses.
     pub peers: BTreeMap<NeighbourLink, PeerLink>,
     /// Names of relays.
-    pub names: BTreeMap<RelayId, String>,
+    pub names: Arc<BTreeMap<RelayId, String>>,
     /// Relays that offer a service, in order of id.
     pub services: BTreeMap<String, Vec<RelayId>>,
     /// Relays whose certificates count for nothing.
     pub revoked: BTreeSet<RelayId>,
 }
+
+type RouteName = (RelayId, Class, PolicyId);
 
 /// One way to a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +43,19 @@ pub struct FibPath {
     pub path: Path,
     /// Expected one-way delay.
     pub delay: Duration,
+    /// Share of the route's flows, in thousandths. If every path of the route has 0, all take the best.
+    pub weight: u16,
+    /// What tells the path from others when flows draw.
+    pub(crate) seed: u64,
+}
+
+/// What a policy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FibPolicy {
+    /// Its name, as in configuration.
+    pub name: String,
+    /// The relays that may be on its paths, ends included.
+    pub relays: BTreeSet<RelayId>,
 }
 
 /// A link to hold.
@@ -57,13 +79,79 @@ impl Fib {
         for item in pushed.items() {
             fib.read(item, local);
         }
+        fib.enforce_policies();
         fib
+    }
+
+    /// The table after an update that made `pushed` and changed so much: the same as [`Self::new`] makes.
+    pub fn updated(&self, pushed: &Pushed, changed: &Changed, local: RelayId) -> Self {
+        let Changed::Keys(keys) = changed else { return Self::new(pushed, local) };
+        if keys.iter().any(|key| key.sort() == Sort::Policy) {
+            // Any route may be concerned, and policies change seldom.
+            return Self::new(pushed, local);
+        }
+        let mut fib = Self { epoch: pushed.epoch(), ..self.clone() };
+        for key in keys {
+            fib.forget(key);
+            if let Some(item) = pushed.get(key) {
+                fib.read(item, local);
+            }
+            if let Some(name) = route_name(key) {
+                fib.enforce_policy(name);
+            }
+        }
+        fib
+    }
+
+    /// Takes out what the item of this key made.
+    fn forget(&mut self, key: &Key) -> Option<()> {
+        match key.sort() {
+            Sort::Node => {
+                Arc::make_mut(&mut self.names).remove(&relay_id(key.relay)?);
+            }
+            Sort::Peer => {
+                let index = LinkIndex::new(u8::try_from(key.part).ok()?)?;
+                self.peers.remove(&NeighbourLink::new(relay_id(key.relay)?, index));
+            }
+            Sort::Route => {
+                self.routes.remove(&route_name(key)?);
+            }
+            Sort::Service => {
+                self.services.remove(&key.name);
+            }
+            Sort::Revoked => {
+                self.revoked.remove(&relay_id(key.relay)?);
+            }
+            Sort::Policy | Sort::Unknown => {}
+        }
+        Some(())
+    }
+
+    /// Leaves out paths that their policy does not allow: a scheduler's mistake must not lead traffic
+    /// where it may not go.
+    fn enforce_policies(&mut self) {
+        let restricted = self.routes.keys().filter(|(_, _, policy)| *policy != PolicyId::default());
+        for name in restricted.copied().collect::<Vec<_>>() {
+            self.enforce_policy(name);
+        }
+    }
+
+    fn enforce_policy(&mut self, name: RouteName) {
+        let (_, _, policy) = name;
+        if policy == PolicyId::default() {
+            return;
+        }
+        let Some(paths) = self.routes.get(&name) else { return };
+        let allowed =
+            paths.iter().filter(|path| self.allows(policy, &path.path)).copied().collect();
+        self.routes.insert(name, allowed);
     }
 
     fn read(&mut self, item: &Item, local: RelayId) -> Option<()> {
         match item.body.as_ref()? {
             item::Body::Node(node) => {
-                self.names.insert(relay_id(node.relay)?, node.name.clone());
+                let names = Arc::make_mut(&mut self.names);
+                names.insert(relay_id(node.relay)?, node.name.clone());
             }
             item::Body::Peer(peer) => {
                 let index = LinkIndex::new(u8::try_from(peer.index).ok()?)?;
@@ -84,6 +172,7 @@ impl Fib {
             item::Body::Revoked(revoked) => {
                 self.revoked.insert(relay_id(revoked.relay)?);
             }
+            item::Body::Policy(policy) => self.read_policy(policy)?,
         }
         Some(())
     }
@@ -91,35 +180,115 @@ impl Fib {
     fn read_route(&mut self, route: &Route, local: RelayId) -> Option<()> {
         let destination = relay_id(route.destination)?;
         let class = Class::from_code(u8::try_from(route.class).ok()?)?;
-        let read = |steps: &[u8], delay_us: u32| {
-            let path = Path::decode(steps).ok()?;
+        let policy = PolicyId(u16::try_from(route.policy).ok()?);
+        let read = |route: &RoutePath| {
+            let path = Path::decode(&route.steps).ok()?;
             let fits = path.last().relay == destination && !path.visits(local);
-            let delay = Duration::from_micros(u64::from(delay_us));
-            fits.then_some(FibPath { path, delay })
+            let delay = Duration::from_micros(u64::from(route.delay_us));
+            let weight = u16::try_from(route.weight.min(WEIGHT_SUM)).ok()?;
+            fits.then(|| FibPath::new(path, delay, weight))
         };
-        let paths = route.paths.iter().take(ROUTE_PATHS_MAX);
-        let paths = paths.filter_map(|path| read(&path.steps, path.delay_us)).collect();
-        self.routes.insert((destination, class), paths);
+        let paths = route.paths.iter().take(ROUTE_PATHS_MAX).filter_map(read).collect();
+        self.routes.insert((destination, class, policy), paths);
         Some(())
     }
 
-    /// The paths to a relay in a class, best first; empty if there is none.
-    pub fn paths(&self, destination: RelayId, class: Class) -> &[FibPath] {
-        self.routes.get(&(destination, class)).map_or(&[], Vec::as_slice)
+    fn read_policy(&mut self, policy: &Policy) -> Option<()> {
+        let id = u16::try_from(policy.policy).ok().filter(|&id| id != 0).map(PolicyId)?;
+        let relays = policy.relays.iter().filter_map(|&relay| relay_id(relay)).collect();
+        self.policies.insert(id, FibPolicy { name: policy.name.clone(), relays });
+        Some(())
     }
 
-    /// The relays that offer a service, the nearest by its best path first. `local`, if among them, is
-    /// the first.
-    pub fn service(&self, name: &str, class: Class, local: RelayId) -> Vec<RelayId> {
-        let delay = |relay: RelayId| match self.paths(relay, class).first() {
+    /// The paths of traffic without a policy to a relay in a class, best first; empty if there is none.
+    pub fn paths(&self, destination: RelayId, class: Class) -> &[FibPath] {
+        self.route(destination, class, PolicyId::default())
+    }
+
+    /// The paths to a relay in a class under a policy, best first; empty if there is none.
+    pub fn route(&self, destination: RelayId, class: Class, policy: PolicyId) -> &[FibPath] {
+        self.routes.get(&(destination, class, policy)).map_or(&[], |paths| &**paths)
+    }
+
+    /// Paths that a frame of this class and policy may take from here as a detour: its own route's first,
+    /// then those of other classes, then those of everybody that the policy allows.
+    pub(crate) fn detours(
+        &self,
+        destination: RelayId,
+        class: Class,
+        policy: PolicyId,
+    ) -> impl Iterator<Item = &FibPath> + Clone {
+        let everybody = Some(PolicyId::default()).filter(|&everybody| everybody != policy);
+        let policies = [Some(policy), everybody].into_iter().flatten();
+        let classes = move || {
+            let others = Class::ALL.into_iter().filter(move |&other| other != class);
+            std::iter::once(class).chain(others)
+        };
+        policies
+            .flat_map(move |policy| classes().map(move |class| (class, policy)))
+            .flat_map(move |(class, policy)| self.route(destination, class, policy))
+            .filter(move |path| self.allows(policy, &path.path))
+    }
+
+    /// Whether a policy is known; that there is none always is.
+    pub fn knows(&self, policy: PolicyId) -> bool {
+        policy == PolicyId::default() || self.policies.contains_key(&policy)
+    }
+
+    /// Whether a policy is known and allows a path.
+    fn allows(&self, policy: PolicyId, path: &Path) -> bool {
+        let none = policy == PolicyId::default();
+        none || self.policies.get(&policy).is_some_and(|policy| policy.allows(path))
+    }
+
+    /// The policy of that name.
+    pub fn policy_named(&self, name: &str) -> Option<PolicyId> {
+        self.policies.iter().find(|(_, policy)| policy.name == name).map(|(&id, _)| id)
+    }
+
+    /// The relays that offer a service and that a policy allows, the nearest by its best path first.
+    /// `local`, if among them, is the first.
+    pub fn service(
+        &self,
+        name: &str,
+        class: Class,
+        policy: PolicyId,
+        local: RelayId,
+    ) -> Vec<RelayId> {
+        let delay = |relay: RelayId| match self.route(relay, class, policy).first() {
             _ if relay == local => Duration::ZERO,
             Some(path) => path.delay,
             None => Duration::MAX,
         };
         let mut relays = self.services.get(name).cloned().unwrap_or_default();
+        if policy != PolicyId::default() {
+            let allowed = self.policies.get(&policy).map(|policy| &policy.relays);
+            relays.retain(|relay| allowed.is_some_and(|allowed| allowed.contains(relay)));
+        }
         relays.sort_by_key(|&relay| (delay(relay), relay));
         relays
     }
+}
+
+impl FibPath {
+    /// A path of a route, with its share of the flows in thousandths.
+    pub fn new(path: Path, delay: Duration, weight: u16) -> Self {
+        Self { path, delay, weight, seed: path_seed(&path) }
+    }
+}
+
+impl FibPolicy {
+    /// Whether every relay of a path, its end included, is allowed.
+    pub fn allows(&self, path: &Path) -> bool {
+        path.elements().iter().all(|step| self.relays.contains(&step.relay))
+    }
+}
+
+/// The route that a key names, if it is a route's and makes sense.
+fn route_name(key: &Key) -> Option<RouteName> {
+    let class = Class::from_code(u8::try_from(key.part & 0xff).ok()?)?;
+    let policy = PolicyId(u16::try_from(key.part >> 8).ok()?);
+    (key.sort() == Sort::Route).then_some((relay_id(key.relay)?, class, policy))
 }
 
 fn relay_id(id: u32) -> Option<RelayId> {
@@ -130,7 +299,8 @@ fn relay_id(id: u32) -> Option<RelayId> {
 mod tests {
     use super::*;
     use overway_wire::PathElement;
-    use overway_wire::control::{RoutePath, Service, Update};
+    use overway_wire::control::{Node, Peer, Revoked, Service, Update};
+    use proptest::prelude::*;
 
     fn steps(relays: &[u16]) -> Vec<u8> {
         let element = |&relay| PathElement::new(RelayId(relay), LinkIndex::default());
@@ -147,8 +317,9 @@ mod tests {
     }
 
     fn route(destination: u32, paths: Vec<(Vec<u8>, u32)>) -> Item {
-        let path = |(steps, delay_us)| RoutePath { steps, delay_us };
-        Route { destination, class: 0, paths: paths.into_iter().map(path).collect() }.into()
+        let path = |(steps, delay_us)| RoutePath { steps, delay_us, ..RoutePath::default() };
+        Route { destination, paths: paths.into_iter().map(path).collect(), ..Route::default() }
+            .into()
     }
 
     #[test]
@@ -165,23 +336,115 @@ mod tests {
         let fib = fib(vec![route(3, paths)]);
 
         let path = Path::decode(&good).unwrap();
-        let expected = FibPath { path, delay: Duration::from_millis(7) };
+        let expected = FibPath::new(path, Duration::from_millis(7), 0);
         assert_eq!(fib.paths(RelayId(3), Class::Realtime), [expected]);
         assert!(fib.paths(RelayId(3), Class::Bulk).is_empty());
+    }
+
+    fn policy_route(policy: u32, paths: &[&[u16]]) -> Item {
+        let path = |relays: &&[u16]| RoutePath { steps: steps(relays), ..RoutePath::default() };
+        let paths = paths.iter().map(path).collect();
+        Route { destination: 3, paths, policy, ..Route::default() }.into()
+    }
+
+    #[test]
+    fn a_policys_paths_are_its_own_and_those_that_it_forbids_are_left_out() {
+        let eu = Policy { policy: 9, name: "eu".into(), relays: vec![1, 2, 3] };
+        let fib = fib(vec![
+            eu.into(),
+            policy_route(0, &[&[4, 3]]),
+            policy_route(9, &[&[4, 3], &[2, 3]]),
+            policy_route(8, &[&[2, 3]]),
+        ]);
+
+        let first = |policy| {
+            let paths = fib.route(RelayId(3), Class::Realtime, PolicyId(policy));
+            paths.iter().map(|path| path.path.first().relay.0).collect::<Vec<_>>()
+        };
+        assert_eq!((first(0), first(9), first(8)), (vec![4], vec![2], vec![]));
+        assert_eq!((fib.policy_named("eu"), fib.policy_named("us")), (Some(PolicyId(9)), None));
+        assert!(fib.knows(PolicyId(0)) && fib.knows(PolicyId(9)) && !fib.knows(PolicyId(8)));
+    }
+
+    #[test]
+    fn a_detour_takes_the_policys_own_paths_first_and_then_any_that_it_allows() {
+        let eu = Policy { policy: 9, name: "eu".into(), relays: vec![1, 2, 3, 5] };
+        let fib =
+            fib(vec![eu.into(), policy_route(0, &[&[4, 3], &[5, 3]]), policy_route(9, &[&[2, 3]])]);
+
+        let first = |policy| {
+            let ways = fib.detours(RelayId(3), Class::Bulk, PolicyId(policy));
+            ways.map(|path| path.path.first().relay.0).collect::<Vec<_>>()
+        };
+        assert_eq!((first(0), first(9), first(8)), (vec![4, 5], vec![2, 5], vec![]));
+    }
+
+    /// Few ids, so that items meet; some make no sense.
+    fn any_item() -> impl Strategy<Value = Item> {
+        let relay = 0_u32..6;
+        let path = proptest::collection::vec(2_u16..6, 0..4);
+        let route = (relay.clone(), 0_u32..4, 0_u32..3, proptest::collection::vec(path, 0..3));
+        prop_oneof![
+            relay.clone().prop_map(|relay| Node { relay, name: "a".into() }.into()),
+            (relay.clone(), 0_u32..18).prop_map(|(neighbour, index)| {
+                let remote_address = "127.0.0.1:1".into();
+                Peer { neighbour, index, remote_address, ..Peer::default() }.into()
+            }),
+            route.prop_map(|(destination, class, policy, paths)| {
+                let steps = |relays: Vec<u16>| {
+                    relays.iter().flat_map(|relay| [0, relay.to_be_bytes()[1], 0]).collect()
+                };
+                let path = |relays| RoutePath { steps: steps(relays), ..RoutePath::default() };
+                let paths = paths.into_iter().map(path).collect();
+                Route { destination, class, policy, paths }.into()
+            }),
+            (0_u32..3, proptest::collection::vec(relay.clone(), 0..6))
+                .prop_map(|(policy, relays)| Policy { policy, name: "p".into(), relays }.into()),
+            proptest::collection::vec(relay.clone(), 0..3).prop_map(|relays| Service {
+                name: "web".into(),
+                relays
+            }
+            .into()),
+            relay.prop_map(|relay| Revoked { relay }.into()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_updated_table_is_the_one_that_is_made_anew(
+            updates in proptest::collection::vec(
+                (proptest::collection::vec(any_item(), 0..8), proptest::collection::vec(any_item(), 0..4)),
+                1..8,
+            ),
+        ) {
+            let (mut pushed, mut fib) = (Pushed::default(), Fib::default());
+            for (revision, (put, remove)) in (1..).zip(updates) {
+                let remove = remove.iter().filter_map(Item::key).collect();
+                let (base, epoch_sequence) = (revision - 1, revision);
+                let update = Update { epoch_term: 1, epoch_sequence, base, revision, put, remove };
+                let changed = pushed.apply(update).unwrap();
+                fib = fib.updated(&pushed, &changed, RelayId(1));
+                prop_assert_eq!(&fib, &Fib::new(&pushed, RelayId(1)));
+            }
+        }
     }
 
     #[test]
     fn the_nearest_relay_of_a_service_comes_first_and_one_without_a_path_last() {
         let service = Service { name: "web".into(), relays: vec![2, 3, 4, 70_000] };
+        let eu = Policy { policy: 9, name: "eu".into(), relays: vec![1, 2, 4] };
         let fib = fib(vec![
+            eu.into(),
             route(2, vec![(steps(&[2]), 9_000)]),
             route(3, vec![(steps(&[3]), 5_000)]),
             service.into(),
         ]);
 
-        let relays = fib.service("web", Class::Realtime, RelayId(1));
+        let relays = fib.service("web", Class::Realtime, PolicyId(0), RelayId(1));
 
         assert_eq!(relays, [RelayId(3), RelayId(2), RelayId(4)]);
-        assert!(fib.service("other", Class::Realtime, RelayId(1)).is_empty());
+        let of_policy = |policy| fib.service("web", Class::Realtime, PolicyId(policy), RelayId(1));
+        assert_eq!((of_policy(9), of_policy(8)), (vec![RelayId(2), RelayId(4)], vec![]));
+        assert!(fib.service("other", Class::Realtime, PolicyId(0), RelayId(1)).is_empty());
     }
 }

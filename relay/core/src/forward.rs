@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overway_wire::frame::{FrameEcn, HOP_LIMIT, PAYLOAD_BYTES_MAX};
+use overway_wire::frame::{ELEMENT_BYTES, FIXED_BYTES, FrameEcn, HOP_LIMIT, PAYLOAD_BYTES_MAX};
 use overway_wire::hop::Lane;
 use overway_wire::notice::Notice;
 use overway_wire::{
     Address, AttachmentId, Class, FrameKind, Header, Millis, NeighbourLink, RelayId,
 };
 
+use crate::lane::encode;
 use crate::link::Usability;
-use crate::relay::{Delivered, Event, LocalFrame, encode};
-use crate::{DropReason, FibPath, Relay};
+use crate::spread::{draw, flow_hash};
+use crate::{Delivered, DropReason, Event, FibPath, LocalFrame, Relay};
 
 /// A budget without an end: it is not counted down.
 const UNLIMITED: Millis = Millis(u16::MAX);
@@ -28,7 +29,11 @@ impl Relay {
             self.deliver(source, frame);
             return Ok(());
         }
-        let chosen = self.choose(frame.destination.relay, frame.class, now);
+        if !self.fib.knows(frame.policy) {
+            return Err(DropReason::UnknownPolicy);
+        }
+        let chosen = self.choose_for(&frame, now);
+        self.count_demand(&frame, chosen.as_ref(), now);
         let path = chosen.ok_or(DropReason::NoPath)?.path;
         let header = Header {
             kind: frame.kind,
@@ -55,6 +60,7 @@ impl Relay {
             attachment: frame.destination.attachment,
             kind: frame.kind,
             class: frame.class,
+            policy: frame.policy,
             ecn: FrameEcn::Capable,
             flow: frame.flow,
             sequence: frame.sequence,
@@ -62,18 +68,51 @@ impl Relay {
         }));
     }
 
-    /// The path that frames to `destination` take now: the best whose first link is not down and of
-    /// which no notice says otherwise; failing that, the best whose first link is not down.
+    /// Counts what a local end asks for, whether or not there is a path.
+    fn count_demand(&mut self, frame: &LocalFrame, chosen: Option<&FibPath>, now: Instant) {
+        let steps = chosen.map_or(1, |way| way.path.elements().len());
+        let bytes = FIXED_BYTES + ELEMENT_BYTES * steps + frame.payload.len();
+        let key = (frame.destination.relay, frame.class, frame.policy);
+        if !self.demands.count(key, bytes, now) {
+            self.stats.demands_uncounted += 1;
+        }
+    }
+
+    /// The path that a flow without a policy takes now to `destination` where its route has no weights: the
+    /// best whose first link is not down and of which no notice says otherwise; failing that, the best
+    /// whose first link is not down.
     pub fn choose(&self, destination: RelayId, class: Class, now: Instant) -> Option<FibPath> {
         let paths = self.fib.paths(destination, class);
-        let open = |path: &&FibPath| {
-            let first = path.path.first();
-            let link = NeighbourLink::new(first.relay, first.link);
-            self.usability(link) != Usability::Down || self.parallel(link).is_some()
-        };
-        let clear = |path: &&FibPath| !self.notices.condemn(self.config.local, &path.path, now);
-        let best = paths.iter().find(|path| open(path) && clear(path));
-        best.or_else(|| paths.iter().find(open)).or(paths.first()).copied()
+        let clear = paths.iter().find(|path| self.is_open(path) && self.is_clear(path, now));
+        clear.or_else(|| paths.iter().find(|path| self.is_open(path))).or(paths.first()).copied()
+    }
+
+    /// The path that a local end's frame takes now: among the route's paths that [`Self::choose`] would
+    /// take as well the one that the flow draws by their weights, or the best if none of them has one.
+    fn choose_for(&self, frame: &LocalFrame, now: Instant) -> Option<FibPath> {
+        let paths = self.fib.route(frame.destination.relay, frame.class, frame.policy);
+        let flow = flow_hash(frame.source, frame.destination, frame.flow);
+        let usable = |path: &&FibPath| self.is_open(path) && self.is_clear(path, now);
+        if let Some(drawn) = draw(paths.iter(), flow).filter(usable) {
+            // Nearly always: what a flow draws among all, it draws among some.
+            return Some(*drawn);
+        }
+        best(paths.iter().filter(usable), flow)
+            .or_else(|| best(paths.iter().filter(|path| self.is_open(path)), flow))
+            .or_else(|| best(paths.iter(), flow))
+            .copied()
+    }
+
+    /// Whether a path's first link, or one beside it, is not down.
+    fn is_open(&self, path: &FibPath) -> bool {
+        let first = path.path.first();
+        let link = NeighbourLink::new(first.relay, first.link);
+        self.usability(link) != Usability::Down || self.parallel(link).is_some()
+    }
+
+    /// Whether no notice says that a link of the path is down.
+    fn is_clear(&self, path: &FibPath, now: Instant) -> bool {
+        !self.notices.condemn(self.config.local, &path.path, now)
     }
 
     /// Takes a frame from a neighbour.
@@ -132,6 +171,7 @@ impl Relay {
             attachment: header.destination.attachment,
             kind: header.kind,
             class: header.class,
+            policy: header.policy,
             ecn: header.ecn,
             flow: header.flow,
             sequence: header.sequence,
@@ -214,4 +254,12 @@ impl Relay {
         }
         Ok(())
     }
+}
+
+/// The path that a flow draws of these by their weights; the first if none has a weight.
+fn best<'a>(
+    mut paths: impl Iterator<Item = &'a FibPath> + Clone,
+    flow: u64,
+) -> Option<&'a FibPath> {
+    draw(paths.clone(), flow).or_else(|| paths.next())
 }

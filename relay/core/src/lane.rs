@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use overway_wire::{Class, Header, Millis};
+use bytes::{BufMut, Bytes, BytesMut};
+use overway_wire::{Class, Header, Millis, hop};
 
 use crate::ring::{Entry, Ring};
 use crate::{Config, DropReason};
@@ -152,6 +152,16 @@ impl LaneState {
             self.queue_of(header.class).push_front(queued);
         }
     }
+}
+
+/// Writes a numbered frame as a hop message.
+pub(crate) fn encode(number: u32, header: &Header, payload: &[u8]) -> Bytes {
+    let bytes = hop::DATA_PREFIX_BYTES + header.encoded_len() + payload.len();
+    let mut message = BytesMut::with_capacity(bytes);
+    hop::encode_data_prefix(number, &mut message);
+    header.encode(&mut message);
+    message.put_slice(payload);
+    message.freeze()
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! The model. A relay holds *neighbour links*, each with a [`overway_probe::LinkProbe`] that says whether
 //! the neighbour is up, suspect or down in each direction. It holds the *pushed state* of the last epoch
-//! ([`pushed`]) and, made from it, an immutable [`Fib`]: for each destination and class the paths, best
-//! first, node-disjoint among themselves. It keeps nothing per flow.
+//! ([`pushed`]) and, made from it, an immutable [`Fib`]: for each destination, class and policy the paths,
+//! best first, node-disjoint among themselves. It keeps nothing per flow.
 //!
 //! A frame comes from a local end or from a neighbour:
 //!
@@ -16,6 +16,11 @@
 //!              deliver
 //! ```
 //!
+//! Where the scheduler gives a route's paths weights, its flows are spread over them by a hash, and a flow
+//! whose path is down moves as it would without. A frame under a *policy* takes that policy's routes only,
+//! and detours only over relays that the policy allows; a relay that does not know the policy sends none of
+//! its own, and makes no detours for others.
+//!
 //! A link that turns suspect or down gives its *ring* (frames sent and not acknowledged) to the detour.
 //! A detour avoids the silent neighbour as a node and every relay that the frame has visited, so no
 //! frame loops; a hop limit backs that up. A *notice* tells the source, which then chooses a whole
@@ -23,11 +28,13 @@
 //!
 //! What never happens: a frame accepted from a neighbour that its path does not name before us; a copy
 //! copied; an allocation that grows with flows; a route taken from anything but the scheduler's update
-//! or, for seconds, a notice.
+//! or, for seconds, a notice; a frame sent to a relay that its policy forbids, unless its source says so.
 
 mod budget;
 mod config;
+mod demand;
 mod drop_reason;
+mod exchange;
 mod failover;
 mod fib;
 mod forward;
@@ -38,10 +45,14 @@ pub mod pushed;
 mod relay;
 mod report;
 mod ring;
+mod spread;
 mod stats;
+mod timers;
 
 pub use config::Config;
 pub use drop_reason::DropReason;
-pub use fib::{Fib, FibPath, PeerLink};
-pub use relay::{Delivered, Event, LocalFrame, Relay, Transmit};
+pub use exchange::{Delivered, Event, LocalFrame, Transmit};
+pub use fib::{Fib, FibPath, FibPolicy, PeerLink};
+pub use relay::Relay;
+pub use report::REPORT_INTERVAL_RANGE;
 pub use stats::Stats;

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use overway_wire::Epoch;
 use overway_wire::control::{Item, Key, Update};
 
-/// Items that a relay keeps: room for 5,000 relays in three classes. More are refused.
-const ITEMS_MAX: usize = 65_536;
+/// Items that a relay keeps: room for 5,000 relays in three classes under a dozen policies. More are refused.
+const ITEMS_MAX: usize = 262_144;
 
 /// The items at one revision.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,15 @@ pub struct Pushed {
     epoch: Epoch,
     revision: u64,
     items: BTreeMap<Key, Item>,
+}
+
+/// What an update has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Perhaps everything: it was a full one.
+    Everything,
+    /// The items with these keys, each new, another or gone. A key may be there twice.
+    Keys(Vec<Key>),
 }
 
 /// Why an update was not applied.
@@ -61,11 +70,16 @@ impl Pushed {
         self.items.values()
     }
 
-    /// Applies an update.
+    /// The item with this key.
+    pub fn get(&self, key: &Key) -> Option<&Item> {
+        self.items.get(key)
+    }
+
+    /// Applies an update; says what it changed.
     ///
     /// # Errors
     /// Says why it was not; nothing is changed then.
-    pub fn apply(&mut self, update: Update) -> Result<(), PushedError> {
+    pub fn apply(&mut self, update: Update) -> Result<Changed, PushedError> {
         let offered = Epoch { term: update.epoch_term, sequence: update.epoch_sequence };
         if offered < self.epoch {
             return Err(PushedError::Epoch { offered, held: self.epoch });
@@ -80,17 +94,19 @@ impl Pushed {
         if update.base == 0 {
             self.items.clear();
         }
-        for key in &update.remove {
+        let mut changed = update.remove;
+        for key in &changed {
             self.items.remove(key);
         }
         for item in update.put {
             if let Some(key) = item.key() {
+                changed.push(key.clone());
                 self.items.insert(key, item);
             }
         }
         self.epoch = offered;
         self.revision = update.revision;
-        Ok(())
+        Ok(if update.base == 0 { Changed::Everything } else { Changed::Keys(changed) })
     }
 
     /// The whole state as one full update.
@@ -129,7 +145,9 @@ mod tests {
         assert_eq!((pushed.revision(), pushed.items().count()), (5, 2));
 
         let remove = vec![node(1).key().unwrap()];
-        pushed.apply(update(5, 6, vec![node(3)], remove)).unwrap();
+        let changed = pushed.apply(update(5, 6, vec![node(3)], remove)).unwrap();
+        let keys = [node(1), node(3)].map(|item| item.key().unwrap());
+        assert_eq!(changed, Changed::Keys(keys.to_vec()));
         assert_eq!(pushed.items().cloned().collect::<Vec<_>>(), [node(2), node(3)]);
     }
 

@@ -4,20 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use overway_probe::{ProbeEvent, State};
 use overway_wire::control::{Ack, LinkReport, Report, Update};
-use overway_wire::frame::FrameEcn;
 use overway_wire::hop::{self, HopMessage, Lane};
-use overway_wire::{
-    Address, AttachmentId, Class, FlowId, FrameKind, Millis, NeighbourLink, PolicyId, RelayId,
-};
+use overway_wire::{NeighbourLink, RelayId};
 
+use crate::demand::Demands;
+use crate::lane::encode;
 use crate::link::{LaneKey, Link, Usability};
 use crate::notices::Notices;
 use crate::pushed::{Pushed, PushedError};
-use crate::report::Reporter;
-use crate::{Config, DropReason, Fib, Stats};
+use crate::report::{Held, Reporter};
+use crate::stats::sum_probes;
+use crate::timers::Timers;
+use crate::{Config, DropReason, Event, Fib, LocalFrame, Stats, Transmit};
 
 /// Late by more than half a heartbeat of an active link: this process slept.
 const LATE: Duration = Duration::from_millis(15);
@@ -27,83 +28,6 @@ const STALE_READING_MAX: Duration = Duration::from_millis(300);
 /// Light messages that wait for the shell; beyond it the oldest is dropped, since the next heartbeat
 /// says it better. Bounds a shell that does not poll.
 const LIGHT_QUEUE_MAX: usize = 4_096;
-
-/// A frame from a local end.
-#[derive(Clone, Debug)]
-pub struct LocalFrame {
-    /// Which end.
-    pub source: AttachmentId,
-    /// Where it goes.
-    pub destination: Address,
-    /// What the payload is.
-    pub kind: FrameKind,
-    /// What it asks of queues and routes.
-    pub class: Class,
-    /// The tenant's policy.
-    pub policy: PolicyId,
-    /// The end's flow.
-    pub flow: FlowId,
-    /// Position in the flow.
-    pub sequence: u64,
-    /// Time until it is worthless; `Millis(u16::MAX)` for no limit.
-    pub budget: Millis,
-    /// At most [`overway_wire::frame::PAYLOAD_BYTES_MAX`] bytes.
-    pub payload: Bytes,
-}
-
-/// A frame for a local end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivered {
-    /// Where it comes from, as its access relay wrote it.
-    pub source: Address,
-    /// Which local end it is for.
-    pub attachment: AttachmentId,
-    /// What the payload is.
-    pub kind: FrameKind,
-    /// Its class.
-    pub class: Class,
-    /// Congestion marks.
-    pub ecn: FrameEcn,
-    /// The ends' flow.
-    pub flow: FlowId,
-    /// Position in the flow.
-    pub sequence: u64,
-    /// The payload.
-    pub payload: Bytes,
-}
-
-/// A hop message to send as one QUIC datagram.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// To this neighbour over this link.
-    pub link: NeighbourLink,
-    /// On this connection of the link.
-    pub lane: Lane,
-    /// The datagram.
-    pub message: Bytes,
-}
-
-/// What the shell is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A frame for a local end.
-    Deliver(Delivered),
-    /// A direction of a link changed.
-    LinkChanged {
-        /// The link.
-        link: NeighbourLink,
-        /// Whether the neighbour is heard.
-        inbound: State,
-        /// Whether the neighbour hears us.
-        outbound: State,
-    },
-    /// Frames wait for this lane, whose connection does not stand.
-    LaneWanted(NeighbourLink, Lane),
-    /// The pushed state changed: peers are to be reconciled, the state saved.
-    FibChanged,
-    /// This process woke late by this much.
-    SelfStall(Duration),
-}
 
 /// A relay without its sockets. See the crate's documentation for the model.
 #[derive(Debug)]
@@ -115,6 +39,7 @@ pub struct Relay {
     pub(crate) notices: Notices,
     pub(crate) stats: Stats,
     pub(crate) reporter: Reporter,
+    pub(crate) demands: Demands,
     /// Links that are suspect or down, since they first were; entries end when the link is up or opened
     /// anew, or is none of this relay's any more.
     pub(crate) silent_since: BTreeMap<NeighbourLink, Instant>,
@@ -122,7 +47,9 @@ pub struct Relay {
     light: VecDeque<Transmit>,
     /// Lanes with queued frames; realtime before bulk.
     queued: BTreeSet<(Lane, NeighbourLink)>,
-    timeout: Option<Instant>,
+    timers: Timers,
+    /// What the probes of links that are no more have counted.
+    probes_ended: overway_probe::Stats,
     stale_until: Option<Instant>,
 }
 
@@ -130,7 +57,8 @@ impl Relay {
     /// Makes a relay that knows nothing yet.
     pub fn new(config: Config) -> Self {
         Self {
-            reporter: Reporter::new(config.report_interval),
+            reporter: Reporter::new(config.local, config.report_interval),
+            demands: Demands::default(),
             config,
             pushed: Pushed::default(),
             fib: Arc::default(),
@@ -141,7 +69,8 @@ impl Relay {
             events: VecDeque::new(),
             light: VecDeque::new(),
             queued: BTreeSet::new(),
-            timeout: None,
+            timers: Timers::default(),
+            probes_ended: overway_probe::Stats::default(),
             stale_until: None,
         }
     }
@@ -166,10 +95,15 @@ impl Relay {
         &self.stats
     }
 
+    /// What the probes of all links counted since the start, those that ended included.
+    pub fn probe_stats(&self) -> overway_probe::Stats {
+        let live = self.links.values().map(|link| link.probe.stats());
+        sum_probes(live.chain([&self.probes_ended]))
+    }
+
     /// Every link that is held or should be, as the scheduler is told of it.
     pub fn link_reports(&self, now: Instant) -> Vec<LinkReport> {
-        let reports = crate::report::describe_all(&self.links, &self.fib, now);
-        reports.into_iter().map(|(_, report)| report).collect()
+        Held { links: &self.links, fib: &self.fib }.describe(now)
     }
 
     /// State of a link's two directions, inbound first, or `None` while its light lane does not stand.
@@ -191,9 +125,10 @@ impl Relay {
     /// As [`Pushed::apply`].
     pub fn restore(&mut self, update: Update, now: Instant) -> Result<(), PushedError> {
         self.notice_stall(now);
-        self.pushed.apply(update).inspect_err(|_| self.stats.updates_refused += 1)?;
+        let applied = self.pushed.apply(update);
+        let changed = applied.inspect_err(|_| self.stats.updates_refused += 1)?;
         self.stats.updates_applied += 1;
-        self.fib = Arc::new(Fib::new(&self.pushed, self.config.local));
+        self.fib = Arc::new(self.fib.updated(&self.pushed, &changed, self.config.local));
         let fib = Arc::clone(&self.fib);
         self.silent_since.retain(|key, _| fib.peers.contains_key(key));
         for (&key, link) in &mut self.links {
@@ -208,6 +143,11 @@ impl Relay {
     pub fn handle_scheduler_connected(&mut self, now: Instant) {
         self.notice_stall(now);
         self.reporter.start(now);
+    }
+
+    /// How often the scheduler wants reports, from now on; kept within [`crate::REPORT_INTERVAL_RANGE`].
+    pub fn set_report_interval(&mut self, interval: Duration) {
+        self.reporter.set_interval(interval);
     }
 
     /// The report that was polled last could not be handed on: what it said is said again.
@@ -236,6 +176,8 @@ impl Relay {
     pub fn handle_link_closed(&mut self, key: NeighbourLink, now: Instant) {
         self.notice_stall(now);
         if let Some(mut link) = self.links.remove(&key) {
+            self.timers.cancel(key);
+            self.probes_ended = sum_probes([&self.probes_ended, link.probe.stats()].into_iter());
             self.reporter.urge(now);
             self.abandon(&mut link, now);
             let (inbound, outbound) = (State::Down, State::Down);
@@ -301,17 +243,17 @@ impl Relay {
         if self.stale_until.is_some_and(|until| until <= now) {
             self.stale_until = None;
         }
-        self.timeout = None;
-        for link in self.links.values_mut() {
+        for key in self.timers.take_due(now) {
+            let Some(link) = self.links.get_mut(&key) else { continue };
             link.expire_activity(now);
             link.probe.handle_timeout(now);
+            self.settle(key, now);
         }
-        self.settle_all(now);
     }
 
     /// When [`Self::handle_timeout`] is next due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timeout, self.reporter.due()].into_iter().flatten().min()
+        [self.timers.first(), self.reporter.due()].into_iter().flatten().min()
     }
 
     /// The next datagram to send. `writable` says whether a data lane takes one now; a lane that does
@@ -340,7 +282,10 @@ impl Relay {
 
     /// The report that is due now, if any.
     pub fn poll_report(&mut self, now: Instant) -> Option<Report> {
-        self.reporter.poll(&self.links, &self.fib, self.stats.self_stalls, now)
+        let held = Held { links: &self.links, fib: &self.fib };
+        let report = self.reporter.poll(held, now)?;
+        let (demands, self_stalls) = (self.demands.list(now), self.stats.self_stalls);
+        Some(Report { demands, self_stalls, ..report })
     }
 
     fn dequeue(&mut self, (key, lane): LaneKey, now: Instant) -> Option<Transmit> {
@@ -398,7 +343,7 @@ impl Relay {
         if late <= LATE {
             return;
         }
-        self.timeout = Some(now);
+        self.timers.restart(self.links.keys().copied(), now);
         self.reporter.postpone(now);
         self.stats.self_stalls += 1;
         for link in self.links.values_mut() {
@@ -432,8 +377,10 @@ impl Relay {
         }
         let heartbeat = link.probe.poll_transmit(now);
         let (inbound, outbound) = (link.probe.inbound(), link.probe.outbound());
-        let next = [link.probe.poll_timeout(), link.active_until(), self.timeout];
-        self.timeout = next.into_iter().flatten().min();
+        let next = [link.probe.poll_timeout(), link.active_until()].into_iter().flatten().min();
+        if let Some(next) = next {
+            self.timers.wake(key, next);
+        }
         if let Some(heartbeat) = heartbeat {
             let mut message = BytesMut::with_capacity(64);
             heartbeat.encode(&mut message);
@@ -445,18 +392,8 @@ impl Relay {
         }
     }
 
-    /// Wakes the shell no later than at `due`.
-    pub(crate) fn wake(&mut self, due: Instant) {
-        self.timeout = Some(self.timeout.map_or(due, |timeout| timeout.min(due)));
+    /// Looks at a link as soon as possible.
+    pub(crate) fn wake(&mut self, key: NeighbourLink, now: Instant) {
+        self.timers.wake(key, now);
     }
-}
-
-/// Writes a numbered frame as a hop message.
-pub(crate) fn encode(number: u32, header: &overway_wire::Header, payload: &[u8]) -> Bytes {
-    let bytes = hop::DATA_PREFIX_BYTES + header.encoded_len() + payload.len();
-    let mut message = BytesMut::with_capacity(bytes);
-    hop::encode_data_prefix(number, &mut message);
-    header.encode(&mut message);
-    message.put_slice(payload);
-    message.freeze()
 }

@@ -1,5 +1,7 @@
 //! Counters of a relay's core; the shell exports them.
 
+use overway_probe::Stats as ProbeStats;
+
 use crate::DropReason;
 
 /// Counts since the start. A shell destructures it without `..`, so that none is forgotten.
@@ -15,6 +17,8 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Frames from local ends.
     pub frames_originated: u64,
+    /// Of these, frames that no demand report counts: too many destinations, classes and policies at once.
+    pub demands_uncounted: u64,
     /// Frames given to local ends.
     pub frames_delivered: u64,
     /// Frames carried between two neighbours.
@@ -54,4 +58,25 @@ impl Stats {
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
     }
+}
+
+macro_rules! add_fields {
+    ($sum:ident, $stats:ident: $($field:ident),+ $(,)?) => {{
+        // Destructured, so that none is forgotten.
+        let ProbeStats { $($field),+ } = $stats;
+        $($sum.$field += $field;)+
+    }};
+}
+
+/// The sum of what several probes counted.
+pub(crate) fn sum_probes<'a>(all: impl Iterator<Item = &'a ProbeStats>) -> ProbeStats {
+    let mut sum = ProbeStats::default();
+    for stats in all {
+        add_fields!(
+            sum, stats: heartbeats_sent, heartbeats_received, heartbeats_late, heartbeats_old_boot,
+            frames_received, bytes_received, expected, lost, recovered, stale, jumps, rtt_ignored,
+            timings_ignored, clock_steps, suspects, downs, peer_restarts, stalls,
+        );
+    }
+    sum
 }

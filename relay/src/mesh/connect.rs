@@ -25,7 +25,8 @@ use overway_wire::{LinkIndex, NeighbourLink, RelayId};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 use super::MeshConfig;
-use super::driver::{CloseCode, Driver, LaneKey, close};
+use super::close::{CloseCode, close};
+use super::driver::{Driver, LaneKey};
 use crate::congestion::HopConfig;
 use crate::fault::{FaultSocket, FaultTable};
 use crate::socket::{self, BufferReport};
@@ -64,6 +65,7 @@ pub(super) struct Started {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) buffers: Vec<BufferReport>,
     pub(super) fault: Option<Arc<FaultTable>>,
+    pub(super) fault_sockets: Vec<Arc<FaultSocket>>,
 }
 
 type Bound = (tokio::runtime::Runtime, Vec<quinn::Endpoint>, Started);
@@ -74,14 +76,19 @@ pub(super) fn bind(config: &MeshConfig) -> anyhow::Result<Bound> {
     let _inside = runtime.enter();
     let table = config.fault.as_ref().map(FaultTable::new);
     let mut endpoints = Vec::new();
-    let (mut addresses, mut buffers) = (Vec::new(), Vec::new());
+    let (mut addresses, mut buffers, mut fault_sockets) = (Vec::new(), Vec::new(), Vec::new());
     // Each line has keys of its own: a packet of one shown to another must not earn a valid reset.
     for (line, &address) in config.listen.iter().enumerate() {
         let (udp, report) = socket::open(address)?;
         let quinn_runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
         let socket = quinn_runtime.wrap_udp_socket(udp)?;
-        let socket = match &table {
-            Some(table) => FaultSocket::new(socket, Arc::clone(table))?,
+        let socket = config.lines.metered(line, socket);
+        let socket: Arc<dyn quinn::AsyncUdpSocket> = match &table {
+            Some(table) => {
+                let faulty = FaultSocket::new(socket, Arc::clone(table))?;
+                fault_sockets.push(Arc::clone(&faulty));
+                faulty
+            }
             None => socket,
         };
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
@@ -95,7 +102,7 @@ pub(super) fn bind(config: &MeshConfig) -> anyhow::Result<Bound> {
         endpoints.push(endpoint);
     }
     drop(_inside);
-    Ok((runtime, endpoints, Started { addresses, buffers, fault: table }))
+    Ok((runtime, endpoints, Started { addresses, buffers, fault: table, fault_sockets }))
 }
 
 /// The side that is dialled, for a link of this capacity in bits per second, 0 if not known.

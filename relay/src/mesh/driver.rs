@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use overway_relay_core::{Delivered, Event, Fib, LocalFrame, PeerLink, Relay, Transmit};
 use overway_session::{Inbound, Outbound};
 use overway_wire::control::Report;
 use overway_wire::hop::Lane;
-use overway_wire::{AttachmentId, Class, NeighbourLink, PolicyId, RelayId};
+use overway_wire::{AttachmentId, Class, NeighbourLink, RelayId};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::close::{CloseCode, close};
+use super::news::LinkNews;
 use super::{Command, MeshConfig, ShellStats, Snapshot, connect};
 
 /// One lane of one neighbour link: what a connection is for.
@@ -23,19 +25,6 @@ pub(super) type LaneKey = (NeighbourLink, Lane);
 /// A connection counts as alive for this long before anything must have come over it: a round trip and
 /// the handshake's end.
 const PROVING_TIME: Duration = Duration::from_secs(1);
-
-/// QUIC application error codes, as a peer sees them when a connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CloseCode {
-    /// The relay stops.
-    Stopping = 0,
-    /// Another connection took this one's place.
-    Replaced = 1,
-    /// The scheduler has not named the peer, or no longer does.
-    NotAPeer = 2,
-    /// The hello could not be read.
-    BadHello = 3,
-}
 
 /// Where the mesh thread's outputs go.
 pub(super) struct Sinks {
@@ -63,6 +52,7 @@ pub(super) struct Driver {
     pub(super) wanted: HashSet<LaneKey>,
     connections: HashMap<LaneKey, LaneConnection>,
     delivered: Vec<Inbound>,
+    news: LinkNews,
     sinks: Sinks,
     armed: Option<Instant>,
     rearm: Rc<Notify>,
@@ -90,6 +80,7 @@ impl Driver {
             wanted: HashSet::new(),
             connections: HashMap::new(),
             delivered: Vec::new(),
+            news: LinkNews::default(),
             sinks,
             armed: None,
             rearm: Rc::default(),
@@ -134,13 +125,13 @@ impl Driver {
     }
 
     fn local_frame(&mut self, frame: Outbound, now: Instant) {
-        let Outbound { kind, class, destination, flow, sequence, budget, payload } = frame;
+        let Outbound { kind, class, policy, destination, flow, sequence, budget, payload } = frame;
         let frame = LocalFrame {
             source: AttachmentId::GATEWAY,
             destination,
             kind,
             class,
-            policy: PolicyId::default(),
+            policy,
             flow,
             sequence,
             budget,
@@ -155,7 +146,11 @@ impl Driver {
             Command::Update(update, answer) => {
                 let _ = answer.send(self.core.handle_update(*update, now));
             }
-            Command::SchedulerConnected => self.core.handle_scheduler_connected(now),
+            Command::SchedulerConnected(interval) => {
+                let interval = interval.unwrap_or(self.config.core.report_interval);
+                self.core.set_report_interval(interval);
+                self.core.handle_scheduler_connected(now);
+            }
             Command::SchedulerLost => self.core.handle_scheduler_lost(),
             Command::Snapshot(answer) => {
                 let _ = answer.send(self.snapshot(now));
@@ -172,7 +167,13 @@ impl Driver {
             .flat_map(|&id| Class::ALL.map(|class| (id, class, self.core.choose(id, class, now))))
             .collect();
         let shell = ShellStats { connections: self.connections.len() as u64, ..self.stats };
-        Snapshot { stats: *self.core.stats(), shell, links: self.core.link_reports(now), chosen }
+        Snapshot {
+            stats: *self.core.stats(),
+            probes: self.core.probe_stats(),
+            shell,
+            links: self.core.link_reports(now),
+            chosen,
+        }
     }
 
     /// Puts everything that the core has to say where it belongs.
@@ -183,23 +184,28 @@ impl Driver {
             this.transmit(driver, transmit);
         }
         while let Some(event) = this.core.poll_event() {
-            this.event(event);
+            this.event(event, now);
         }
         if !this.delivered.is_empty() {
             let batch = std::mem::take(&mut this.delivered);
             this.stats.delivered_dropped +=
                 u64::from(this.sinks.delivered.try_send(batch).is_err());
         }
-        if let Some(report) = this.core.poll_report(now)
-            && this.sinks.reports.try_send(report).is_err()
-        {
-            this.stats.reports_dropped += 1;
-            this.core.handle_report_lost(now);
+        if let Some(mut report) = this.core.poll_report(now) {
+            report.lines = this.config.lines.report(now, SystemTime::now());
+            this.report(report, now);
         }
         let due = this.core.poll_timeout();
         if due.is_some_and(|due| this.armed.is_none_or(|armed| due < armed)) {
             this.armed = due;
             this.rearm.notify_one();
+        }
+    }
+
+    fn report(&mut self, report: Report, now: Instant) {
+        if self.sinks.reports.try_send(report).is_err() {
+            self.stats.reports_dropped += 1;
+            self.core.handle_report_lost(now);
         }
     }
 
@@ -242,12 +248,13 @@ impl Driver {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Deliver(delivered) => self.deliver(delivered),
             Event::LinkChanged { link, inbound, outbound } => {
                 let name = self.core.fib().names.get(&link.neighbour).cloned().unwrap_or_default();
                 tracing::debug!(%link, name, ?inbound, ?outbound, "link changed");
+                self.news.tell(link, &name, (inbound, outbound), now);
             }
             Event::LaneWanted(link, lane) => {
                 self.wanted.insert((link, lane));
@@ -266,9 +273,11 @@ impl Driver {
     }
 
     fn deliver(&mut self, delivered: Delivered) {
-        let Delivered { source, attachment, kind, class, ecn, flow, sequence, payload } = delivered;
+        let Delivered { source, attachment, kind, class, policy, ecn, flow, sequence, payload } =
+            delivered;
         if attachment == AttachmentId::GATEWAY {
-            self.delivered.push(Inbound { source, kind, class, ecn, flow, sequence, payload });
+            let inbound = Inbound { source, kind, class, policy, ecn, flow, sequence, payload };
+            self.delivered.push(inbound);
         }
     }
 
@@ -387,14 +396,4 @@ impl Driver {
         }
         std::mem::take(&mut self.endpoints)
     }
-}
-
-pub(super) fn close(connection: &quinn::Connection, code: CloseCode) {
-    let reason: &[u8] = match code {
-        CloseCode::Stopping => b"relay stops",
-        CloseCode::Replaced => b"replaced",
-        CloseCode::NotAPeer => b"not a peer",
-        CloseCode::BadHello => b"bad hello",
-    };
-    connection.close((code as u32).into(), reason);
 }

@@ -1,6 +1,7 @@
 //! Why something from a relay is refused. Each text is fit for the operator.
 
-use overway_wire::{Epoch, RelayId};
+use overway_topology::POLICIES_MAX;
+use overway_wire::{Epoch, PolicyId, RelayId};
 
 /// Why a hello is refused. Its text is the reason to send in `Refused`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,4 +119,60 @@ pub enum ReportError {
     /// A link that the reporter does not have.
     #[error("it is about a link that the reporter does not have")]
     NotItsLink,
+}
+
+/// Why an operator's wish is not granted. Each text is fit for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperatorError {
+    /// Not a member.
+    #[error("{0} is not a member of this mesh")]
+    UnknownRelay(RelayId),
+    /// A link from a relay to itself.
+    #[error("{0} has no link to itself; name two relays")]
+    SameRelay(RelayId),
+    /// Nothing to undo.
+    #[error("{0} is not being drained")]
+    NotDrained(String),
+    /// Too many drains.
+    #[error("there are {0} drains, which is as many as there can be; undo some")]
+    DrainsFull(usize),
+    /// Policy 0.
+    #[error("policy 0 is the unrestricted one; it cannot be changed")]
+    Unrestricted,
+    /// No such policy.
+    #[error("there is no policy {}", .0.0)]
+    UnknownPolicy(PolicyId),
+    /// Too many policies.
+    #[error("there are {POLICIES_MAX} policies, which is as many as there can be; remove one")]
+    PoliciesFull,
+    /// Another policy has the name.
+    #[error("policy {} has the name \"{name}\" already", .id.0)]
+    PolicyName {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: PolicyId,
+    },
+    /// A text that is empty where it must not be, or too long.
+    #[error(
+        "the policy's {what} has {bytes} bytes; at most {max} are allowed, and it must not be empty"
+    )]
+    Text {
+        /// Which text.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        max: usize,
+    },
+    /// More regions or providers than a policy may have.
+    #[error("the policy has {count} {what}; at most {max} are allowed")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many it has.
+        count: usize,
+        /// How many it may have.
+        max: usize,
+    },
 }

@@ -1,8 +1,9 @@
 //! What happened, for logs.
 
-use overway_wire::{Epoch, LinkId, RelayId};
+use overway_topology::Resource;
+use overway_wire::{BitsPerSec, Epoch, LinkId, PolicyId, RelayId};
 
-use crate::ReportError;
+use crate::{Drainable, ReportError};
 
 /// Events kept until polled. A mesh of 100 relays that goes down whole makes 40,000 link changes; a log
 /// needs not all of them. Further ones are dropped and counted.
@@ -46,4 +47,41 @@ pub enum Event {
         /// Why.
         reason: ReportError,
     },
+    /// A link or a relay has to carry more than it can.
+    Overloaded {
+        /// Which.
+        resource: Resource,
+        /// What it carries, or is asked to carry.
+        rate: BitsPerSec,
+        /// What it can carry.
+        capacity: BitsPerSec,
+    },
+    /// What was overloaded has had room for a while.
+    OverloadEnded {
+        /// Which.
+        resource: Resource,
+    },
+    /// An operator had something drained, or its deadline has come.
+    DrainChanged {
+        /// What.
+        target: Drainable,
+        /// What becomes of it now.
+        stage: DrainStage,
+    },
+    /// A policy was put or removed.
+    PolicyChanged {
+        /// Which.
+        policy: PolicyId,
+    },
+}
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DrainStage {
+    /// Paths leave it where another way leads there.
+    Leaving,
+    /// Its deadline has passed: it is not used at all.
+    Over,
+    /// It was undone.
+    Undone,
 }

@@ -3,65 +3,58 @@
 mod peers;
 mod shared;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use overway_topology::{
-    Candidate, LinkMeasure, Plan, Planner, PlannerConfig, RelayAttributes, RouteChange, RouteKey,
-    Topology, diff,
+    Candidate, Executor, LinkMeasure, Planner, Policy, RelayAttributes, RouteKey, Topology,
+    TopologyError,
 };
-use overway_wire::control::{Item, Key, Route, RoutePath, Sort};
-use overway_wire::{LinkId, NeighbourLink, RelayId};
+use overway_wire::control::{Item, Route, RoutePath};
+use overway_wire::{LinkId, PolicyId, RelayId};
 
-pub(crate) use peers::{Line, lines_between, peer, peer_key};
-pub(crate) use shared::{Member, shared_items};
+use crate::Config;
 
-/// The mesh as the planner sees it, and what the relays were told of it.
+pub(crate) use peers::{Line, lines_between, peer};
+pub(crate) use shared::{Member, Shared};
+
+/// The mesh as the planner sees it.
 #[derive(Debug)]
 pub(crate) struct Mesh {
     topology: Topology,
     planner: Planner,
-    /// The routes as last put into the relays' states: older than the last plan where only costs and
-    /// small changes of delay differ.
-    told: Plan,
-    /// The last plan.
-    latest: Plan,
-    /// Links on some path, each in the direction from its lesser relay.
-    candidates: BTreeSet<LinkId>,
 }
 
 /// What a plan changed.
 #[derive(Debug, Default)]
 pub(crate) struct Replanned {
-    pub(crate) routes: Vec<RouteChange>,
-    /// Links that came onto a path or left the last one, each in the direction from its lesser relay.
+    /// Routes that their sources are to be told of.
+    pub(crate) routes: Vec<RouteKey>,
+    /// Links that came onto a path or left the last one; of parallel ones the first, which stands for all.
     pub(crate) roles: Vec<LinkId>,
 }
 
 impl Mesh {
-    pub(crate) fn new(config: PlannerConfig) -> Self {
-        Self {
-            topology: Topology::new(),
-            planner: Planner::new(config),
-            told: Plan::default(),
-            latest: Plan::default(),
-            candidates: BTreeSet::new(),
-        }
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { topology: Topology::new(), planner: Planner::new(config.planner) }
     }
 
     pub(crate) fn topology(&self) -> &Topology {
         &self.topology
     }
 
-    /// The routes of the last plan.
-    pub(crate) fn routes(&self) -> &BTreeMap<RouteKey, Vec<Candidate>> {
-        &self.latest.routes
+    pub(crate) fn planner(&self) -> &Planner {
+        &self.planner
+    }
+
+    /// The routes that begin at a relay, in order.
+    pub(crate) fn routes_from(&self, source: RelayId) -> Vec<RouteKey> {
+        self.planner.keys_from(source)
     }
 
     /// Whether a link is on some path, in either direction.
     pub(crate) fn is_candidate(&self, link: LinkId) -> bool {
-        self.candidates.contains(&undirected(link))
+        self.planner.is_candidate(link) || self.planner.is_candidate(link.reversed())
     }
 
     pub(crate) fn put_relay(&mut self, relay: RelayId, attributes: RelayAttributes) {
@@ -70,10 +63,9 @@ impl Mesh {
             .expect("fewer relays are registered than a topology holds");
     }
 
-    /// Forgets a relay, its links and the routes from it.
+    /// Forgets a relay and its links.
     pub(crate) fn remove_relay(&mut self, relay: RelayId) {
         self.topology.remove_relay(relay);
-        self.told.routes.retain(|key, _| key.source != relay);
     }
 
     pub(crate) fn remove_link(&mut self, link: LinkId) {
@@ -86,65 +78,37 @@ impl Mesh {
             .expect("planned links are between two registered relays, at most two per pair");
     }
 
-    /// Plans, and takes the plan as told.
-    pub(crate) fn replan(&mut self, now: Instant) -> Replanned {
-        self.latest = self.planner.plan(&self.topology, now);
-        let routes = diff(&self.told, &self.latest);
-        if routes.is_empty() {
-            return Replanned::default();
-        }
-        for change in &routes {
-            self.told.apply(change.clone());
-        }
-        let candidates: BTreeSet<LinkId> = self
-            .told
-            .routes
-            .iter()
-            .flat_map(|(key, candidates)| links_of(*key, candidates))
-            .collect();
-        let roles = self.candidates.symmetric_difference(&candidates).copied().collect();
-        self.candidates = candidates;
-        Replanned { routes, roles }
+    pub(crate) fn put_policy(&mut self, id: PolicyId, policy: Policy) -> Result<(), TopologyError> {
+        self.topology.put_policy(id, policy)
+    }
+
+    /// Says whether it was there.
+    pub(crate) fn remove_policy(&mut self, id: PolicyId) -> bool {
+        self.topology.remove_policy(id)
+    }
+
+    pub(crate) fn replan(
+        &mut self,
+        executor: &Arc<dyn Executor + Send + Sync>,
+        now: Instant,
+    ) -> Replanned {
+        let routes = self.planner.plan(&mut self.topology, &**executor, now);
+        Replanned { routes, roles: self.planner.take_roles() }
     }
 }
 
-/// The same link, in the direction from its lesser relay.
-pub(crate) fn undirected(link: LinkId) -> LinkId {
-    if link.from <= link.to { link } else { link.reversed() }
-}
-
-/// The links of a route's paths, each in the direction from its lesser relay.
-fn links_of(key: RouteKey, candidates: &[Candidate]) -> impl Iterator<Item = LinkId> {
-    candidates.iter().flat_map(move |candidate| {
-        let mut at = key.source;
-        candidate.path.elements().iter().map(move |step| {
-            let link = NeighbourLink::new(step.relay, step.link).outbound(at);
-            at = step.relay;
-            undirected(link)
-        })
-    })
-}
-
-/// The key of a route in its source's pushed state.
-pub(crate) fn route_key(key: RouteKey) -> Key {
-    Key {
-        sort: Sort::Route.into(),
-        relay: u32::from(key.destination.0),
-        part: u32::from(key.class.code()),
-        name: String::new(),
-    }
-}
-
-/// A route as its source is told of it.
-pub(crate) fn route(key: RouteKey, candidates: &[Candidate]) -> Arc<Item> {
-    let paths = candidates.iter().map(|candidate| {
+/// A route as its source is told of it. `weights` are the shares of its paths; none where all goes over the first.
+pub(crate) fn route(key: RouteKey, candidates: &[Candidate], weights: &[u16]) -> Item {
+    let weight = |at: usize| weights.get(at).copied().unwrap_or(0);
+    let paths = candidates.iter().enumerate().map(|(at, candidate)| {
         let mut steps = Vec::new();
         candidate.path.encode(&mut steps);
-        RoutePath { steps, delay_us: candidate.delay.0 }
+        RoutePath { steps, delay_us: candidate.delay.0, weight: weight(at).into() }
     });
-    Arc::new(Item::from(Route {
+    Item::from(Route {
         destination: u32::from(key.destination.0),
         class: u32::from(key.class.code()),
         paths: paths.collect(),
-    }))
+        policy: u32::from(key.policy.0),
+    })
 }

@@ -3,27 +3,28 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use overway_topology::RelayAttributes;
-use overway_wire::control::{Hello, VERSION_MAX, VERSION_MIN};
+use overway_wire::control::{self, Hello, VERSION_MAX, VERSION_MIN};
 use overway_wire::{BitsPerSec, BootId, PricePerGb};
 
 use crate::HelloError;
 
-/// Registered relays that a mesh may have: links and routes grow with the square, and up to about here
-/// everybody probes everybody.
-pub const MESH_RELAYS_MAX: usize = 1_000;
+/// Registered relays that a mesh may have: routes grow with the square, and those of 5,000 relays in three classes
+/// are 75 million.
+pub const MESH_RELAYS_MAX: usize = 5_000;
 /// Addresses that a hello may list; links use the first two.
 pub const ADDRESSES_MAX: usize = 16;
 /// Parallel links between two relays, and addresses of a relay in use: a second provider line is worth
 /// much, a third little, and each link is probed.
 pub(crate) const LINKS_MAX: usize = 2;
-/// Services that one relay may offer. With [`MESH_RELAYS_MAX`] relays and names of the greatest length,
-/// all of them take a third of the largest message.
+/// Services that one relay may offer.
 pub const SERVICES_MAX: usize = 64;
 /// Bytes of the longest name of a relay, region, provider or service.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Bytes of the longest software text.
 const SOFTWARE_BYTES_MAX: usize = 256;
+
+/// Prices are per so many bytes.
+const BYTES_PER_GB: u64 = 1_000_000_000;
 
 /// A relay as its last hello describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,21 @@ pub(crate) struct Registration {
     pub(crate) price: PricePerGb,
     pub(crate) transit: bool,
     pub(crate) services: BTreeSet<String>,
+    /// Of the addresses in use, in their order.
+    pub(crate) tariffs: Vec<Tariff>,
+}
+
+/// What a provider's line carries and costs. Zero: not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tariff {
+    pub(crate) capacity: BitsPerSec,
+    /// Of what goes out beyond the commit.
+    pub(crate) price: PricePerGb,
+    /// Gigabytes of each month that are paid for in any case.
+    pub(crate) commit_gb: u64,
+    /// Gigabytes of each month beyond which the line is not to be used.
+    pub(crate) cap_gb: u64,
+    pub(crate) provider: String,
 }
 
 impl Registration {
@@ -50,6 +66,14 @@ impl Registration {
         text("software text", &hello.software, SOFTWARE_BYTES_MAX)?;
         let addresses = addresses(&hello.addresses)?;
         let services = services(hello.services)?;
+        let whole = control::Line {
+            capacity_bps: hello.capacity_bps,
+            price_per_gb: hello.price_per_gb,
+            ..control::Line::default()
+        };
+        let tariffs = (0..addresses.len().min(LINKS_MAX))
+            .map(|line| tariff(hello.lines.get(line).unwrap_or(&whole), &hello.provider))
+            .collect::<Result<Vec<Tariff>, HelloError>>()?;
         Ok(Self {
             boot: BootId(hello.boot),
             addresses,
@@ -60,6 +84,7 @@ impl Registration {
             price: PricePerGb(hello.price_per_gb),
             transit: !hello.no_transit,
             services,
+            tariffs,
         })
     }
 
@@ -68,15 +93,42 @@ impl Registration {
         self.addresses.len().min(LINKS_MAX)
     }
 
-    /// What the topology is to know of the relay.
-    pub(crate) fn attributes(&self, draining: bool) -> RelayAttributes {
-        RelayAttributes {
-            provider: self.provider.clone(),
-            region: self.region.clone(),
-            transit: self.transit,
-            draining,
-        }
+    /// What all lines in use carry; 0 if one of them is not known.
+    pub(crate) fn total_capacity(&self) -> BitsPerSec {
+        let known = self.tariffs.iter().all(|tariff| tariff.capacity.0 > 0);
+        let sum = |sum: u64, tariff: &Tariff| sum.saturating_add(tariff.capacity.0);
+        BitsPerSec(if known { self.tariffs.iter().fold(0, sum) } else { 0 })
     }
+
+    /// What is known of the line behind an address in use.
+    pub(crate) fn line(&self, line: usize) -> &Tariff {
+        &self.tariffs[line.min(self.tariffs.len() - 1)]
+    }
+}
+
+impl Tariff {
+    /// What a gigabyte more costs, after so many bytes in this month: nothing while they are paid for in any case.
+    pub(crate) fn price_after(&self, sent_bytes: u64) -> PricePerGb {
+        let paid = self.commit_gb.saturating_mul(BYTES_PER_GB);
+        if sent_bytes < paid { PricePerGb(0) } else { self.price }
+    }
+
+    /// Whether this month's volume is used up.
+    pub(crate) fn is_spent(&self, sent_bytes: u64) -> bool {
+        self.cap_gb > 0 && sent_bytes >= self.cap_gb.saturating_mul(BYTES_PER_GB)
+    }
+}
+
+fn tariff(said: &control::Line, provider: &str) -> Result<Tariff, HelloError> {
+    text("line's provider", &said.provider, NAME_BYTES_MAX)?;
+    let provider = if said.provider.is_empty() { provider } else { &said.provider };
+    Ok(Tariff {
+        capacity: BitsPerSec(said.capacity_bps),
+        price: PricePerGb(said.price_per_gb),
+        commit_gb: said.commit_gb,
+        cap_gb: said.cap_gb,
+        provider: provider.to_owned(),
+    })
 }
 
 /// The control version to use with a relay.
@@ -174,8 +226,8 @@ mod tests {
         let speaks = |version_min, version_max| Hello { version_min, version_max, ..hello(&[]) };
 
         assert_eq!(version(&speaks(1, 1)), Ok(1));
-        assert_eq!(version(&speaks(0, 7)), Ok(1));
-        assert!(matches!(version(&speaks(2, 3)), Err(HelloError::Version { .. })));
+        assert_eq!(version(&speaks(0, 7)), Ok(VERSION_MAX));
+        assert!(matches!(version(&speaks(3, 4)), Err(HelloError::Version { .. })));
         assert!(matches!(version(&speaks(0, 0)), Err(HelloError::Version { .. })));
         assert!(matches!(version(&speaks(1, 0)), Err(HelloError::Version { .. })));
     }

@@ -1,11 +1,14 @@
 //! Checks reports. One that abuses its form is refused whole. Numbers that cannot be true cost only the link that
 //! they are of what was measured there: neighbours have a hand in them, and none may silence another relay.
 
-use overway_topology::WindowSample;
-use overway_wire::control::{LinkReport, Report, State, Window};
-use overway_wire::{BitsPerSec, ClockDiff, LinkIndex, Micros, NeighbourLink, RelayId};
+use overway_topology::{RouteKey, WindowSample};
+use overway_wire::control::{DEMANDS_MAX, Demand, LineUse, LinkReport, Report, State, Window};
+use overway_wire::{
+    BitsPerSec, Class, ClockDiff, LinkIndex, Micros, NeighbourLink, PolicyId, RelayId,
+};
 
 use crate::registration::{LINKS_MAX, MESH_RELAYS_MAX};
+use crate::session::Demanded;
 use crate::{Absurd, ReportError};
 
 /// Links that one report may be about.
@@ -51,11 +54,17 @@ pub(crate) enum Neighbour {
 }
 
 /// A report, checked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Checked {
     pub(crate) links: Vec<(NeighbourLink, Observation)>,
     /// Links passed over because their neighbour was removed.
     pub(crate) ignored: usize,
+    /// In order of key, each once.
+    pub(crate) demands: Vec<Demanded>,
+    /// Demands passed over.
+    pub(crate) demands_ignored: usize,
+    /// Of the lines in use, as far as it is said.
+    pub(crate) lines: Vec<LineUse>,
     /// What cannot be true, and was passed over.
     pub(crate) absurd: Absurd,
 }
@@ -66,6 +75,7 @@ pub(crate) fn check(
     report: &Report,
     last_sequence: u64,
     neighbour: impl Fn(RelayId) -> Neighbour,
+    has_policy: impl Fn(PolicyId) -> bool,
 ) -> Result<Checked, ReportError> {
     if report.sequence <= last_sequence {
         return Err(ReportError::Sequence);
@@ -74,7 +84,7 @@ pub(crate) fn check(
         return Err(ReportError::TooManyLinks);
     }
     let links = Vec::with_capacity(report.links.len());
-    let mut checked = Checked { links, ignored: 0, absurd: Absurd::default() };
+    let mut checked = Checked { links, ..Checked::default() };
     for said in &report.links {
         let link = neighbour_link(said)?;
         if link.neighbour == reporter {
@@ -88,7 +98,57 @@ pub(crate) fn check(
             Neighbour::Unknown => return Err(ReportError::NotItsLink),
         }
     }
+    take_demands(reporter, report, neighbour, has_policy, &mut checked);
+    for said in report.lines.iter().take(LINKS_MAX) {
+        let sent_bps = rate(said.sent_bps, &mut checked.absurd).0;
+        checked.lines.push(LineUse { sent_bps, ..*said });
+    }
     Ok(checked)
+}
+
+/// Takes demands that can be; of several for the same route the greatest.
+fn take_demands(
+    reporter: RelayId,
+    report: &Report,
+    neighbour: impl Fn(RelayId) -> Neighbour,
+    has_policy: impl Fn(PolicyId) -> bool,
+    checked: &mut Checked,
+) {
+    for said in report.demands.iter().take(DEMANDS_MAX) {
+        let known = route_key(reporter, said).filter(|key| {
+            key.destination != reporter
+                && neighbour(key.destination) == Neighbour::Member
+                && (key.policy == PolicyId::default() || has_policy(key.policy))
+        });
+        match known {
+            Some(key) => {
+                let rate = rate(said.bps, &mut checked.absurd);
+                checked.demands.push(Demanded { key, rate });
+            }
+            None => checked.demands_ignored += 1,
+        }
+    }
+    checked.demands_ignored += report.demands.len().saturating_sub(DEMANDS_MAX);
+    checked.demands.sort_by_key(|demand| (demand.key, std::cmp::Reverse(demand.rate)));
+    checked.demands.dedup_by_key(|demand| demand.key);
+}
+
+fn route_key(source: RelayId, said: &Demand) -> Option<RouteKey> {
+    Some(RouteKey {
+        source,
+        destination: RelayId(u16::try_from(said.destination).ok()?),
+        class: Class::from_code(u8::try_from(said.class).ok()?)?,
+        policy: PolicyId(u16::try_from(said.policy).ok()?),
+    })
+}
+
+/// A rate, or none if no line carries as much.
+fn rate(said_bps: u64, absurd: &mut Absurd) -> BitsPerSec {
+    if said_bps > RATE_MAX.0 {
+        absurd.rate += 1;
+        return BitsPerSec(0);
+    }
+    BitsPerSec(said_bps)
 }
 
 fn neighbour_link(said: &LinkReport) -> Result<NeighbourLink, ReportError> {
@@ -111,12 +171,7 @@ fn observation(said: &LinkReport, absurd: &mut Absurd) -> Observation {
             (None, None)
         }
     };
-    let received = if said.received_bps > RATE_MAX.0 {
-        absurd.rate += 1;
-        BitsPerSec(0)
-    } else {
-        BitsPerSec(said.received_bps)
-    };
+    let received = rate(said.received_bps, absurd);
     let mut state = |said| {
         State::try_from(said).unwrap_or_else(|_| {
             absurd.state += 1;
@@ -184,7 +239,50 @@ mod tests {
     }
 
     fn judge(sequence: u64, links: Vec<LinkReport>) -> Result<Checked, ReportError> {
-        check(REPORTER, &Report { sequence, links, ..Report::default() }, 4, neighbour)
+        whole(&Report { sequence, links, ..Report::default() })
+    }
+
+    fn whole(report: &Report) -> Result<Checked, ReportError> {
+        check(REPORTER, report, 4, neighbour, |policy| policy == PolicyId(3))
+    }
+
+    #[test]
+    fn demands_that_cannot_be_are_passed_over_and_the_rest_is_taken_in_order() {
+        let demand = |destination, class, policy, bps| Demand { destination, class, policy, bps };
+        let bad = [
+            demand(1, 0, 0, 9),
+            demand(3, 0, 0, 9),
+            demand(4, 0, 0, 9),
+            demand(65_538, 0, 0, 9),
+            demand(2, 3, 0, 9),
+            demand(2, 0, 4, 9),
+            demand(2, 256, 0, 9),
+        ];
+        let good =
+            [demand(2, 2, 3, 5), demand(2, 1, 0, 7), demand(2, 1, 0, 8), demand(2, 0, 0, u64::MAX)];
+        let demands = bad.into_iter().chain(good).collect();
+
+        let checked = whole(&Report { sequence: 5, demands, ..Report::default() }).unwrap();
+
+        assert_eq!((checked.demands_ignored, checked.absurd.rate), (7, 1));
+        let rates: Vec<_> =
+            checked.demands.iter().map(|demand| (demand.key.class, demand.rate.0)).collect();
+        assert_eq!(rates, [(Class::Realtime, 0), (Class::Interactive, 8), (Class::Bulk, 5)]);
+
+        let many = vec![good[1]; DEMANDS_MAX + 5];
+        let checked = whole(&Report { sequence: 5, demands: many, ..Report::default() }).unwrap();
+        assert_eq!((checked.demands_ignored, checked.demands.len()), (5, 1));
+    }
+
+    #[test]
+    fn lines_beyond_those_in_use_are_passed_over_and_absurd_rates_counted() {
+        let lines = [5, u64::MAX, 7].map(|sent_bps| LineUse { sent_bps, ..LineUse::default() });
+
+        let report = Report { sequence: 5, lines: lines.to_vec(), ..Report::default() };
+        let checked = whole(&report).unwrap();
+
+        let rates: Vec<_> = checked.lines.iter().map(|line| line.sent_bps).collect();
+        assert_eq!((rates, checked.absurd.rate), (vec![5, 0], 1));
     }
 
     #[test]
@@ -251,7 +349,8 @@ mod tests {
     fn a_report_counts_up_and_is_not_too_long() {
         assert!(judge(5, vec![good()]).is_ok());
         assert_eq!(judge(4, vec![good()]), Err(ReportError::Sequence));
-        assert_eq!(judge(5, vec![good(); 2_001]), Err(ReportError::TooManyLinks));
+        let many = judge(5, vec![good(); REPORT_LINKS_MAX + 1]);
+        assert!(matches!(many, Err(ReportError::TooManyLinks)));
     }
 
     #[test]

@@ -1,30 +1,31 @@
 //! The verbs of the scheduler. Membership, planning and the view for people are in modules of their own.
 
+mod explaining;
 mod membership;
+mod operating;
+mod placing;
 mod planning;
+mod pushing;
+mod reporting;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
-use overway_wire::control::{
-    Ack, Hello, Item, Key, MESSAGE_BYTES_MAX, Report, ToRelay, ToScheduler, Welcome, to_scheduler,
-};
+use overway_wire::control::{Ack, Hello, ToRelay, ToScheduler, Welcome, to_scheduler};
 use overway_wire::{Epoch, RelayId};
-use prost::Message;
 
+use crate::doubts::Doubts;
 use crate::event::EVENTS_MAX;
-use crate::links::Links;
-use crate::plan::Mesh;
+use crate::links::{Links, Word};
+use crate::neighbours::Neighbours;
+use crate::operator::Drains;
+use crate::overloads::Overloads;
+use crate::plan::{Mesh, Shared};
 use crate::push::{Acked, Push};
-use crate::report::{self, Neighbour};
 use crate::session::Relay;
-use crate::{Config, Event, HelloError, MessageError, ReportError, Stats};
-
-/// Reports in a row, refused for their sequence, after which a relay's session ends. Without this a relay that counts
-/// from a lower number again would not be heard for as long as it takes to count up.
-const OUT_OF_STEP_MAX: u32 = 3;
+use crate::weights::Weights;
+use crate::{Config, Event, HelloError, MessageError, Stats};
 
 /// The scheduler without IO; see the crate's first lines.
 ///
@@ -41,11 +42,26 @@ pub struct Scheduler {
     relays: BTreeMap<RelayId, Relay>,
     revoked: BTreeSet<RelayId>,
     links: Links,
+    neighbours: Neighbours,
     mesh: Mesh,
     /// What every registered relay is pushed alike.
-    shared: BTreeMap<Key, Arc<Item>>,
+    shared: Shared,
+    drains: Drains,
+    doubts: Doubts,
+    overloads: Overloads,
+    weights: Weights,
+    /// Whether demand, or what it costs and fits, changed since it was placed.
+    demand_changed: bool,
+    /// Whether something that is pushed to all alike may have changed.
+    shared_changed: bool,
     /// Relays whose links are to be made anew by the next plan.
     relinked: BTreeSet<RelayId>,
+    /// Relays of which a line costs something else now, or is used otherwise.
+    repriced: BTreeSet<RelayId>,
+    /// When relays' own timers are to be looked after; each relay at most once.
+    timers: BTreeSet<(Instant, RelayId)>,
+    /// Relays that wait for their first update.
+    held: BTreeSet<RelayId>,
     /// When the next plan is due, if anything changed.
     plan_due: Option<PlanDue>,
     last_plan: Option<Instant>,
@@ -82,7 +98,8 @@ impl Scheduler {
     /// before.
     pub fn new(config: Config, term: u64, now: Instant) -> Self {
         Self {
-            mesh: Mesh::new(config.planner),
+            mesh: Mesh::new(&config),
+            neighbours: Neighbours::new(config.neighbours, config.full_mesh_max),
             config,
             epoch: Epoch { term, sequence: 0 },
             now,
@@ -90,8 +107,17 @@ impl Scheduler {
             relays: BTreeMap::new(),
             revoked: BTreeSet::new(),
             links: Links::default(),
-            shared: BTreeMap::new(),
+            shared: Shared::default(),
+            drains: Drains::default(),
+            doubts: Doubts::default(),
+            overloads: Overloads::default(),
+            weights: Weights::default(),
+            demand_changed: false,
+            repriced: BTreeSet::new(),
+            shared_changed: true,
             relinked: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            held: BTreeSet::new(),
             plan_due: None,
             last_plan: None,
             ready: BTreeSet::new(),
@@ -109,6 +135,7 @@ impl Scheduler {
         let (term, now) = (self.epoch.term, self.now);
         let new = || Relay::new(String::new(), Push::new(term), now);
         self.relays.entry(relay).or_insert_with(new).name = name;
+        self.shared_changed = true;
         self.request_plan(Urgency::Urgent);
     }
 
@@ -207,7 +234,11 @@ impl Scheduler {
         }
         known.absent_since = now;
         let draining = known.draining;
+        self.links.set_word(relay, Word::default());
+        self.shared_changed = true;
+        self.held.remove(&relay);
         self.ready.remove(&relay);
+        self.arm(relay);
         self.stats.sessions_lost += 1;
         self.emit(Event::RelayLost { relay, draining });
         self.request_plan(Urgency::Urgent);
@@ -216,40 +247,29 @@ impl Scheduler {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
-        self.expire_words();
-        self.expire_registrations();
-        self.expire_updates();
+        let due = self.take_armed();
+        due.iter().for_each(|&id| self.expire(id));
+        self.expire_drains();
+        self.expire_doubts();
         self.change_phase();
         if self.phase == Phase::Planning {
             self.expire_holds();
-            self.plan_if_due();
-            self.offer_updates();
+            if self.plan_if_due() {
+                self.offer_updates();
+            }
+        }
+        for id in due {
+            self.offer_update(id);
+            self.arm(id);
         }
     }
 
     /// The next message to send, and to whom.
     pub fn poll_transmit(&mut self) -> Option<(RelayId, ToRelay)> {
         while let Some(id) = self.ready.pop_first() {
-            let Some(relay) = self.relays.get_mut(&id) else { continue };
-            if relay.session.is_none() || relay.push.due(self.now).is_none_or(|due| due > self.now)
-            {
-                continue;
+            if let Some(update) = self.next_update(id) {
+                return Some((id, update.into()));
             }
-            // Relays take only greater epochs, also where the same state is sent once more.
-            if relay.push.last_epoch() >= self.epoch {
-                self.epoch.sequence += 1;
-            }
-            let update = relay.push.next(self.epoch, self.now);
-            let full = update.base == 0;
-            let message = ToRelay::from(update);
-            if message.encoded_len() > MESSAGE_BYTES_MAX {
-                self.stats.updates_too_large += 1;
-                continue;
-            }
-            let counter =
-                if full { &mut self.stats.updates_full } else { &mut self.stats.updates_delta };
-            *counter += 1;
-            return Some((id, message));
         }
         None
     }
@@ -265,14 +285,11 @@ impl Scheduler {
             Phase::Settling { until } => until,
             Phase::Planning => self.plan_due.map(|due| due.at).or_else(|| self.first_hold()),
         };
-        let relays = self.relays.values().filter_map(|relay| self.relay_timeout(relay));
-        relays.chain(phase).min()
-    }
-
-    /// The state that a relay is to have, by key; empty if it is not registered.
-    pub fn pushed(&self, relay: RelayId) -> impl Iterator<Item = (&Key, &Item)> {
-        let relay = self.relays.get(&relay);
-        relay.into_iter().flat_map(|relay| relay.push.items()).map(|(key, item)| (key, &**item))
+        let relays = self.timers.first().map(|(at, _)| *at);
+        [phase, relays, self.drains.next_deadline(), self.doubts.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Counters since the start.
@@ -293,47 +310,6 @@ impl Scheduler {
         }
     }
 
-    fn take_report(&mut self, id: RelayId, report: &Report) -> Result<(), ReportError> {
-        let neighbour = |neighbour| match &neighbour {
-            neighbour if self.relays.contains_key(neighbour) => Neighbour::Member,
-            neighbour if self.revoked.contains(neighbour) => Neighbour::Removed,
-            _ => Neighbour::Unknown,
-        };
-        let sequence =
-            self.relays.get(&id).and_then(|relay| relay.session).map_or(0, |s| s.sequence);
-        let checked = report::check(id, report, sequence, neighbour)?;
-        self.stats.reports += 1;
-        self.stats.absurd.add(checked.absurd);
-        self.stats.report_links_ignored += u64::try_from(checked.ignored).unwrap_or(u64::MAX);
-        let changed = self.links.observe(id, report.full, checked.links);
-        let Some(relay) = self.relays.get_mut(&id) else { return Ok(()) };
-        relay.self_stalls = report.self_stalls;
-        let Some(session) = relay.session.as_mut() else { return Ok(()) };
-        let awaited = session.stale || session.hold_until.is_some();
-        session.sequence = report.sequence;
-        session.out_of_step = 0;
-        session.reported = Some(self.now);
-        self.hear(id);
-        self.request_plan(if changed || awaited { Urgency::Urgent } else { Urgency::Routine });
-        Ok(())
-    }
-
-    /// Counts a refused report, and ends the session if the relay is out of step.
-    fn refuse_report(&mut self, id: RelayId, reason: ReportError) -> Result<(), MessageError> {
-        self.stats.reports_refused.count(reason);
-        self.emit(Event::ReportRefused { relay: id, reason });
-        let session = self.relays.get_mut(&id).and_then(|relay| relay.session.as_mut());
-        if let (Some(session), ReportError::Sequence) = (session, reason) {
-            session.out_of_step += 1;
-            if session.out_of_step >= OUT_OF_STEP_MAX {
-                self.stats.sessions_out_of_step += 1;
-                self.handle_disconnected(id, self.now);
-                return Err(MessageError::NotConnected);
-            }
-        }
-        Err(reason.into())
-    }
-
     fn take_ack(&mut self, id: RelayId, ack: &Ack) {
         let Some(relay) = self.relays.get_mut(&id) else { return };
         if ack.resync {
@@ -347,12 +323,14 @@ impl Scheduler {
         }
         self.hear(id);
         self.offer_update(id);
+        self.arm(id);
     }
 
     fn take_goodbye(&mut self, id: RelayId) {
         let Some(relay) = self.relays.get_mut(&id) else { return };
         relay.draining = true;
         self.stats.goodbyes += 1;
+        self.shared_changed = true;
         self.tell_topology(id);
         self.request_plan(Urgency::Urgent);
     }

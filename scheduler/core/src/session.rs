@@ -2,8 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use overway_topology::{RelayAttributes, RouteKey};
+use overway_wire::control::{LineUse, POLICY_VERSION};
+use overway_wire::{BitsPerSec, Permille, PricePerGb};
+
+use crate::links::Word;
 use crate::push::Push;
-use crate::registration::Registration;
+use crate::registration::{LINKS_MAX, Registration, Tariff};
+use crate::{DrainStage, LineStatus};
 
 /// A member.
 #[derive(Debug)]
@@ -14,10 +20,39 @@ pub(crate) struct Relay {
     pub(crate) session: Option<Session>,
     /// Since it said goodbye; a new hello ends it.
     pub(crate) draining: bool,
+    /// The control version of its last session; 0 before the first.
+    pub(crate) version: u32,
+    /// What an operator wants instead of the relay's own word on transit.
+    pub(crate) transit_override: Option<bool>,
     /// Since when it has no session.
     pub(crate) absent_since: Instant,
     pub(crate) self_stalls: u64,
+    /// What its own ends asked it to send over the last second, in order of key.
+    pub(crate) demands: Vec<Demanded>,
+    /// What went out over its addresses in use, in their order; empty if not said.
+    pub(crate) line_use: Vec<LineUse>,
+    /// What follows from that for the links of each index.
+    pub(crate) line_states: [LineState; LINKS_MAX],
     pub(crate) push: Push,
+    /// When the scheduler is to look after the relay's timers; no later than any is due.
+    pub(crate) armed: Option<Instant>,
+}
+
+/// What a line costs and may carry now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LineState {
+    pub(crate) price: PricePerGb,
+    /// Whether this month's volume is used up.
+    pub(crate) spent: bool,
+    /// Its load, in steps, as far as it counts for the links on it.
+    pub(crate) load: Permille,
+}
+
+/// What a relay's own ends asked it to send over a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Demanded {
+    pub(crate) key: RouteKey,
+    pub(crate) rate: BitsPerSec,
 }
 
 /// A connection with a relay, from its hello on.
@@ -47,15 +82,70 @@ impl Relay {
             registration: None,
             session: None,
             draining: false,
+            version: 0,
+            transit_override: None,
             absent_since: now,
             self_stalls: 0,
+            demands: Vec::new(),
+            line_use: Vec::new(),
+            line_states: [LineState::default(); LINKS_MAX],
             push,
+            armed: None,
         }
     }
 
-    /// Whether the relay's own word counts: it is connected and not silent.
-    pub(crate) fn fresh(&self, now: Instant, stale: Duration) -> bool {
-        self.session.is_some_and(|session| !session.silent(now, stale))
+    /// What the topology is to know of the relay, if it is registered.
+    pub(crate) fn attributes(&self, drain: Option<DrainStage>) -> Option<RelayAttributes> {
+        let registration = self.registration.as_ref()?;
+        Some(RelayAttributes {
+            provider: registration.provider.clone(),
+            region: registration.region.clone(),
+            transit: self.may_transit() && drain != Some(DrainStage::Over),
+            draining: self.draining || drain.is_some(),
+        })
+    }
+
+    /// Whether it keeps routes apart by policy; otherwise it must not have any of a policy.
+    pub(crate) fn keeps_policies(&self) -> bool {
+        self.version >= POLICY_VERSION
+    }
+
+    /// Whether it may be an intermediate, by its own word and an operator's.
+    pub(crate) fn may_transit(&self) -> bool {
+        let own = self.registration.as_ref().is_none_or(|registration| registration.transit);
+        self.transit_override.unwrap_or(own)
+    }
+
+    /// What its own ends ask it to send.
+    pub(crate) fn demand(&self) -> BitsPerSec {
+        let rates = self.demands.iter().map(|demand| demand.rate.0);
+        BitsPerSec(rates.fold(0, u64::saturating_add))
+    }
+
+    /// Its addresses in use, for people.
+    pub(crate) fn line_status(&self) -> Vec<LineStatus> {
+        let lines = self.registration.iter().flat_map(|registration| &registration.tariffs);
+        let status = |(index, tariff): (usize, &Tariff)| {
+            let used = self.line_use.get(index).copied().unwrap_or_default();
+            LineStatus {
+                provider: tariff.provider.clone(),
+                capacity: tariff.capacity,
+                price: tariff.price,
+                commit_gb: tariff.commit_gb,
+                cap_gb: tariff.cap_gb,
+                sent_bytes_month: used.sent_bytes_month,
+                sent: BitsPerSec(used.sent_bps),
+                spent: tariff.is_spent(used.sent_bytes_month),
+            }
+        };
+        lines.enumerate().map(status).collect()
+    }
+
+    /// How much the relay's own word counts.
+    pub(crate) fn word(&self) -> Word {
+        let session = self.session;
+        let fresh = session.is_some_and(|session| !session.stale);
+        Word { connected: session.is_some(), fresh }
     }
 
     /// Whether there is nothing more to wait for before a plan.

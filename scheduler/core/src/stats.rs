@@ -25,20 +25,40 @@ pub struct Stats {
     pub sessions_out_of_step: u64,
     /// Links in taken reports that were passed over, since their neighbour is no longer of the mesh.
     pub report_links_ignored: u64,
+    /// Demands in taken reports that were passed over: of an unknown destination, class or policy, or too many.
+    pub report_demands_ignored: u64,
+    /// Links judged, each time that something about one changed.
+    pub links_judged: u64,
+    /// Times that a relay was doubted: one of its neighbours had lost it, and nobody else had spoken yet.
+    pub doubts: u64,
+    /// Links put into the probe plan.
+    pub links_added: u64,
+    /// Links taken out of the probe plan.
+    pub links_removed: u64,
     /// Goodbyes.
     pub goodbyes: u64,
     /// Plans computed.
     pub plans: u64,
     /// Of these, on a link's going down or coming up, or another change that does not wait.
     pub plans_urgent: u64,
+    /// Times that demand was placed on paths.
+    pub placements: u64,
+    /// Routes whose shares changed.
+    pub weights_changed: u64,
+    /// Times that a link or a relay had to carry more than it can.
+    pub overloads: u64,
+    /// Routes changed by plans.
+    pub routes_changed: u64,
     /// Epochs made.
     pub epochs: u64,
     /// Updates sent that change an acknowledged revision.
     pub updates_delta: u64,
     /// Updates sent with the whole state.
     pub updates_full: u64,
-    /// Updates not sent because they were too large.
-    pub updates_too_large: u64,
+    /// Updates sent that hold a part only, the rest following in the next.
+    pub updates_partial: u64,
+    /// Bytes of updates sent.
+    pub update_bytes: u64,
     /// Acknowledgements of the update in flight.
     pub acks: u64,
     /// Acknowledgements of anything else.

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use overway_topology::{Candidate, WindowSample};
+use overway_topology::{Candidate, Explanation, Policy, Resource, RouteKey, WindowSample};
 use overway_wire::control::{Role, State};
-use overway_wire::{BitsPerSec, Class, Epoch, LinkId, Micros, Permille, RelayId};
+use overway_wire::{BitsPerSec, Epoch, LinkId, Micros, Permille, PolicyId, PricePerGb, RelayId};
 
-/// Everything at one moment.
+use crate::{DrainStage, Drainable};
+
+/// Everything at one moment but the routes, of which there may be millions:
+/// [`crate::Scheduler::routes_from`] gives those of a relay.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// The last epoch.
@@ -18,10 +21,67 @@ pub struct Status {
     pub relays: Vec<RelayStatus>,
     /// Every link of the probe plan, by id.
     pub links: Vec<LinkStatus>,
-    /// Every route, by source, destination and class.
-    pub routes: Vec<RouteStatus>,
+    /// What is being drained, in order.
+    pub drains: Vec<DrainStatus>,
+    /// Every policy but the unrestricted one, by id.
+    pub policies: Vec<PolicyStatus>,
+    /// What has to carry more than it can, in order.
+    pub overloads: Vec<OverloadStatus>,
+    /// What is known of the routes as a whole.
+    pub routes: RouteSummary,
     /// What the overlay gains, for realtime traffic.
     pub improvement: Improvement,
+}
+
+/// Something that is being drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainStatus {
+    /// What.
+    pub target: Drainable,
+    /// How far it is.
+    pub stage: DrainStage,
+    /// Time to the deadline; zero when it has passed, absent if there is none.
+    pub remaining: Option<Duration>,
+    /// Routes whose path in use still goes over it, in thousandths of those that [`RouteSummary::looked_at`]
+    /// counts; of a relay those of which it is an intermediate.
+    pub routes_on_it: usize,
+}
+
+/// A policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// Its number.
+    pub id: PolicyId,
+    /// What it says.
+    pub policy: Policy,
+    /// Registered relays that its paths may use.
+    pub relays: usize,
+}
+
+/// Something that has to carry more than it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverloadStatus {
+    /// What.
+    pub resource: Resource,
+    /// What it carries, or is asked to carry.
+    pub rate: BitsPerSec,
+    /// What it can carry.
+    pub capacity: BitsPerSec,
+    /// Since when.
+    pub lasts: Duration,
+}
+
+/// The routes as a whole. With many of them, those of every so manieth relay are looked at and stand for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteSummary {
+    /// Routes looked at.
+    pub looked_at: usize,
+    /// Of these, routes without a path that shares no relay with the one in use.
+    pub without_disjoint: usize,
+    /// Of these, routes whose path in use goes over other relays.
+    pub indirect: usize,
+    /// Routes whose traffic is split over several paths; all are counted.
+    pub split: usize,
 }
 
 /// A member.
@@ -45,6 +105,18 @@ pub struct RelayStatus {
     pub connected: bool,
     /// Whether it said goodbye.
     pub draining: bool,
+    /// How far an operator's drain of it is, if there is one.
+    pub drain: Option<DrainStage>,
+    /// Whether it may be an intermediate, by its own word and an operator's.
+    pub transit: bool,
+    /// What an operator wants instead of the relay's own word, if anything.
+    pub transit_override: Option<bool>,
+    /// Relays that it is to probe.
+    pub neighbours: usize,
+    /// Its addresses in use.
+    pub lines: Vec<LineStatus>,
+    /// What its own ends asked it to send over the last second, all classes.
+    pub demand: BitsPerSec,
     /// Time since its last taken report in this session.
     pub last_report_age: Option<Duration>,
     /// How often its process woke late.
@@ -55,6 +127,27 @@ pub struct RelayStatus {
     pub revision_acked: u64,
     /// The revision that it is to have.
     pub revision_current: u64,
+}
+
+/// A provider's line at a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineStatus {
+    /// Its provider; empty if not said.
+    pub provider: String,
+    /// What it carries; 0 if not said.
+    pub capacity: BitsPerSec,
+    /// Price of what goes out beyond the commit; 0 if not said.
+    pub price: PricePerGb,
+    /// Gigabytes of each month that are paid for in any case.
+    pub commit_gb: u64,
+    /// Gigabytes of each month beyond which it is not to be used; 0: no limit.
+    pub cap_gb: u64,
+    /// Bytes sent this month, as last reported.
+    pub sent_bytes_month: u64,
+    /// Sent over the last second, as last reported.
+    pub sent: BitsPerSec,
+    /// Whether this month's volume is spent, so that paths avoid it.
+    pub spent: bool,
 }
 
 /// A directed link.
@@ -86,17 +179,39 @@ pub struct LinkStatus {
     pub role: Role,
 }
 
-/// The paths of an ordered pair in a class.
-#[derive(Clone, Debug)]
+/// The paths of an ordered pair in a class under a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteStatus {
-    /// From.
-    pub source: RelayId,
-    /// To.
-    pub destination: RelayId,
-    /// For.
-    pub class: Class,
+    /// Which route.
+    pub key: RouteKey,
     /// The path in use first, then its backups.
     pub candidates: Vec<Candidate>,
+    /// The shares of the candidates in thousandths; empty where all goes over the first that is usable.
+    pub weights: Vec<u16>,
+}
+
+/// Why a route is what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteExplanation {
+    /// The planner's reasons.
+    pub explanation: Explanation,
+    /// The shares of the candidates as pushed, in thousandths; empty where all goes over the first that is usable.
+    pub weights: Vec<u16>,
+    /// What the source's ends asked it to send over the route in the last second.
+    pub demand: BitsPerSec,
+    /// The links of all paths explained, by id.
+    pub loads: Vec<LinkLoad>,
+}
+
+/// What a link carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkLoad {
+    /// Which.
+    pub id: LinkId,
+    /// Received rate.
+    pub rate: BitsPerSec,
+    /// The lesser of both ends'; 0 if neither is known.
+    pub capacity: BitsPerSec,
 }
 
 /// What the overlay gains over the direct links, by expected delay.
@@ -111,22 +226,8 @@ pub struct Improvement {
 }
 
 impl Improvement {
-    /// Sums up these routes, of one class.
-    pub(crate) fn of<'a>(routes: impl Iterator<Item = &'a [Candidate]>) -> Self {
-        let mut pairs = 0;
-        let mut gains = Vec::new();
-        for candidates in routes {
-            let direct = candidates
-                .iter()
-                .filter(|candidate| candidate.path.intermediates().is_empty())
-                .map(|candidate| candidate.delay)
-                .min();
-            let (Some(best), Some(direct)) = (candidates.first(), direct) else { continue };
-            pairs += 1;
-            if !best.path.intermediates().is_empty() && best.delay < direct {
-                gains.push(Micros(direct.0 - best.delay.0));
-            }
-        }
+    /// Sums up so many pairs, of which some gain.
+    pub(crate) fn of(pairs: usize, mut gains: Vec<Micros>) -> Self {
         gains.sort_unstable();
         let median_gain = gains.get(gains.len() / 2).copied().unwrap_or_default();
         Self { pairs, improved: gains.len(), median_gain }

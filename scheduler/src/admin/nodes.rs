@@ -12,7 +12,7 @@ use super::{Admin, Failure};
 use crate::api::{NodeBody, NodeRequest, NodeState, NodesBody, TokenBody};
 use crate::clock::unix_seconds;
 use crate::driver::Input;
-use crate::registry::{Registry, Removed, check_name, invited};
+use crate::registry::{Registry, RegistryError, Removed, check_name, invited};
 use crate::store::{Member, Snapshot, UnixSeconds};
 
 /// Life of a token if none is asked for: long enough to walk over to the new machine.
@@ -22,7 +22,7 @@ const TTL_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// `GET /v1/nodes`.
 pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<NodesBody>, Failure> {
-    let snapshot = admin.shared.registry_call(Registry::snapshot).await?;
+    let snapshot = admin.shared.registry_call::<_, RegistryError>(Registry::snapshot).await?;
     Ok(Json(NodesBody { nodes: nodes(&snapshot, unix_seconds()) }))
 }
 
@@ -35,7 +35,8 @@ pub(super) async fn add(
     check_name(&name)?;
     let ttl = ttl_s.map_or(TTL_DEFAULT, Duration::from_secs);
     if ttl.is_zero() || ttl > TTL_MAX {
-        let error = format!("ttl_s is 1 to {}", TTL_MAX.as_secs());
+        let (days, seconds) = (TTL_MAX.as_secs() / 86_400, TTL_MAX.as_secs());
+        let error = format!("a token works for a second to {days} days: ttl_s is 1 to {seconds}");
         return Err(Failure::new(StatusCode::BAD_REQUEST, error));
     }
     let shared = &admin.shared;

@@ -1,27 +1,44 @@
 //! From the core's status to JSON. Structs are taken apart without `..`, so that a new field of the core
 //! is either shown or left out on purpose.
 
+mod explain;
+mod wishes;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use overway_scheduler_core::{Improvement, LinkStatus, RelayStatus, RouteStatus, Status};
+use overway_scheduler_core::{
+    Improvement, LineStatus, LinkStatus, RelayStatus, RouteStatus, RouteSummary, Status,
+};
 use overway_topology::{Candidate, Reason, WindowSample};
 use overway_wire::control::{Role, State};
-use overway_wire::{Micros, RelayId};
+use overway_wire::{BitsPerSec, Micros, PathElement, RelayId};
 
 use super::{
-    CandidateBody, ImprovementBody, LinkBody, RelayBody, RouteBody, StatusBody, StepBody,
-    WindowBody,
+    CandidateBody, DrainBody, ImprovementBody, LineBody, LinkBody, OverloadBody, PolicyBody,
+    RelayBody, RouteBody, RouteSummaryBody, StatusBody, StepBody, WindowBody,
 };
+use crate::store::Wishes;
 
 /// Names by id.
-type Names<'a> = BTreeMap<RelayId, &'a str>;
+pub(crate) type Names = BTreeMap<RelayId, String>;
 
 impl StatusBody {
-    /// Makes the body of a mesh's status.
-    pub(crate) fn new(mesh: &str, status: &Status) -> Self {
-        let Status { epoch, settling, relays, links, routes, improvement } = status;
-        let names: Names<'_> = relays.iter().map(|relay| (relay.id, relay.name.as_str())).collect();
+    /// Makes the body of a mesh's status, without routes.
+    pub(crate) fn new(mesh: &str, status: &Status, wishes: &Wishes) -> Self {
+        let Status {
+            epoch,
+            settling,
+            relays,
+            links,
+            drains,
+            // The store has them as the operator said them.
+            policies: _,
+            overloads,
+            routes,
+            improvement,
+        } = status;
+        let names: Names = relays.iter().map(|relay| (relay.id, relay.name.clone())).collect();
         let links: Vec<LinkBody> = links.iter().map(|status| link(status, &names)).collect();
         let is_known = links.iter().any(|link| link.known);
         let usable = links.iter().filter(|link| link.usable).count();
@@ -34,14 +51,24 @@ impl StatusBody {
             relays: relays.iter().map(relay).collect(),
             links,
             links_usable: is_known.then_some(usable),
-            routes: routes.iter().map(|status| route(status, &names)).collect(),
+            overloads: overloads.iter().map(|status| OverloadBody::new(status, &names)).collect(),
+            drains: drains.iter().map(|status| DrainBody::new(status, &names)).collect(),
+            policies: PolicyBody::all(wishes, relays),
+            routes_summary: summary(*routes),
+            routes: Vec::new(),
+            routes_truncated: false,
             improvement: improvement_body(*improvement),
         }
     }
 }
 
-fn name(names: &Names<'_>, relay: RelayId) -> String {
-    names.get(&relay).map_or_else(|| relay.to_string(), |&name| name.to_owned())
+fn name(names: &Names, relay: RelayId) -> String {
+    names.get(&relay).cloned().unwrap_or_else(|| relay.to_string())
+}
+
+/// What is not said is not known.
+fn capacity(capacity: BitsPerSec) -> Option<u64> {
+    (capacity.0 > 0).then_some(capacity.0)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -59,6 +86,12 @@ fn relay(status: &RelayStatus) -> RelayBody {
         registered,
         connected,
         draining,
+        drain,
+        transit,
+        transit_override,
+        neighbours,
+        lines,
+        demand,
         last_report_age,
         self_stalls,
         services,
@@ -75,6 +108,12 @@ fn relay(status: &RelayStatus) -> RelayBody {
         registered: *registered,
         connected: *connected,
         draining: *draining,
+        drain: drain.map(|stage| wishes::stage(stage).to_owned()),
+        transit: *transit,
+        transit_override: *transit_override,
+        neighbours: *neighbours,
+        demand_bps: demand.0,
+        lines: lines.iter().map(line).collect(),
         last_report_age_ms: last_report_age.map(millis),
         self_stalls: *self_stalls,
         services: services.clone(),
@@ -83,7 +122,30 @@ fn relay(status: &RelayStatus) -> RelayBody {
     }
 }
 
-fn link(status: &LinkStatus, names: &Names<'_>) -> LinkBody {
+fn line(status: &LineStatus) -> LineBody {
+    let LineStatus {
+        provider,
+        capacity: carries,
+        price,
+        commit_gb,
+        cap_gb,
+        sent_bytes_month,
+        sent,
+        spent,
+    } = status;
+    LineBody {
+        provider: provider.clone(),
+        capacity_bps: capacity(*carries),
+        price_millicents_per_gb: price.0,
+        commit_gb: *commit_gb,
+        cap_gb: *cap_gb,
+        sent_bytes_month: *sent_bytes_month,
+        sent_bps: sent.0,
+        spent: *spent,
+    }
+}
+
+fn link(status: &LinkStatus, names: &Names) -> LinkBody {
     let LinkStatus {
         id,
         usable,
@@ -94,11 +156,11 @@ fn link(status: &LinkStatus, names: &Names<'_>) -> LinkBody {
         slow,
         delay,
         received,
-        capacity,
+        capacity: carries,
         load,
         role,
     } = status;
-    let capacity_bps = (capacity.0 > 0).then_some(capacity.0);
+    let capacity_bps = capacity(*carries);
     LinkBody {
         from: id.from.0,
         from_name: name(names, id.from),
@@ -146,37 +208,47 @@ fn window(sample: WindowSample) -> WindowBody {
     }
 }
 
-fn route(status: &RouteStatus, names: &Names<'_>) -> RouteBody {
-    let RouteStatus { source, destination, class, candidates } = status;
-    RouteBody {
-        source: source.0,
-        source_name: name(names, *source),
-        destination: destination.0,
-        destination_name: name(names, *destination),
-        class: class.name().to_owned(),
-        candidates: candidates.iter().map(|path| candidate(path, names)).collect(),
+impl RouteBody {
+    /// Makes the body of a route.
+    pub(crate) fn new(status: &RouteStatus, names: &Names) -> Self {
+        let RouteStatus { key, candidates, weights } = status;
+        Self {
+            source: key.source.0,
+            source_name: name(names, key.source),
+            destination: key.destination.0,
+            destination_name: name(names, key.destination),
+            class: key.class.name().to_owned(),
+            policy: key.policy.0,
+            candidates: candidates.iter().map(|path| candidate(path, names)).collect(),
+            shares_permille: weights.clone(),
+        }
     }
 }
 
-fn candidate(candidate: &Candidate, names: &Names<'_>) -> CandidateBody {
+fn candidate(candidate: &Candidate, names: &Names) -> CandidateBody {
     let Candidate { path, cost, delay, reason } = candidate;
-    let step = |element: &overway_wire::PathElement| StepBody {
-        relay: element.relay.0,
-        name: name(names, element.relay),
-        link: element.link.value(),
-    };
     CandidateBody {
-        path: path.elements().iter().map(step).collect(),
+        path: steps(path.elements(), names),
         cost: cost.0,
         delay_us: delay.0,
         reason: reason_name(*reason).to_owned(),
     }
 }
 
+fn steps(elements: &[PathElement], names: &Names) -> Vec<StepBody> {
+    let step = |element: &PathElement| StepBody {
+        relay: element.relay.0,
+        name: name(names, element.relay),
+        link: element.link.value(),
+    };
+    elements.iter().map(step).collect()
+}
+
 fn reason_name(reason: Reason) -> &'static str {
     match reason {
         Reason::Best => "best",
         Reason::Disjoint => "disjoint",
+        Reason::Diverse => "diverse",
         Reason::Parallel => "parallel",
         Reason::Direct => "direct",
     }
@@ -185,4 +257,9 @@ fn reason_name(reason: Reason) -> &'static str {
 fn improvement_body(improvement: Improvement) -> ImprovementBody {
     let Improvement { pairs, improved, median_gain } = improvement;
     ImprovementBody { pairs, improved, median_gain_us: median_gain.0 }
+}
+
+fn summary(summary: RouteSummary) -> RouteSummaryBody {
+    let RouteSummary { looked_at, without_disjoint, indirect, split } = summary;
+    RouteSummaryBody { looked_at, without_disjoint, indirect, split }
 }

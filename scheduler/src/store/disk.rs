@@ -1,17 +1,20 @@
 //! The store of a single scheduler: redb, one file, readable by its owner only. Records are protobuf,
 //! so that a later version may add fields.
 
+mod records;
+mod wishes;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use overway_wire::RelayId;
-use prost::Message;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
 
-use super::{Change, Member, Snapshot, Store, StoreError, Token, TokenUse, UnixSeconds};
+use super::{Change, Snapshot, Store, StoreError};
+use records::{decode_member, decode_token, encode_member, encode_token};
 
 /// The store's file within the state directory.
 const FILE: &str = "mesh.redb";
@@ -25,6 +28,7 @@ const TOKENS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tokens");
 const REVISION: &str = "revision";
 const TERM: &str = "term";
 const LAST_ID: &str = "last_id";
+const LAST_POLICY: &str = "last_policy";
 
 /// A store in a file.
 #[derive(Debug)]
@@ -66,6 +70,7 @@ impl DiskStore {
         write.open_table(MEMBERS).map_err(medium)?;
         write.open_table(HELLOS).map_err(medium)?;
         write.open_table(TOKENS).map_err(medium)?;
+        wishes::create_tables(&write)?;
         write.commit().map_err(medium)
     }
 }
@@ -97,6 +102,9 @@ impl Store for DiskStore {
                 hash.value().try_into().map_err(|_| StoreError::Unreadable("token's hash"))?;
             snapshot.tokens.insert(hash, decode_token(record.value())?);
         }
+        snapshot.wishes = wishes::read(&read)?;
+        snapshot.wishes.last_policy = u16::try_from(counter(LAST_POLICY)?)
+            .map_err(|_| StoreError::Unreadable("last policy id"))?;
         Ok(snapshot)
     }
 
@@ -104,6 +112,7 @@ impl Store for DiskStore {
         let write = self.database.begin_write().map_err(medium)?;
         let revision = apply_counters(&write, base, change)?;
         apply_records(&write, change)?;
+        wishes::apply(&write, &change.wishes)?;
         write.commit().map_err(medium)?;
         Ok(revision)
     }
@@ -121,6 +130,9 @@ fn apply_counters(write: &WriteTransaction, base: u64, change: &Change) -> Resul
     }
     if let Some(last_id) = change.last_id {
         counters.insert(LAST_ID, u64::from(last_id)).map_err(medium)?;
+    }
+    if let Some(last_policy) = change.wishes.last_policy {
+        counters.insert(LAST_POLICY, u64::from(last_policy)).map_err(medium)?;
     }
     Ok(base + 1)
 }
@@ -153,77 +165,15 @@ fn medium(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Medium(Box::new(error))
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct MemberRecord {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(bool, tag = "2")]
-    revoked: bool,
-    #[prost(uint64, tag = "3")]
-    created: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TokenRecord {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(uint64, tag = "2")]
-    expires: u64,
-    #[prost(message, optional, tag = "3")]
-    used: Option<UseRecord>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct UseRecord {
-    #[prost(uint32, tag = "1")]
-    relay: u32,
-    #[prost(bytes = "vec", tag = "2")]
-    key: Vec<u8>,
-    #[prost(uint64, tag = "3")]
-    at: u64,
-}
-
-fn encode_member(member: &Member) -> Vec<u8> {
-    let record = MemberRecord {
-        name: member.name.clone(),
-        revoked: member.revoked,
-        created: member.created.0,
-    };
-    record.encode_to_vec()
-}
-
-fn decode_member(id: RelayId, bytes: &[u8]) -> Result<Member, StoreError> {
-    let record = MemberRecord::decode(bytes).map_err(|_| StoreError::Unreadable("member"))?;
-    let created = UnixSeconds(record.created);
-    Ok(Member { id, name: record.name, revoked: record.revoked, created })
-}
-
-fn encode_token(token: &Token) -> Vec<u8> {
-    let used = token.used.map(|used| UseRecord {
-        relay: u32::from(used.relay.0),
-        key: used.key.to_vec(),
-        at: used.at.0,
-    });
-    TokenRecord { name: token.name.clone(), expires: token.expires.0, used }.encode_to_vec()
-}
-
-fn decode_token(bytes: &[u8]) -> Result<Token, StoreError> {
-    let unreadable = || StoreError::Unreadable("token");
-    let record = TokenRecord::decode(bytes).map_err(|_| unreadable())?;
-    let used = match record.used {
-        None => None,
-        Some(used) => Some(TokenUse {
-            relay: RelayId(u16::try_from(used.relay).map_err(|_| unreadable())?),
-            key: used.key.try_into().map_err(|_| unreadable())?,
-            at: UnixSeconds(used.at),
-        }),
-    };
-    Ok(Token { name: record.name, expires: UnixSeconds(record.expires), used })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{
+        DrainRecord, DrainTarget, Member, PolicyRecord, Token, TokenUse, UnixSeconds, Wishes,
+        WishesChange,
+    };
     use super::*;
+    use overway_wire::PolicyId;
+    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     fn member(id: u16, name: &str) -> Member {
@@ -245,6 +195,7 @@ mod tests {
             hellos: vec![(RelayId(2), Some(vec![4, 2]))],
             tokens: vec![([1; 32], token())],
             tokens_removed: vec![],
+            wishes: WishesChange::default(),
         };
         let store = DiskStore::open(dir.path()).unwrap();
         assert_eq!(store.snapshot().unwrap(), Snapshot::default());
@@ -257,6 +208,45 @@ mod tests {
         assert_eq!(snapshot.members[&RelayId(2)], member(2, "rome"));
         assert_eq!(snapshot.hellos[&RelayId(2)], [4, 2]);
         assert_eq!(snapshot.tokens[&[1; 32]], token());
+    }
+
+    #[test]
+    fn what_the_operator_wished_is_there_after_a_restart_and_gone_when_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let link = DrainTarget::link(RelayId(9), RelayId(2));
+        let until = DrainRecord { since: UnixSeconds(5), deadline: Some(UnixSeconds(65)) };
+        let open = DrainRecord { since: UnixSeconds(6), deadline: None };
+        let policy = PolicyRecord {
+            name: "voice".into(),
+            regions: set(&["eu-west"]),
+            providers: set(&["a", "b"]),
+            cells: set(&["eu"]),
+        };
+        let mut wishes = WishesChange {
+            drains: vec![(link, Some(until)), (DrainTarget::Relay(RelayId(3)), Some(open))],
+            transit: vec![(RelayId(1), Some(false)), (RelayId(2), Some(true))],
+            last_policy: Some(7),
+            policies: vec![(PolicyId(7), Some(policy))],
+            cells: vec![("eu".into(), Some(BTreeSet::from(["eu-west".into(), "eu-north".into()])))],
+        };
+        let mut expected = Wishes::default();
+        expected.apply(&wishes);
+        let store = DiskStore::open(dir.path()).unwrap();
+        store.commit(0, &Change { wishes: wishes.clone(), ..Change::default() }).unwrap();
+        drop(store);
+
+        let store = DiskStore::open(dir.path()).unwrap();
+        assert_eq!(store.snapshot().unwrap().wishes, expected);
+
+        wishes.drains.iter_mut().for_each(|(_, drain)| *drain = None);
+        wishes.transit.iter_mut().for_each(|(_, transit)| *transit = None);
+        wishes.policies.iter_mut().for_each(|(_, policy)| *policy = None);
+        wishes.cells.iter_mut().for_each(|(_, cell)| *cell = None);
+        wishes.last_policy = None;
+        store.commit(1, &Change { wishes, ..Change::default() }).unwrap();
+        let left = store.snapshot().unwrap().wishes;
+        assert_eq!(left, Wishes { last_policy: 7, ..Wishes::default() });
     }
 
     #[test]

@@ -92,6 +92,27 @@ async fn a_removed_relay_is_cut_off_and_stays_out_over_a_restart() {
     assert!(is_turned_away(&mesh, &directory).await);
 }
 
+#[tokio::test]
+async fn an_older_store_gives_no_id_again_whose_relay_has_dialled() {
+    let mesh = Mesh::start().await;
+    let dir = mesh.stop().await;
+    let (state, backup) = (dir.path().join("scheduler/mesh.redb"), dir.path().join("backup"));
+    std::fs::copy(&state, &backup).unwrap();
+    let mesh = Mesh::start_in(dir).await;
+    drop(connected(&mesh, "rome").await);
+    let dir = mesh.stop().await;
+    std::fs::copy(&backup, &state).unwrap();
+
+    let mesh = Mesh::start_in(dir).await;
+    let mut rome = mesh.dial(&mesh.dir.path().join("rome")).await.unwrap();
+    rome.say(hello("rome")).await;
+    let Some(Body::Refused(refused)) = rome.hear().await.body else { panic!("not refused") };
+
+    assert!(refused.reason.contains("not a member"), "{}", refused.reason);
+    let oslo = mesh.join("oslo").await;
+    assert_eq!(Credentials::load(&oslo).unwrap().identity().id, 2);
+}
+
 /// TLS 1.3 tells a client that its certificate is refused only after its own handshake is done.
 async fn is_turned_away(mesh: &Mesh, directory: &std::path::Path) -> bool {
     match mesh.dial(directory).await {
@@ -320,7 +341,8 @@ async fn links_that_no_relay_reports_on_are_not_counted_as_usable() {
             slow,
             ..LinkReport::default()
         };
-        link.say(Report { sequence: 1, full: true, links: vec![report], self_stalls: 0 }).await;
+        link.say(Report { sequence: 1, full: true, links: vec![report], ..Report::default() })
+            .await;
     }
     eventually(|| async { (mesh.status().await["links_usable"] == 2).then_some(()) }).await;
 

@@ -4,3 +4,4 @@ mod admin;
 mod control;
 mod join;
 mod mesh;
+mod operator;

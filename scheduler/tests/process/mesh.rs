@@ -8,7 +8,7 @@ use std::time::Duration;
 use overway_config::Document;
 use overway_pki::{ALPN_CONTROL, Credentials, JoinToken, client_config};
 use overway_scheduler::{ADMIN_ADDRESS_FILE, CONTROL_ADDRESS_FILE, Config, init, join};
-use overway_wire::control::{Hello, ToRelay, ToScheduler};
+use overway_wire::control::{Hello, LinkReport, Report, State, ToRelay, ToScheduler, Window};
 use prost::Message;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
@@ -74,6 +74,12 @@ impl Mesh {
         let url = format!("{}{path}", self.admin);
         let json = "application/json";
         request(move |agent| agent.post(&url).header("content-type", json).send(body)).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: serde_json::Value) -> (u16, String) {
+        let (url, body) = (format!("{}{path}", self.admin), body.to_string());
+        let json = "application/json";
+        request(move |agent| agent.put(&url).header("content-type", json).send(body)).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> (u16, String) {
@@ -153,6 +159,83 @@ impl Link {
 
     pub(crate) async fn closed(&self) -> quinn::ConnectionError {
         within(self.connection.closed()).await
+    }
+}
+
+/// Relays that say hello and go on reporting, without any data plane.
+pub(crate) struct Fleet {
+    relays: Vec<JoinHandle<()>>,
+}
+
+/// A relay of a fleet, and its one-way delays to those before it, the same both ways.
+pub(crate) struct Fake {
+    pub(crate) name: &'static str,
+    pub(crate) region: &'static str,
+    pub(crate) provider: &'static str,
+    pub(crate) delays_us: &'static [u32],
+}
+
+impl Fleet {
+    /// Has these join and report; their ids count from 1.
+    pub(crate) async fn start(mesh: &Mesh, fakes: &[Fake]) -> Self {
+        let mut relays = Vec::new();
+        for (at, fake) in fakes.iter().enumerate() {
+            let directory = mesh.join(fake.name).await;
+            let mut link = mesh.dial(&directory).await.unwrap();
+            let addresses = vec![format!("127.0.0.1:{}", 4_401 + at)];
+            let (region, provider) = (fake.region.to_owned(), fake.provider.to_owned());
+            link.say(Hello { addresses, region, provider, ..hello(fake.name) }).await;
+            let delay = |other: usize| match other.cmp(&at) {
+                std::cmp::Ordering::Less => fake.delays_us[other],
+                std::cmp::Ordering::Greater => fakes[other].delays_us[at],
+                std::cmp::Ordering::Equal => 0,
+            };
+            let others = (0..fakes.len()).filter(|&other| other != at);
+            let reports = others.map(|other| link_report(other, delay(other))).collect();
+            relays.push(tokio::spawn(link.keep_reporting(reports)));
+        }
+        Self { relays }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.relays.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn link_report(neighbour: usize, delay_us: u32) -> LinkReport {
+    let window = |samples| {
+        let one_way_diff_us = i64::from(delay_us);
+        Some(Window { one_way_diff_us, rtt_us: 2 * delay_us, samples, ..Window::default() })
+    };
+    LinkReport {
+        neighbour: u32::try_from(neighbour).unwrap() + 1,
+        inbound: State::Up.into(),
+        outbound: State::Up.into(),
+        fast: window(30),
+        slow: window(900),
+        ..LinkReport::default()
+    }
+}
+
+impl Link {
+    /// Says this again and again, and takes no notice of what it hears.
+    async fn keep_reporting(mut self, links: Vec<LinkReport>) {
+        let mut recv = self.recv;
+        let deaf =
+            tokio::spawn(async move { while recv.read_chunk(1 << 16, true).await.is_ok() {} });
+        for sequence in 1.. {
+            let report = Report { sequence, full: true, links: links.clone(), ..Report::default() };
+            let bytes = ToScheduler::from(report).encode_to_vec();
+            let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
+            let sent = self.send.write_all(&[&length[..], &bytes].concat()).await;
+            if sent.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        deaf.abort();
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overway_pki::Role;
-use overway_wire::{Address, Class, FlowId, RelayId};
+use overway_wire::{Address, FlowId, RelayId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
@@ -17,6 +17,7 @@ use crate::open::{self, Asked, Incoming, IncomingFlow, IncomingStream, OpenError
 use crate::pool::Session;
 use crate::seal::{self, FlowKeys, SECRET_BYTES};
 use crate::socket::Restart;
+use crate::terms::Terms;
 
 impl Inner {
     /// Makes a session of a connection, if its far end is who it has to be, and starts to serve it.
@@ -24,7 +25,7 @@ impl Inner {
         self: &Arc<Self>,
         connection: Connection,
         far: Address,
-        class: Class,
+        terms: Terms,
         client: bool,
     ) -> Result<Session, OpenError> {
         if !is_relay(&connection, far.relay) {
@@ -33,8 +34,8 @@ impl Inner {
             connection.close(CODE_IDENTITY, b"not the relay of this address");
             return Err(OpenError::Identity);
         }
-        let incarnation = self.socket.incarnation_of(far, class).unwrap_or_default();
-        let session = Session { connection, far, class, incarnation, client };
+        let incarnation = self.socket.incarnation_of(far, terms).unwrap_or_default();
+        let session = Session { connection, far, terms, incarnation, client };
         self.counters.sessions_opened.increment();
         self.pool.insert(session.clone());
         self.spawn(Arc::clone(self).serve(session.clone()));
@@ -44,7 +45,7 @@ impl Inner {
     pub(super) async fn accept_connections(self: Arc<Self>) {
         let handshakes = Arc::new(Semaphore::new(self.config.handshakes_max));
         while let Some(incoming) = self.endpoint.accept().await {
-            let Some((far, class)) = address::from_socket(incoming.remote_address()) else {
+            let Some((far, terms)) = address::from_socket(incoming.remote_address()) else {
                 incoming.ignore();
                 continue;
             };
@@ -60,7 +61,7 @@ impl Inner {
                 match timeout(inner.config.handshake_timeout, connecting).await {
                     // A refusal is counted where it happens.
                     Ok(Ok(connection)) => {
-                        let _ = inner.establish(connection, far, class, false);
+                        let _ = inner.establish(connection, far, terms, false);
                     }
                     Ok(Err(error)) => tracing::debug!(%far, %error, "handshake failed"),
                     Err(_) => tracing::debug!(%far, "handshake took too long"),
@@ -106,7 +107,7 @@ impl Inner {
         };
         self.pool.remove(&session);
         self.counters.sessions_closed.increment();
-        tracing::debug!(far = %session.far, class = %session.class, %error, "session ended");
+        tracing::debug!(far = %session.far, terms = %session.terms, %error, "session ended");
     }
 
     async fn take_request(&self, session: &Session, send: SendStream, mut recv: RecvStream) {
@@ -118,7 +119,7 @@ impl Inner {
         let sort = request.sort();
         let asked = Asked {
             from: session.far.relay,
-            class: session.class,
+            terms: session.terms,
             service: request.service,
             send,
             recv,
@@ -150,7 +151,7 @@ impl Inner {
             .map_err(|_| OpenError::Closed)?;
         let keys = FlowKeys::new(&secret, session.client);
         self.flows
-            .enter(session.far, id, opened_here, keys)
+            .enter(session.far, session.terms.policy, id, opened_here, keys)
             .map_err(|error| OpenError::Refused(error.to_string()))
     }
 }

@@ -21,6 +21,7 @@ use crate::fabric::Inbound;
 use crate::reorder::{Reorder, Verdict};
 use crate::replay::{Outrun, Replay, ReplayWindow};
 use crate::stats::Counters;
+use crate::terms::Terms;
 
 /// A far end with sessions that was not heard for so long is hailed: it may have started anew, and QUIC's
 /// own probes become rarer and rarer. Shorter than the keep-alive, for a small frame costs little.
@@ -29,6 +30,10 @@ const QUIET: Duration = Duration::from_secs(3);
 const QUIET_HAIL_EVERY: Duration = Duration::from_secs(1);
 /// Hails that are due at once at most; those who were hailed last wait.
 const HAILS_MAX: usize = 1_024;
+
+/// Lanes of one far end: three classes under a dozen policies, of two incarnations. A frame of a further
+/// one takes the place of the lane that was not heard for longest, whose far end loses order, not frames.
+const LANES_MAX: usize = 72;
 
 /// The receiving half.
 pub(super) struct Incoming {
@@ -43,18 +48,18 @@ pub(super) struct Incoming {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Each incarnation numbers its frames by class.
-type LaneKey = (FlowId, Class);
+/// Each incarnation numbers its frames by class and policy.
+type LaneKey = (FlowId, Terms);
 
 struct FarEnd {
     incarnations: Incarnations,
-    /// Of the incarnations that live, two at most.
+    /// Of the incarnations that live, two at most; [`LANES_MAX`] in all.
     lanes: BTreeMap<LaneKey, Lane>,
     heard: Instant,
     hailed: Option<Instant>,
 }
 
-/// The frames of one far end, incarnation and class.
+/// The frames of one far end, incarnation, class and policy.
 struct Lane {
     heard: Instant,
     order: Order,
@@ -89,27 +94,28 @@ impl Incoming {
         }
     }
 
-    /// The incarnation of a far end that was heard last in a class.
-    pub(super) fn incarnation_of(&self, far: Address, class: Class) -> Option<FlowId> {
-        let lanes = self.far_ends.get(&far)?.lanes.iter().filter(|((_, of), _)| *of == class);
+    /// The incarnation of a far end that was heard last on these terms.
+    pub(super) fn incarnation_of(&self, far: Address, terms: Terms) -> Option<FlowId> {
+        let lanes = self.far_ends.get(&far)?.lanes.iter().filter(|((_, of), _)| *of == terms);
         lanes.max_by_key(|(_, lane)| lane.heard).map(|(&(flow, _), _)| flow)
     }
 
     /// Puts a session frame in its lane; what is in order becomes ready.
     pub(super) fn sort(&mut self, frame: Inbound, now: Instant, counters: &Counters) {
-        let Inbound { source, class, flow, sequence, .. } = frame;
+        let Inbound { source, class, policy, flow, sequence, .. } = frame;
+        let key = (flow, Terms::new(class, policy));
         if frame.payload.len() > PAYLOAD_BYTES_MAX {
             return counters.frames_unexpected.increment();
         }
         if !self.know(source, flow, now, counters) {
             return counters.frames_stale.increment();
         }
+        self.make_room(source, key);
         let Some(far_end) = self.far_ends.get_mut(&source) else { return };
         far_end.heard = now;
         let bytes = frame.payload.len();
-        let from = address::to_socket(source, class);
+        let from = address::to_socket(source, key.1);
         let packet = Packet { from, ecn: codepoint(frame.ecn), payload: frame.payload };
-        let key = (flow, class);
         let lane = far_end.lanes.entry(key).or_insert_with(|| Lane::new(class, now));
         lane.heard = now;
         match &mut lane.order {
@@ -167,6 +173,22 @@ impl Incoming {
             self.challenged.remove(&source);
         }
         true
+    }
+
+    /// Makes room for a far end's new lane, if this is one and there are too many.
+    fn make_room(&mut self, source: Address, key: LaneKey) {
+        let Self { far_ends, holding, ready, .. } = self;
+        let Some(FarEnd { lanes, .. }) = far_ends.get_mut(&source) else { return };
+        if lanes.len() < LANES_MAX || lanes.contains_key(&key) {
+            return;
+        }
+        let quietest = lanes.iter().min_by_key(|(_, lane)| lane.heard).map(|(&key, _)| key);
+        let Some(quietest) = quietest else { return };
+        if let Some(Lane { order: Order::Restored { mut order, .. }, .. }) = lanes.remove(&quietest)
+        {
+            order.flush(ready);
+        }
+        holding.remove(&(source, quietest));
     }
 
     /// Drops the lanes of incarnations that do not live; QUIC gets what they held.

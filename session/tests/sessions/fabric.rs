@@ -11,7 +11,7 @@ use overway_session::{
     FabricPort, FabricSender, Full, Inbound, Outbound, SessionConfig, SessionEndpoint,
 };
 use overway_wire::frame::FrameEcn;
-use overway_wire::{Address, AttachmentId, Class, FlowId, FrameKind, Millis, RelayId};
+use overway_wire::{Address, AttachmentId, Class, FlowId, FrameKind, Millis, PolicyId, RelayId};
 use tokio::sync::mpsc;
 
 /// Frames that a port takes before it is full.
@@ -90,6 +90,7 @@ impl Mesh {
         let frame = Outbound {
             kind: FrameKind::Session,
             class: Class::Bulk,
+            policy: PolicyId::default(),
             destination,
             flow,
             sequence,
@@ -205,6 +206,7 @@ impl Hub {
             source,
             kind: frame.kind,
             class: frame.class,
+            policy: frame.policy,
             ecn: FrameEcn::Capable,
             flow: frame.flow,
             sequence: frame.sequence,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use overway_wire::RelayId;
-use overway_wire::control::{Hello, ToScheduler, Update, VERSION_MAX, VERSION_MIN, to_relay};
+use overway_wire::control::{Hello, Line, ToScheduler, Update, VERSION_MAX, VERSION_MIN, to_relay};
 
 use super::{Happening, SCHEDULER_ADDRESSES, World};
 use crate::pipe::{IDLE_MAX, PAUSE_MAX, PAUSE_MIN, Parcel, Pipe, PipeId, WELCOME_MAX, Way};
@@ -190,6 +190,7 @@ fn hello(site: &Site) -> Hello {
     let process = site.process.as_ref().expect("asked of a running process");
     let pushed = process.core.pushed();
     let addresses = (0..site.lines).map(|line| format!("10.0.{line}.{}:4400", site.id.0));
+    let line = Line { capacity_bps: site.capacity_bps, ..Line::default() };
     Hello {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
@@ -197,7 +198,9 @@ fn hello(site: &Site) -> Hello {
         name: name(site.id),
         software: "sim".to_owned(),
         addresses: addresses.collect(),
-        capacity_bps: 1_000_000_000,
+        region: site.region.clone(),
+        provider: site.provider.clone(),
+        lines: vec![line; usize::from(site.lines)],
         epoch_term: pushed.epoch().term,
         epoch_sequence: pushed.epoch().sequence,
         revision: pushed.revision(),

@@ -56,7 +56,7 @@ impl World {
         // From 1, for notices have the number 0.
         let id = FlowId(u32::try_from(self.flows.len() + 1).expect("flows are few"));
         self.slots[slot] = self.flows.len();
-        self.flows.push(Flow::new(id, ends, class, PERIOD, boots));
+        self.flows.push(Flow::new(id, ends, class, (PERIOD, self.scenario.frame_bytes), boots));
     }
 
     /// A slot's time has come: its flow sends, or another takes its place.

@@ -13,7 +13,12 @@ impl World {
     /// Starts a scheduler of the next term at some address. Its store knows the members, no more.
     pub(super) fn start_scheduler(&mut self) {
         self.term += 1;
-        let mut core = Scheduler::new(Config::default(), self.term, self.now);
+        let config = Config {
+            full_mesh_max: self.scenario.full_mesh_max,
+            neighbours: self.scenario.neighbours,
+            ..Config::default()
+        };
+        let mut core = Scheduler::new(config, self.term, self.now);
         for id in (1..=self.scenario.relays).map(RelayId) {
             core.handle_member(id, name(id));
         }
@@ -68,7 +73,13 @@ impl World {
         self.figures.epochs += stats.epochs;
         self.figures.updates_full += stats.updates_full;
         self.figures.hellos_refused += stats.hellos_refused;
-        let broken = stats.updates_too_large + stats.events_dropped + stats.report_links_ignored;
+        self.figures.doubts += stats.doubts;
+        self.figures.weights_changed += stats.weights_changed;
+        self.figures.overloads += stats.overloads;
+        self.figures.links_added += stats.links_added;
+        self.figures.links_removed += stats.links_removed;
+        let broken =
+            stats.events_dropped + stats.report_links_ignored + stats.report_demands_ignored;
         let refused = stats.reports_refused;
         if broken > 0 || refused != overway_scheduler_core::ReportsRefused::default() {
             self.watch.violate(self.now, format_args!("scheduler: refused or dropped: {stats:?}"));
@@ -140,6 +151,7 @@ impl World {
         let now = self.now;
         let mut posts = Vec::new();
         let mut epochs = Vec::new();
+        let mut link_changes = Vec::new();
         let Some(scheduler) = self.scheduler.as_mut().filter(|own| !own.frozen) else { return };
         while let Some((relay, message)) = scheduler.core.poll_transmit() {
             if let Some(&pipe) = scheduler.sessions.get(&relay) {
@@ -148,19 +160,29 @@ impl World {
         }
         while let Some(event) = scheduler.core.poll_event() {
             match event {
+                Event::LinkChanged { link, usable } => {
+                    link_changes.push((link, usable));
+                }
                 Event::EpochMade { epoch, changed_routes, updates } => {
                     epochs.push((epoch, changed_routes, updates));
                 }
                 Event::RelayConnected { .. }
                 | Event::RelayLost { .. }
-                | Event::LinkChanged { .. }
-                | Event::ReportRefused { .. } => {}
+                | Event::ReportRefused { .. }
+                | Event::Overloaded { .. }
+                | Event::OverloadEnded { .. }
+                | Event::DrainChanged { .. }
+                | Event::PolicyChanged { .. } => {}
             }
         }
         let due = scheduler.core.poll_timeout().map(|due| due.max(now));
         let (armed, term) = (scheduler.armed, scheduler.term);
         for (pipe, message) in posts {
             self.post(pipe, Way::ToRelay, Parcel::Down(message));
+        }
+        for (link, usable) in link_changes {
+            let verdict = if usable { "usable" } else { "not usable" };
+            self.say(format_args!("scheduler: link {link} is {verdict}"));
         }
         for (epoch, routes, updates) in epochs {
             self.say(format_args!(

@@ -1,6 +1,6 @@
 //! Whether the mesh is whole again, and its paths the best there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl World {
                 format_args!("{id} holds revision {held}, not {current}"),
             )?;
             let peers = &process.core.fib().peers;
-            let links = self.network.links().filter(|link| link.from == id).count();
+            let links = status.links.iter().filter(|link| link.id.from == id).count();
             unless(
                 peers.len() == links,
                 format_args!("{id} has {} links, not {links}", peers.len()),
@@ -92,12 +92,17 @@ impl World {
     /// Names a path that is not.
     pub(crate) fn check_best(&self) -> Result<(), Unrest> {
         let exact = self.exact();
+        let scheduler = self.scheduler.as_ref().ok_or(Unrest("no scheduler".to_owned()))?;
         let gain = PlannerConfig::default().gain;
         for (&(from, to), best) in &exact {
             let (from, to) = (relay_of(from), relay_of(to));
             let process = self.sites[&from].process.as_ref();
             let Some(process) = process else { continue };
-            for class in Class::ALL {
+            let split = |class| {
+                let mut routes = scheduler.core.routes_between(from, to).into_iter();
+                routes.any(|route| route.key.class == class && !route.weights.is_empty())
+            };
+            for class in Class::ALL.into_iter().filter(|&class| !split(class)) {
                 let way = process.core.choose(to, class, self.now);
                 let way = way.ok_or_else(|| Unrest(format!("{from} has no path to {to}")))?;
                 let cost = self.cost(from, &way.path);
@@ -114,10 +119,17 @@ impl World {
         Ok(())
     }
 
+    /// The shortest ways over the links that are probed.
     fn exact(&self) -> BTreeMap<(usize, usize), Exact> {
+        let status = self.scheduler.as_ref().map(|scheduler| scheduler.core.status(self.now));
+        let links = status.into_iter().flat_map(|status| status.links);
+        let probed: BTreeSet<(RelayId, RelayId)> =
+            links.map(|link| (link.id.from, link.id.to)).collect();
         let count = usize::from(self.scenario.relays);
+        let shortest =
+            |from, to| probed.contains(&(from, to)).then(|| self.shortest(from, to)).flatten();
         let delays: Vec<Vec<Option<Micros>>> = (0..count)
-            .map(|from| (0..count).map(|to| self.shortest(relay_of(from), relay_of(to))).collect())
+            .map(|from| (0..count).map(|to| shortest(relay_of(from), relay_of(to))).collect())
             .collect();
         oracle::exact(&delays, HOP)
     }

@@ -1,8 +1,11 @@
 //! What is not well in a mesh, worst first.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use overway_scheduler::api::{LinkBody, RelayBody, StatusBody};
+use overway_scheduler::api::{LinkBody, OverloadBody, RelayBody, StatusBody};
+
+use crate::cli::text::{duration, rate};
 
 /// Links named one by one; a mesh with more trouble than that is better looked at whole.
 const LINKS_SHOWN_MAX: usize = 20;
@@ -11,19 +14,32 @@ const REPORT_AGE_MS_MAX: u64 = 5_000;
 
 /// One line for each problem.
 pub(super) fn of(status: &StatusBody) -> Vec<String> {
-    let mut problems: Vec<String> = status.relays.iter().filter_map(relay_problem).collect();
+    // Traffic is being lost there, or soon will be.
+    let overloads = status.overloads.iter().take(LINKS_SHOWN_MAX).map(overload);
+    let mut problems: Vec<String> =
+        overloads.chain(status.relays.iter().filter_map(relay_problem)).collect();
     if status.settling && !status.relays.is_empty() {
         problems.push(
             "the scheduler waits for relays to report, and pushes no routes meanwhile".to_owned(),
         );
     }
-    // A relay that is away has nothing but bad links: it is named once, above.
+    // A relay that is away has nothing but bad links: it is named once, above. One that is drained has
+    // none because the operator wishes it.
+    let without_links = |relay: &&RelayBody| !relay.connected || is_over(relay.drain.as_deref());
     let away: BTreeSet<u16> =
-        status.relays.iter().filter(|relay| !relay.connected).map(|relay| relay.id).collect();
+        status.relays.iter().filter(without_links).map(|relay| relay.id).collect();
+    let drained = |link: &LinkBody| {
+        status.drains.iter().any(|drain| {
+            is_over(Some(&drain.stage))
+                && drain.relays.contains(&link.from_name)
+                && drain.relays.contains(&link.to_name)
+        })
+    };
     let bad: Vec<&LinkBody> = status
         .links
         .iter()
         .filter(|link| !link.usable && !away.contains(&link.from) && !away.contains(&link.to))
+        .filter(|link| !drained(link))
         .collect();
     problems.extend(bad.iter().take(LINKS_SHOWN_MAX).map(|link| link_problem(link)));
     if bad.len() > LINKS_SHOWN_MAX {
@@ -45,19 +61,55 @@ fn relay_problem(relay: &RelayBody) -> Option<String> {
     }
 }
 
+/// Whether a drain's deadline has passed.
+fn is_over(stage: Option<&str>) -> bool {
+    stage == Some("over")
+}
+
+fn overload(overload: &OverloadBody) -> String {
+    let OverloadBody { kind, relays, index, rate_bps, capacity_bps, lasts_ms } = overload;
+    let relays = relays.join(" > ");
+    let what = match kind.as_str() {
+        "link" => format!("link {relays} ({index})"),
+        "sending" => format!("relay {relays}, sending,"),
+        "receiving" => format!("relay {relays}, receiving,"),
+        "line_sending" => format!("relay {relays}, sending on line {index},"),
+        "line_receiving" => format!("relay {relays}, receiving on line {index},"),
+        other => format!("{relays} ({other})"),
+    };
+    let (rate, capacity) = (rate(*rate_bps), rate(*capacity_bps));
+    let since = duration(Duration::from_millis(*lasts_ms));
+    format!("{what} is overloaded: {rate} of {capacity}, for {since}")
+}
+
 fn link_problem(link: &LinkBody) -> String {
     let LinkBody { from_name, to_name, index, inbound, outbound, .. } = link;
-    let what = if inbound == outbound {
-        format!("both ends see it {inbound}")
-    } else {
-        format!("{to_name} sees it {inbound}, {from_name} sees it {outbound}")
+    let what = match (inbound.as_str(), outbound.as_str()) {
+        ("unknown", "unknown") => "is not measured yet".to_owned(),
+        ("up", "up") if link.slow.is_none() => "is up, and not measured yet".to_owned(),
+        ("up", "up") => "is up, and routes do not use it yet".to_owned(),
+        (inbound, outbound) if inbound == outbound => {
+            format!("carries nothing: both ends see it {inbound}")
+        }
+        (inbound, outbound) => {
+            let (inbound, outbound) = (seen(inbound), seen(outbound));
+            format!("carries nothing: {to_name} {inbound}, {from_name} {outbound}")
+        }
     };
-    format!("link {from_name} > {to_name} ({index}) carries nothing: {what}")
+    format!("link {from_name} > {to_name} ({index}) {what}")
+}
+
+fn seen(state: &str) -> String {
+    match state {
+        "unknown" => "has not measured it yet".to_owned(),
+        state => format!("sees it {state}"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use overway_scheduler::api::DrainBody;
 
     fn relay(id: u16, connected: bool) -> RelayBody {
         let name = format!("r{id}");
@@ -106,5 +158,66 @@ mod tests {
 
         assert_eq!(problems[0], "link r1 > r2 (0) carries nothing: both ends see it down");
         assert_eq!(problems[LINKS_SHOWN_MAX], "and 3 more links");
+    }
+
+    #[test]
+    fn what_is_overloaded_comes_first() {
+        let overload = OverloadBody {
+            kind: "link".into(),
+            relays: vec!["rome".into(), "oslo".into()],
+            index: 1,
+            rate_bps: 1_200_000_000,
+            capacity_bps: 1_000_000_000,
+            lasts_ms: 90_000,
+        };
+        let status = StatusBody {
+            relays: vec![relay(1, false)],
+            overloads: vec![overload],
+            ..StatusBody::default()
+        };
+
+        assert_eq!(
+            of(&status)[0],
+            "link rome > oslo (1) is overloaded: 1.2 Gbit/s of 1 Gbit/s, for 1m 30s"
+        );
+    }
+
+    #[test]
+    fn links_that_nobody_has_measured_yet_are_told_as_such() {
+        let between = |inbound: &str, outbound: &str| LinkBody {
+            inbound: inbound.into(),
+            outbound: outbound.into(),
+            ..link(1, 2, false)
+        };
+
+        let told = [("unknown", "unknown"), ("up", "up"), ("unknown", "down")]
+            .map(|(inbound, outbound)| link_problem(&between(inbound, outbound)));
+
+        assert_eq!(
+            told,
+            [
+                "link r1 > r2 (0) is not measured yet",
+                "link r1 > r2 (0) is up, and not measured yet",
+                "link r1 > r2 (0) carries nothing: r2 has not measured it yet, r1 sees it down"
+            ]
+        );
+    }
+
+    #[test]
+    fn links_of_what_is_drained_are_no_problem() {
+        let drained = RelayBody { drain: Some("over".into()), ..relay(2, true) };
+        let drain = DrainBody {
+            stage: "over".into(),
+            relays: vec!["r1".into(), "r3".into()],
+            ..DrainBody::default()
+        };
+        let status = StatusBody {
+            relays: vec![relay(1, true), drained, relay(3, true)],
+            links: vec![link(1, 2, false), link(3, 1, false)],
+            drains: vec![drain],
+            ..StatusBody::default()
+        };
+
+        assert_eq!(of(&status), Vec::<String>::new());
     }
 }

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use overway_scheduler::api::{
-    CandidateBody, ImprovementBody, LinkBody, RelayBody, RouteBody, StatusBody, WindowBody,
+    ImprovementBody, LinkBody, RelayBody, RouteSummaryBody, StatusBody, WindowBody,
 };
 
-use crate::cli::text::{Table, millis};
+use crate::cli::text::{Table, count, millis};
+use crate::cli::{drain, policy, routes};
 
 const UNKNOWN: &str = "unknown";
 
@@ -32,8 +33,14 @@ pub(super) fn text(
     if !status.links.is_empty() {
         let _ = write!(out, "\n{}", links(status));
     }
+    if !status.drains.is_empty() {
+        let _ = write!(out, "\n{}", drain::table(&status.drains));
+    }
+    if !status.policies.is_empty() {
+        let _ = write!(out, "\n{}", policy::table(&status.policies));
+    }
     if let Some(backups) = routes_with_backups {
-        let _ = write!(out, "\n{}", routes(status, backups));
+        let _ = write!(out, "\n{}", routes::text(&status.routes, status.routes_truncated, backups));
     }
     out
 }
@@ -42,13 +49,29 @@ fn summary(status: &StatusBody) -> String {
     let connected = status.relays.iter().filter(|relay| relay.connected).count();
     let usable = or_unknown(status.links_usable.map(|count| count.to_string()));
     format!(
-        "mesh {}: {connected} of {} relays connected, {usable} of {} links usable, epoch {}.{}\n{}",
+        "mesh {}: {connected} of {} relays connected, {usable} of {} links usable, epoch {}.{}\n{}{}",
         status.mesh,
         status.relays.len(),
         status.links.len(),
         status.epoch_term,
         status.epoch_sequence,
         improvement(status.improvement),
+        backups(status.routes_summary),
+    )
+}
+
+/// How many routes hang on one relay. Nothing is known of none.
+fn backups(summary: RouteSummaryBody) -> String {
+    let RouteSummaryBody { looked_at, without_disjoint, indirect: _, split } = summary;
+    if looked_at == 0 {
+        return String::new();
+    }
+    let split = match split {
+        0 => String::new(),
+        split => format!("; {} split over several paths", count(split as u64, "route")),
+    };
+    format!(
+        "without a path that shares no relay: {without_disjoint} of {looked_at} routes{split}\n"
     )
 }
 
@@ -92,11 +115,14 @@ fn relays(relays: &[RelayBody]) -> String {
 }
 
 fn relay_state(relay: &RelayBody) -> &'static str {
-    match (relay.connected, relay.draining, relay.registered) {
-        (true, false, _) => "connected",
-        (true, true, _) => "draining",
-        (false, _, true) => "away",
-        (false, _, false) => "never seen",
+    match (relay.connected, relay.registered, relay.drain.as_deref()) {
+        (false, true, _) => "away",
+        (false, false, _) => "never seen",
+        (true, _, _) if relay.draining => "stopping",
+        (true, _, Some("over")) => "drained",
+        (true, _, Some(_)) => "draining",
+        (true, _, None) if relay.transit_override == Some(false) => "no transit",
+        (true, _, None) => "connected",
     }
 }
 
@@ -141,6 +167,7 @@ fn link_row(link: &LinkBody, heard: bool) -> [String; 10] {
 fn link_state(link: &LinkBody, heard: bool) -> String {
     match (heard, link.usable, link.inbound == link.outbound) {
         (false, _, _) => UNKNOWN.to_owned(),
+        (true, false, true) if link.inbound == UNKNOWN => "not measured yet".to_owned(),
         (true, true, true) => link.inbound.clone(),
         (true, _, _) => format!("{}/{}", link.inbound, link.outbound),
     }
@@ -161,59 +188,9 @@ fn loss(window: Option<WindowBody>) -> String {
     }
 }
 
-fn routes(status: &StatusBody, backups: bool) -> String {
-    if status.routes.is_empty() {
-        return "no routes\n".to_owned();
-    }
-    let mut table = Table::new(&["ROUTE", "", "CLASS", "DELAY", "DIRECT", "PATH", "WHY"]);
-    for route in &status.routes {
-        let shown = if backups { route.candidates.len() } else { 1 };
-        for (at, candidate) in route.candidates.iter().take(shown).enumerate() {
-            table.row(route_row(route, candidate, at == 0));
-        }
-    }
-    table.render()
-}
-
-fn route_row(route: &RouteBody, candidate: &CandidateBody, in_use: bool) -> [String; 7] {
-    let direct = route.candidates.iter().find(|candidate| candidate.path.len() == 1);
-    let (source, destination, class) = if in_use {
-        (route.source_name.clone(), format!("> {}", route.destination_name), route.class.clone())
-    } else {
-        (String::new(), String::new(), "backup".to_owned())
-    };
-    [
-        source,
-        destination,
-        class,
-        millis(candidate.delay_us),
-        if in_use {
-            or_unknown(direct.map(|direct| millis(direct.delay_us)))
-        } else {
-            String::new()
-        },
-        path(candidate),
-        candidate.reason.clone(),
-    ]
-}
-
-/// The relays between, and the parallel link where it is not the first.
-fn path(candidate: &CandidateBody) -> String {
-    let step = |step: &overway_scheduler::api::StepBody| match step.link {
-        0 => step.name.clone(),
-        link => format!("{}/{link}", step.name),
-    };
-    let steps: Vec<String> = candidate.path.iter().map(step).collect();
-    match steps.as_slice() {
-        [_] => format!("direct to {}", steps[0]),
-        _ => format!("via {}", steps.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use overway_scheduler::api::StepBody;
 
     fn mesh() -> StatusBody {
         let relay = |id: u16, name: &str, connected| RelayBody {
@@ -234,28 +211,10 @@ mod tests {
             role: "idle".into(),
             ..LinkBody::default()
         };
-        let step = |name: &str| StepBody { relay: 1, name: name.into(), link: 0 };
-        let candidate = |steps: &[&str], delay_us, reason: &str| CandidateBody {
-            path: steps.iter().map(|name| step(name)).collect(),
-            cost: 1,
-            delay_us,
-            reason: reason.into(),
-        };
-        let route = RouteBody {
-            source_name: "oslo".into(),
-            destination_name: "rome".into(),
-            class: "realtime".into(),
-            candidates: vec![
-                candidate(&["bonn", "rome"], 20_000, "best"),
-                candidate(&["rome"], 45_600, "direct"),
-            ],
-            ..RouteBody::default()
-        };
         StatusBody {
             mesh: "demo".into(),
             relays: vec![relay(1, "rome", true), relay(2, "oslo", false)],
             links: vec![link],
-            routes: vec![route],
             ..StatusBody::default()
         }
     }
@@ -287,15 +246,6 @@ mod tests {
         let names: Vec<&str> =
             text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
         assert_eq!(names, ["oslo", "rome"]);
-    }
-
-    #[test]
-    fn a_route_is_shown_with_the_direct_delay_and_its_backups_if_wanted() {
-        let (short, long) = (text(&mesh(), &[], Some(false)), text(&mesh(), &[], Some(true)));
-
-        assert!(short.contains("20.0 ms  45.6 ms  via bonn, rome  best"), "{short}");
-        assert!(!short.contains("backup"));
-        assert!(long.contains("direct to rome"), "{long}");
     }
 
     #[test]

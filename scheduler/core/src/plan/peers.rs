@@ -1,12 +1,11 @@
-//! The probe plan: every registered relay has links with every other.
+//! The links between two relays that are to probe one another.
 //!
 //! Two relays with nA and nB addresses in use have max(nA, nB) links, at most two. Link k uses address
 //! min(k, n - 1) at each end: with a second line at one end only, both its lines meet the other's one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use overway_wire::control::{Item, Key, Peer, Role, Sort};
+use overway_wire::control::{Item, Peer, Role};
 use overway_wire::{BitsPerSec, NeighbourLink};
 
 use crate::registration::Registration;
@@ -27,37 +26,30 @@ pub(crate) fn lines_between<'a>(
     local: &'a Registration,
     remote: &'a Registration,
 ) -> impl Iterator<Item = Line> + 'a {
-    let capacity = lesser_known(local.capacity, remote.capacity);
-    (0..local.lines().max(remote.lines())).map(move |index| Line {
-        local_address: index.min(local.lines() - 1),
-        remote_address: remote.addresses[index.min(remote.lines() - 1)],
-        capacity,
+    (0..local.lines().max(remote.lines())).map(move |index| {
+        let (here, there) = (index.min(local.lines() - 1), index.min(remote.lines() - 1));
+        Line {
+            local_address: here,
+            remote_address: remote.addresses[there],
+            capacity: lesser_known(local.line(here).capacity, remote.line(there).capacity),
+        }
     })
 }
 
-/// The key of a link in a relay's pushed state.
-pub(crate) fn peer_key(link: NeighbourLink) -> Key {
-    Key {
-        sort: Sort::Peer.into(),
-        relay: u32::from(link.neighbour.0),
-        part: u32::from(link.index.value()),
-        name: String::new(),
-    }
-}
-
 /// A link as a relay is told of it.
-pub(crate) fn peer(link: NeighbourLink, line: Line, candidate: bool) -> Arc<Item> {
+pub(crate) fn peer(link: NeighbourLink, line: Line, candidate: bool) -> Item {
     let role = if candidate { Role::Candidate } else { Role::Idle };
-    Arc::new(Item::from(Peer {
+    Item::from(Peer {
         neighbour: u32::from(link.neighbour.0),
         index: u32::from(link.index.value()),
         local_address: u32::try_from(line.local_address).expect("a relay has two addresses in use"),
         remote_address: line.remote_address.to_string(),
         role: role.into(),
         capacity_bps: line.capacity.0,
-    }))
+    })
 }
 
+/// The lesser of two capacities, as far as they are known.
 fn lesser_known(a: BitsPerSec, b: BitsPerSec) -> BitsPerSec {
     if a.0 == 0 || b.0 == 0 { a.max(b) } else { a.min(b) }
 }

@@ -1,10 +1,17 @@
-//! The items that every relay is pushed alike: nodes, services, revocations.
+//! The items that every relay is pushed alike: nodes, policies, services, revocations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use overway_topology::Topology;
 use overway_wire::RelayId;
-use overway_wire::control::{Item, Key, Node, Revoked, Service};
+use overway_wire::control::{Item, Node, Policy, Revoked, Service};
+
+use crate::push::ItemKey;
+
+/// Names of services that are remembered by number. With more, all is numbered anew, and every relay gets its whole
+/// state again.
+const SERVICE_NUMBERS_MAX: usize = 1 << 20;
 
 /// A member as everybody is told of it.
 #[derive(Clone, Copy, Debug)]
@@ -13,78 +20,175 @@ pub(crate) struct Member<'a> {
     pub(crate) name: &'a str,
     /// Services to be had there now.
     pub(crate) services: Option<&'a BTreeSet<String>>,
+    /// Whether these are to be used only where no other member offers them.
+    pub(crate) last_resort: bool,
 }
 
-/// The items by key. `members` come in order of id.
-pub(crate) fn shared_items<'a>(
-    members: impl Iterator<Item = Member<'a>>,
-    revoked: &BTreeSet<RelayId>,
-) -> BTreeMap<Key, Arc<Item>> {
-    let mut services: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-    let mut items: Vec<Item> = Vec::new();
-    for member in members {
-        let relay = u32::from(member.id.0);
-        items.push(Node { relay, name: member.name.to_owned() }.into());
-        for name in member.services.into_iter().flatten() {
-            services.entry(name).or_default().push(relay);
+/// The shared items as last made.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    items: BTreeMap<ItemKey, Arc<Item>>,
+    /// Numbers of the services ever seen, and their names by number.
+    numbers: BTreeMap<String, u32>,
+    names: Vec<String>,
+}
+
+/// What changed of the shared items.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct SharedChange {
+    pub(crate) keys: Vec<ItemKey>,
+    /// Whether services were numbered anew, so that keys that were not acknowledged mean nothing any more.
+    pub(crate) renumbered: bool,
+}
+
+impl Shared {
+    /// Every item's key.
+    pub(crate) fn keys(&self) -> impl ExactSizeIterator<Item = ItemKey> {
+        self.items.keys().copied()
+    }
+
+    pub(crate) fn item(&self, key: ItemKey) -> Option<&Arc<Item>> {
+        self.items.get(&key)
+    }
+
+    /// The name of the service with this number.
+    pub(crate) fn service_name(&self, number: u32) -> String {
+        let at = usize::try_from(number).expect("32 bits fit");
+        self.names.get(at).cloned().unwrap_or_default()
+    }
+
+    /// Makes the items anew; `members` come in order of id.
+    pub(crate) fn replace<'a>(
+        &mut self,
+        members: impl Iterator<Item = Member<'a>>,
+        revoked: &BTreeSet<RelayId>,
+        topology: &Topology,
+    ) -> SharedChange {
+        let renumbered = self.names.len() > SERVICE_NUMBERS_MAX;
+        if renumbered {
+            self.names.clear();
+            self.numbers.clear();
         }
+        let mut services: BTreeMap<&str, Offer> = BTreeMap::new();
+        let mut items: BTreeMap<ItemKey, Item> = BTreeMap::new();
+        for member in members {
+            let relay = u32::from(member.id.0);
+            let node = Node { relay, name: member.name.to_owned() };
+            items.insert(ItemKey::node(member.id), node.into());
+            for name in member.services.into_iter().flatten() {
+                let offer = services.entry(name).or_default();
+                if member.last_resort { &mut offer.last } else { &mut offer.first }.push(relay);
+            }
+        }
+        for (name, offer) in services {
+            let relays = if offer.first.is_empty() { offer.last } else { offer.first };
+            let key = ItemKey::service(self.number(name));
+            items.insert(key, Service { name: name.to_owned(), relays }.into());
+        }
+        let revoke =
+            |relay: &RelayId| (ItemKey::revoked(*relay), Revoked { relay: relay.0.into() });
+        items.extend(revoked.iter().map(revoke).map(|(key, item)| (key, item.into())));
+        for (id, policy) in topology.policies() {
+            let allowed = topology.relays().filter(|(_, attributes)| policy.allows(attributes));
+            let relays = allowed.map(|(relay, _)| relay.0.into()).collect();
+            let item = Policy { policy: id.0.into(), name: policy.name.clone(), relays };
+            items.insert(ItemKey::policy(id), item.into());
+        }
+        SharedChange { keys: self.take(items), renumbered }
     }
-    for (name, relays) in services {
-        items.push(Service { name: name.to_owned(), relays }.into());
+
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(name) {
+            return number;
+        }
+        let number = u32::try_from(self.names.len()).expect("numbers are bounded");
+        self.names.push(name.to_owned());
+        self.numbers.insert(name.to_owned(), number);
+        number
     }
-    items.extend(revoked.iter().map(|relay| Item::from(Revoked { relay: u32::from(relay.0) })));
-    let keyed = items.into_iter().map(|item| {
-        let key = item.key().expect("items made here have bodies");
-        (key, Arc::new(item))
-    });
-    keyed.collect()
+
+    /// Takes these items in place of the ones before; returns the keys of those that differ.
+    fn take(&mut self, items: BTreeMap<ItemKey, Item>) -> Vec<ItemKey> {
+        let gone = self.items.keys().filter(|key| !items.contains_key(key)).copied();
+        let mut changed: Vec<ItemKey> = gone.collect();
+        self.items.retain(|key, _| items.contains_key(key));
+        for (key, item) in items {
+            if self.items.get(&key).is_none_or(|known| **known != item) {
+                changed.push(key);
+                self.items.insert(key, Arc::new(item));
+            }
+        }
+        changed
+    }
+}
+
+/// Relays that offer a service, those that are about to go apart.
+#[derive(Debug, Default)]
+struct Offer {
+    first: Vec<u32>,
+    last: Vec<u32>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registration::{MESH_RELAYS_MAX, NAME_BYTES_MAX, SERVICES_MAX};
     use overway_wire::control::item::Body;
-    use overway_wire::control::{MESSAGE_BYTES_MAX, ToRelay, Update};
-    use prost::Message;
 
-    #[test]
-    fn the_largest_mesh_leaves_room_in_a_message_for_links_and_routes() {
-        let name = |relay: usize, part: usize| format!("{relay:032}{part:032}");
-        let offered: Vec<BTreeSet<String>> = (0..MESH_RELAYS_MAX)
-            .map(|relay| (0..SERVICES_MAX).map(|part| name(relay, part)).collect())
-            .collect();
-        let relay_name = "x".repeat(NAME_BYTES_MAX);
-        let members = offered.iter().zip(60_000_u16..).map(|(services, id)| Member {
-            id: RelayId(id),
-            name: &relay_name,
-            services: Some(services),
+    fn services(shared: &Shared) -> Vec<(&str, Vec<u32>)> {
+        let bodies = shared.items.values().filter_map(|item| item.body.as_ref());
+        let services = bodies.filter_map(|body| match body {
+            Body::Service(service) => Some((service.name.as_str(), service.relays.clone())),
+            Body::Node(_) | Body::Peer(_) | Body::Route(_) | Body::Revoked(_) | Body::Policy(_) => {
+                None
+            }
         });
+        services.collect()
+    }
 
-        let items = shared_items(members, &(1..60_000).map(RelayId).collect());
-
-        let put = items.values().map(|item| Item::clone(item)).collect();
-        let update = ToRelay::from(Update { put, ..Update::default() });
-        assert!(update.encoded_len() < MESSAGE_BYTES_MAX / 2);
+    fn member(id: u16, services: Option<&BTreeSet<String>>) -> Member<'_> {
+        Member { id: RelayId(id), name: "x", services, last_resort: false }
     }
 
     #[test]
     fn a_service_lists_its_relays_in_order_of_id() {
         let both: BTreeSet<String> = ["dns".into(), "web".into()].into();
         let web: BTreeSet<String> = ["web".into()].into();
-        let member = |id, services| Member { id: RelayId(id), name: "x", services };
         let members = [member(1, Some(&web)), member(2, None), member(3, Some(&both))];
+        let mut shared = Shared::default();
 
-        let items = shared_items(members.into_iter(), &[RelayId(9)].into());
+        let change = shared.replace(members.into_iter(), &[RelayId(9)].into(), &Topology::new());
 
-        let services: Vec<_> = items
-            .values()
-            .filter_map(|item| match item.body.as_ref().unwrap() {
-                Body::Service(service) => Some((service.name.as_str(), service.relays.clone())),
-                Body::Node(_) | Body::Peer(_) | Body::Route(_) | Body::Revoked(_) => None,
-            })
-            .collect();
-        assert_eq!(services, [("dns", vec![3]), ("web", vec![1, 3])]);
-        assert_eq!(items.len(), 3 + 2 + 1);
+        assert_eq!(change.keys.len(), 3 + 2 + 1);
+        let mut listed = services(&shared);
+        listed.sort_unstable();
+        assert_eq!(listed, [("dns", vec![3]), ("web", vec![1, 3])]);
+        let again = shared.replace(members.into_iter(), &[RelayId(9)].into(), &Topology::new());
+        assert_eq!(again, SharedChange::default());
+    }
+
+    #[test]
+    fn a_service_is_left_to_a_relay_that_goes_only_where_no_other_has_it() {
+        let both: BTreeSet<String> = ["dns".into(), "web".into()].into();
+        let web: BTreeSet<String> = ["web".into()].into();
+        let going = Member { last_resort: true, ..member(1, Some(&both)) };
+        let mut shared = Shared::default();
+
+        let members = [going, member(2, Some(&web))];
+        shared.replace(members.into_iter(), &BTreeSet::new(), &Topology::new());
+
+        assert_eq!(services(&shared), [("dns", vec![1]), ("web", vec![2])]);
+    }
+
+    #[test]
+    fn a_service_that_is_gone_is_removed_by_its_name() {
+        let web: BTreeSet<String> = ["web".into()].into();
+        let mut shared = Shared::default();
+        let none = BTreeSet::new();
+        shared.replace([member(1, Some(&web))].into_iter(), &none, &Topology::new());
+
+        let change = shared.replace([member(1, None)].into_iter(), &none, &Topology::new());
+
+        let names = change.keys.iter().map(|key| key.to_wire(|n| shared.service_name(n)).name);
+        assert_eq!(names.collect::<Vec<_>>(), ["web"]);
     }
 }

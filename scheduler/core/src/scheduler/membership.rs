@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use overway_wire::control::{Hello, Welcome};
-use overway_wire::{Epoch, NeighbourLink, RelayId};
+use overway_wire::{Epoch, RelayId};
 
 use super::{Phase, Scheduler, Urgency};
-use crate::links::{Liveness, link_index};
-use crate::plan::peer_key;
-use crate::registration::{self, LINKS_MAX, MESH_RELAYS_MAX, Registration};
+use crate::links::Word;
+use crate::registration::{self, MESH_RELAYS_MAX, Registration};
 use crate::session::{Relay, Session};
 use crate::{Event, HelloError};
 
@@ -31,6 +30,11 @@ impl Scheduler {
         self.register(id, registration);
 
         let relay = self.relays.get_mut(&id).expect("a checked hello is of a member");
+        if relay.version != version {
+            // One that did not keep policies apart has none of what they make.
+            relay.version = version;
+            relay.push.forget();
+        }
         let resumed = relay.push.resume(revision, epoch);
         let hold = if revision == 0 { self.now } else { self.now + self.config.settle };
         relay.session = Some(Session {
@@ -43,6 +47,10 @@ impl Scheduler {
             stale: false,
         });
         relay.draining = false;
+        if !resumed {
+            self.held.insert(id);
+        }
+        self.shared_changed = true;
         self.tell_topology(id);
         self.emit(Event::RelayConnected { relay: id });
         self.hear(id);
@@ -71,7 +79,7 @@ impl Scheduler {
             return Err(HelloError::Name { said, expected: relay.name.clone() });
         }
         let registration = Registration::check(hello)?;
-        let registered = self.relays.values().filter(|relay| relay.registration.is_some()).count();
+        let registered = self.mesh.topology().relays().len();
         if relay.registration.is_none() && registered >= MESH_RELAYS_MAX {
             return Err(HelloError::MeshFull(MESH_RELAYS_MAX));
         }
@@ -98,10 +106,16 @@ impl Scheduler {
         anew.events = std::mem::take(&mut self.events);
         anew.stats = self.stats;
         anew.stats.terms_raised += 1;
+        anew.drains = std::mem::take(&mut self.drains);
+        for (id, policy) in self.mesh.topology().policies() {
+            let put = anew.mesh.put_policy(id, policy.clone());
+            put.expect("policies that fitted before fit again");
+        }
         for (id, relay) in std::mem::take(&mut self.relays) {
             anew.handle_member(id, relay.name);
             let member = anew.relays.get_mut(&id).expect("a member is not revoked");
             member.draining = relay.draining;
+            member.transit_override = relay.transit_override;
             if relay.session.is_none() {
                 member.absent_since = relay.absent_since;
             } else {
@@ -123,14 +137,14 @@ impl Scheduler {
             // What an earlier process observed stands until the new one's first report, which is full:
             // without it there would be no link to the relay, and its senders would be left without a path.
             Some(_) => {}
-            None => {
-                for (key, item) in &self.shared {
-                    relay.push.set(key.clone(), Some(item.clone()));
-                }
-            }
+            None => relay.push.begin(),
         }
+        let (region, provider) = (&registration.region, &registration.provider);
+        self.neighbours.insert(id, region, provider, self.now);
         relay.registration = Some(registration);
+        self.shared_changed = true;
         self.relinked.insert(id);
+        self.refresh_lines(id);
         self.tell_topology(id);
     }
 
@@ -138,6 +152,9 @@ impl Scheduler {
     pub(super) fn remove(&mut self, id: RelayId) {
         self.revoked.insert(id);
         self.unregister(id);
+        self.links.forget(id);
+        self.drains.forget(id);
+        self.shared_changed = true;
         self.ready.remove(&id);
         if let Some(relay) = self.relays.remove(&id)
             && relay.session.is_some()
@@ -155,24 +172,30 @@ impl Scheduler {
             return;
         }
         relay.push.clear();
+        relay.demands.clear();
+        relay.line_use.clear();
+        let word = relay.word();
+        self.shared_changed = true;
         self.relinked.remove(&id);
+        for other in self.neighbours.of(id) {
+            self.remove_pair(id, other);
+        }
+        self.neighbours.remove(id);
+        self.doubts.forget(id);
         self.mesh.remove_relay(id);
         for link in self.links.forget(id) {
             self.emit(Event::LinkChanged { link, usable: false });
         }
-        for other in self.relays.values_mut() {
-            for index in 0..LINKS_MAX {
-                other.push.set(peer_key(NeighbourLink::new(id, link_index(index))), None);
-            }
-        }
+        self.links.set_word(id, word);
         self.request_plan(Urgency::Urgent);
     }
 
     /// Tells the topology what is known of a registered relay.
     pub(super) fn tell_topology(&mut self, id: RelayId) {
         let Some(relay) = self.relays.get(&id) else { return };
-        if let Some(registration) = &relay.registration {
-            self.mesh.put_relay(id, registration.attributes(relay.draining));
+        if let Some(attributes) = relay.attributes(self.drains.relay(id)) {
+            self.mesh.put_relay(id, attributes);
+            self.shared_changed = true;
         }
     }
 
@@ -182,6 +205,8 @@ impl Scheduler {
         let Some(session) = session else { return };
         session.heard = self.now;
         session.stale = false;
+        self.links.set_word(id, Word { connected: true, fresh: true });
+        self.arm(id);
         if let Phase::Settling { until } = self.phase {
             let later = until.unwrap_or(self.now + self.config.settle);
             let until = if self.everyone_settled() { self.now } else { later };
@@ -191,7 +216,7 @@ impl Scheduler {
 
     /// Settles once enough was heard, and settles anew when nobody is heard.
     pub(super) fn change_phase(&mut self) {
-        let someone = self.relays.values().any(|relay| self.is_fresh(relay));
+        let someone = self.links.hears_someone();
         match self.phase {
             Phase::Settling { until: None } => {}
             Phase::Settling { until: Some(until) } if self.now < until => {}
@@ -208,44 +233,61 @@ impl Scheduler {
         }
     }
 
-    /// Accounts for relays that fell silent.
-    pub(super) fn expire_words(&mut self) {
+    /// Looks after a relay's timers: its silence, its registration, the update in flight.
+    pub(super) fn expire(&mut self, id: RelayId) {
         let (now, stale) = (self.now, self.config.report_stale);
-        let mut expired = false;
-        for session in self.relays.values_mut().filter_map(|relay| relay.session.as_mut()) {
-            if !session.stale && session.silent(now, stale) {
-                session.stale = true;
-                expired = true;
-            }
-        }
-        if expired {
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        if let Some(session) = relay.session.as_mut().filter(|session| !session.stale)
+            && session.silent(now, stale)
+        {
+            session.stale = true;
+            self.links.set_word(id, Word { connected: true, fresh: false });
             self.request_plan(Urgency::Urgent);
         }
-    }
-
-    /// Ends the registrations of relays that said goodbye and stay away.
-    pub(super) fn expire_registrations(&mut self) {
-        let (now, absence) = (self.now, self.config.goodbye_absence);
-        let ended = |relay: &Relay| relay.registration_end(absence).is_some_and(|end| end <= now);
-        let expired: Vec<RelayId> =
-            self.relays.iter().filter(|(_, relay)| ended(relay)).map(|(&id, _)| id).collect();
-        for id in expired {
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        let deadline = relay.push.ack_deadline(self.config.ack_timeout);
+        if relay.session.is_some() && deadline.is_some_and(|deadline| deadline <= now) {
+            relay.push.forget();
+            self.stats.ack_timeouts += 1;
+        }
+        if relay.registration_end(self.config.goodbye_absence).is_some_and(|end| end <= now) {
             self.unregister(id);
         }
     }
 
-    /// Whose word counts now.
-    pub(super) fn liveness(&self) -> Liveness {
-        let connected = self.relays.iter().filter(|(_, relay)| relay.session.is_some());
-        let fresh = self.relays.iter().filter(|(_, relay)| self.is_fresh(relay));
-        Liveness {
-            connected: connected.map(|(&id, _)| id).collect(),
-            fresh: fresh.map(|(&id, _)| id).collect(),
+    /// Takes the relays whose timers may want attention now.
+    pub(super) fn take_armed(&mut self) -> Vec<RelayId> {
+        let mut due = Vec::new();
+        while let Some(&(at, id)) = self.timers.first()
+            && at <= self.now
+        {
+            self.timers.pop_first();
+            if let Some(relay) = self.relays.get_mut(&id) {
+                relay.armed = None;
+                due.push(id);
+            }
         }
+        due
+    }
+
+    /// Sees to it that a relay's timers are looked after in time. They mostly move on before they are due, which
+    /// changes nothing until then.
+    pub(super) fn arm(&mut self, id: RelayId) {
+        let Some(relay) = self.relays.get(&id) else { return };
+        let Some(due) = self.relay_timeout(relay) else { return };
+        if relay.armed.is_some_and(|armed| armed <= due) {
+            return;
+        }
+        if let Some(relay) = self.relays.get_mut(&id)
+            && let Some(before) = relay.armed.replace(due)
+        {
+            self.timers.remove(&(before, id));
+        }
+        self.timers.insert((due, id));
     }
 
     /// When a relay's own timers want attention.
-    pub(super) fn relay_timeout(&self, relay: &Relay) -> Option<Instant> {
+    fn relay_timeout(&self, relay: &Relay) -> Option<Instant> {
         let registration = relay.registration_end(self.config.goodbye_absence);
         let Some(session) = relay.session else { return registration };
         let silence = (!session.stale).then(|| session.heard + self.config.report_stale);
@@ -255,11 +297,7 @@ impl Scheduler {
         [silence, ack, update.filter(|due| *due > self.now)].into_iter().flatten().min()
     }
 
-    fn is_fresh(&self, relay: &Relay) -> bool {
-        relay.fresh(self.now, self.config.report_stale)
-    }
-
     fn everyone_settled(&self) -> bool {
-        self.relays.values().all(|relay| relay.settled() && self.is_fresh(relay))
+        self.relays.values().all(|relay| relay.settled() && relay.word().fresh)
     }
 }

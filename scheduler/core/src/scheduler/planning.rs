@@ -1,19 +1,14 @@
 //! Plans, and what of them goes to whom.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use overway_topology::RouteChange;
-use overway_wire::{LinkId, NeighbourLink, RelayId};
+use overway_wire::{LinkId, RelayId};
 
 use super::{PlanDue, Scheduler, Urgency};
-use crate::Event;
-use crate::links::link_index;
-use crate::plan::{
-    Line, Member, Replanned, lines_between, peer, peer_key, route, route_key, shared_items,
-};
+use crate::links::{self, Standing, link_index};
+use crate::plan::{Line, Member, Replanned, lines_between};
 use crate::registration::LINKS_MAX;
-use crate::session::Relay;
+use crate::{DrainStage, Event};
 
 /// Least time between two urgent plans, for each registered relay: a plan's work grows with the mesh, and
 /// one flapping link must not take the whole processor. Thirty relays are planned every 30 ms at most.
@@ -51,18 +46,8 @@ impl Scheduler {
 
     /// When the first relay has waited long enough for its first update.
     pub(super) fn first_hold(&self) -> Option<Instant> {
-        self.relays.values().filter_map(|relay| relay.session?.hold_until).min()
-    }
-
-    /// Gives up updates that were not acknowledged: the relay gets the whole state.
-    pub(super) fn expire_updates(&mut self) {
-        for relay in self.relays.values_mut().filter(|relay| relay.session.is_some()) {
-            let deadline = relay.push.ack_deadline(self.config.ack_timeout);
-            if deadline.is_some_and(|deadline| deadline <= self.now) {
-                relay.push.forget();
-                self.stats.ack_timeouts += 1;
-            }
-        }
+        let held = self.held.iter().filter_map(|id| self.relays.get(id)?.session?.hold_until);
+        held.min()
     }
 
     /// Marks every relay that may be sent an update.
@@ -70,128 +55,202 @@ impl Scheduler {
         let ids: Vec<RelayId> = self.relays.keys().copied().collect();
         for id in ids {
             self.offer_update(id);
+            self.arm(id);
         }
     }
 
     /// Marks a relay if it may be sent an update.
     pub(super) fn offer_update(&mut self, id: RelayId) {
-        let held = |relay: &Relay| relay.session.is_none_or(|session| session.hold_until.is_some());
-        let Some(relay) = self.relays.get(&id).filter(|relay| !held(relay)) else { return };
+        let Some(relay) = self.relays.get(&id) else { return };
+        let held = relay.session.is_none_or(|session| session.hold_until.is_some());
         let due = relay.push.due(self.now).is_some_and(|due| due <= self.now);
-        if due && self.phase == super::Phase::Planning {
+        if !held && due && self.phase == super::Phase::Planning {
             self.ready.insert(id);
         }
     }
 
-    /// Plans if a plan is due, and makes an epoch of what changed.
-    pub(super) fn plan_if_due(&mut self) {
-        let Some(due) = self.plan_due.filter(|due| due.at <= self.now) else { return };
+    /// Plans if a plan is due, and makes an epoch of what changed; says whether it did.
+    pub(super) fn plan_if_due(&mut self) -> bool {
+        let Some(due) = self.plan_due.filter(|due| due.at <= self.now) else { return false };
         self.plan_due = None;
         self.last_plan = Some(self.now);
         self.stats.plans += 1;
         self.stats.plans_urgent += u64::from(due.urgency == Urgency::Urgent);
 
-        let relinked = std::mem::take(&mut self.relinked);
-        self.put_links(&relinked);
+        self.put_links();
+        self.reprice_links();
         self.judge_links();
-        let replanned = self.mesh.replan(self.now);
-        self.push_peers(&relinked, &replanned.roles);
+        let replanned = self.mesh.replan(&self.config.executor, self.now);
+        self.push_roles(&replanned.roles);
         self.push_routes(&replanned);
+        self.place_demand(!replanned.routes.is_empty());
         self.push_shared();
         self.make_epoch(replanned.routes.len());
         self.release_holds();
+        true
     }
 
-    /// Makes the links of these relays anew.
-    fn put_links(&mut self, relinked: &BTreeSet<RelayId>) {
-        for (local, remote) in self.pairs_with(relinked) {
-            let lines = self.lines(local, remote);
-            let price = self.relays.get(&local).and_then(|relay| relay.registration.as_ref());
-            let price = price.map(|registration| registration.price).unwrap_or_default();
-            for (index, line) in lines.into_iter().enumerate() {
-                let link = LinkId::new(local, remote, link_index(index));
-                match line {
-                    Some(line) => self.links.put(link, line.capacity, price),
-                    None => {
-                        let gone = self.links.remove(link);
-                        self.mesh.remove_link(link);
-                        if gone.is_some_and(|gone| gone.usable()) {
-                            self.emit(Event::LinkChanged { link, usable: false });
-                        }
-                    }
+    /// Makes links anew where relays became neighbours, ceased to be, or said something new of their lines.
+    fn put_links(&mut self) {
+        let links = &self.links;
+        self.neighbours.review(self.now, |a, b| links.round_trip(a, b));
+        let change = self.neighbours.take_change();
+        let mut relinked = std::mem::take(&mut self.relinked);
+        let mut pairs = change.pairs;
+        if change.anew {
+            let strangers =
+                self.links.iter().map(|(id, _)| (id.from.min(id.to), id.from.max(id.to)));
+            pairs.extend(strangers.filter(|&(a, b)| !self.neighbours.are(a, b)));
+            relinked.extend(self.mesh.topology().relays().map(|(id, _)| id));
+        }
+        for id in relinked {
+            let others = self.neighbours.of(id).into_iter();
+            pairs.extend(others.map(|other| (id.min(other), id.max(other))));
+        }
+        pairs.sort_unstable();
+        pairs.dedup();
+        for (a, b) in pairs {
+            if self.neighbours.are(a, b) {
+                self.put_lines(a, b);
+                self.put_lines(b, a);
+            } else {
+                self.remove_pair(a, b);
+            }
+        }
+    }
+
+    /// Makes the links from a relay to a neighbour anew.
+    fn put_lines(&mut self, local: RelayId, remote: RelayId) {
+        for (index, line) in self.lines(local, remote).into_iter().enumerate() {
+            let link = LinkId::new(local, remote, link_index(index));
+            if let Some(line) = line {
+                let price = self.price(local, index);
+                let line = links::Line { capacity: line.capacity, price };
+                self.stats.links_added += u64::from(self.links.put(link, line));
+                self.touch_peer(local, remote, link.index);
+            } else {
+                self.remove_link(link);
+            }
+        }
+    }
+
+    /// Tells the links of relays of which a line costs something else now, or is used otherwise.
+    fn reprice_links(&mut self) {
+        for id in std::mem::take(&mut self.repriced) {
+            for remote in self.neighbours.of(id) {
+                for (index, line) in self.lines(id, remote).into_iter().enumerate() {
+                    let Some(line) = line else { continue };
+                    let link = LinkId::new(id, remote, link_index(index));
+                    let price = self.price(id, index);
+                    self.links.put(link, links::Line { capacity: line.capacity, price });
+                    self.links.suspect(link);
                 }
             }
         }
     }
 
+    /// Two relays are no longer to have links with one another.
+    pub(super) fn remove_pair(&mut self, a: RelayId, b: RelayId) {
+        for index in (0..LINKS_MAX).map(link_index) {
+            self.remove_link(LinkId::new(a, b, index));
+            self.remove_link(LinkId::new(b, a, index));
+        }
+    }
+
+    fn remove_link(&mut self, link: LinkId) {
+        let Some(usable) = self.links.remove(link) else { return };
+        self.stats.links_removed += 1;
+        self.mesh.remove_link(link);
+        self.touch_peer(link.from, link.to, link.index);
+        if usable {
+            self.emit(Event::LinkChanged { link, usable: false });
+        }
+    }
+
     fn judge_links(&mut self) {
-        let liveness = self.liveness();
-        for judged in self.links.judge(&liveness) {
+        let topology = self.mesh.topology();
+        let before = |id| topology.link(id).copied();
+        let mut links = std::mem::take(&mut self.links);
+        let judged = links.judge(|id| self.standing(id), before);
+        self.links = links;
+        self.stats.links_judged += u64::try_from(judged.len()).unwrap_or(u64::MAX);
+        for judged in judged {
             self.mesh.put_link(judged.id, judged.measure);
             if judged.changed {
+                self.shared_changed = true;
                 let usable = judged.measure.usable;
                 self.emit(Event::LinkChanged { link: judged.id, usable });
             }
         }
     }
 
-    fn push_peers(&mut self, relinked: &BTreeSet<RelayId>, roles: &[LinkId]) {
-        let role_pairs = roles.iter().flat_map(|link| [(link.from, link.to), (link.to, link.from)]);
-        let mut pairs: BTreeSet<(RelayId, RelayId)> = role_pairs.collect();
-        pairs.extend(self.pairs_with(relinked));
-        for (local, remote) in pairs {
-            for (index, line) in self.lines(local, remote).into_iter().enumerate() {
-                let link = NeighbourLink::new(remote, link_index(index));
-                let candidate = self.mesh.is_candidate(link.outbound(local));
-                let item = line.map(|line| peer(link, line, candidate));
-                if let Some(relay) = self.relays.get_mut(&local) {
-                    relay.push.set(peer_key(link), item);
+    /// What operators, doubts and the sender's line say of a link.
+    fn standing(&self, link: LinkId) -> Standing {
+        let drain = self.drains.link(link);
+        let sender = self.relays.get(&link.from);
+        let line = sender.map(|relay| relay.line_states[usize::from(link.index.value())]);
+        let line = line.unwrap_or_default();
+        let doubted = self.doubts.contains(link.from) || self.doubts.contains(link.to);
+        Standing {
+            closed: drain == Some(DrainStage::Over),
+            draining: drain.is_some() || line.spent || doubted && !self.mesh.is_candidate(link),
+            line_load: line.load,
+        }
+    }
+
+    /// Tells the ends of links that came onto a path or left the last one.
+    fn push_roles(&mut self, roles: &[LinkId]) {
+        for link in roles {
+            for index in (0..LINKS_MAX).map(link_index) {
+                let link = LinkId { index, ..*link };
+                if self.links.planned(link).is_some() {
+                    self.touch_peer(link.from, link.to, index);
+                    self.touch_peer(link.to, link.from, index);
                 }
             }
         }
     }
 
     fn push_routes(&mut self, replanned: &Replanned) {
-        for change in &replanned.routes {
-            let (key, item) = match change {
-                RouteChange::Put { key, candidates } => (*key, Some(route(*key, candidates))),
-                RouteChange::Removed { key } => (*key, None),
-            };
-            if let Some(relay) = self.relays.get_mut(&key.source) {
-                relay.push.set(route_key(key), item);
-            }
+        for &key in &replanned.routes {
+            self.touch_route(key);
         }
     }
 
-    /// Nodes, services and revocations. A service is to be had where its relay is connected, or still
-    /// reached by others; not where it is about to stop.
+    /// Nodes, policies, services and revocations. A service is to be had where its relay is connected, or still
+    /// reached by others; not where it is about to stop, and from a drained relay only where no other has it.
     fn push_shared(&mut self) {
-        let usable = self.links.planned().iter().filter(|(_, link)| link.usable());
-        let reached: BTreeSet<RelayId> = usable.map(|(link, _)| link.to).collect();
+        if !std::mem::take(&mut self.shared_changed) {
+            return;
+        }
         let members = self.relays.iter().map(|(&id, relay)| {
-            let there = !relay.draining && (relay.session.is_some() || reached.contains(&id));
+            let there = relay.session.is_some() || self.links.is_reached(id);
+            let drain = self.drains.relay(id);
+            let there = there && !relay.draining && drain != Some(DrainStage::Over);
             let registration = relay.registration.as_ref().filter(|_| there);
             let services = registration.map(|registration| &registration.services);
-            Member { id, name: &relay.name, services }
+            Member { id, name: &relay.name, services, last_resort: drain.is_some() }
         });
-        let items = shared_items(members, &self.revoked);
-        let removed = self.shared.keys().filter(|key| !items.contains_key(key));
-        let removed = removed.map(|key| (key.clone(), None));
-        let put = items.iter().filter(|(key, item)| self.shared.get(key) != Some(item));
-        let put = put.map(|(key, item)| (key.clone(), Some(item.clone())));
-        let changes: Vec<_> = removed.chain(put).collect();
-        self.shared = items;
+        let change = self.shared.replace(members, &self.revoked, self.mesh.topology());
         for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
-            for (key, item) in &changes {
-                relay.push.set(key.clone(), item.clone());
+            if change.renumbered {
+                relay.push.forget();
             }
+            let policies = relay.keeps_policies();
+            let keys = change.keys.iter().filter(|key| policies || !key.is_of_policy());
+            keys.for_each(|&key| relay.push.touch(key));
         }
     }
 
     /// Makes an epoch if some relay's state changed.
     fn make_epoch(&mut self, changed_routes: usize) {
-        let registered = self.relays.values_mut().filter(|relay| relay.registration.is_some());
-        let updates = registered.filter_map(|relay| relay.push.commit().then_some(())).count();
+        let registered = self.mesh.topology().relays().len();
+        let policies = self.mesh.topology().policies().len();
+        // Routes in three classes, and links with everybody.
+        let items = self.shared.keys().len() + registered * (3 * (1 + policies) + LINKS_MAX);
+        let pushes = self.relays.values_mut().filter(|relay| relay.registration.is_some());
+        let updates = pushes.filter_map(|relay| relay.push.commit(items).then_some(())).count();
+        self.stats.routes_changed += u64::try_from(changed_routes).unwrap_or(u64::MAX);
         if updates > 0 {
             self.epoch.sequence += 1;
             self.stats.epochs += 1;
@@ -202,25 +261,19 @@ impl Scheduler {
     /// Lets relays have updates whose state is now as whole as it will be.
     fn release_holds(&mut self) {
         let now = self.now;
-        for session in self.relays.values_mut().filter_map(|relay| relay.session.as_mut()) {
+        for id in std::mem::take(&mut self.held) {
+            let Some(relay) = self.relays.get_mut(&id) else { continue };
+            let Some(session) = relay.session.as_mut() else { continue };
             if session.may_push(now) {
                 session.hold_until = None;
+            } else {
+                self.held.insert(id);
             }
         }
     }
 
-    /// Every ordered pair of registered relays of which one is among these.
-    fn pairs_with(&self, ids: &BTreeSet<RelayId>) -> BTreeSet<(RelayId, RelayId)> {
-        let registered: Vec<RelayId> = self.mesh.topology().relays().map(|(id, _)| id).collect();
-        let pairs = ids.iter().flat_map(|&id| {
-            let others = registered.iter().filter(move |&&other| other != id);
-            others.flat_map(move |&other| [(id, other), (other, id)])
-        });
-        pairs.collect()
-    }
-
     /// The parallel links of a pair from the view of `local`, by index, as far as there are any.
-    fn lines(&self, local: RelayId, remote: RelayId) -> [Option<Line>; LINKS_MAX] {
+    pub(super) fn lines(&self, local: RelayId, remote: RelayId) -> [Option<Line>; LINKS_MAX] {
         let mut lines = [None; LINKS_MAX];
         let registration = |id| self.relays.get(&id).and_then(|relay| relay.registration.as_ref());
         if let (Some(local), Some(remote)) = (registration(local), registration(remote)) {

@@ -1,64 +1,124 @@
 //! The scheduler's knowledge for people.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
-use overway_topology::Delays;
+use overway_topology::{Candidate, Delays, Reason, RouteKey};
 use overway_wire::control::{Role, State};
-use overway_wire::{Class, LinkId, RelayId};
+use overway_wire::{Class, LinkId, Micros, PolicyId, RelayId};
 
 use super::{Phase, Scheduler};
 use crate::links::{Link, load};
 use crate::session::Relay;
-use crate::status::{Improvement, LinkStatus, RelayStatus, RouteStatus, Status};
+use crate::status::{
+    DrainStatus, Improvement, LinkStatus, PolicyStatus, RelayStatus, RouteSummary, Status,
+};
+use crate::{DrainStage, Drainable};
+
+/// Routes that are looked at for one status; of a greater mesh those of every so manieth relay. A hundred thousand
+/// take some tens of milliseconds.
+const ROUTES_LOOKED_AT_MAX: usize = 100_000;
+
+/// What a look at the routes finds.
+#[derive(Default)]
+struct Survey {
+    summary: RouteSummary,
+    /// Pairs with a direct path and a route, in the realtime class.
+    pairs: usize,
+    gains: Vec<Micros>,
+    /// By drain: routes whose path in use goes over it.
+    on_drains: Vec<usize>,
+}
 
 impl Scheduler {
-    /// Everything that is known at this moment; takes time in proportion to links and routes.
+    /// Everything that is known at this moment but the routes; takes time in proportion to links.
     pub fn status(&self, now: Instant) -> Status {
         let delays = Delays::fit(self.mesh.topology());
-        let heard = self.heard(now);
-        let links = self.links.planned().iter();
-        let routes = self.mesh.routes();
-        let realtime = routes.iter().filter(|(key, _)| key.class == Class::Realtime);
+        let survey = self.survey();
+        let mut links: Vec<LinkStatus> =
+            self.links.iter().map(|(id, link)| self.link_status(id, link, &delays)).collect();
+        links.sort_by_key(|link| link.id);
+        let drains = self.drains.iter().zip(&survey.on_drains);
+        let drains = drains.map(|((target, drain, stage), &routes_on_it)| DrainStatus {
+            target,
+            stage,
+            remaining: drain.deadline.map(|at| at.saturating_duration_since(now)),
+            routes_on_it,
+        });
+        let topology = self.mesh.topology();
+        let policies = topology.policies().map(|(id, policy)| PolicyStatus {
+            id,
+            policy: policy.clone(),
+            relays: topology.relays().filter(|(_, relay)| policy.allows(relay)).count(),
+        });
         Status {
             epoch: self.epoch,
             settling: self.phase != Phase::Planning,
-            relays: self.relays.iter().map(|(&id, relay)| relay_status(id, relay, now)).collect(),
-            links: links.map(|(&id, link)| self.link_status(id, link, &delays, &heard)).collect(),
-            improvement: Improvement::of(realtime.map(|(_, candidates)| candidates.as_slice())),
-            routes: routes
+            relays: self
+                .relays
                 .iter()
-                .map(|(key, candidates)| RouteStatus {
-                    source: key.source,
-                    destination: key.destination,
-                    class: key.class,
-                    candidates: candidates.clone(),
-                })
+                .map(|(&id, relay)| self.relay_status(id, relay, now))
                 .collect(),
+            links,
+            drains: drains.collect(),
+            policies: policies.collect(),
+            overloads: self.overload_status(now),
+            routes: survey.summary,
+            improvement: Improvement::of(survey.pairs, survey.gains),
         }
     }
 
-    /// Relays whose reports are of now.
-    fn heard(&self, now: Instant) -> BTreeSet<RelayId> {
-        let fresh = |relay: &Relay| relay.fresh(now, self.config.report_stale);
-        self.relays.iter().filter(|(_, relay)| fresh(relay)).map(|(&id, _)| id).collect()
+    /// Looks at the routes, or at those of every so manieth relay.
+    fn survey(&self) -> Survey {
+        let sources: Vec<RelayId> = self.mesh.topology().relays().map(|(id, _)| id).collect();
+        let routes = sources.len() * sources.len() * Class::ALL.len();
+        let step = routes.div_ceil(ROUTES_LOOKED_AT_MAX).max(1);
+        let drains: Vec<Drainable> = self.drains.iter().map(|(target, ..)| target).collect();
+        let mut survey = Survey { on_drains: vec![0; drains.len()], ..Survey::default() };
+        for &source in sources.iter().step_by(step) {
+            for key in self.mesh.routes_from(source) {
+                self.look_at(key, &drains, &mut survey);
+            }
+        }
+        survey.summary.split = self.weights.len();
+        survey
     }
 
-    fn link_status(
-        &self,
-        id: LinkId,
-        link: &Link,
-        delays: &Delays,
-        heard: &BTreeSet<RelayId>,
-    ) -> LinkStatus {
+    fn look_at(&self, key: RouteKey, drains: &[Drainable], survey: &mut Survey) {
+        let candidates = self.mesh.planner().candidates(key);
+        let Some(best) = candidates.first() else { return };
+        survey.summary.looked_at += 1;
+        survey.summary.indirect += usize::from(!best.is_direct());
+        let disjoint = |reason: Reason| reason == Reason::Disjoint;
+        let has_disjoint = candidates.iter().any(|candidate| disjoint(candidate.reason));
+        // A direct path shares no relay with any other.
+        let lone =
+            !has_disjoint && (best.is_direct() || !candidates.iter().any(Candidate::is_direct));
+        survey.summary.without_disjoint += usize::from(lone);
+        for (count, drain) in survey.on_drains.iter_mut().zip(drains) {
+            *count += usize::from(is_on(key, &best.path, *drain));
+        }
+        if key.class != Class::Realtime || key.policy != PolicyId::default() {
+            return;
+        }
+        let direct = candidates.iter().filter(|candidate| candidate.is_direct());
+        if let Some(direct) = direct.map(|candidate| candidate.delay).min() {
+            survey.pairs += 1;
+            if !best.is_direct() && best.delay < direct {
+                survey.gains.push(Micros(direct.0 - best.delay.0));
+            }
+        }
+    }
+
+    fn link_status(&self, id: LinkId, link: Link, delays: &Delays) -> LinkStatus {
         let receiver = self.links.observed(id);
         let sender = self.links.observed(id.reversed());
         let received = receiver.map(|receiver| receiver.received).unwrap_or_default();
         let candidate = self.mesh.is_candidate(id);
+        let heard = |id| self.relays.get(id).is_some_and(|relay| relay.word().fresh);
         LinkStatus {
             id,
-            usable: link.usable(),
-            known: heard.contains(&id.from) || heard.contains(&id.to),
+            usable: link.usable,
+            known: heard(&id.from) || heard(&id.to),
             inbound: receiver.map_or(State::Unknown, |receiver| receiver.inbound),
             outbound: sender.map_or(State::Unknown, |sender| sender.outbound),
             fast: receiver.and_then(|receiver| receiver.fast),
@@ -70,30 +130,51 @@ impl Scheduler {
             role: if candidate { Role::Candidate } else { Role::Idle },
         }
     }
+
+    fn relay_status(&self, id: RelayId, relay: &Relay, now: Instant) -> RelayStatus {
+        let registration = relay.registration.as_ref();
+        let text = |text: Option<&String>| text.cloned().unwrap_or_default();
+        let reported = relay.session.and_then(|session| session.reported);
+        let drain = self.drains.relay(id);
+        RelayStatus {
+            id,
+            name: relay.name.clone(),
+            region: text(registration.map(|registration| &registration.region)),
+            provider: text(registration.map(|registration| &registration.provider)),
+            software: text(registration.map(|registration| &registration.software)),
+            addresses: registration
+                .map(|registration| registration.addresses.clone())
+                .unwrap_or_default(),
+            registered: registration.is_some(),
+            connected: relay.session.is_some(),
+            draining: relay.draining,
+            drain,
+            transit: relay.may_transit() && drain != Some(DrainStage::Over),
+            transit_override: relay.transit_override,
+            neighbours: self.neighbours.count(id),
+            lines: relay.line_status(),
+            demand: relay.demand(),
+            last_report_age: reported.map(|reported| now.saturating_duration_since(reported)),
+            self_stalls: relay.self_stalls,
+            services: registration
+                .map(|registration| registration.services.iter().cloned().collect())
+                .unwrap_or_default(),
+            revision_acked: relay.push.acked(),
+            revision_current: relay.push.current(),
+        }
+    }
 }
 
-fn relay_status(id: RelayId, relay: &Relay, now: Instant) -> RelayStatus {
-    let registration = relay.registration.as_ref();
-    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
-    let reported = relay.session.and_then(|session| session.reported);
-    RelayStatus {
-        id,
-        name: relay.name.clone(),
-        region: text(registration.map(|registration| &registration.region)),
-        provider: text(registration.map(|registration| &registration.provider)),
-        software: text(registration.map(|registration| &registration.software)),
-        addresses: registration
-            .map(|registration| registration.addresses.clone())
-            .unwrap_or_default(),
-        registered: registration.is_some(),
-        connected: relay.session.is_some(),
-        draining: relay.draining,
-        last_report_age: reported.map(|reported| now.saturating_duration_since(reported)),
-        self_stalls: relay.self_stalls,
-        services: registration
-            .map(|registration| registration.services.iter().cloned().collect())
-            .unwrap_or_default(),
-        revision_acked: relay.push.acked(),
-        revision_current: relay.push.current(),
+/// Whether a path goes over something: a relay between its ends, or a link.
+fn is_on(key: RouteKey, path: &overway_wire::Path, target: Drainable) -> bool {
+    match target {
+        Drainable::Relay(relay) => path.intermediates().iter().any(|step| step.relay == relay),
+        Drainable::Link(a, b) => {
+            let mut at = key.source;
+            path.elements().iter().any(|step| {
+                let from = std::mem::replace(&mut at, step.relay);
+                (from, step.relay) == (a, b) || (from, step.relay) == (b, a)
+            })
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct FakeRelay {
     pub(crate) epoch: Epoch,
     pub(crate) revision: u64,
     pub(crate) connected: bool,
+    /// Sends no reports by itself.
+    pub(crate) silent: bool,
     /// What a copy of its disk holds.
     backup: (BTreeMap<Key, Item>, u64, Epoch),
     /// A dead relay says nothing, and nobody hears it.
@@ -113,6 +115,7 @@ impl World {
             epoch: Epoch::default(),
             revision: 0,
             connected: false,
+            silent: false,
             backup: (BTreeMap::new(), 0, Epoch::default()),
             alive: true,
             sequence: 0,
@@ -221,6 +224,15 @@ impl World {
         self.pump();
     }
 
+    /// The relay reports only what the test says.
+    pub(crate) fn silence(&mut self, relay: RelayId) {
+        self.relays.get_mut(&relay).unwrap().silent = true;
+    }
+
+    pub(crate) fn silence_all(&mut self) {
+        self.relays.values_mut().for_each(|relay| relay.silent = true);
+    }
+
     pub(crate) fn report_all(&mut self) {
         for relay in self.relays.keys().copied().collect::<Vec<_>>() {
             self.report(relay);
@@ -230,13 +242,13 @@ impl World {
     /// A full report by the world's truth, if the relay can send one.
     pub(crate) fn report(&mut self, relay: RelayId) {
         let fake = &self.relays[&relay];
-        if !fake.alive || !fake.connected {
+        if !fake.alive || !fake.connected || fake.silent {
             return;
         }
         let links = fake.peers().map(|peer| self.link_report(relay, peer)).collect();
         let fake = self.relays.get_mut(&relay).unwrap();
         fake.sequence += 1;
-        let report = Report { sequence: fake.sequence, full: true, links, self_stalls: 0 };
+        let report = Report { sequence: fake.sequence, full: true, links, ..Report::default() };
         self.scheduler.handle_message(relay, report.into(), self.now).unwrap();
     }
 
@@ -310,18 +322,28 @@ impl World {
         self.events.extend(std::iter::from_fn(|| self.scheduler.poll_event()));
     }
 
-    /// Every connected relay has exactly what it is to have.
+    /// Every connected relay has exactly what it is to have, but for delays that changed too little to tell.
     pub(crate) fn assert_in_step(&self) {
         for (&relay, fake) in self.relays.iter().filter(|(_, fake)| fake.connected) {
-            let intended: BTreeMap<_, _> = self
-                .scheduler
-                .pushed(relay)
-                .map(|(key, item)| (key.clone(), item.clone()))
-                .collect();
+            let intended: BTreeMap<Key, Item> = self.scheduler.pushed(relay).collect();
             assert!(!intended.is_empty(), "{relay} is pushed nothing");
-            assert_eq!(fake.items, intended, "state of {relay}");
+            let held = fake.items.clone().into_iter().map(without_delays);
+            let intended = intended.into_iter().map(without_delays);
+            let (held, intended): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                (held.collect(), intended.collect());
+            let keys: BTreeSet<&Key> = held.keys().chain(intended.keys()).collect();
+            for key in keys {
+                assert_eq!(held.get(key), intended.get(key), "state of {relay}: {key:?}");
+            }
         }
     }
+}
+
+fn without_delays((key, mut item): (Key, Item)) -> (Key, Item) {
+    if let Some(item::Body::Route(route)) = &mut item.body {
+        route.paths.iter_mut().for_each(|path| path.delay_us = 0);
+    }
+    (key, item)
 }
 
 impl FakeRelay {
@@ -356,7 +378,8 @@ impl FakeRelay {
             item::Body::Node(_)
             | item::Body::Route(_)
             | item::Body::Service(_)
-            | item::Body::Revoked(_) => None,
+            | item::Body::Revoked(_)
+            | item::Body::Policy(_) => None,
         })
     }
 
@@ -377,25 +400,59 @@ impl FakeRelay {
             | item::Body::Node(_)
             | item::Body::Peer(_)
             | item::Body::Route(_)
-            | item::Body::Revoked(_) => None,
+            | item::Body::Revoked(_)
+            | item::Body::Policy(_) => None,
         });
         service.unwrap_or_default()
     }
 
+    /// The relays that a policy allows; none if it is not known.
+    pub(crate) fn policy(&self, policy: u32) -> Vec<u32> {
+        let policies = self.bodies().filter_map(|body| match body {
+            item::Body::Policy(policy) => Some(policy),
+            item::Body::Node(_)
+            | item::Body::Peer(_)
+            | item::Body::Route(_)
+            | item::Body::Service(_)
+            | item::Body::Revoked(_) => None,
+        });
+        let mut policies = policies.filter(|known| known.policy == policy);
+        policies.next().map(|known| known.relays.clone()).unwrap_or_default()
+    }
+
     /// Paths to a relay, best first.
     pub(crate) fn paths(&self, destination: u16, class: Class) -> Vec<Path> {
+        self.paths_of(destination, class, 0)
+    }
+
+    /// Paths to a relay under a policy, best first.
+    pub(crate) fn paths_of(&self, destination: u16, class: Class, policy: u32) -> Vec<Path> {
+        let route = self.route(destination, class, policy);
+        let paths = route.into_iter().flat_map(|route| &route.paths);
+        paths.map(|path| Path::decode(&path.steps).unwrap()).collect()
+    }
+
+    /// The shares of the paths to a relay.
+    pub(crate) fn weights(&self, destination: u16, class: Class) -> Vec<u32> {
+        let route = self.route(destination, class, 0);
+        route.into_iter().flat_map(|route| &route.paths).map(|path| path.weight).collect()
+    }
+
+    fn route(&self, destination: u16, class: Class, policy: u32) -> Option<&Route> {
         let wanted = |route: &&Route| {
-            route.destination == u32::from(destination) && route.class == u32::from(class.code())
+            route.destination == u32::from(destination)
+                && route.class == u32::from(class.code())
+                && route.policy == policy
         };
-        let routes = self.bodies().filter_map(|body| match body {
+        let mut routes = self.bodies().filter_map(|body| match body {
             item::Body::Route(route) => Some(route),
             item::Body::Node(_)
             | item::Body::Peer(_)
             | item::Body::Service(_)
-            | item::Body::Revoked(_) => None,
+            | item::Body::Revoked(_)
+            | item::Body::Policy(_) => None,
         });
-        let paths = routes.filter(wanted).flat_map(|route| &route.paths);
-        paths.map(|path| Path::decode(&path.steps).unwrap()).collect()
+        routes.find(wanted)
     }
 
     fn bodies(&self) -> impl Iterator<Item = &item::Body> {

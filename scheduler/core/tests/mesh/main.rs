@@ -1,6 +1,7 @@
 //! The scheduler against a mesh of fake relays.
 
 mod harness;
+mod operators;
 mod random;
 
 use std::time::Duration;
@@ -301,7 +302,7 @@ fn a_removed_relay_is_revoked_everywhere_at_once_and_for_good() {
     world.connect_all();
     world.advance(5 * SECOND);
     world.assert_in_step();
-    let revoked = |(_, item): (_, &overway_wire::control::Item)| matches!(&item.body, Some(overway_wire::control::item::Body::Revoked(revoked)) if revoked.relay == 4);
+    let revoked = |(_, item): (_, overway_wire::control::Item)| matches!(&item.body, Some(overway_wire::control::item::Body::Revoked(revoked)) if revoked.relay == 4);
     assert!(world.scheduler.pushed(id(1)).any(revoked));
 }
 
@@ -365,7 +366,7 @@ fn a_refused_report_moves_nothing() {
     };
     let stranger = LinkReport { neighbour: 900, ..down.clone() };
     let links = vec![down, stranger];
-    let report = Report { sequence: 1_000, full: false, links, self_stalls: 0 };
+    let report = Report { sequence: 1_000, full: false, links, ..Report::default() };
     let taken = world.scheduler.handle_message(id(1), report.clone().into(), world.now);
     assert_eq!(taken, Err(MessageError::Report(ReportError::NotItsLink)));
     let old = Report { sequence: 1, links: vec![], ..report };
@@ -407,7 +408,7 @@ fn a_relay_whose_reports_do_not_count_up_loses_its_session_and_begins_anew() {
     let mut world = World::running(3);
     let now = world.now;
     let mut say = |sequence| {
-        let report = Report { sequence, full: false, links: vec![], self_stalls: 0 };
+        let report = Report { sequence, full: false, links: vec![], ..Report::default() };
         world.scheduler.handle_message(id(1), report.into(), now)
     };
     let out_of_step = Err(MessageError::Report(ReportError::Sequence));

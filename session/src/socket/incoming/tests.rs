@@ -1,4 +1,4 @@
-use overway_wire::{AttachmentId, FrameKind, RelayId};
+use overway_wire::{AttachmentId, FrameKind, PolicyId, RelayId};
 
 use super::*;
 
@@ -22,11 +22,13 @@ impl Bench {
     }
 
     /// Takes a frame; returns how many packets QUIC gets for it.
-    fn frame(&mut self, flow: FlowId, class: Class, sequence: u64) -> usize {
+    fn frame(&mut self, flow: FlowId, terms: impl Into<Terms>, sequence: u64) -> usize {
+        let Terms { class, policy } = terms.into();
         let frame = Inbound {
             source: far(1),
             kind: FrameKind::Session,
             class,
+            policy,
             ecn: FrameEcn::Capable,
             flow,
             sequence,
@@ -138,9 +140,9 @@ fn a_session_belongs_to_the_incarnation_heard_last_in_its_class() {
     bench.now += MS;
     bench.frame(NEW, Class::Realtime, 0);
 
-    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Realtime), Some(NEW));
-    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Bulk), Some(OLD));
-    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Interactive), None);
+    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Realtime.into()), Some(NEW));
+    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Bulk.into()), Some(OLD));
+    assert_eq!(bench.incoming.incarnation_of(far(1), Class::Interactive.into()), None);
 }
 
 #[test]
@@ -154,4 +156,32 @@ fn a_forged_sequence_stops_realtime_frames_for_a_moment_only() {
         passed += bench.frame(OLD, Class::Realtime, sequence);
     }
     assert_eq!(passed, 800);
+}
+
+#[test]
+fn frames_of_one_policy_do_not_wait_for_those_of_another() {
+    let mut bench = Bench::new();
+    let terms = |policy| Terms::new(Class::Bulk, PolicyId(policy));
+    bench.frame(OLD, terms(1), 0);
+    assert_eq!(bench.frame(OLD, terms(1), 2), 0);
+
+    assert_eq!(bench.frame(OLD, terms(2), 0), 1);
+    assert_eq!(bench.frame(OLD, terms(1), 1), 2);
+}
+
+#[test]
+fn a_far_end_has_no_more_lanes_than_allowed_and_the_quietest_gives_up_its_order() {
+    let mut bench = Bench::new();
+    let terms = |policy| Terms::new(Class::Bulk, PolicyId(policy));
+    bench.frame(OLD, terms(0), 0);
+    assert_eq!(bench.frame(OLD, terms(0), 2), 0);
+    let mut passed = 0;
+    for policy in 1..=u16::try_from(LANES_MAX).unwrap() {
+        bench.now += MS;
+        passed += bench.frame(OLD, terms(policy), 0);
+    }
+
+    assert_eq!(passed, LANES_MAX + 1);
+    assert_eq!(bench.incoming.far_ends[&far(1)].lanes.len(), LANES_MAX);
+    assert!(bench.incoming.holding.is_empty());
 }

@@ -1,0 +1,7 @@
+//! Relays joined by virtual links in virtual time: what they do with frames, and what they report.
+
+mod failover;
+mod harness;
+mod policies;
+mod reports;
+mod spreading;

@@ -1,0 +1,220 @@
+use super::*;
+
+const REGIONS: u16 = 12;
+const PROVIDERS: u16 = 5;
+
+/// Relays on a square; those of a region lie in the same part of it.
+struct Fixture {
+    neighbours: Neighbours,
+    now: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn region(id: RelayId) -> u16 {
+    id.0 % REGIONS
+}
+
+fn place(id: RelayId) -> (i64, i64) {
+    let part = i64::from(region(id));
+    let within = mix(u64::from(id.0));
+    let [x, y] = [within & 0xfff, within >> 12 & 0xfff].map(|us| i64::try_from(us).unwrap());
+    (part % 4 * 30_000 + x, part / 4 * 30_000 + y)
+}
+
+fn distance(a: RelayId, b: RelayId) -> Micros {
+    let ((ax, ay), (bx, by)) = (place(a), place(b));
+    Micros(u32::try_from((ax - bx).abs() + (ay - by).abs()).unwrap())
+}
+
+impl Fixture {
+    fn of(relays: u16, full_max: usize) -> Self {
+        let now = start();
+        let neighbours = Neighbours::new(NeighbourConfig::default(), full_max);
+        let mut fixture = Self { neighbours, now };
+        (1..=relays).for_each(|id| fixture.insert(RelayId(id)));
+        fixture
+    }
+
+    fn insert(&mut self, id: RelayId) {
+        let (region, provider) = (region(id).to_string(), (id.0 / 7 % PROVIDERS).to_string());
+        self.neighbours.insert(id, &region, &provider, self.now);
+    }
+
+    /// Lets the first reviews pass, only neighbours being measured.
+    fn settle(&mut self) {
+        for _ in 0..10 {
+            self.review();
+        }
+    }
+
+    fn review(&mut self) {
+        self.now += self.neighbours.config.review_first;
+        let sites: BTreeMap<RelayId, Vec<RelayId>> =
+            self.neighbours.sites.keys().map(|&id| (id, self.neighbours.of(id))).collect();
+        let measured =
+            |a: RelayId, b: RelayId| sites[&a].binary_search(&b).is_ok().then(|| distance(a, b));
+        self.neighbours.review(self.now, measured);
+    }
+
+    fn ids(&self) -> Vec<RelayId> {
+        self.neighbours.sites.keys().copied().collect()
+    }
+
+    /// The share of ordered pairs that are joined over at most two others.
+    fn reached(&self) -> f64 {
+        let ids = self.ids();
+        let mut pairs = 0;
+        for &id in &ids {
+            let mut reached: BTreeSet<RelayId> = [id].into();
+            for _ in 0..3 {
+                let next: Vec<_> = reached.iter().flat_map(|&at| self.neighbours.of(at)).collect();
+                reached.extend(next);
+            }
+            pairs += reached.len() - 1;
+        }
+        pairs as f64 / (ids.len() * (ids.len() - 1)) as f64
+    }
+}
+
+#[test]
+fn a_small_mesh_is_full_and_a_large_one_bounded_until_it_is_clearly_small_again() {
+    let mut fixture = Fixture::of(100, 100);
+    assert_eq!(fixture.neighbours.count(RelayId(1)), 99);
+    assert_eq!(fixture.neighbours.take_change(), Change::default());
+
+    fixture.insert(RelayId(101));
+    assert!(fixture.neighbours.take_change().anew);
+    assert!(fixture.neighbours.count(RelayId(1)) < 60);
+
+    for id in 91..=101 {
+        fixture.neighbours.remove(RelayId(id));
+    }
+    assert!(!fixture.neighbours.take_change().anew);
+    fixture.neighbours.remove(RelayId(90));
+    assert!(fixture.neighbours.take_change().anew);
+    assert_eq!(fixture.neighbours.of(RelayId(1)).len(), 88);
+}
+
+#[test]
+fn sets_are_symmetric_bounded_and_join_everybody_over_two_others() {
+    let mut fixture = Fixture::of(700, 100);
+    fixture.settle();
+
+    let config = NeighbourConfig::default();
+    let mut total = 0;
+    for id in fixture.ids() {
+        let of = fixture.neighbours.of(id);
+        assert!(of.len() <= config.most, "{id} has {}", of.len());
+        assert!(of.len() >= config.long + config.near / 2);
+        assert!(of.iter().all(|&other| fixture.neighbours.are(other, id)));
+        total += of.len();
+    }
+    assert!(total / 700 < 70, "about 64 on average, not {}", total / 700);
+    assert!(fixture.reached() > 0.9999, "{}", fixture.reached());
+}
+
+#[test]
+fn long_neighbours_alone_join_the_mesh_before_anything_is_measured() {
+    let fixture = Fixture::of(700, 100);
+    assert!(fixture.reached() > 0.9999, "{}", fixture.reached());
+}
+
+#[test]
+fn every_region_and_provider_is_represented() {
+    let mut fixture = Fixture::of(400, 100);
+    // Two regions of few relays, which cannot be everybody's neighbours.
+    fixture.settle();
+
+    for id in fixture.ids() {
+        let of = fixture.neighbours.of(id);
+        let sites = of.iter().map(|other| fixture.neighbours.site(*other));
+        let groups: BTreeSet<usize> =
+            sites.flat_map(|site| site.groups).chain(fixture.neighbours.site(id).groups).collect();
+        assert_eq!(groups.len(), usize::from(REGIONS + PROVIDERS), "{id}");
+    }
+}
+
+#[test]
+fn the_only_relay_of_a_region_does_not_become_everybodys_neighbour() {
+    let mut fixture = Fixture::of(400, 100);
+    fixture.neighbours.insert(RelayId(900), "alone", "0", fixture.now);
+    fixture.settle();
+
+    let most = NeighbourConfig::default().most;
+    assert!((60..=most).contains(&fixture.neighbours.count(RelayId(900))));
+}
+
+#[test]
+fn the_nearest_are_found_though_only_neighbours_are_measured() {
+    let mut fixture = Fixture::of(500, 100);
+    for _ in 0..30 {
+        fixture.review();
+        fixture.now += fixture.neighbours.config.review;
+    }
+
+    let ids = fixture.ids();
+    let near = fixture.neighbours.config.near;
+    let (mut found, mut best) = (0_u64, 0_u64);
+    for &id in &ids {
+        let mut all: Vec<u32> =
+            ids.iter().filter(|&&o| o != id).map(|&o| distance(id, o).0).collect();
+        all.sort_unstable();
+        best += all[..near].iter().map(|&us| u64::from(us)).sum::<u64>();
+        let chosen = fixture.neighbours.site(id).near.iter();
+        found += chosen.map(|&other| u64::from(distance(id, other).0)).sum::<u64>();
+    }
+    assert!(found < 2 * best, "near ones are {found} us away, the nearest {best} us");
+}
+
+#[test]
+fn an_arrival_and_a_departure_change_few_sets() {
+    let mut fixture = Fixture::of(600, 100);
+    fixture.settle();
+    fixture.neighbours.take_change();
+
+    fixture.insert(RelayId(900));
+    let came = fixture.neighbours.take_change();
+    assert!((18..=150).contains(&came.pairs.len()), "{}", came.pairs.len());
+    assert!(!came.anew);
+
+    let degree = fixture.neighbours.count(RelayId(300));
+    fixture.neighbours.remove(RelayId(300));
+    let went = fixture.neighbours.take_change();
+    assert!((degree..=3 * degree).contains(&went.pairs.len()), "{}", went.pairs.len());
+    assert_eq!(fixture.neighbours.of(RelayId(300)), []);
+    for id in fixture.ids() {
+        assert_eq!(fixture.neighbours.site(id).long, fixture.neighbours.least(id));
+    }
+}
+
+#[test]
+fn the_same_relays_in_another_order_get_the_same_long_neighbours() {
+    let forwards = Fixture::of(300, 100);
+    let mut backwards = Fixture::of(0, 100);
+    (1..=300).rev().for_each(|id| backwards.insert(RelayId(id)));
+
+    for id in forwards.ids() {
+        assert_eq!(forwards.neighbours.of(id), backwards.neighbours.of(id));
+    }
+}
+
+#[test]
+fn a_settled_mesh_changes_little() {
+    let mut fixture = Fixture::of(300, 100);
+    fixture.settle();
+    for _ in 0..20 {
+        fixture.review();
+        fixture.now += fixture.neighbours.config.review;
+    }
+    fixture.neighbours.take_change();
+    fixture.now += fixture.neighbours.config.review;
+    fixture.review();
+
+    // Two trials come and two go for each relay, and little else.
+    let changed = fixture.neighbours.take_change().pairs.len();
+    assert!(changed < 300 * 6, "{changed}");
+}

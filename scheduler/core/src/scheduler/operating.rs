@@ -1,0 +1,103 @@
+//! What operators want: drains, transit, policies.
+
+use std::time::Instant;
+
+use overway_topology::Policy;
+use overway_wire::{PolicyId, RelayId};
+
+use super::{Scheduler, Urgency};
+use crate::operator::check_policy;
+use crate::{Drain, Drainable, Event, OperatorError};
+
+impl Scheduler {
+    /// Begins, changes or (without a drain) ends the draining of a relay or a link; see [`Drain`].
+    ///
+    /// # Errors
+    /// Says why it is not possible; nothing is changed then.
+    pub fn handle_drain(
+        &mut self,
+        target: Drainable,
+        drain: Option<Drain>,
+        now: Instant,
+    ) -> Result<(), OperatorError> {
+        self.advance(now);
+        let relays = match target {
+            Drainable::Relay(relay) => [relay, relay],
+            Drainable::Link(a, b) if a == b => return Err(OperatorError::SameRelay(a)),
+            Drainable::Link(a, b) => [a, b],
+        };
+        relays.into_iter().try_for_each(|relay| self.check_member(relay))?;
+        let stage = self.drains.set(target, drain, self.now)?;
+        self.emit(Event::DrainChanged { target: target.ordered(), stage });
+        self.apply_drain(target);
+        Ok(())
+    }
+
+    /// Has a relay carry others' traffic or not, whatever it says itself; without a wish its own word counts.
+    ///
+    /// # Errors
+    /// [`OperatorError::UnknownRelay`].
+    pub fn handle_transit(
+        &mut self,
+        relay: RelayId,
+        transit: Option<bool>,
+        now: Instant,
+    ) -> Result<(), OperatorError> {
+        self.advance(now);
+        let known = self.relays.get_mut(&relay).ok_or(OperatorError::UnknownRelay(relay))?;
+        known.transit_override = transit;
+        self.tell_topology(relay);
+        self.request_plan(Urgency::Urgent);
+        Ok(())
+    }
+
+    /// Puts, changes or (without one) removes a policy. Relays hear of it with the routes that it makes.
+    ///
+    /// # Errors
+    /// Says why it is not possible; nothing is changed then.
+    pub fn handle_policy(
+        &mut self,
+        id: PolicyId,
+        policy: Option<Policy>,
+        now: Instant,
+    ) -> Result<(), OperatorError> {
+        self.advance(now);
+        match policy {
+            Some(policy) => {
+                check_policy(id, &policy, self.mesh.topology().policies())?;
+                self.mesh.put_policy(id, policy).map_err(|_| OperatorError::PoliciesFull)?;
+            }
+            None if id == PolicyId::default() => return Err(OperatorError::Unrestricted),
+            None if !self.mesh.remove_policy(id) => return Err(OperatorError::UnknownPolicy(id)),
+            None => {}
+        }
+        self.shared_changed = true;
+        self.emit(Event::PolicyChanged { policy: id });
+        self.request_plan(Urgency::Urgent);
+        Ok(())
+    }
+
+    /// Accounts for drains whose deadline has come.
+    pub(super) fn expire_drains(&mut self) {
+        for target in self.drains.expire(self.now) {
+            self.emit(Event::DrainChanged { target, stage: crate::DrainStage::Over });
+            self.apply_drain(target);
+        }
+    }
+
+    fn apply_drain(&mut self, target: Drainable) {
+        match target {
+            Drainable::Relay(relay) => {
+                self.tell_topology(relay);
+                self.links.suspect_relay(relay);
+            }
+            Drainable::Link(a, b) => self.links.suspect_pair(a, b),
+        }
+        self.request_plan(Urgency::Urgent);
+    }
+
+    fn check_member(&self, relay: RelayId) -> Result<(), OperatorError> {
+        let known = self.relays.contains_key(&relay);
+        if known { Ok(()) } else { Err(OperatorError::UnknownRelay(relay)) }
+    }
+}

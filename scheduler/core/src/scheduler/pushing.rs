@@ -1,0 +1,105 @@
+//! What relays are to have, made when it is sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use overway_topology::RouteKey;
+use overway_wire::control::{Item, Key, Update};
+use overway_wire::{LinkIndex, NeighbourLink, PolicyId, RelayId};
+use prost::Message;
+
+use super::Scheduler;
+use crate::plan::{peer, route};
+use crate::push::{ItemKey, Named, Push};
+
+impl Scheduler {
+    /// The state that a relay is to have, by key; empty if it is not registered.
+    pub fn pushed(&self, relay: RelayId) -> impl Iterator<Item = (Key, Item)> {
+        let items = self.item_keys(relay).into_iter().filter_map(move |key| self.item(relay, key));
+        let keyed = |item: Item| (item.key().expect("items made here have bodies"), item);
+        items.map(keyed).collect::<BTreeMap<_, _>>().into_iter()
+    }
+
+    /// The next update of a relay, if one is to be sent now.
+    pub(super) fn next_update(&mut self, id: RelayId) -> Option<Update> {
+        let relay = self.relays.get_mut(&id)?;
+        let due = relay.push.due(self.now).is_some_and(|due| due <= self.now);
+        if relay.session.is_none() || !due {
+            return None;
+        }
+        // Relays take only greater epochs, also where the same state is sent once more.
+        if relay.push.last_epoch() >= self.epoch {
+            self.epoch.sequence += 1;
+        }
+        let mut push = std::mem::replace(&mut relay.push, Push::new(self.epoch.term));
+        let missing = |key: ItemKey| key.to_wire(|number| self.shared.service_name(number));
+        let make = |key| self.item(id, key).ok_or_else(|| missing(key));
+        let update = push.next(self.epoch, self.now, || self.item_keys(id), make);
+        self.count_update(&update, push.is_behind());
+        if let Some(relay) = self.relays.get_mut(&id) {
+            relay.push = push;
+        }
+        self.arm(id);
+        Some(update)
+    }
+
+    fn count_update(&mut self, update: &Update, partial: bool) {
+        let full = update.base == 0;
+        let counter =
+            if full { &mut self.stats.updates_full } else { &mut self.stats.updates_delta };
+        *counter += 1;
+        self.stats.updates_partial += u64::from(partial);
+        self.stats.update_bytes += u64::try_from(update.encoded_len()).unwrap_or(u64::MAX);
+    }
+
+    /// A route changed: its source is to hear of it.
+    pub(super) fn touch_route(&mut self, key: RouteKey) {
+        if let Some(relay) = self.relays.get_mut(&key.source)
+            && (key.policy == PolicyId::default() || relay.keeps_policies())
+        {
+            relay.push.touch(ItemKey::route(key));
+        }
+    }
+
+    /// A link of a relay to another changed: it is to hear of it.
+    pub(super) fn touch_peer(&mut self, local: RelayId, remote: RelayId, index: LinkIndex) {
+        if let Some(relay) =
+            self.relays.get_mut(&local).filter(|relay| relay.registration.is_some())
+        {
+            relay.push.touch(ItemKey::peer(NeighbourLink::new(remote, index)));
+        }
+    }
+
+    /// The keys of everything that a relay is to have.
+    fn item_keys(&self, id: RelayId) -> BTreeSet<ItemKey> {
+        let Some(relay) = self.relays.get(&id).filter(|relay| relay.registration.is_some()) else {
+            return BTreeSet::new();
+        };
+        let policies = relay.keeps_policies();
+        let peers = self.links.of(id).map(ItemKey::peer);
+        let routes = self.mesh.routes_from(id).into_iter().map(ItemKey::route);
+        let keys = self.shared.keys().chain(peers).chain(routes);
+        keys.filter(|key| policies || !key.is_of_policy()).collect()
+    }
+
+    /// An item of a relay's state, if it has it.
+    fn item(&self, id: RelayId, key: ItemKey) -> Option<Item> {
+        match key.named() {
+            Named::Revoked(_) | Named::Node(_) | Named::Policy(_) | Named::Service(_) => {
+                self.shared.item(key).map(|item| Item::clone(item))
+            }
+            Named::Peer(link) => {
+                // Not by who are neighbours now: links and routes change together, with the next plan.
+                let lines =
+                    self.links.planned(link.inbound(id)).map(|_| self.lines(id, link.neighbour))?;
+                let line = lines[usize::from(link.index.value())]?;
+                Some(peer(link, line, self.mesh.is_candidate(link.outbound(id))))
+            }
+            Named::Route { destination, class, policy } => {
+                let key = RouteKey { source: id, destination, class, policy };
+                let candidates = self.mesh.planner().candidates(key);
+                let weights = self.weights.of(key, &candidates);
+                (!candidates.is_empty()).then(|| route(key, &candidates, &weights))
+            }
+        }
+    }
+}
