@@ -19,6 +19,8 @@ mod failover;
 mod gain;
 mod input;
 mod placement;
+mod routes;
+mod scale;
 mod stability;
 
 use std::process::ExitCode;
@@ -47,6 +49,10 @@ enum Bench {
     Gain(gain::GainArgs),
     /// Places demand on paths with capacities: how near is that to the linear program's optimum?
     Placement(placement::PlacementArgs),
+    /// Plans every route of a full mesh: how long does that take, and how long after one link changed?
+    Routes(routes::RoutesArgs),
+    /// The scheduler with thousands of relays: how long does an epoch take, and what does it push?
+    Scale(scale::ScaleArgs),
     /// An hour of noise on a steady mesh, then real steps: how calm are the paths, and what does it cost?
     Stability(stability::StabilityArgs),
 }
@@ -57,6 +63,8 @@ impl Bench {
             Self::Failover(args) => failover::run(&args, common, stage),
             Self::Gain(args) => gain::run(&args, common, stage),
             Self::Placement(args) => placement::run(&args, common, stage),
+            Self::Routes(args) => routes::run(&args, common, stage),
+            Self::Scale(args) => scale::run(&args, common, stage),
             Self::Stability(args) => stability::run(&args, common, stage),
         }
     }

@@ -12,9 +12,9 @@
 //! scheduler takes: for an epoch from the moment when a plan is due until the last update is encoded, and for the
 //! reports of one second. Memory is that of the whole process, in which the fake relays have a small part.
 
-mod mesh;
+pub(crate) mod mesh;
 mod noise;
-mod threads;
+pub(crate) mod threads;
 
 use anyhow::Context;
 use clap::Args;

@@ -27,13 +27,13 @@ const LOOKED_AT: usize = 40;
 
 /// What is measured, and at which size.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
-    pub(super) relays: u16,
+pub(crate) struct Size {
+    pub(crate) relays: u16,
     /// Share of the links that change each second.
-    pub(super) changing: f64,
-    pub(super) threads: usize,
-    pub(super) demands: usize,
-    pub(super) seed: u64,
+    pub(crate) changing: f64,
+    pub(crate) threads: usize,
+    pub(crate) demands: usize,
+    pub(crate) seed: u64,
 }
 
 /// What came out.
@@ -50,7 +50,7 @@ pub(super) struct Measured {
 }
 
 /// The mesh.
-pub(super) struct Mesh {
+pub(crate) struct Mesh {
     size: Size,
     scheduler: Scheduler,
     rng: fastrand::Rng,
@@ -82,7 +82,7 @@ struct Tally {
 }
 
 impl Mesh {
-    pub(super) fn new(size: Size) -> Self {
+    pub(crate) fn new(size: Size) -> Self {
         let mut rng = fastrand::Rng::with_seed(size.seed);
         let places = noise::places(size.relays, &mut rng);
         let config = Config { executor: Arc::new(Threads(size.threads)), ..Config::default() };
@@ -113,7 +113,7 @@ impl Mesh {
         if self.relays.len() > Config::default().full_mesh_max { 60 } else { 20 }
     }
 
-    pub(super) fn connect(&mut self) {
+    pub(crate) fn connect(&mut self) {
         let ids: Vec<RelayId> = self.ids().collect();
         for &id in &ids {
             self.scheduler.handle_member(id, format!("relay-{}", id.0));
@@ -131,7 +131,7 @@ impl Mesh {
     }
 
     /// Every relay reports once, spread over a second.
-    pub(super) fn pass_second(&mut self) {
+    pub(crate) fn pass_second(&mut self) {
         let start = self.now;
         let count = u32::from(self.size.relays);
         for (at, id) in (0..).zip(self.ids().collect::<Vec<_>>()) {
@@ -142,6 +142,30 @@ impl Mesh {
         }
         self.advance(start + Duration::from_secs(1));
         self.tally.seconds += 1;
+    }
+
+    /// One link of one relay changes: the time from its report until the last update is encoded, in milliseconds. The
+    /// wait for the epoch is not in it.
+    pub(crate) fn one_link_changes(&mut self) -> f64 {
+        let id = RelayId(self.rng.u16(1..=self.size.relays));
+        let peers: Vec<u16> = self.fake(id).peers.iter().copied().collect();
+        let peer = peers[self.rng.usize(..peers.len())];
+        let from = self.relays[usize::from(peer) - 1].place;
+        let to = self.fake(id).place;
+        let seed = self.size.seed << 32 | u64::from(peer) << 16 | u64::from(id.0);
+        let links = vec![noise::measure(peer.into(), &from, &to, seed, &mut self.rng)];
+        let fake = self.fake_mut(id);
+        fake.sequence += 1;
+        let (sequence, demands) = (fake.sequence, fake.demands.clone());
+        let report = Report { sequence, links, demands, ..Report::default() };
+        let began = Instant::now();
+        let taken = self.scheduler.handle_message(id, report.into(), self.now);
+        taken.expect("the report is true");
+        let mut spent = millis(began);
+        self.tally.epochs_ms.clear();
+        self.advance(self.now + Duration::from_millis(1_500));
+        spent += self.tally.epochs_ms.first().copied().unwrap_or_default();
+        spent
     }
 
     pub(super) fn progress(&self) -> String {

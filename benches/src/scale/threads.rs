@@ -6,7 +6,7 @@ use overway_topology::Executor;
 
 /// Runs tasks on so many threads, which live as long as the call.
 #[derive(Debug)]
-pub(super) struct Threads(pub(super) usize);
+pub(crate) struct Threads(pub(crate) usize);
 
 impl Executor for Threads {
     fn width(&self) -> usize {

@@ -23,7 +23,7 @@ impl Planner {
         let field = self.field(self.millis(now));
         let mut scratch = Scratch::default();
         scratch.start(&field, &plane.head, from);
-        let (best, _) = scratch.best(&field, &plane.head, (from, to))?;
+        let ((best, _), _) = scratch.best(&field, &plane.head, (from, to))?;
         let asked = Asked { planner: self, topology, key, head: &plane.head, record, best };
         let place = field.place(&plane.head, (from, to));
         let mut candidates = self.decode(&self.links, &plane.head, record, (from, to));

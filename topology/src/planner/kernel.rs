@@ -18,8 +18,17 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const CHUNK: usize = 64;
 /// Blocks of the longest row: their bits fit a word.
 pub(super) const BLOCKS_MAX: usize = 64;
+/// Blocks are looked at so many together: what is known of a row's blocks is padded to this.
+const BLOCKS_STEP: usize = 16;
+/// Lanes of the widest registers: loops over so many become one instruction each.
+const LANES: usize = 16;
 /// Ways kept per relay, over different first relays or labels: one more than can be barred.
 pub(super) const WAYS: usize = 3;
+
+/// How much room the least costs of a row's blocks take.
+pub(super) const fn blocks_padded(stride: usize) -> usize {
+    (stride / BLOCK).next_multiple_of(BLOCKS_STEP)
+}
 
 /// Which instructions to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +80,17 @@ impl Level {
 /// barred at most, one of the three is always the cheapest that is allowed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ways {
-    pub(super) cost: [Vec<u32>; WAYS],
-    /// Labels of the first relays; `u32::MAX` where there is no way.
-    pub(super) label: [Vec<u32>; WAYS],
+    lanes: Vec<WaysOfLanes>,
     /// Least of the first costs, by block.
-    pub(super) least: Vec<u32>,
+    least: Vec<u32>,
+}
+
+/// The ways to [`LANES`] relays, by rank: together in memory, since a search looks at all of them.
+#[derive(Clone, Copy, Debug)]
+struct WaysOfLanes {
+    cost: [[u32; LANES]; WAYS],
+    /// Labels of the first relays; `u32::MAX` where there is no way.
+    label: [[u32; LANES]; WAYS],
 }
 
 /// The links of a dense mesh in one class: rows by sender.
@@ -116,30 +131,37 @@ pub(super) struct Found {
 impl Ways {
     /// Makes room for rows of this length, and forgets what was there.
     pub(super) fn clear(&mut self, stride: usize) {
-        for cost in &mut self.cost {
-            cost.clear();
-            cost.resize(stride, NONE);
-        }
-        for label in &mut self.label {
-            label.clear();
-            label.resize(stride, u32::MAX);
-        }
+        let none = WaysOfLanes { cost: [[NONE; LANES]; WAYS], label: [[u32::MAX; LANES]; WAYS] };
+        self.lanes.clear();
+        self.lanes.resize(stride / LANES, none);
         self.least.clear();
-        self.least.resize(stride / BLOCK, NONE);
+        self.least.resize(blocks_padded(stride), NONE);
+    }
+
+    /// The way of a rank to a relay: cost and label.
+    #[inline]
+    pub(super) fn get(&self, rank: usize, relay: usize) -> (u32, u32) {
+        let lanes = &self.lanes[relay / LANES];
+        (lanes.cost[rank][relay % LANES], lanes.label[rank][relay % LANES])
+    }
+
+    /// Replaces the way of a rank to a relay; for searches that need no least costs.
+    #[inline]
+    pub(super) fn set(&mut self, rank: usize, relay: usize, (cost, label): (u32, u32)) {
+        let lanes = &mut self.lanes[relay / LANES];
+        lanes.cost[rank][relay % LANES] = cost;
+        lanes.label[rank][relay % LANES] = label;
     }
 
     /// Bars ways to one relay: the source itself.
     pub(super) fn bar(&mut self, relay: usize) {
-        for (cost, label) in self.cost.iter_mut().zip(&mut self.label) {
-            cost[relay] = NONE;
-            label[relay] = u32::MAX;
-        }
+        (0..WAYS).for_each(|rank| self.set(rank, relay, (NONE, u32::MAX)));
     }
 
     /// The cheapest way to a relay whose first relay has none of these labels: cost and label.
+    #[inline]
     pub(super) fn avoiding(&self, relay: usize, barred: [u32; 2]) -> Option<(u32, u32)> {
-        let ways = self.cost.iter().zip(&self.label);
-        let mut ways = ways.map(|(cost, label)| (cost[relay], label[relay]));
+        let mut ways = (0..WAYS).map(|rank| self.get(rank, relay));
         ways.find(|(cost, label)| *cost < NONE && !barred.contains(label))
     }
 }
@@ -240,9 +262,11 @@ impl Chunk {
 
     #[inline(always)]
     fn store(&self, at: usize, ways: &mut Ways) {
-        for rank in 0..WAYS {
-            ways.cost[rank][at..at + CHUNK].copy_from_slice(&self.cost[rank]);
-            ways.label[rank][at..at + CHUNK].copy_from_slice(&self.label[rank]);
+        for (offset, lanes) in ways.lanes[at / LANES..(at + CHUNK) / LANES].iter_mut().enumerate() {
+            for rank in 0..WAYS {
+                lanes.cost[rank] = *part(&self.cost[rank], offset * LANES);
+                lanes.label[rank] = *part(&self.label[rank], offset * LANES);
+            }
         }
         for (block, costs) in self.cost[0].chunks_exact(BLOCK).enumerate() {
             let mut least = NONE;
@@ -343,51 +367,87 @@ fn ranked(by_label: &[[u32; CHUNK]]) -> Chunk {
 /// Lower bounds of the blocks: where the least is, and in bits which are below `bound`.
 #[inline(always)]
 fn open_blocks(ways: &Ways, column: Column<'_>, bound: u32) -> (usize, u64) {
-    let (mut least, mut at, mut open) = (u32::MAX, 0, 0_u64);
-    for (block, (first, last)) in ways.least.iter().zip(column.least).enumerate() {
-        let sum = first + last;
-        open |= u64::from(sum < bound) << block;
-        if sum < least {
-            (least, at) = (sum, block);
+    let mut bounds = [u32::MAX; BLOCKS_MAX];
+    let mut least = u32::MAX;
+    let firsts = ways.least.chunks_exact(BLOCKS_STEP);
+    let lasts = column.least.chunks_exact(BLOCKS_STEP);
+    for ((first, last), bounds) in firsts.zip(lasts).zip(bounds.chunks_exact_mut(BLOCKS_STEP)) {
+        let (first, last): (&[u32; BLOCKS_STEP], &[u32; BLOCKS_STEP]) =
+            (part(first, 0), part(last, 0));
+        for i in 0..BLOCKS_STEP {
+            bounds[i] = first[i] + last[i];
+            least = least.min(bounds[i]);
         }
     }
-    (at, open)
+    if least >= bound {
+        return (0, 0);
+    }
+    let (mut open, mut at) = (0_u64, 0_u64);
+    for (step, bounds) in bounds.chunks_exact(BLOCKS_STEP).enumerate() {
+        let bounds: &[u32; BLOCKS_STEP] = part(bounds, 0);
+        let (mut below, mut equal) = (0_u16, 0_u16);
+        for i in 0..BLOCKS_STEP {
+            below |= u16::from(bounds[i] < bound) << i;
+            equal |= u16::from(bounds[i] == least) << i;
+        }
+        open |= u64::from(below) << (step * BLOCKS_STEP);
+        at |= u64::from(equal) << (step * BLOCKS_STEP);
+    }
+    (at.trailing_zeros() as usize, open)
 }
 
-/// The sums of a search, block by block. A trait, for a closure would not be compiled for the features of
+/// The sums of a search, some lanes at a time. A trait, for a closure would not be compiled for the features of
 /// the function that it is in.
 trait Sums {
-    /// A block's sums; where all are above `best`, lower bounds of them may stand in.
-    fn block(&self, block: usize, best: u32) -> [u32; BLOCK];
+    /// Lower bounds of the sums of some lanes.
+    fn bounds(&self, at: usize) -> [u32; LANES];
+
+    /// The sums of some lanes.
+    fn sums(&self, at: usize) -> [u32; LANES];
 }
 
 /// Looks at the open blocks, the one of the least bound first.
 #[inline(always)]
 fn search(ways: &Ways, column: Column<'_>, bound: u32, sums: &impl Sums) -> Option<Found> {
     let (first, mut open) = open_blocks(ways, column, bound);
-    let (mut best, mut found) = (bound, None);
+    let (mut best, mut found) = (bound, usize::MAX);
     let mut block = first;
     while open != 0 {
         open &= !(1 << block);
-        if ways.least[block] + column.least[block] <= best {
-            let least = least(&sums.block(block, best));
-            if least < best || least == best && found.is_some_and(|at| block < at) {
-                (best, found) = (least, Some(block));
+        for at in [block * (BLOCK / LANES), block * (BLOCK / LANES) + 1] {
+            if at_most(&sums.bounds(at), best) == 0 {
+                continue;
+            }
+            let sums = sums.sums(at);
+            if at_most(&sums, best) != 0 {
+                let least = least(&sums);
+                if least < best || found != usize::MAX && at < found {
+                    (best, found) = (least, at);
+                }
             }
         }
         block = open.trailing_zeros() as usize;
     }
-    let block = found?;
-    let sums = sums.block(block, best);
-    let mut lanes = 0_u32;
-    for (lane, sum) in sums.iter().enumerate() {
-        lanes |= u32::from(*sum == best) << lane;
+    if found == usize::MAX {
+        return None;
     }
-    Some(Found { cost: best, last: block * BLOCK + lanes.trailing_zeros() as usize })
+    // None is below the best.
+    let lanes = at_most(&sums.sums(found), best);
+    Some(Found { cost: best, last: found * LANES + lanes.trailing_zeros() as usize })
+}
+
+/// In bits, which sums are at most `limit`.
+#[inline(always)]
+fn at_most(sums: &[u32; LANES], limit: u32) -> u16 {
+    let mut lanes = 0;
+    for i in 0..LANES {
+        lanes |= u16::from(sums[i] <= limit) << i;
+    }
+    lanes
 }
 
 #[inline(always)]
-fn least(sums: &[u32; BLOCK]) -> u32 {
+fn least(sums: &[u32; LANES]) -> u32 {
     let mut least = u32::MAX;
     for sum in sums {
         least = least.min(*sum);
@@ -397,54 +457,65 @@ fn least(sums: &[u32; BLOCK]) -> u32 {
 
 /// Of the cheapest ways.
 struct Free<'a> {
-    ways: &'a Ways,
-    column: Column<'a>,
+    ways: &'a [WaysOfLanes],
+    last: &'a [[u32; LANES]],
+    mask: &'a [[u32; LANES]],
+}
+
+impl<'a> Free<'a> {
+    #[inline(always)]
+    fn new(ways: &'a Ways, column: Column<'a>) -> Self {
+        // All as long as one another, so that one comparison of a position serves all.
+        let count = ways.lanes.len();
+        let (last, _) = column.cost.as_chunks();
+        let (mask, _) = column.mask.as_chunks();
+        Self { ways: &ways.lanes[..count], last: &last[..count], mask: &mask[..count] }
+    }
 }
 
 impl Sums for Free<'_> {
     #[inline(always)]
-    fn block(&self, block: usize, _best: u32) -> [u32; BLOCK] {
-        let at = block * BLOCK;
-        let (first, last): (&[u32; BLOCK], &[u32; BLOCK]) =
-            (part(&self.ways.cost[0], at), part(self.column.cost, at));
-        let mask: &[u32; BLOCK] = part(self.column.mask, at);
-        let mut sums = [0; BLOCK];
-        for i in 0..BLOCK {
+    fn bounds(&self, at: usize) -> [u32; LANES] {
+        let (first, last, mask) = (&self.ways[at].cost[0], &self.last[at], &self.mask[at]);
+        let mut sums = [0; LANES];
+        for i in 0..LANES {
             sums[i] = first[i] + last[i] + mask[i];
         }
         sums
+    }
+
+    #[inline(always)]
+    fn sums(&self, at: usize) -> [u32; LANES] {
+        self.bounds(at)
     }
 }
 
 /// Of the cheapest ways that have none of two labels.
 struct Avoiding<'a> {
     free: Free<'a>,
-    labels: &'a [u32],
+    labels: &'a [[u32; LANES]],
     barred: [u32; 2],
 }
 
 impl Sums for Avoiding<'_> {
+    /// The cheapest ways, barred or not, at a third of the work.
     #[inline(always)]
-    fn block(&self, block: usize, best: u32) -> [u32; BLOCK] {
-        // The cheapest ways, barred or not, bound the sums from below at a third of the work.
-        let bounds = self.free.block(block, best);
-        if least(&bounds) > best {
-            return bounds;
-        }
-        let at = block * BLOCK;
+    fn bounds(&self, at: usize) -> [u32; LANES] {
+        self.free.bounds(at)
+    }
+
+    #[inline(always)]
+    fn sums(&self, at: usize) -> [u32; LANES] {
         let [p, q] = self.barred;
-        let [c0, c1, c2] = &self.free.ways.cost;
-        let [l0, l1, _] = &self.free.ways.label;
-        let (c0, c1, c2): (&[u32; BLOCK], &[u32; BLOCK], &[u32; BLOCK]) =
-            (part(c0, at), part(c1, at), part(c2, at));
-        let (l0, l1): (&[u32; BLOCK], &[u32; BLOCK]) = (part(l0, at), part(l1, at));
-        let own: &[u32; BLOCK] = part(self.labels, at);
-        let last: &[u32; BLOCK] = part(self.free.column.cost, at);
-        let mask: &[u32; BLOCK] = part(self.free.column.mask, at);
-        let mut sums = [0; BLOCK];
-        for i in 0..BLOCK {
-            let second = if (l1[i] == p) | (l1[i] == q) { c2[i] } else { c1[i] };
-            let way = if (l0[i] == p) | (l0[i] == q) { second } else { c0[i] };
+        let WaysOfLanes { cost, label } = &self.free.ways[at];
+        let (own, last, mask) = (&self.labels[at], &self.free.last[at], &self.free.mask[at]);
+        let mut sums = [0; LANES];
+        for i in 0..LANES {
+            // All are loaded, or the compiler would choose among addresses.
+            let [best, second, third] = [cost[0][i], cost[1][i], cost[2][i]];
+            let [best_label, second_label] = [label[0][i], label[1][i]];
+            let second = if (second_label == p) | (second_label == q) { third } else { second };
+            let way = if (best_label == p) | (best_label == q) { second } else { best };
             let sum = way + last[i] + mask[i];
             sums[i] = if (own[i] == p) | (own[i] == q) { NONE } else { sum };
         }
@@ -454,7 +525,7 @@ impl Sums for Avoiding<'_> {
 
 #[inline(always)]
 fn cheapest_body(ways: &Ways, column: Column<'_>, bound: u32) -> Option<Found> {
-    search(ways, column, bound, &Free { ways, column })
+    search(ways, column, bound, &Free::new(ways, column))
 }
 
 #[inline(always)]
@@ -465,7 +536,10 @@ fn cheapest_avoiding_body(
     barred: [u32; 2],
     bound: u32,
 ) -> Option<Found> {
-    search(ways, column, bound, &Avoiding { free: Free { ways, column }, labels, barred })
+    let free = Free::new(ways, column);
+    let (labels, _) = labels.as_chunks();
+    let labels = &labels[..free.ways.len()];
+    search(ways, column, bound, &Avoiding { free, labels, barred })
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use overway_wire::Class;
 
-use super::kernel::{BLOCK, BLOCKS_MAX, CHUNK, Column, NONE, Rows};
+use super::kernel::{BLOCK, BLOCKS_MAX, CHUNK, Column, NONE, Rows, blocks_padded};
 
 /// The longest row of a matrix. Beyond, a matrix would take longer to go through than the lists.
 pub(super) const DENSE_STRIDE_MAX: usize = BLOCK * BLOCKS_MAX;
@@ -68,6 +68,8 @@ struct Dense {
     /// By sender, then by receiver: the first and the last link of a path are near those looked at before.
     hops: [Vec<Hop>; CLASSES],
     hops_inward: [Vec<Hop>; CLASSES],
+    /// The indices alone, by sender: these stay in the cache.
+    index: [Vec<u8>; CLASSES],
 }
 
 /// Neighbours in order of number.
@@ -139,6 +141,25 @@ impl Links {
     pub(super) fn cost(&self, class: usize, from: usize, to: usize) -> u32 {
         match &self.pairs {
             Pairs::Dense(dense) => dense.outward[class][from * dense.stride + to],
+            Pairs::Sparse(sparse) => sparse.hop(class, from, to).cost,
+        }
+    }
+
+    /// The index of the cheapest link of a pair that has one.
+    #[inline]
+    pub(super) fn index(&self, class: usize, from: usize, to: usize) -> u8 {
+        match &self.pairs {
+            Pairs::Dense(dense) => dense.index[class][from * dense.stride + to],
+            Pairs::Sparse(sparse) => sparse.hop(class, from, to).index,
+        }
+    }
+
+    /// What the cheapest link of a pair costs, where links that reach one relay are asked for one after the
+    /// other.
+    #[inline]
+    pub(super) fn cost_to(&self, class: usize, from: usize, to: usize) -> u32 {
+        match &self.pairs {
+            Pairs::Dense(dense) => dense.inward[class][to * dense.stride + from],
             Pairs::Sparse(sparse) => sparse.hop(class, from, to).cost,
         }
     }
@@ -228,7 +249,7 @@ impl Links {
         mask: &'a [u32],
     ) -> Option<Column<'a>> {
         let Pairs::Dense(dense) = &self.pairs else { return None };
-        let (stride, blocks) = (dense.stride, dense.stride / BLOCK);
+        let (stride, blocks) = (dense.stride, blocks_padded(dense.stride));
         Some(Column {
             cost: &dense.inward[class][to * stride..(to + 1) * stride],
             least: &dense.inward_least[class][to * blocks..(to + 1) * blocks],
@@ -271,9 +292,10 @@ impl Dense {
             outward: cells(),
             outward_least: std::array::from_fn(|_| vec![NONE; stride * stride / CHUNK]),
             inward: cells(),
-            inward_least: std::array::from_fn(|_| vec![NONE; stride * stride / BLOCK]),
+            inward_least: std::array::from_fn(|_| vec![NONE; stride * blocks_padded(stride)]),
             hops: std::array::from_fn(|_| vec![Hop::NONE; stride * stride]),
             hops_inward: std::array::from_fn(|_| vec![Hop::NONE; stride * stride]),
+            index: std::array::from_fn(|_| vec![0; stride * stride]),
         }
     }
 
@@ -282,22 +304,26 @@ impl Dense {
             let at = from * self.stride + to;
             self.hops[class][at] = hop;
             self.hops_inward[class][to * self.stride + from] = hop;
-            replace(&mut self.outward[class], &mut self.outward_least[class], CHUNK, at, hop.cost);
+            self.index[class][at] = hop.index;
+            let group = at / CHUNK;
+            let (cells, least) = (&mut self.outward[class], &mut self.outward_least[class]);
+            replace(cells, &mut least[group], (CHUNK, at), hop.cost);
+            let group = to * blocks_padded(self.stride) + from / BLOCK;
             let at = to * self.stride + from;
-            replace(&mut self.inward[class], &mut self.inward_least[class], BLOCK, at, hop.cost);
+            let (cells, least) = (&mut self.inward[class], &mut self.inward_least[class]);
+            replace(cells, &mut least[group], (BLOCK, at), hop.cost);
         }
     }
 }
 
-/// Sets a cell, and the least of the cells that it is among.
-fn replace(cells: &mut [u32], least: &mut [u32], among: usize, at: usize, cost: u32) {
+/// Sets a cell, and the least of the group of so many cells that it is in.
+fn replace(cells: &mut [u32], least: &mut u32, (among, at): (usize, usize), cost: u32) {
     let before = std::mem::replace(&mut cells[at], cost);
-    let group = at / among;
-    if cost <= least[group] {
-        least[group] = cost;
-    } else if before == least[group] {
-        let cells = &cells[group * among..(group + 1) * among];
-        least[group] = cells.iter().copied().min().unwrap_or(NONE);
+    if cost <= *least {
+        *least = cost;
+    } else if before == *least {
+        let start = at / among * among;
+        *least = cells[start..start + among].iter().copied().min().unwrap_or(NONE);
     }
 }
 

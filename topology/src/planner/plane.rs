@@ -226,21 +226,20 @@ impl Scratch {
         }
     }
 
-    /// The cheapest path that may be taken, and what the cheapest of all costs.
+    /// The cheapest path that may be taken and what it costs, and what the cheapest of all costs.
     pub(super) fn best(
         &self,
         field: &Field<'_>,
         head: &Head,
         (from, to): (usize, usize),
-    ) -> Option<(Packed, u32)> {
+    ) -> Option<((Packed, u32), u32)> {
         let all = self.all.best(&field.terrain(head, field.links), to)?;
-        let pack = |links, choice: Choice| by_cheapest(links, head.class, choice.via, (from, to));
         let admitted = field.admitted.and_then(|links| {
             let choice = self.admitted.best(&field.terrain(head, links), to)?;
-            pack(links, choice)
+            Some((by_cheapest(links, head.class, choice.via, (from, to)), choice.cost))
         });
-        let best = admitted.or_else(|| pack(field.links, all))?;
-        Some((best, all.cost))
+        let any = || (by_cheapest(field.links, head.class, all.via, (from, to)), all.cost);
+        Some((admitted.unwrap_or_else(any), all.cost))
     }
 
     /// Does one route anew.
@@ -266,46 +265,45 @@ impl Scratch {
         let leave = !field.draining.is_empty()
             && before.exists()
             && drains(before.in_use())
-            && !drains(best);
+            && !drains(best.0);
         let moved = row.consider(&place, to, best, leave);
         out.stats.count(moved);
         let record = &mut row.records[to];
-        let (delays, worst) = if field.config.backups {
+        row.worst[to] = if field.config.backups {
             self.back_up(field, head, record, &place)
         } else {
-            let priced = place.price(record.in_use());
-            priced.map_or(([0; PLACES], NONE), |priced| ([priced.delay, 0, 0, 0], priced.cost))
+            record.costs[IN_USE]
         };
-        row.worst[to] = worst;
         if record.paths != before.paths {
             count_uses(field.uses, field.stride, before.paths, record.paths, (from, to));
         }
         out.stats.tally(&before, record);
-        if record.tell(delays, record.paths != before.paths) {
+        if record.tell(&before, |path| place.price(path).map_or(0, |priced| priced.delay)) {
             out.changed.push((head.class, head.policy, from, to));
         }
     }
 
-    /// Finds the backups of the path in use. Returns the delays of all, and what the dearest of those that were
-    /// searched for costs.
+    /// Finds the backups of the path in use. Returns what the dearest path that was searched for costs.
     pub(super) fn back_up(
         &mut self,
         field: &Field<'_>,
         head: &Head,
         record: &mut Record,
         place: &Place<'_>,
-    ) -> ([u32; PLACES], u32) {
+    ) -> u32 {
         let terrain = field.terrain(head, field.links);
         let (from, to) = place.ends;
         let kept = record.paths;
         let in_use = record.in_use().via();
-        let pack = |choice: Choice| by_cheapest(field.links, head.class, choice.via, (from, to));
-        let disjoint = self.all.disjoint(&terrain, to, in_use).and_then(pack).map(|found| {
+        let pack = |choice: Choice| {
+            (by_cheapest(field.links, head.class, choice.via, (from, to)), choice.cost)
+        };
+        let disjoint = self.all.disjoint(&terrain, to, in_use).map(|found| {
             let allowed = !record.is_parallel && kept[DISJOINT].via().is_disjoint(in_use);
-            place.backup(kept[DISJOINT], allowed, found)
+            place.backup(kept[DISJOINT], allowed, pack(found))
         });
         let diverse = match disjoint {
-            Some(disjoint) => self.all.diverse(&terrain, to, in_use, disjoint.via()),
+            Some((disjoint, _)) => self.all.diverse(&terrain, to, in_use, disjoint.via()),
             None => Diverse::None,
         };
         record.disjoint_is_diverse = matches!(diverse, Diverse::IsDisjoint(_));
@@ -318,39 +316,50 @@ impl Scratch {
             Diverse::None => !field.labels.provider.differ() && !field.labels.region.differ(),
         };
         let diverse = match diverse {
-            Diverse::Path(_, choice) => pack(choice).map(|found| {
+            Diverse::Path(_, choice) => {
                 let via = kept[DIVERSE].via();
-                let allowed = Some(kept[DIVERSE]) != disjoint
+                let allowed = disjoint.is_none_or(|(path, _)| path != kept[DIVERSE])
                     && is_diverse(field.labels, via, in_use, (from, to));
-                place.backup(kept[DIVERSE], allowed, found)
-            }),
+                Some(place.backup(kept[DIVERSE], allowed, pack(choice)))
+            }
             Diverse::IsDisjoint(_) | Diverse::None => None,
         };
         let sibling = match disjoint {
             Some(_) => None,
-            None => parallel(field.links, head.class, record.in_use(), (from, to)),
+            None => parallel(field.links, head.class, record.in_use(), (from, to))
+                .and_then(|path| Some((path, place.price(path)?.cost))),
         };
         record.is_parallel = sibling.is_some();
-        record.paths[DISJOINT] = disjoint.or(sibling).unwrap_or(Packed::NONE);
-        record.paths[DIVERSE] = diverse.unwrap_or(Packed::NONE);
-        record.paths[DIRECT] = direct(field.links, head.class, &record.paths, (from, to));
-        let priced = record.paths.map(|path| place.price(path));
-        let delays = priced.map(|priced| priced.map_or(0, |priced| priced.delay));
-        let missing = disjoint.is_none() || !is_final;
-        let searched = [IN_USE, DISJOINT, DIVERSE].into_iter().filter_map(|at| priced[at]);
-        let worst = searched.map(|priced| priced.cost).max().unwrap_or(NONE);
-        (delays, if missing { NONE } else { worst })
+        let none = (Packed::NONE, 0);
+        let (second, third) = (disjoint.or(sibling).unwrap_or(none), diverse.unwrap_or(none));
+        (record.paths[DISJOINT], record.costs[DISJOINT]) = second;
+        (record.paths[DIVERSE], record.costs[DIVERSE]) = third;
+        (record.paths[DIRECT], record.costs[DIRECT]) =
+            direct(field.links, head.class, &record.paths, (from, to));
+        if disjoint.is_none() || !is_final {
+            return NONE;
+        }
+        record.costs[IN_USE].max(second.1).max(third.1)
     }
 }
 
 /// The direct path, unless one of the others is it.
-fn direct(links: &Links, class: usize, paths: &[Packed; PLACES], ends: (usize, usize)) -> Packed {
+fn direct(
+    links: &Links,
+    class: usize,
+    paths: &[Packed; PLACES],
+    ends: (usize, usize),
+) -> (Packed, u32) {
     let others = [paths[IN_USE], paths[DISJOINT], paths[DIVERSE]];
     if others.iter().any(|path| path.exists() && path.via().relays().is_empty()) {
-        return Packed::NONE;
+        return (Packed::NONE, 0);
     }
-    let hop = links.hop(class, ends.0, ends.1);
-    hop.map_or(Packed::NONE, |hop| Packed::new(super::packed::Via::DIRECT, [hop.index, 0, 0]))
+    let cost = links.cost(class, ends.0, ends.1);
+    if cost < NONE {
+        (by_cheapest(links, class, super::packed::Via::DIRECT, ends), cost)
+    } else {
+        (Packed::NONE, 0)
+    }
 }
 
 impl Row {
@@ -369,17 +378,22 @@ impl Row {
         self.left.remove(&narrow(to));
     }
 
-    /// Keeps the path in use or takes the best.
-    fn consider(&mut self, place: &Place<'_>, to: usize, best: Packed, leave: bool) -> Move {
+    /// Keeps the path in use or takes the best, which costs so much.
+    fn consider(&mut self, place: &Place<'_>, to: usize, best: (Packed, u32), leave: bool) -> Move {
         let record = &mut self.records[to];
         if !record.exists() {
-            record.paths[IN_USE] = best;
-            record.normal = place.price(best).map_or([0; 3], |priced| priced.costs);
+            record.paths[IN_USE] = best.0;
+            record.costs[IN_USE] = best.1;
+            record.normal = place.costs(best.0);
             (record.in_use_since, record.first_seen) = (place.now, place.now);
             return Move::Stayed;
         }
-        let mut left = self.left.remove(&narrow(to)).unwrap_or_default();
-        let moved = place.consider(record, &mut left, best, leave);
+        let mut left = Vec::new();
+        if !self.left.is_empty() {
+            left = self.left.remove(&narrow(to)).unwrap_or_default();
+        }
+        let (moved, cost) = place.consider(record, &mut left, best, leave);
+        record.costs[IN_USE] = cost;
         if !left.is_empty() {
             self.left.insert(narrow(to), left);
         }

@@ -74,50 +74,56 @@ impl Place<'_> {
         path.links(self.ends.0, self.ends.1)
     }
 
-    /// Keeps the path in use or takes `best`; certainly if the path in use is to be left.
+    /// Keeps the path in use or takes `best`, which costs so much; certainly if the path in use is to be left.
+    /// Returns what the path in use costs then.
     pub(super) fn consider(
         &self,
         record: &mut Record,
         left: &mut Vec<Left>,
-        best: Packed,
+        (best, cost): (Packed, u32),
         leave: bool,
-    ) -> Move {
-        let current = self.price(record.in_use()).filter(|_| !leave);
-        self.review_left(record, left, best, current.map(|priced| priced.cost));
+    ) -> (Move, u32) {
+        if best == record.in_use() {
+            self.review_left(record, left, best, Some(cost));
+            if record.normal.iter().sum::<u32>() != cost {
+                record.normal = self.costs(best);
+            }
+            return (Move::Stayed, cost);
+        }
+        let current = self.cost(record.in_use()).filter(|_| !leave);
+        self.review_left(record, left, best, current);
         let Some(current) = current else {
             self.leave(record, left, best);
-            return Move::LeftUnusable;
+            return (Move::LeftUnusable, cost);
         };
-        if best == record.in_use() {
-            record.normal = current.costs;
-            return Move::Stayed;
-        }
-        let priced = self.price(best).expect("the search finds usable paths");
-        let current = current.cost;
-        let (current, cost) = (Cost(current), Cost(priced.cost));
         if self.since(record.first_seen) < self.config.settle.as_millis() {
             if cost >= current {
-                return Move::Stayed;
+                return (Move::Stayed, current);
             }
             self.take(record, left, best);
-            return Move::LeftForBetter;
+            return (Move::LeftForBetter, cost);
         }
-        if !self.config.gain.exceeded(current, cost) {
-            return Move::Stayed;
+        if !self.config.gain.exceeded(Cost(current), Cost(cost)) {
+            return (Move::Stayed, current);
         }
         let normal = Cost(record.normal.iter().sum());
         if self.is_held(record.in_use(), left, best).is_some()
-            && !self.config.degraded.exceeded(current, normal)
+            && !self.config.degraded.exceeded(Cost(current), normal)
         {
-            return Move::Held;
+            return (Move::Held, current);
         }
         self.leave(record, left, best);
-        Move::LeftForBetter
+        (Move::LeftForBetter, cost)
+    }
+
+    /// What each link of a path costs.
+    pub(super) fn costs(&self, path: Packed) -> [u32; 3] {
+        self.price(path).map_or([0; 3], |priced| priced.costs)
     }
 
     fn take(&self, record: &mut Record, left: &mut Vec<Left>, best: Packed) {
         record.paths[IN_USE] = best;
-        record.normal = self.price(best).map_or([0; 3], |priced| priced.costs);
+        record.normal = self.costs(best);
         record.in_use_since = self.now;
         record.moves = record.moves.saturating_add(1);
         left.retain(|left| left.path != best);
@@ -200,17 +206,18 @@ impl Place<'_> {
 
     /// The backup of a place: the one of the last plan, unless it is not allowed, not usable, or clearly
     /// dearer than `found`.
-    pub(super) fn backup(&self, kept: Packed, allowed: bool, found: Packed) -> Packed {
-        if !allowed || !kept.exists() || kept == found {
+    pub(super) fn backup(
+        &self,
+        kept: Packed,
+        allowed: bool,
+        found: (Packed, u32),
+    ) -> (Packed, u32) {
+        if !allowed || !kept.exists() || kept == found.0 {
             return found;
         }
-        match (self.cost(kept), self.cost(found)) {
-            (Some(kept_cost), Some(cost))
-                if !self.config.gain.exceeded(Cost(kept_cost), Cost(cost)) =>
-            {
-                kept
-            }
-            (Some(_) | None, _) => found,
+        match self.cost(kept) {
+            Some(cost) if !self.config.gain.exceeded(Cost(cost), Cost(found.1)) => (kept, cost),
+            Some(_) | None => found,
         }
     }
 }

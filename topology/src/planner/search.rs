@@ -121,7 +121,7 @@ impl Source {
         let found = terrain.two.then(|| self.cheapest(terrain, to, bound.cost)).flatten();
         let best = found.map_or(bound, |found| Choice {
             cost: found.cost,
-            via: Via::two(self.relays.label[0][found.last], found.last),
+            via: Via::two(self.relays.get(0, found.last).1, found.last),
         });
         (best.cost < NONE).then_some(best)
     }
@@ -200,7 +200,7 @@ impl Source {
         let mut best = None;
         let mut bound = bound;
         for (last, cost) in terrain.links.to(terrain.class, to) {
-            let sum = self.relays.cost[0][last] + cost;
+            let sum = self.relays.get(0, last).0 + cost;
             if sum < bound && carriers[last] == 0 {
                 bound = sum;
                 best = Some(Found { cost: sum, last });
@@ -250,7 +250,7 @@ impl Labelled<'_> {
             self.kind.of[*relay as usize] == label && self.carriers[*relay as usize] == 0
         });
         let leads = |&&(first, relay): &&(u32, u32)| {
-            first + terrain.links.cost(terrain.class, relay as usize, to) == cost
+            first + terrain.links.cost_to(terrain.class, relay as usize, to) == cost
         };
         firsts.find(leads).map(|(_, relay)| *relay)
     }
@@ -341,7 +341,7 @@ fn cheapest_avoiding(
     let mut best = None;
     let mut bound = bound;
     for (last, cost) in terrain.links.to(terrain.class, to) {
-        if ways.cost[0][last] + cost >= bound
+        if ways.get(0, last).0 + cost >= bound
             || carriers[last] != 0
             || barred.contains(&labels[last])
         {
@@ -375,27 +375,27 @@ fn sparse_ways(
 }
 
 /// Takes in one way.
-fn insert(ways: &mut Ways, to: usize, (cost, label): (u32, u32), by_label: bool) {
-    let [c0, c1, c2] = &mut ways.cost;
-    let [l0, l1, l2] = &mut ways.label;
-    let better = |c: u32, l: u32| cost < c || by_label && cost == c && label < l;
-    if !better(c2[to], l2[to]) {
+fn insert(ways: &mut Ways, to: usize, new: (u32, u32), by_label: bool) {
+    let better = |old: (u32, u32)| new.0 < old.0 || by_label && new.0 == old.0 && new.1 < old.1;
+    let [first, second, third] = [0, 1, 2].map(|rank| ways.get(rank, to));
+    if !better(third) {
         return;
     }
-    if better(c0[to], l0[to]) {
-        if l0[to] != label {
-            if l1[to] != label {
-                (c2[to], l2[to]) = (c1[to], l1[to]);
+    let is_new = |old: (u32, u32)| old.1 != new.1;
+    if better(first) {
+        if is_new(first) {
+            if is_new(second) {
+                ways.set(2, to, second);
             }
-            (c1[to], l1[to]) = (c0[to], l0[to]);
+            ways.set(1, to, first);
         }
-        (c0[to], l0[to]) = (cost, label);
-    } else if l0[to] != label && better(c1[to], l1[to]) {
-        if l1[to] != label {
-            (c2[to], l2[to]) = (c1[to], l1[to]);
+        ways.set(0, to, new);
+    } else if is_new(first) && better(second) {
+        if is_new(second) {
+            ways.set(2, to, second);
         }
-        (c1[to], l1[to]) = (cost, label);
-    } else if l0[to] != label && l1[to] != label {
-        (c2[to], l2[to]) = (cost, label);
+        ways.set(1, to, new);
+    } else if is_new(first) && is_new(second) {
+        ways.set(2, to, new);
     }
 }

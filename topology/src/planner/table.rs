@@ -1,5 +1,5 @@
 //! The routes of one class and policy, a row per source: what is in use, its backups, and what the rules of
-//! [`super::route`] remember, in 56 bytes a route.
+//! [`super::route`] remember, in 72 bytes a route.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +33,8 @@ const TOLD_UNIT_US: u32 = 64;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub(super) paths: [Packed; PLACES],
+    /// What the paths cost when they were looked at last.
+    pub(super) costs: [u32; PLACES],
     /// The delays as the source was told last.
     told: [u16; PLACES],
     /// What each link of the path in use cost when that was last the best.
@@ -72,6 +74,7 @@ pub(super) struct Priced {
 impl Record {
     pub(super) const NONE: Self = Self {
         paths: [Packed::NONE; PLACES],
+        costs: [0; PLACES],
         told: [0; PLACES],
         normal: [0; 3],
         in_use_since: 0,
@@ -113,15 +116,20 @@ impl Record {
         self.paths[IN_USE]
     }
 
-    /// Notes the delays that go with the paths, and says whether they differ from what was told so much that
-    /// they are to be told.
-    pub(super) fn tell(&mut self, delays: [u32; PLACES], paths_changed: bool) -> bool {
+    /// Says whether the route is to be told after it was `before`: paths are others, or a delay differs much from
+    /// what was told. A path that costs what it did takes as long as it did.
+    pub(super) fn tell(&mut self, before: &Self, delay: impl Fn(Packed) -> u32) -> bool {
+        let same_paths = self.paths == before.paths;
+        if same_paths && self.costs == before.costs {
+            return false;
+        }
+        let delays = self.paths.map(|path| if path.exists() { delay(path) } else { 0 });
         let told = self.told.map(|told| u32::from(told) * TOLD_UNIT_US);
         let changed = |(told, delay): (u32, u32)| {
             let change = told.abs_diff(delay);
             change >= DELAY_CHANGE_MIN.0 && change >= told / 100 * DELAY_CHANGE_PERCENT_MIN
         };
-        let news = paths_changed || told.into_iter().zip(delays).any(changed);
+        let news = !same_paths || told.into_iter().zip(delays).any(changed);
         if news {
             let unit = |delay: u32| u16::try_from(delay / TOLD_UNIT_US).unwrap_or(u16::MAX);
             self.told = delays.map(unit);
@@ -160,18 +168,18 @@ pub(super) fn price(
     path.exists().then_some(sum)
 }
 
-/// A path by the cheapest links; `None` if there is none.
+/// A path that the search found, by the links that it took.
 pub(super) fn by_cheapest(
     links: &Links,
     class: usize,
     via: Via,
     (from, to): (usize, usize),
-) -> Option<Packed> {
+) -> Packed {
     let mut indices = [0; 3];
     for (index, (from, to)) in indices.iter_mut().zip(via.hops(from, to)) {
-        *index = links.hop(class, from, to)?.index;
+        *index = links.index(class, from, to);
     }
-    Some(Packed::new(via, indices))
+    Packed::new(via, indices)
 }
 
 /// The same relays, by the cheapest other link at every hop that has one; `None` if no hop has.

@@ -44,7 +44,7 @@ impl Planner {
                     scratch.start(&field, head, from);
                     scratch
                 });
-                let Some((best, _)) = scratch.best(&field, head, (from, to)) else {
+                let Some(((best, _), _)) = scratch.best(&field, head, (from, to)) else {
                     return Vec::new();
                 };
                 let mut record = Record::new(best);
