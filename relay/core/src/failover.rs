@@ -126,7 +126,9 @@ impl Relay {
 
     /// The header for the best way around the relay at the frame's position: of the paths from here to
     /// the destination the first that is up and avoids that relay (unless it is the destination), every
-    /// relay already visited, and every relay that the frame's policy forbids.
+    /// relay already visited, and every relay that the frame's policy forbids. A path of which a notice says
+    /// that it is broken further on comes last: a notice holds for seconds, and what it is about may be back
+    /// long before.
     fn detour(&self, header: &Header, now: Instant) -> Option<Header> {
         let visited = &header.path.elements()[..usize::from(header.position)];
         let silent = header.receiver();
@@ -144,13 +146,14 @@ impl Relay {
                 && visited.len() + path.path.elements().len() <= PATH_ELEMENTS_MAX
                 && is_clear(&path.path)
                 && self.usability(link) == usability
-                && !self.notices.condemn(self.config.local, &path.path, now)
         };
-        let mut paths = self.fib.detours(header.destination.relay, header.class, header.policy);
-        let way = paths
-            .clone()
-            .find(|path| usable(path, Usability::Up))
-            .or_else(|| paths.find(|path| usable(path, Usability::Suspect)))?;
+        let clear = |path: &&FibPath| self.is_clear(path, now);
+        let paths = self.fib.detours(header.destination.relay, header.class, header.policy);
+        let open = |usability| paths.clone().filter(move |path| usable(path, usability));
+        let way = open(Usability::Up)
+            .find(clear)
+            .or_else(|| open(Usability::Suspect).find(clear))
+            .or_else(|| open(Usability::Up).next())?;
         let steps: Vec<_> = visited.iter().chain(way.path.elements()).copied().collect();
         let path = Path::new(&steps).ok()?;
         Some(Header { path, ..*header })

@@ -111,7 +111,7 @@ impl Relay {
     }
 
     /// Whether no notice says that a link of the path is down.
-    fn is_clear(&self, path: &FibPath, now: Instant) -> bool {
+    pub(crate) fn is_clear(&self, path: &FibPath, now: Instant) -> bool {
         !self.notices.condemn(self.config.local, &path.path, now)
     }
 

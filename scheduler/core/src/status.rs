@@ -42,8 +42,8 @@ pub struct DrainStatus {
     pub stage: DrainStage,
     /// Time to the deadline; zero when it has passed, absent if there is none.
     pub remaining: Option<Duration>,
-    /// Routes whose path in use still goes over it, in thousandths of those that [`RouteSummary::looked_at`]
-    /// counts; of a relay those of which it is an intermediate.
+    /// How many routes still have it on their path in use, of those that [`RouteSummary::looked_at`] counts; of a
+    /// relay those of which it is an intermediate.
     pub routes_on_it: usize,
 }
 

@@ -92,6 +92,27 @@ fn the_relay_in_front_detours_and_the_source_moves_after_its_notice() {
 }
 
 #[test]
+fn a_path_of_which_a_notice_holds_is_a_detour_where_there_is_no_other() {
+    let routes: &[(u16, u16, &[&[u16]])] =
+        &[(1, 3, &[&[2, 3], &[4, 3]]), (2, 3, &[&[3]]), (2, 1, &[&[1]])];
+    let mut mesh = Mesh::new(4, 1, routes);
+    let cut_at = mesh.stream(Class::Realtime, 0, Duration::from_secs(1));
+    mesh.cut.extend([(2, 3, 0), (3, 2, 0)]);
+    let mended_at = mesh.stream(Class::Realtime, cut_at, Duration::from_secs(1));
+    mesh.cut.clear();
+    let frozen_at = mesh.stream(Class::Realtime, mended_at, Duration::from_secs(2));
+    assert!(mesh.stats(1).notices_received > 0, "1 goes by 4 while it believes 2 cut off from 3");
+    mesh.frozen.insert(RelayId(4));
+    mesh.flying.retain(|flying| flying.to != RelayId(4));
+    let end = mesh.stream(Class::Realtime, frozen_at, Duration::from_millis(500));
+    mesh.run(Duration::from_millis(100));
+
+    let late: Vec<u64> = mesh.sequences().into_iter().filter(|at| *at >= frozen_at).collect();
+    assert_eq!(late, (frozen_at..end).collect::<Vec<_>>());
+    assert!(mesh.stats(1).copies > 0, "copies while suspect");
+}
+
+#[test]
 fn a_failure_of_one_direction_is_seen_by_the_end_that_is_not_heard() {
     let mut mesh = through_two();
     let cut_at = mesh.stream(Class::Realtime, 0, Duration::from_secs(1));
