@@ -136,9 +136,11 @@ impl Default for PlannerConfig {
 /// Least time between two fits of the clocks, where nothing says that they are off, and where something does.
 const FIT_INTERVAL: Duration = Duration::from_secs(20);
 const FIT_INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// More changed pairs than this for each hundred relays of a dense mesh: then everything is done anew, which
-/// is faster than finding out what need not be.
-const CHANGES_PER_CENTURY: usize = 5;
+/// Relays for which these hold; with more it is so many times as long, as a fit takes time with their square.
+const FIT_RELAYS: usize = 64;
+/// If more than one of so many pairs changed, everything is done anew: to find out what need not be would take as
+/// long.
+const CHANGES_WHOLE: usize = 10;
 
 /// What the planner did since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -250,14 +252,12 @@ impl Planner {
         let readmitted = self.admit(topology, &changed, now);
         changed.extend(readmitted);
         let pairs = self.reprice(topology, &changed, was_barring);
-        let few = self.numbers.len() * CHANGES_PER_CENTURY / 100 + 1;
-        whole |= pairs.len() > few && self.links.rows(0).is_some();
-        whole |= pairs.len() > self.numbers.len() * self.numbers.len() / 16;
+        whole |= pairs.len() > self.numbers.len() * self.numbers.len() / CHANGES_WHOLE;
         #[cfg(test)]
         {
             whole |= self.always_whole;
         }
-        let dirty = self.find_dirty(&pairs, whole);
+        let dirty = self.find_dirty(&pairs, whole, executor);
         self.set_pairs(topology, &pairs);
         self.stats.plans_whole += u64::from(whole);
         let mut keys = self.run(dirty, executor, now);
@@ -563,8 +563,9 @@ impl Planner {
         };
         self.strained |= structure || changed.iter().any(strains);
         let since = self.fitted.map(|fitted| now.saturating_duration_since(fitted));
+        let size = u32::try_from(self.numbers.len() / FIT_RELAYS).unwrap_or(u32::MAX).max(1);
         let due = since.is_none_or(|since| {
-            since >= FIT_INTERVAL || self.strained && since >= FIT_INTERVAL_MIN
+            since >= FIT_INTERVAL * size || self.strained && since >= FIT_INTERVAL_MIN * size
         });
         if !due || (changed.is_empty() && !self.strained) {
             return false;
@@ -655,7 +656,12 @@ impl Planner {
     }
 
     /// Which routes are to be done anew, by plane and source. Marks with each pair at its least.
-    fn find_dirty(&mut self, pairs: &[Changed], whole: bool) -> Vec<Vec<Dirty>> {
+    fn find_dirty(
+        &mut self,
+        pairs: &[Changed],
+        whole: bool,
+        executor: &dyn Executor,
+    ) -> Vec<Vec<Dirty>> {
         let stride = self.numbers.stride();
         if whole {
             let all = |_: &Plane| vec![Dirty::all(stride); stride];
@@ -665,16 +671,7 @@ impl Planner {
             let line = Line { index: 0, cost: pair.least, delay: 0, lossy: false };
             self.links.set(pair.from, pair.to, &[line]);
         }
-        let mut dirty = Vec::new();
-        for plane in &self.planes {
-            let mut rows = vec![Dirty::default(); stride];
-            dirty::mark(pairs, &self.links, plane.head.class, self.level, &plane.rows, &mut rows);
-            for (row, dirty) in plane.rows.iter().zip(&mut rows) {
-                row.left.keys().for_each(|to| dirty.mark(usize::from(*to), stride));
-            }
-            dirty.push(rows);
-        }
-        dirty
+        plane::find_dirty(&self.planes, pairs, &self.links, self.level, executor)
     }
 
     fn set_pairs(&mut self, topology: &Topology, pairs: &[Changed]) {

@@ -4,14 +4,14 @@
 //! that the route has. With the lesser of its old and new costs the bound below holds for paths that lose
 //! by the change and for paths that gain:
 //!
-//! - as the first link: all routes of its sender are done anew;
-//! - in the middle, `i → from → to → j`: the cost of the three links;
-//! - as the last: the cheapest path to `from` that is known, and the link.
+//! - as the first link of a path: the link, and any one or two links after it;
+//! - as the second: a link before it, and any one after it;
+//! - as the last: the cheapest path to its sender that is known, and the link.
 //!
 //! The other costs are those after all changes, each the lesser of old and new, so that several changes on one
 //! path are found by the first of them.
 
-use super::kernel::{self, BLOCK, Level, NONE};
+use super::kernel::{self, BLOCK, CHUNK, Level, NONE};
 use super::links::{CLASSES, Links};
 use super::table::Row;
 
@@ -37,6 +37,7 @@ impl Dirty {
         Self { bits: vec![u32::MAX; stride / BLOCK] }
     }
 
+    /// Marks one route of a row of this length.
     pub(super) fn mark(&mut self, to: usize, stride: usize) {
         self.bits.resize(stride / BLOCK, 0);
         self.bits[to / BLOCK] |= 1 << (to % BLOCK);
@@ -48,63 +49,61 @@ impl Dirty {
         }
     }
 
-    fn mark_all(&mut self, stride: usize) {
-        self.bits.clear();
-        self.bits.resize(stride / BLOCK, u32::MAX);
-    }
-
     pub(super) fn any(&self) -> bool {
         self.bits.iter().any(|word| *word != 0)
     }
 }
 
-/// Marks what the changed pairs can affect of one class and policy.
-pub(super) fn mark(
+/// Finds what the changed pairs can affect of one source's routes in one class.
+pub(super) fn find(
     changes: &[Changed],
     links: &Links,
     class: usize,
     level: Level,
-    rows: &[Row],
-    dirty: &mut [Dirty],
-) {
-    let stride = dirty.len();
-    for change in changes {
-        let &Changed { from, to, least } = change;
-        dirty[from].mark_all(stride);
-        for (source, (row, dirty)) in rows.iter().zip(dirty.iter_mut()).enumerate() {
-            let before = row.best.get(from).copied().unwrap_or(NONE);
-            if before < NONE && before + least[class] <= row.worst[to] {
-                dirty.mark(to, stride);
+    (source, row): (usize, &Row),
+) -> Dirty {
+    let stride = row.worst.len();
+    let mut dirty = Dirty { bits: vec![0; stride / BLOCK] };
+    // What it costs at least to come to a relay over a changed link: that alone, or one more before or after it.
+    let (mut by_one, mut by_two) = (vec![NONE; stride], vec![NONE; stride]);
+    for &Changed { from, to, least } in changes {
+        let least = least[class];
+        if from == source {
+            dirty.mark(to, stride);
+            by_one[to] = by_one[to].min(least);
+            for (next, cost) in links.from(class, to).filter(|_| least < NONE) {
+                by_two[next] = by_two[next].min(least + cost);
             }
-            let first = if source == to { NONE } else { links.cost(class, source, from) };
-            if first < NONE {
-                mark_middle(first + least[class], to, (links, class, level), row, dirty, stride);
-            }
-            dirty.unmark(source);
+        } else if to != source {
+            let first = links.cost(class, source, from);
+            by_two[to] = by_two[to].min(first + least);
         }
     }
-}
-
-fn mark_middle(
-    base: u32,
-    over: usize,
-    (links, class, level): (&Links, usize, Level),
-    row: &Row,
-    dirty: &mut Dirty,
-    stride: usize,
-) {
-    if row.worst.is_empty() || base >= NONE {
-        return;
-    }
-    if let Some(rows) = links.rows(class) {
-        dirty.bits.resize(stride / BLOCK, 0);
-        let next = &rows.cost[over * stride..(over + 1) * stride];
-        kernel::reached(level, base, next, &row.worst, &mut dirty.bits);
-        return;
-    }
-    for (last, cost) in links.from(class, over) {
-        if base + cost <= row.worst[last] {
-            dirty.mark(last, stride);
+    for &Changed { from, to, least } in changes {
+        let before = row.best[from].min(by_one[from]).min(by_two[from]);
+        if before < NONE && before + least[class] <= row.worst[to] {
+            dirty.mark(to, stride);
         }
     }
+    let most: Vec<u32> =
+        row.worst.chunks(CHUNK).map(|chunk| chunk.iter().copied().max().unwrap_or(0)).collect();
+    let bases = by_one.iter().zip(&by_two).map(|(one, two)| *one.min(two));
+    for (relay, base) in bases.enumerate().filter(|(relay, base)| *base < NONE && *relay != source)
+    {
+        if let Some(rows) = links.rows(class) {
+            let next = &rows.cost[relay * stride..(relay + 1) * stride];
+            let chunks = stride / CHUNK;
+            let least = &rows.least[relay * chunks..(relay + 1) * chunks];
+            let limit = (&row.worst[..], &most[..]);
+            kernel::reached(level, base, (next, least), limit, &mut dirty.bits);
+        } else {
+            for (last, cost) in links.from(class, relay) {
+                if base + cost <= row.worst[last] {
+                    dirty.mark(last, stride);
+                }
+            }
+        }
+    }
+    dirty.unmark(source);
+    dirty
 }

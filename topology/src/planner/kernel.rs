@@ -213,9 +213,10 @@ dispatched! {
     fn cheapest_avoiding / cheapest_avoiding_avx512 / cheapest_avoiding_avx2 = cheapest_avoiding_body(
         ways: &Ways, column: Column<'_>, labels: &[u32], barred: [u32; 2], bound: u32,
     ) -> Option<Found>;
-    /// Marks, in bits by number, where `base` plus a row's cost is at most the limit.
+    /// Marks, in bits by number, where `base` plus a row's cost is at most the limit. Least costs and greatest
+    /// limits come by chunk.
     fn reached / reached_avx512 / reached_avx2 = reached_body(
-        base: u32, row: &[u32], limit: &[u32], bits: &mut [u32],
+        base: u32, row: (&[u32], &[u32]), limit: (&[u32], &[u32]), bits: &mut [u32],
     );
 }
 
@@ -386,9 +387,9 @@ fn open_blocks(ways: &Ways, column: Column<'_>, bound: u32) -> (usize, u64) {
     for (step, bounds) in bounds.chunks_exact(BLOCKS_STEP).enumerate() {
         let bounds: &[u32; BLOCKS_STEP] = part(bounds, 0);
         let (mut below, mut equal) = (0_u16, 0_u16);
-        for i in 0..BLOCKS_STEP {
-            below |= u16::from(bounds[i] < bound) << i;
-            equal |= u16::from(bounds[i] == least) << i;
+        for (i, sum) in bounds.iter().enumerate() {
+            below |= u16::from(*sum < bound) << i;
+            equal |= u16::from(*sum == least) << i;
         }
         open |= u64::from(below) << (step * BLOCKS_STEP);
         at |= u64::from(equal) << (step * BLOCKS_STEP);
@@ -440,8 +441,8 @@ fn search(ways: &Ways, column: Column<'_>, bound: u32, sums: &impl Sums) -> Opti
 #[inline(always)]
 fn at_most(sums: &[u32; LANES], limit: u32) -> u16 {
     let mut lanes = 0;
-    for i in 0..LANES {
-        lanes |= u16::from(sums[i] <= limit) << i;
+    for (lane, sum) in sums.iter().enumerate() {
+        lanes |= u16::from(*sum <= limit) << lane;
     }
     lanes
 }
@@ -543,15 +544,24 @@ fn cheapest_avoiding_body(
 }
 
 #[inline(always)]
-fn reached_body(base: u32, row: &[u32], limit: &[u32], bits: &mut [u32]) {
-    for ((row, limit), bits) in
-        row.chunks_exact(BLOCK).zip(limit.chunks_exact(BLOCK)).zip(bits.iter_mut())
-    {
-        let (row, limit): (&[u32; BLOCK], &[u32; BLOCK]) = (part(row, 0), part(limit, 0));
-        let mut word = 0_u32;
-        for i in 0..BLOCK {
-            word |= u32::from(base + row[i] <= limit[i]) << i;
+fn reached_body(
+    base: u32,
+    (row, least): (&[u32], &[u32]),
+    (limit, most): (&[u32], &[u32]),
+    bits: &mut [u32],
+) {
+    const WORDS: usize = CHUNK / BLOCK;
+    for (chunk, (least, most)) in least.iter().zip(most).enumerate() {
+        if base + least > *most {
+            continue;
         }
-        *bits |= word;
+        let first = chunk * WORDS;
+        for (word, bits) in (first..).zip(&mut bits[first..first + WORDS]) {
+            let row: &[u32; BLOCK] = part(row, word * BLOCK);
+            let limit: &[u32; BLOCK] = part(limit, word * BLOCK);
+            for i in 0..BLOCK {
+                *bits |= u32::from(base + row[i] <= limit[i]) << i;
+            }
+        }
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Links {
 
 #[derive(Clone, Debug)]
 enum Pairs {
-    Dense(Dense),
+    Dense(Box<Dense>),
     Sparse(Sparse),
 }
 
@@ -87,7 +87,7 @@ impl Links {
     /// Makes room for relays numbered below `stride`; in a matrix, if that is not above `dense_max`.
     pub(super) fn new(stride: usize, dense_max: usize) -> Self {
         let pairs = if stride <= dense_max {
-            Pairs::Dense(Dense::new(stride))
+            Pairs::Dense(Box::new(Dense::new(stride)))
         } else {
             let (outward, inward) = (vec![Vec::new(); stride], vec![Vec::new(); stride]);
             Pairs::Sparse(Sparse { outward, inward })

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use overway_wire::PolicyId;
 
-use super::dirty::Dirty;
+use super::dirty::{self, Changed, Dirty};
 use super::kernel::{BLOCK, Level, NONE};
 use super::labels::Labels;
 use super::links::Links;
@@ -74,6 +74,41 @@ pub(super) struct Outcome {
 pub(super) struct Scratch {
     all: Source,
     admitted: Source,
+}
+
+/// Finds what the changed pairs can affect, by plane and source, and the routes whose paths left have to hold.
+pub(super) fn find_dirty(
+    planes: &[Plane],
+    pairs: &[Changed],
+    links: &Links,
+    level: Level,
+    executor: &dyn Executor,
+) -> Vec<Vec<Dirty>> {
+    let mut dirty: Vec<Vec<Dirty>> =
+        planes.iter().map(|plane| vec![Dirty::default(); plane.rows.len()]).collect();
+    let mut parts = Vec::new();
+    for (plane, dirty) in planes.iter().zip(&mut dirty) {
+        let rows = plane.rows.chunks(SOURCES_PER_BLOCK).zip(dirty.chunks_mut(SOURCES_PER_BLOCK));
+        for (at, (rows, dirty)) in rows.enumerate() {
+            parts.push((&plane.head, at * SOURCES_PER_BLOCK, rows, dirty));
+        }
+    }
+    let width = executor.width().clamp(1, parts.len().max(1));
+    let queue = Mutex::new(parts.into_iter());
+    let work = || {
+        loop {
+            let part = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((head, first, rows, dirty)) = part else { break };
+            for (source, (row, dirty)) in (first..).zip(rows.iter().zip(dirty)) {
+                if head.ends[source] && !pairs.is_empty() {
+                    *dirty = dirty::find(pairs, links, head.class, level, (source, row));
+                }
+                row.left.keys().for_each(|to| dirty.mark(usize::from(*to), row.worst.len()));
+            }
+        }
+    };
+    executor.run((0..width).map(|_| Box::new(work) as Box<dyn FnOnce() + Send + '_>).collect());
+    dirty
 }
 
 /// Does the marked routes anew, in parallel; what comes of it does not depend on how.
