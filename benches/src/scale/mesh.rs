@@ -147,6 +147,7 @@ impl Mesh {
     /// One link of one relay changes: the time from its report until the last update is encoded, in milliseconds. The
     /// wait for the epoch is not in it.
     pub(crate) fn one_link_changes(&mut self) -> f64 {
+        self.stay_heard();
         let id = RelayId(self.rng.u16(1..=self.size.relays));
         let peers: Vec<u16> = self.fake(id).peers.iter().copied().collect();
         let peer = peers[self.rng.usize(..peers.len())];
@@ -166,6 +167,19 @@ impl Mesh {
         self.advance(self.now + Duration::from_millis(1_500));
         spent += self.tally.epochs_ms.first().copied().unwrap_or_default();
         spent
+    }
+
+    /// Every relay reports that nothing changed.
+    fn stay_heard(&mut self) {
+        for id in self.ids() {
+            let fake = self.fake_mut(id);
+            fake.sequence += 1;
+            let (sequence, demands) = (fake.sequence, fake.demands.clone());
+            let report = Report { sequence, demands, ..Report::default() };
+            let taken = self.scheduler.handle_message(id, report.into(), self.now);
+            taken.expect("the report is true");
+        }
+        self.advance(self.now + Duration::from_millis(1_100));
     }
 
     pub(super) fn progress(&self) -> String {

@@ -3,7 +3,7 @@
 //! The model. A relay holds *neighbour links*, each with a [`overway_probe::LinkProbe`] that says whether
 //! the neighbour is up, suspect or down in each direction. It holds the *pushed state* of the last epoch
 //! ([`pushed`]) and, made from it, an immutable [`Fib`]: for each destination, class and policy the paths,
-//! best first, node-disjoint among themselves. It keeps nothing per flow.
+//! the one in use first. It keeps nothing per flow.
 //!
 //! A frame comes from a local end or from a neighbour:
 //!

@@ -347,8 +347,8 @@ fn labelled_ways_body(
                     best[i] = best[i].min(first + next[i]);
                 }
             }
-            // After one, two, four, eight parts: each costs as much as some relays.
-            if (number + 1).is_power_of_two() {
+            // Twice: each costs as much as some relays.
+            if matches!(number, 0 | 3) {
                 worst = ranked(&by_label).worst();
             }
         }

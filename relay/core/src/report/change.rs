@@ -1,6 +1,6 @@
 //! Whether a link has changed so much since it was last told of that a route might change.
 //!
-//! Each threshold is small beside what moves a route (2 ms and 5 % of a path's cost at the least), so that
+//! Each threshold is small beside what moves a route (1.5 ms and 4 % of a path's cost at the least), so that
 //! the links of a path together hide no reason to move; and large beside what a still link's figures
 //! wander, so that a mesh at rest reports next to nothing. A threshold in parts is of what was told.
 //!
