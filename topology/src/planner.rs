@@ -703,18 +703,10 @@ impl Planner {
             Some((self.numbers.of(id.from)?, self.numbers.of(id.to)?, id.index.value()))
         });
         self.draining_by_number = draining.collect();
-        let field = Field {
-            links: &self.links,
-            admitted: self.admitted.as_ref(),
-            draining: &self.draining_by_number,
-            labels: &self.labels,
-            level: self.level,
-            stride: self.numbers.stride(),
-            config: &self.config,
-            now: self.millis(now),
-            uses: &self.uses,
-        };
-        let outcome = plane::run(&mut self.planes, dirty, &field, executor);
+        let mut planes = std::mem::take(&mut self.planes);
+        let field = self.field(self.millis(now));
+        let outcome = plane::run(&mut planes, dirty, &field, executor);
+        self.planes = planes;
         self.stats.add(&outcome.stats);
         let key = |&(class, policy, from, to): &(usize, PolicyId, usize, usize)| {
             let (source, destination) = (self.numbers.id(from)?, self.numbers.id(to)?);

@@ -3,7 +3,7 @@
 //! Written once in plain Rust over arrays of fixed size, which the compiler vectorises, and compiled three
 //! times: for any processor, for AVX2 and for AVX-512. Which one runs is found out at run time. Calling code
 //! compiled for features that the processor has is the only `unsafe` here; in a first measurement of these
-//! loops AVX-512 took a half to a third of the time that any processor's instructions take.
+//! loops AVX-512 took between a third and two thirds of the time that any processor's instructions take.
 //!
 //! Numbers of relays are positions in rows. Rows are padded to whole [`CHUNK`]s with [`NONE`], so that no loop
 //! has a remainder. No sum of three costs overflows: each is at most [`NONE`].

@@ -93,12 +93,8 @@ pub(super) fn find_dirty(
             parts.push((&plane.head, at * SOURCES_PER_BLOCK, rows, dirty));
         }
     }
-    let width = executor.width().clamp(1, parts.len().max(1));
-    let queue = Mutex::new(parts.into_iter());
-    let work = || {
-        loop {
-            let part = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((head, first, rows, dirty)) = part else { break };
+    share(parts, executor, |next| {
+        while let Some((head, first, rows, dirty)) = next() {
             for (source, (row, dirty)) in (first..).zip(rows.iter().zip(dirty)) {
                 if head.ends[source] && !pairs.is_empty() {
                     *dirty = dirty::find(pairs, links, head.class, level, (source, row));
@@ -106,8 +102,7 @@ pub(super) fn find_dirty(
                 row.left.keys().for_each(|to| dirty.mark(usize::from(*to), row.worst.len()));
             }
         }
-    };
-    executor.run((0..width).map(|_| Box::new(work) as Box<dyn FnOnce() + Send + '_>).collect());
+    });
     dirty
 }
 
@@ -134,20 +129,28 @@ pub(super) fn run(
             blocks.push(Block { head, sources });
         }
     }
-    let width = executor.width().clamp(1, blocks.len().max(1));
-    let queue = Mutex::new(blocks.into_iter());
     let total = Mutex::new(Outcome::default());
-    let work = || {
+    share(blocks, executor, |next| {
         let (mut scratch, mut outcome) = (Vec::new(), Outcome::default());
-        loop {
-            let block = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(block) = block else { break };
+        while let Some(block) = next() {
             block.run(field, &mut scratch, &mut outcome);
         }
         total.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);
-    };
-    executor.run((0..width).map(|_| Box::new(work) as Box<dyn FnOnce() + Send + '_>).collect());
+    });
     total.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Shares items out among as many tasks as run at the same time; each takes the next one until there is none.
+fn share<T: Send>(
+    items: Vec<T>,
+    executor: &dyn Executor,
+    work: impl Fn(&dyn Fn() -> Option<T>) + Sync,
+) {
+    let width = executor.width().clamp(1, items.len().max(1));
+    let queue = Mutex::new(items.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let task = || work(&next);
+    executor.run((0..width).map(|_| Box::new(task) as Box<dyn FnOnce() + Send + '_>).collect());
 }
 
 impl Plane {
