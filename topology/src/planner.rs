@@ -138,6 +138,8 @@ const FIT_INTERVAL: Duration = Duration::from_secs(20);
 const FIT_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Relays for which these hold; with more it is so many times as long, as a fit takes time with their square.
 const FIT_RELAYS: usize = 64;
+/// In one plan of so many a row forgets paths that were left long ago.
+const FORGET_TURNS: u64 = 64;
 /// If more than one of so many pairs changed, everything is done anew: to find out what need not be would take as
 /// long.
 const CHANGES_WHOLE: usize = 10;
@@ -163,7 +165,7 @@ pub struct Stats {
     pub left_unusable: u64,
     /// Paths left for a cheaper one, new pairs included.
     pub left_for_better: u64,
-    /// Times that a cheaper path was not taken since it had been left lately, once per plan and route.
+    /// Times that a route was looked at, and a cheaper path not taken since it had been left lately.
     pub returns_held: u64,
 }
 
@@ -257,7 +259,7 @@ impl Planner {
         {
             whole |= self.always_whole;
         }
-        let dirty = self.find_dirty(&pairs, whole, executor);
+        let dirty = self.find_dirty(&pairs, whole, executor, now);
         self.set_pairs(topology, &pairs);
         self.stats.plans_whole += u64::from(whole);
         let mut keys = self.run(dirty, executor, now);
@@ -661,6 +663,7 @@ impl Planner {
         pairs: &[Changed],
         whole: bool,
         executor: &dyn Executor,
+        now: Instant,
     ) -> Vec<Vec<Dirty>> {
         let stride = self.numbers.stride();
         if whole {
@@ -671,7 +674,7 @@ impl Planner {
             let line = Line { index: 0, cost: pair.least, delay: 0, lossy: false };
             self.links.set(pair.from, pair.to, &[line]);
         }
-        plane::find_dirty(&self.planes, pairs, &self.links, self.level, executor)
+        plane::find_dirty(&self.planes, pairs, &self.field(self.millis(now)), executor)
     }
 
     fn set_pairs(&mut self, topology: &Topology, pairs: &[Changed]) {
@@ -705,6 +708,11 @@ impl Planner {
         self.draining_by_number = draining.collect();
         let mut planes = std::mem::take(&mut self.planes);
         let field = self.field(self.millis(now));
+        let turn = usize::try_from(self.stats.plans % FORGET_TURNS).expect("it is small");
+        for plane in &mut planes {
+            let rows = plane.rows.iter_mut().skip(turn).step_by(FORGET_TURNS as usize);
+            rows.for_each(|row| row.forget_left(field.config, field.now));
+        }
         let outcome = plane::run(&mut planes, dirty, &field, executor);
         self.planes = planes;
         self.stats.add(&outcome.stats);

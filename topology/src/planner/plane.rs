@@ -76,12 +76,11 @@ pub(super) struct Scratch {
     admitted: Source,
 }
 
-/// Finds what the changed pairs can affect, by plane and source, and the routes whose paths left have to hold.
+/// Finds what the changed pairs can affect, by plane and source, and the routes that were held until now.
 pub(super) fn find_dirty(
     planes: &[Plane],
     pairs: &[Changed],
-    links: &Links,
-    level: Level,
+    field: &Field<'_>,
     executor: &dyn Executor,
 ) -> Vec<Vec<Dirty>> {
     let mut dirty: Vec<Vec<Dirty>> =
@@ -97,9 +96,11 @@ pub(super) fn find_dirty(
         while let Some((head, first, rows, dirty)) = next() {
             for (source, (row, dirty)) in (first..).zip(rows.iter().zip(dirty)) {
                 if head.ends[source] && !pairs.is_empty() {
-                    *dirty = dirty::find(pairs, links, head.class, level, (source, row));
+                    *dirty = dirty::find(pairs, field.links, head.class, field.level, (source, row));
                 }
-                row.left.keys().for_each(|to| dirty.mark(usize::from(*to), row.worst.len()));
+                for (to, _) in row.held.iter().filter(|(_, due)| **due <= field.now) {
+                    dirty.mark(usize::from(*to), row.worst.len());
+                }
             }
         }
     });
@@ -414,6 +415,15 @@ impl Row {
         stats.tally(&record, &Record::NONE);
         (self.best[to], self.worst[to]) = (NONE, NONE);
         self.left.remove(&narrow(to));
+        self.held.remove(&narrow(to));
+    }
+
+    /// Forgets the paths that were left too long ago to matter.
+    pub(super) fn forget_left(&mut self, config: &PlannerConfig, now: u32) {
+        self.left.retain(|_, left| {
+            left.retain(|left| left.is_remembered(config, now));
+            !left.is_empty()
+        });
     }
 
     /// Keeps the path in use or takes the best, which costs so much.
@@ -432,6 +442,12 @@ impl Row {
         }
         let (moved, cost) = place.consider(record, &mut left, best, leave);
         record.costs[IN_USE] = cost;
+        if moved == Move::Held {
+            let hold = place.is_held(record.in_use(), &left, best.0).unwrap_or(0);
+            self.held.insert(narrow(to), place.now.saturating_add(hold));
+        } else if !self.held.is_empty() {
+            self.held.remove(&narrow(to));
+        }
         if !left.is_empty() {
             self.left.insert(narrow(to), left);
         }

@@ -41,6 +41,12 @@ pub(super) struct Left {
     better_since: Option<u32>,
 }
 
+impl Left {
+    pub(super) fn is_remembered(&self, config: &PlannerConfig, now: u32) -> bool {
+        u128::from(now.saturating_sub(self.at)) < config.return_memory.as_millis()
+    }
+}
+
 /// Where a route's rules are applied.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
@@ -174,7 +180,7 @@ impl Place<'_> {
         if left.is_empty() {
             return;
         }
-        left.retain(|left| self.since(left.at) < self.config.return_memory.as_millis());
+        left.retain(|left| left.is_remembered(self.config, self.now));
         let is_better = |path: Packed| match (self.cost(path), current) {
             (Some(cost), Some(current)) => cost < current,
             (Some(_), None) => true,
