@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use overway_wire::Class;
+use overway_wire::{Class, Micros};
 
 use super::{Blow, LOOK, Scene};
 use crate::lab::stage::Stopped;
@@ -12,6 +12,8 @@ use crate::lab::world::Wire;
 
 /// Time for a whole file: a tenth of what a quiet machine of two cores carries.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(150);
+/// More than the load of one file costs a path.
+const MUCH_GAIN: Micros = Micros(20_000);
 
 /// What a file's reader felt.
 #[derive(Clone, Debug)]
@@ -54,22 +56,28 @@ impl StreamFelt {
     }
 }
 
-/// The wire with the shortest path that has a transit relay which is no flow's end.
+/// The wire with the shortest path that has a transit relay which is no flow's end, among those on which it gains
+/// much; if there is none, the one on which it gains most. A file's own load costs a path something, and is not to
+/// tip it over to the direct link.
 ///
 /// # Errors
 /// No wire's path has one.
 pub fn stream_wire(scene: &Scene<'_>) -> anyhow::Result<Wire> {
+    let profile = scene.world.profile();
     let mut found = Vec::new();
     for wire in scene.world.wires() {
         let path = scene.world.path(wire.entry, wire.exit, Class::Interactive)?;
         if let Some(path) = path
             && transit(scene, &path).is_some()
         {
-            found.push((scene.world.profile().path_delay(&path), *wire));
+            let (delay, ends) = (profile.path_delay(&path), [wire.entry, wire.exit]);
+            let lacking =
+                MUCH_GAIN.0.saturating_sub(profile.path_delay(&ends).0.saturating_sub(delay.0));
+            found.push((lacking, delay, *wire));
         }
     }
-    let shortest = found.into_iter().min_by_key(|(delay, wire)| (*delay, wire.tcp));
-    shortest.map(|(_, wire)| wire).context("no forward's path has a transit relay")
+    let best = found.into_iter().min_by_key(|(lacking, delay, wire)| (*lacking, *delay, wire.tcp));
+    best.map(|(_, _, wire)| wire).context("no forward's path has a transit relay")
 }
 
 /// The first transit relay of a path that is no flow's end.
