@@ -418,8 +418,9 @@ fn large(relays: usize, seed: u64) -> Topology {
 
 #[test]
 fn every_level_of_the_kernel_and_the_lists_find_the_same_over_many_blocks() {
-    for seed in [1, 2, 3] {
-        let mut planners = Planner::of_every_kind(PlannerConfig::default());
+    for (seed, backups) in [(1, true), (2, true), (3, true), (4, false)] {
+        let config = PlannerConfig { backups, ..PlannerConfig::default() };
+        let mut planners = Planner::of_every_kind(config);
         let now = Instant::now();
         for planner in &mut planners {
             planner.plan(&mut large(150, seed), &Sequential, now);
@@ -428,6 +429,41 @@ fn every_level_of_the_kernel_and_the_lists_find_the_same_over_many_blocks() {
         for key in first.keys() {
             let found = first.candidates(key);
             assert!(others.iter().all(|other| other.candidates(key) == found), "{key:?}");
+        }
+    }
+}
+
+#[test]
+fn best_paths_alone_are_those_that_are_found_with_backups() {
+    let (mut with, mut without) = (large(150, 6), large(150, 6));
+    let mut planner = Planner::new(PlannerConfig::default());
+    let config = PlannerConfig { backups: false, ..PlannerConfig::default() };
+    let mut alone = Planner::new(config);
+    let now = Instant::now();
+    planner.plan(&mut with, &Sequential, now);
+    alone.plan(&mut without, &Sequential, now);
+
+    for key in planner.keys() {
+        let found = alone.candidates(key);
+        assert_eq!(found, planner.candidates(key)[..1], "{key:?}");
+    }
+}
+
+#[test]
+fn many_blocks_are_planned_as_the_reference_would() {
+    let mut topology = large(100, 8);
+    topology.put_policy(POLICY, Policy::default()).unwrap();
+    let mut planners = Planner::of_every_kind(PlannerConfig::default());
+    let delays = Delays::fit(&topology);
+    for planner in &mut planners {
+        let mut same = topology.clone();
+        planner.plan(&mut same, &Sequential, Instant::now());
+        // Every path is tried: of few pairs, in all parts of the mesh.
+        for (from, to) in (0..100).map(|at| (at, (at * 37 + 11) % 100)).step_by(9) {
+            let class = Class::ALL[from % Class::ALL.len()];
+            let (source, destination) = (id(from), id(to));
+            let key = RouteKey { source, destination, class, policy: PolicyId(0) };
+            check_route(&topology, &delays, planner, key).unwrap();
         }
     }
 }

@@ -49,6 +49,11 @@ impl Dirty {
         }
     }
 
+    /// How many are marked.
+    pub(super) fn count(&self) -> usize {
+        self.bits.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
     pub(super) fn any(&self) -> bool {
         self.bits.iter().any(|word| *word != 0)
     }
@@ -71,8 +76,14 @@ pub(super) fn find(
         if from == source {
             dirty.mark(to, stride);
             by_one[to] = by_one[to].min(least);
-            for (next, cost) in links.from(class, to).filter(|_| least < NONE) {
-                by_two[next] = by_two[next].min(least + cost);
+            match links.rows(class) {
+                _ if least >= NONE => {}
+                Some(rows) => kernel::relax(level, rows, to, least, &mut by_two),
+                None => {
+                    for (next, cost) in links.from(class, to) {
+                        by_two[next] = by_two[next].min(least + cost);
+                    }
+                }
             }
         } else if to != source {
             let first = links.cost(class, source, from);
@@ -88,18 +99,18 @@ pub(super) fn find(
     let most: Vec<u32> =
         row.worst.chunks(CHUNK).map(|chunk| chunk.iter().copied().max().unwrap_or(0)).collect();
     let bases = by_one.iter().zip(&by_two).map(|(one, two)| *one.min(two));
-    for (relay, base) in bases.enumerate().filter(|(relay, base)| *base < NONE && *relay != source)
-    {
-        if let Some(rows) = links.rows(class) {
-            let next = &rows.cost[relay * stride..(relay + 1) * stride];
-            let chunks = stride / CHUNK;
-            let least = &rows.least[relay * chunks..(relay + 1) * chunks];
-            let limit = (&row.worst[..], &most[..]);
-            kernel::reached(level, base, (next, least), limit, &mut dirty.bits);
-        } else {
-            for (last, cost) in links.from(class, relay) {
-                if base + cost <= row.worst[last] {
-                    dirty.mark(last, stride);
+    let bases: Vec<(u32, u32)> =
+        bases.zip(0..).filter(|(base, relay)| *base < NONE && *relay as usize != source).collect();
+    match links.rows(class) {
+        Some(rows) => {
+            kernel::reached(level, rows, &bases, (&row.worst, &most), &mut dirty.bits);
+        }
+        None => {
+            for (base, relay) in bases {
+                for (last, cost) in links.from(class, relay as usize) {
+                    if base + cost <= row.worst[last] {
+                        dirty.mark(last, stride);
+                    }
                 }
             }
         }

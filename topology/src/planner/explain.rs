@@ -6,7 +6,8 @@ use overway_wire::{Class, LinkId, LinkIndex, LossPpm, Micros};
 
 use super::Planner;
 use super::packed::Packed;
-use super::plane::{Head, Scratch};
+use super::plane::Head;
+use super::renew::Scratch;
 use super::route::Place;
 use super::table::{DIRECT, IN_USE, Record};
 use crate::cost::Needs;
@@ -23,7 +24,8 @@ impl Planner {
         let field = self.field(self.millis(now));
         let mut scratch = Scratch::default();
         scratch.start(&field, &plane.head, from);
-        let ((best, _), _) = scratch.best(&field, &plane.head, (from, to))?;
+        let bounds = scratch.bounds(&field, &plane.head, to);
+        let ((best, _), _) = scratch.best(&field, &plane.head, (from, to), &bounds)?;
         let asked = Asked { planner: self, topology, key, head: &plane.head, record, best };
         let place = field.place(&plane.head, (from, to));
         let mut candidates = self.decode(&self.links, &plane.head, record, (from, to));

@@ -61,7 +61,8 @@ enum Pairs {
 #[derive(Clone, Debug)]
 struct Dense {
     stride: usize,
-    outward: [Vec<u32>; CLASSES],
+    /// By chunk of receivers, then by sender: what is looked at one after the other lies together.
+    outward: [Vec<[u32; CHUNK]>; CLASSES],
     outward_least: [Vec<u32>; CLASSES],
     inward: [Vec<u32>; CLASSES],
     inward_least: [Vec<u32>; CLASSES],
@@ -70,6 +71,8 @@ struct Dense {
     hops_inward: [Vec<Hop>; CLASSES],
     /// The indices alone, by sender: these stay in the cache.
     index: [Vec<u8>; CLASSES],
+    /// How many of them are not zero.
+    indexed: [usize; CLASSES],
 }
 
 /// Neighbours in order of number.
@@ -140,7 +143,9 @@ impl Links {
     #[inline]
     pub(super) fn cost(&self, class: usize, from: usize, to: usize) -> u32 {
         match &self.pairs {
-            Pairs::Dense(dense) => dense.outward[class][from * dense.stride + to],
+            Pairs::Dense(dense) => {
+                dense.outward[class][to / CHUNK * dense.stride + from][to % CHUNK]
+            }
             Pairs::Sparse(sparse) => sparse.hop(class, from, to).cost,
         }
     }
@@ -149,18 +154,20 @@ impl Links {
     #[inline]
     pub(super) fn index(&self, class: usize, from: usize, to: usize) -> u8 {
         match &self.pairs {
+            Pairs::Dense(dense) if dense.indexed[class] == 0 => 0,
             Pairs::Dense(dense) => dense.index[class][from * dense.stride + to],
             Pairs::Sparse(sparse) => sparse.hop(class, from, to).index,
         }
     }
 
-    /// What the cheapest link of a pair costs, where links that reach one relay are asked for one after the
-    /// other.
+    /// What links to a relay cost, by sender, if there is a matrix.
     #[inline]
-    pub(super) fn cost_to(&self, class: usize, from: usize, to: usize) -> u32 {
+    pub(super) fn inward(&self, class: usize, to: usize) -> Option<&[u32]> {
         match &self.pairs {
-            Pairs::Dense(dense) => dense.inward[class][to * dense.stride + from],
-            Pairs::Sparse(sparse) => sparse.hop(class, from, to).cost,
+            Pairs::Dense(dense) => {
+                Some(&dense.inward[class][to * dense.stride..(to + 1) * dense.stride])
+            }
+            Pairs::Sparse(_) => None,
         }
     }
 
@@ -216,10 +223,11 @@ impl Links {
         order.clear();
         match &self.pairs {
             Pairs::Dense(dense) => {
-                let row = &dense.outward[class][from * dense.stride..(from + 1) * dense.stride];
-                order.extend(
-                    (0..).zip(row).filter(|(_, cost)| **cost < NONE).map(|(to, cost)| (*cost, to)),
-                );
+                let chunks = dense.outward[class].iter().skip(from).step_by(dense.stride);
+                for (chunk, cells) in (0..).step_by(CHUNK).zip(chunks) {
+                    let known = (chunk..).zip(cells).filter(|(_, cost)| **cost < NONE);
+                    order.extend(known.map(|(to, cost)| (*cost, to)));
+                }
             }
             Pairs::Sparse(sparse) => {
                 let row = sparse.outward[from].iter();
@@ -260,12 +268,11 @@ impl Links {
     /// The links that leave a relay: the other end's number and the cost.
     pub(super) fn from(&self, class: usize, from: usize) -> impl Iterator<Item = (usize, u32)> {
         let (row, list) = match &self.pairs {
-            Pairs::Dense(dense) => {
-                (&dense.outward[class][from * dense.stride..(from + 1) * dense.stride], &[][..])
-            }
-            Pairs::Sparse(sparse) => (&[][..], &sparse.outward[from][..]),
+            Pairs::Dense(dense) => (Some(dense.row(class, from)), &[][..]),
+            Pairs::Sparse(sparse) => (None, &sparse.outward[from][..]),
         };
-        let dense = row.iter().copied().enumerate().filter(|(_, cost)| *cost < NONE);
+        let row = row.into_iter().flatten().copied();
+        let dense = row.enumerate().filter(|(_, cost)| *cost < NONE);
         let sparse = list.iter().map(move |(to, hops)| (usize::from(*to), hops[class].cost));
         dense.chain(sparse)
     }
@@ -289,14 +296,20 @@ impl Dense {
         let cells = || std::array::from_fn(|_| vec![NONE; stride * stride]);
         Self {
             stride,
-            outward: cells(),
+            outward: std::array::from_fn(|_| vec![[NONE; CHUNK]; stride * stride / CHUNK]),
             outward_least: std::array::from_fn(|_| vec![NONE; stride * stride / CHUNK]),
             inward: cells(),
             inward_least: std::array::from_fn(|_| vec![NONE; stride * blocks_padded(stride)]),
             hops: std::array::from_fn(|_| vec![Hop::NONE; stride * stride]),
             hops_inward: std::array::from_fn(|_| vec![Hop::NONE; stride * stride]),
             index: std::array::from_fn(|_| vec![0; stride * stride]),
+            indexed: [0; CLASSES],
         }
+    }
+
+    /// What links from a relay cost, by receiver.
+    fn row(&self, class: usize, from: usize) -> impl Iterator<Item = &u32> {
+        self.outward[class].iter().skip(from).step_by(self.stride).flatten()
     }
 
     fn set(&mut self, from: usize, to: usize, hops: [Hop; CLASSES]) {
@@ -304,26 +317,27 @@ impl Dense {
             let at = from * self.stride + to;
             self.hops[class][at] = hop;
             self.hops_inward[class][to * self.stride + from] = hop;
-            self.index[class][at] = hop.index;
-            let group = at / CHUNK;
-            let (cells, least) = (&mut self.outward[class], &mut self.outward_least[class]);
-            replace(cells, &mut least[group], (CHUNK, at), hop.cost);
+            let before = std::mem::replace(&mut self.index[class][at], hop.index);
+            self.indexed[class] += usize::from(hop.index != 0);
+            self.indexed[class] -= usize::from(before != 0);
+            let group = to / CHUNK * self.stride + from;
+            let cells = &mut self.outward[class][group];
+            replace(cells, &mut self.outward_least[class][group], to % CHUNK, hop.cost);
             let group = to * blocks_padded(self.stride) + from / BLOCK;
-            let at = to * self.stride + from;
-            let (cells, least) = (&mut self.inward[class], &mut self.inward_least[class]);
-            replace(cells, &mut least[group], (BLOCK, at), hop.cost);
+            let start = to * self.stride + from / BLOCK * BLOCK;
+            let cells = &mut self.inward[class][start..start + BLOCK];
+            replace(cells, &mut self.inward_least[class][group], from % BLOCK, hop.cost);
         }
     }
 }
 
-/// Sets a cell, and the least of the group of so many cells that it is in.
-fn replace(cells: &mut [u32], least: &mut u32, (among, at): (usize, usize), cost: u32) {
+/// Sets one of some cells of which the least is known.
+fn replace(cells: &mut [u32], least: &mut u32, at: usize, cost: u32) {
     let before = std::mem::replace(&mut cells[at], cost);
     if cost <= *least {
         *least = cost;
     } else if before == *least {
-        let start = at / among * among;
-        *least = cells[start..start + among].iter().copied().min().unwrap_or(NONE);
+        *least = cells.iter().copied().min().unwrap_or(NONE);
     }
 }
 

@@ -60,8 +60,8 @@ pub(super) struct Row {
     pub(super) worst: Vec<u32>,
     /// Paths that were left lately.
     pub(super) left: BTreeMap<u16, Vec<Left>>,
-    /// Routes with a better path that was left lately, and when they are looked at again if no cost changes. In
-    /// milliseconds since the planner's start.
+    /// Routes that have just moved, or have a better path that was left lately, and when they are looked at again if no
+    /// cost changes. In milliseconds since the planner's start.
     pub(super) held: BTreeMap<u16, u32>,
 }
 

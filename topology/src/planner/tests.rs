@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::{Cuts, Miss, Policy, RelayAttributes, Sequential, Verdict, WindowSample};
 use overway_wire::{ClockDiff, Path};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Planner;
-use super::plane::{Field, Scratch};
+use super::plane::Field;
+use super::renew::Scratch;
 use super::table::Record;
 use crate::{Candidate, Cuts, RouteKey};
 
@@ -44,11 +45,13 @@ impl Planner {
                     scratch.start(&field, head, from);
                     scratch
                 });
-                let Some(((best, _), _)) = scratch.best(&field, head, (from, to)) else {
+                let bounds = scratch.bounds(&field, head, to);
+                let Some(((best, _), _)) = scratch.best(&field, head, (from, to), &bounds) else {
                     return Vec::new();
                 };
                 let mut record = Record::new(best);
-                scratch.back_up(&field, head, &mut record, &field.place(head, (from, to)));
+                let place = field.place(head, (from, to));
+                scratch.back_up(&field, head, &mut record, &place, &bounds);
                 self.decode(&links, head, &record, (from, to))
             })
             .collect()

@@ -1,0 +1,265 @@
+//! One route done anew: the search, the rules, the backups, the record.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::kernel::{Bounds, NONE, Ranks};
+use super::links::Links;
+use super::packed::{Packed, Via};
+use super::plane::{Field, Head, Outcome};
+use super::route::{Move, Place};
+use super::search::{By, Choice, Diverse, Source, is_diverse};
+use super::table::{DIRECT, DISJOINT, DIVERSE, IN_USE, PLACES, Record, Row, by_cheapest, parallel};
+use super::{PlannerConfig, Stats};
+
+/// What is needed to do routes anew, one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) all: Source,
+    pub(super) admitted: Source,
+}
+
+impl Scratch {
+    /// Starts with one source; for questions about single routes.
+    pub(super) fn start(&mut self, field: &Field<'_>, head: &Head, source: usize) {
+        self.all.start(&field.terrain(head, field.links), source, Ranks::All);
+        if let Some(admitted) = field.admitted {
+            self.admitted.start(&field.terrain(head, admitted), source, Ranks::One);
+        }
+    }
+
+    /// Bounds for one destination.
+    pub(super) fn bounds(&self, field: &Field<'_>, head: &Head, to: usize) -> Bounds {
+        let mut bounds = Bounds::default();
+        self.all.rough_bounds(&field.terrain(head, field.links), to, &mut bounds);
+        bounds
+    }
+
+    /// The cheapest path that may be taken and what it costs, and what the cheapest of all costs.
+    pub(super) fn best(
+        &self,
+        field: &Field<'_>,
+        head: &Head,
+        (from, to): (usize, usize),
+        bounds: &Bounds,
+    ) -> Option<((Packed, u32), u32)> {
+        let all = self.all.best(&field.terrain(head, field.links), to, bounds)?;
+        let admitted = field.admitted.and_then(|links| {
+            let terrain = field.terrain(head, links);
+            let mut bounds = Bounds::default();
+            self.admitted.rough_bounds(&terrain, to, &mut bounds);
+            let choice = self.admitted.best(&terrain, to, &bounds)?;
+            Some((by_cheapest(links, head.class, choice.via, (from, to)), choice.cost))
+        });
+        let any = || (by_cheapest(field.links, head.class, all.via, (from, to)), all.cost);
+        Some((admitted.unwrap_or_else(any), all.cost))
+    }
+
+    /// Does one route anew.
+    pub(super) fn route(
+        &mut self,
+        field: &Field<'_>,
+        head: &Head,
+        row: &mut Row,
+        (from, to): (usize, usize),
+        bounds: &Bounds,
+        out: &mut Outcome,
+    ) {
+        let before = row.records[to];
+        let Some((best, cost)) = self.best(field, head, (from, to), bounds) else {
+            row.forget((from, to), field.stride, field.uses, &mut out.stats);
+            if before.exists() {
+                out.changed.push((head.class, head.policy, from, to));
+            }
+            return;
+        };
+        let place = field.place(head, (from, to));
+        row.best[to] = cost;
+        let drains = |path: Packed| path.links(from, to).any(|link| field.draining.contains(&link));
+        let leave = !field.draining.is_empty()
+            && before.exists()
+            && drains(before.in_use())
+            && !drains(best.0);
+        let moved = row.consider(&place, to, best, leave);
+        out.stats.count(moved);
+        let record = &mut row.records[to];
+        row.worst[to] = if field.config.backups {
+            self.back_up(field, head, record, &place, bounds)
+        } else {
+            record.costs[IN_USE]
+        };
+        if record.paths != before.paths {
+            count_uses(field.uses, field.stride, before.paths, record.paths, (from, to));
+        }
+        out.stats.tally(&before, record);
+        if record.tell(&before, |path| place.price(path).map_or(0, |priced| priced.delay)) {
+            out.changed.push((head.class, head.policy, from, to));
+        }
+    }
+
+    /// Finds the backups of the path in use. Returns what the dearest path that was searched for costs.
+    pub(super) fn back_up(
+        &mut self,
+        field: &Field<'_>,
+        head: &Head,
+        record: &mut Record,
+        place: &Place<'_>,
+        bounds: &Bounds,
+    ) -> u32 {
+        let terrain = field.terrain(head, field.links);
+        let (from, to) = place.ends;
+        let kept = record.paths;
+        let in_use = record.in_use().via();
+        let pack = |choice: Choice| {
+            (by_cheapest(field.links, head.class, choice.via, (from, to)), choice.cost)
+        };
+        let disjoint = self.all.disjoint(&terrain, to, bounds, in_use).map(|found| {
+            let allowed = !record.is_parallel && kept[DISJOINT].via().is_disjoint(in_use);
+            place.backup(kept[DISJOINT], allowed, pack(found))
+        });
+        let diverse = match disjoint {
+            Some((disjoint, _)) => self.all.diverse(&terrain, to, bounds, (in_use, disjoint.via())),
+            None => Diverse::None,
+        };
+        record.disjoint_is_diverse = matches!(diverse, Diverse::IsDisjoint(_));
+        // One that differs by region gives way to one that differs by provider, whatever that costs.
+        let is_final = match diverse {
+            Diverse::Path(By::Provider, _) | Diverse::IsDisjoint(By::Provider) => true,
+            Diverse::Path(By::Region, _) | Diverse::IsDisjoint(By::Region) => {
+                !field.labels.provider.differ()
+            }
+            Diverse::None => !field.labels.provider.differ() && !field.labels.region.differ(),
+        };
+        let diverse = match diverse {
+            Diverse::Path(_, choice) => {
+                let via = kept[DIVERSE].via();
+                let allowed = disjoint.is_none_or(|(path, _)| path != kept[DIVERSE])
+                    && is_diverse(field.labels, via, in_use, (from, to));
+                Some(place.backup(kept[DIVERSE], allowed, pack(choice)))
+            }
+            Diverse::IsDisjoint(_) | Diverse::None => None,
+        };
+        let sibling = match disjoint {
+            Some(_) => None,
+            None => parallel(field.links, head.class, record.in_use(), (from, to))
+                .and_then(|path| Some((path, place.price(path)?.cost))),
+        };
+        record.is_parallel = sibling.is_some();
+        let none = (Packed::NONE, 0);
+        let (second, third) = (disjoint.or(sibling).unwrap_or(none), diverse.unwrap_or(none));
+        (record.paths[DISJOINT], record.costs[DISJOINT]) = second;
+        (record.paths[DIVERSE], record.costs[DIVERSE]) = third;
+        (record.paths[DIRECT], record.costs[DIRECT]) =
+            direct(field.links, head.class, &record.paths, (from, to));
+        if disjoint.is_none() || !is_final {
+            return NONE;
+        }
+        record.costs[IN_USE].max(second.1).max(third.1)
+    }
+}
+
+/// The direct path, unless one of the others is it.
+fn direct(
+    links: &Links,
+    class: usize,
+    paths: &[Packed; PLACES],
+    ends: (usize, usize),
+) -> (Packed, u32) {
+    let others = [paths[IN_USE], paths[DISJOINT], paths[DIVERSE]];
+    if others.iter().any(|path| path.exists() && path.via().relays().is_empty()) {
+        return (Packed::NONE, 0);
+    }
+    let cost = links.cost(class, ends.0, ends.1);
+    if cost < NONE {
+        (by_cheapest(links, class, Via::DIRECT, ends), cost)
+    } else {
+        (Packed::NONE, 0)
+    }
+}
+
+impl Row {
+    /// Drops a route.
+    pub(super) fn forget(
+        &mut self,
+        (from, to): (usize, usize),
+        stride: usize,
+        uses: &[AtomicU32],
+        stats: &mut Stats,
+    ) {
+        let record = std::mem::replace(&mut self.records[to], Record::NONE);
+        count_uses(uses, stride, record.paths, [Packed::NONE; PLACES], (from, to));
+        stats.tally(&record, &Record::NONE);
+        (self.best[to], self.worst[to]) = (NONE, NONE);
+        self.left.remove(&narrow(to));
+        self.held.remove(&narrow(to));
+    }
+
+    /// Forgets the paths that were left too long ago to matter.
+    pub(super) fn forget_left(&mut self, config: &PlannerConfig, now: u32) {
+        self.left.retain(|_, left| {
+            left.retain(|left| left.is_remembered(config, now));
+            !left.is_empty()
+        });
+    }
+
+    /// Keeps the path in use or takes the best, which costs so much.
+    fn consider(&mut self, place: &Place<'_>, to: usize, best: (Packed, u32), leave: bool) -> Move {
+        let record = &mut self.records[to];
+        if !record.exists() {
+            record.paths[IN_USE] = best.0;
+            record.costs[IN_USE] = best.1;
+            record.normal = place.costs(best.0);
+            (record.in_use_since, record.first_seen) = (place.now, place.now);
+            return Move::Stayed;
+        }
+        let mut left = Vec::new();
+        if !self.left.is_empty() {
+            left = self.left.remove(&narrow(to)).unwrap_or_default();
+        }
+        let (moved, cost) = place.consider(record, &mut left, best, leave);
+        record.costs[IN_USE] = cost;
+        let again = match moved {
+            Move::Held => Some(place.is_held(record.in_use(), &left, best.0).unwrap_or(0)),
+            // What was left is to be compared with the new path.
+            Move::LeftUnusable | Move::LeftForBetter if !left.is_empty() => Some(0),
+            Move::Stayed | Move::LeftUnusable | Move::LeftForBetter => None,
+        };
+        match again {
+            Some(after) => {
+                self.held.insert(narrow(to), place.now.saturating_add(after));
+            }
+            None if self.held.is_empty() => {}
+            None => {
+                self.held.remove(&narrow(to));
+            }
+        }
+        if !left.is_empty() {
+            self.left.insert(narrow(to), left);
+        }
+        moved
+    }
+}
+
+/// Counts the paths that take each pair's links: all but the direct competitor.
+pub(super) fn count_uses(
+    uses: &[AtomicU32],
+    stride: usize,
+    old: [Packed; PLACES],
+    new: [Packed; PLACES],
+    (from, to): (usize, usize),
+) {
+    for at in [IN_USE, DISJOINT, DIVERSE] {
+        if old[at] == new[at] {
+            continue;
+        }
+        for (from, to, _) in old[at].links(from, to).filter(|_| old[at].exists()) {
+            uses[from * stride + to].fetch_sub(1, Ordering::Relaxed);
+        }
+        for (from, to, _) in new[at].links(from, to).filter(|_| new[at].exists()) {
+            uses[from * stride + to].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn narrow(number: usize) -> u16 {
+    u16::try_from(number).expect("relays have ids of 16 bits")
+}
