@@ -239,7 +239,7 @@ pub struct CandidateBody {
     pub cost: u32,
     /// Expected one-way delay.
     pub delay_us: u32,
-    /// `best`, `disjoint`, `diverse`, `parallel` or `direct`.
+    /// `best`, `disjoint`, `diverse`, `parallel`, `direct` or `further`.
     pub reason: String,
 }
 

@@ -5,7 +5,7 @@ use overway_wire::{Class, Micros, Path, PolicyId, RelayId};
 use crate::Cost;
 
 /// Paths that a route holds: the one in use, one that shares no relay with it, one that avoids its providers or
-/// regions, and the direct one.
+/// regions, and the direct one, or a further one where there is no direct link.
 pub const CANDIDATES_MAX: usize = 4;
 
 /// Which route: an ordered pair of relays and a class.
@@ -34,6 +34,9 @@ pub enum Reason {
     Parallel,
     /// The direct link, kept as a competitor.
     Direct,
+    /// There is no direct link: the cheapest path that shares no relay with the best and the disjoint one, or else
+    /// one that shares as few as can be.
+    Further,
 }
 
 /// A path that a route may take.

@@ -11,12 +11,13 @@
 //!    degraded, this rule falls away: bad news moves at once.
 //!
 //! A link that failed may be a backup as soon as it is back, but is on no best path until it has held
-//! for a while, unless nothing else leads there ([`admission`]).
+//! for a while, unless nothing else leads there: then the path has as few such links as can be ([`admission`]).
 //!
 //! Backups follow: the cheapest path that shares no intermediate with the one in use, the cheapest that avoids
-//! its providers (or else its regions), and the direct link. A backup is likewise kept until another is
-//! clearly better, so that noise does not make pushes. Where no disjoint path exists, the same relays by
-//! other links serve.
+//! its providers (or else its regions), and the direct link; where there is none, the cheapest that shares no relay
+//! with the path in use and its disjoint one, or else as few as can be. A backup is likewise kept until another is
+//! clearly better, so that noise does not make pushes. Where no disjoint path exists, the same relays by other links
+//! serve.
 //!
 //! ```text
 //! topology --changed links--> links: costs by number --which routes can it affect--> dirty rows
@@ -326,6 +327,7 @@ impl Planner {
                 DISJOINT if record.is_parallel => Reason::Parallel,
                 DISJOINT => Reason::Disjoint,
                 DIVERSE => Reason::Diverse,
+                DIRECT if record.has_further() => Reason::Further,
                 DIRECT => Reason::Direct,
                 _ => Reason::Best,
             };

@@ -259,9 +259,59 @@ fn check_route(
     }
     let has_direct = found.iter().any(Candidate::is_direct);
     prop_assert_eq!(has_direct, expected.direct.is_some());
+    check_further(topology, delays, planner, key, &found)?;
     if let Some(parallel) = of(Reason::Parallel) {
         prop_assert_eq!(between(&parallel.path), between(&found[0].path));
         prop_assert_eq!(expected.disjoint, None);
+    }
+    Ok(())
+}
+
+/// What a path has in common with the best and the disjoint one; their first relay counts twice.
+fn in_common(path: &Path, best: &Path, disjoint: Option<&Path>) -> usize {
+    let (best, others) = (between(best), disjoint.map_or(vec![], between));
+    let shared = |relay: &&RelayId| best.contains(relay) || others.contains(relay);
+    let all = between(path);
+    let first = all.iter().filter(|relay| best.first() == Some(relay)).count();
+    all.iter().filter(shared).count() + first
+}
+
+/// A further path is there where there is no direct link and the others are not three that share no relay, and none
+/// shares less or costs less.
+fn check_further(
+    topology: &Topology,
+    delays: &Delays,
+    planner: &Planner,
+    key: RouteKey,
+    found: &[Candidate],
+) -> Result<(), TestCaseError> {
+    let of = |reason| found.iter().find(|c| c.reason == reason);
+    let path_of = |reason| of(reason).map(|candidate| candidate.path);
+    let (best, further) = (found[0].path, of(Reason::Further));
+    let (other, diverse) = (path_of(Reason::Disjoint), path_of(Reason::Diverse));
+    let common = |path: &Path| in_common(path, &best, other.as_ref());
+    let three = diverse.is_some_and(|path| common(&path) == 0);
+    if found.iter().any(Candidate::is_direct) || three {
+        prop_assert_eq!(further, None);
+        return Ok(());
+    }
+    let spares = |path: &Path, other: &Path| {
+        between(other).iter().any(|relay| !between(path).contains(relay))
+    };
+    let paths = every_path(topology, delays, planner, key).into_iter();
+    let paths = paths
+        .filter(|(_, path)| spares(path, &best) && other.is_none_or(|other| spares(path, &other)));
+    let least = paths.map(|(cost, path)| (common(&path), cost)).min();
+    match (further, least) {
+        (Some(further), least) => {
+            prop_assert_eq!(Some((common(&further.path), further.cost)), least);
+        }
+        // Then the diverse path is it.
+        (None, Some((shared, cost))) => {
+            let diverse = of(Reason::Diverse).map(|c| (common(&c.path), c.cost));
+            prop_assert_eq!(diverse, Some((shared, cost)));
+        }
+        (None, None) => {}
     }
     Ok(())
 }

@@ -4,21 +4,25 @@
 //! relays have links if either chose the other:
 //!
 //! - **long**: those with which the hash of the two ids is least. As if at random, but stable: an arrival changes the
-//!   choice of as many relays as it is chosen by itself, and nobody else's. They are about half of all neighbours,
-//!   and keep the mesh connected: of 5,000 relays any two are joined over two others, but for one pair in thousands.
+//!   choice of as many relays as it is chosen by itself, and nobody else's. They are about half of all neighbours.
+//! - **hubs**: some of those that join everybody: between any two relays there are three paths that share no relay,
+//!   with at most two between the ends ([`hubs`]). So no relay's failure parts two others.
 //! - **near**: the nearest by what was measured. Whoever is nearer takes a place only if clearly so.
 //! - **wide**: one of each region and of each provider that the others leave out, so that there is a path that
 //!   avoids what the rest have in common.
 //! - **trial**: some that may be near, until the next review: neighbours of near ones, of which the sum of both
 //!   distances is least; relays of the same region; now and then anyone. What was measured is remembered.
 //!
-//! A relay is *reviewed* soon after its arrival, several times, and seldom from then on; all but the long ones change
-//! only there. A choice other than a long one needs room at both ends, so that the only relay of a region does not
-//! become everybody's neighbour.
+//! A relay is *reviewed* soon after its arrival, several times, and seldom from then on; all but long ones and hubs
+//! change only there. A choice of another than those needs room at both ends, so that the only relay of a region does
+//! not become everybody's neighbour.
 //!
-//! Arrivals and departures take time in proportion to the relays, a review in proportion to the neighbours.
+//! Arrivals and departures take time in proportion to the relays, and seldom, where they change who is a hub, to the
+//! relays times the hubs; a review takes time in proportion to the neighbours.
 
 mod groups;
+mod hash;
+mod hubs;
 mod review;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +31,8 @@ use std::time::{Duration, Instant};
 use overway_wire::{Micros, RelayId};
 
 use groups::Groups;
+use hash::pair_hash;
+use hubs::Hubs;
 
 /// A mesh that shrinks probes in full again only below this share of the limit, so that one relay which comes and
 /// goes does not rebuild it each time.
@@ -36,15 +42,18 @@ const FULL_AGAIN_PERCENT: usize = 90;
 /// relays. Links are symmetric, so that it has about twice as many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeighbourConfig {
-    /// Chosen by ids alone, as if at random: they keep the mesh connected and any two relays near.
+    /// Chosen by ids alone, as if at random: they keep any two relays near.
     pub long: usize,
+    /// Hubs of which each relay is a neighbour: as many paths that share no relay are sure between any two. With 0
+    /// there are no hubs, and nothing is sure.
+    pub hubs: usize,
     /// The nearest that are known.
     pub near: usize,
     /// Regions and providers of which it chooses one, as far as the others leave some out.
     pub wide: usize,
     /// Tried for a while, to learn whether they are near.
     pub trials: usize,
-    /// No relay has more neighbours than this because others choose it, long ones left aside.
+    /// No relay has more neighbours than this because others choose it, long ones and those of hubs left aside.
     pub most: usize,
     /// Time between two reviews of a relay.
     pub review: Duration,
@@ -55,7 +64,8 @@ pub struct NeighbourConfig {
 impl Default for NeighbourConfig {
     fn default() -> Self {
         Self {
-            long: 18,
+            long: 12,
+            hubs: 3,
             near: 12,
             wide: 12,
             trials: 2,
@@ -75,6 +85,7 @@ pub(crate) struct Neighbours {
     bounded: bool,
     sites: BTreeMap<RelayId, Site>,
     groups: Groups,
+    hubs: Hubs,
     /// Pairs, the lesser relay first, that became neighbours or ceased to be, and whether they were before.
     changed: BTreeMap<(RelayId, RelayId), bool>,
     /// Whether all began anew.
@@ -89,11 +100,15 @@ struct Site {
     groups: [usize; 2],
     /// In order of the hash.
     long: Vec<(u64, RelayId)>,
+    /// Of two hubs only one chooses the other.
+    hubs: BTreeSet<RelayId>,
     near: BTreeSet<RelayId>,
     wide: BTreeSet<RelayId>,
     trials: BTreeSet<RelayId>,
     /// Neighbours, and how often they were chosen: by it, by them, for several reasons.
     links: BTreeMap<RelayId, u8>,
+    /// Of these, how many it has since one of the two is a hub.
+    hub_links: usize,
     /// What was measured to relays that are no longer neighbours; bounded.
     known: BTreeMap<RelayId, Micros>,
     reviews: u32,
@@ -117,6 +132,7 @@ impl Neighbours {
             bounded: false,
             sites: BTreeMap::new(),
             groups: Groups::default(),
+            hubs: Hubs::default(),
             changed: BTreeMap::new(),
             anew: false,
             reviews: BTreeSet::new(),
@@ -133,6 +149,7 @@ impl Neighbours {
             return;
         }
         self.groups.insert(id, groups);
+        self.hubs.insert(id);
         self.sites.insert(id, Site::new(groups, now));
         if self.bounded {
             self.join(id, now);
@@ -145,10 +162,14 @@ impl Neighbours {
         let Some(site) = self.sites.get(&id) else { return };
         self.groups.remove(id, site.groups);
         self.reviews.remove(&(site.next_review, id));
+        self.hubs.remove(id);
         if self.bounded {
             self.leave(id);
         }
         self.sites.remove(&id);
+        if self.bounded {
+            self.choose_hubs(None);
+        }
         if self.bounded && self.sites.len() < self.full_max * FULL_AGAIN_PERCENT / 100 {
             self.unbound();
         }
@@ -208,6 +229,7 @@ impl Neighbours {
             self.site_mut(id).long = long;
             self.schedule(id, now);
         }
+        self.choose_hubs(None);
         self.changed.clear();
     }
 
@@ -215,6 +237,7 @@ impl Neighbours {
         self.bounded = false;
         self.anew = true;
         self.reviews.clear();
+        self.dismiss_hubs();
         for site in self.sites.values_mut() {
             *site = Site::new(site.groups, site.next_review);
         }
@@ -245,6 +268,7 @@ impl Neighbours {
                 self.unchoose(other, dropped);
             }
         }
+        self.choose_hubs(Some(id));
         self.schedule(id, now);
     }
 
@@ -252,6 +276,7 @@ impl Neighbours {
     fn leave(&mut self, id: RelayId) {
         for other in self.of(id) {
             self.note(id, other, true);
+            self.part(id, other);
             let site = self.site_mut(other);
             site.links.remove(&id);
             for chosen in [&mut site.near, &mut site.wide, &mut site.trials] {
@@ -262,7 +287,9 @@ impl Neighbours {
                 self.choose_long(other, id);
             }
         }
-        self.site_mut(id).links.clear();
+        let site = self.site_mut(id);
+        site.links.clear();
+        site.hub_links = 0;
         for site in self.sites.values_mut() {
             site.known.remove(&id);
         }
@@ -297,7 +324,7 @@ impl Neighbours {
 
     /// Whether a relay may be chosen otherwise than by its hash.
     fn has_room(&self, id: RelayId, other: RelayId) -> bool {
-        let room = |site: &Site| site.links.len() < self.config.most;
+        let room = |site: &Site| site.links.len() < self.config.most + site.hub_links;
         self.are(id, other) || (room(self.site(id)) && room(self.site(other)))
     }
 
@@ -345,28 +372,17 @@ impl Site {
         Self {
             groups,
             long: Vec::new(),
+            hubs: BTreeSet::new(),
             near: BTreeSet::new(),
             wide: BTreeSet::new(),
             trials: BTreeSet::new(),
             links: BTreeMap::new(),
+            hub_links: 0,
             known: BTreeMap::new(),
             reviews: 0,
             next_review: now,
         }
     }
-}
-
-/// The same for both orders, and otherwise as if random.
-fn pair_hash(a: RelayId, b: RelayId) -> u64 {
-    mix(u64::from(a.0.min(b.0)) << 16 | u64::from(a.0.max(b.0)))
-}
-
-/// The finaliser of `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014).
-fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

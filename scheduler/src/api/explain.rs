@@ -44,7 +44,7 @@ pub struct ExplainBody {
 pub struct ExplainedBody {
     /// The relays after the source, the destination last.
     pub path: Vec<StepBody>,
-    /// `best`, `disjoint`, `diverse`, `parallel` or `direct`.
+    /// `best`, `disjoint`, `diverse`, `parallel`, `direct` or `further`.
     pub reason: String,
     /// Expected one-way delay.
     pub delay_us: u32,

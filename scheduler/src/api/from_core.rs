@@ -251,6 +251,7 @@ fn reason_name(reason: Reason) -> &'static str {
         Reason::Diverse => "diverse",
         Reason::Parallel => "parallel",
         Reason::Direct => "direct",
+        Reason::Further => "further",
     }
 }
 

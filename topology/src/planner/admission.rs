@@ -3,11 +3,25 @@
 //! A link is *new* until it is first usable, and then admitted at once. When an admitted link becomes
 //! unusable it has *failed*; usable again, it *waits*, and after the hold it is admitted. A link that
 //! is removed from the topology is forgotten.
+//!
+//! A best path takes links that wait only where nothing else leads, as few as can be: all links of a relay that
+//! has come back wait, and a path to it is not to go over another relay that came back just now.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use overway_wire::LinkId;
+
+use super::kernel::NONE;
+use crate::cost::LINK_COST_MAX;
+
+/// What a link costs more while it waits: more than any good path does.
+pub(super) const WAIT_COST: u32 = LINK_COST_MAX / 4;
+
+/// What a link counts for in the choice of a best path while it waits. Not more than any link may cost.
+pub(super) fn while_waiting(cost: u32) -> u32 {
+    if cost < NONE { cost.min(LINK_COST_MAX - WAIT_COST) + WAIT_COST } else { cost }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use overway_wire::{Class, LinkId, RelayId};
+use overway_wire::{Class, LinkId, LinkIndex, RelayId};
 
+use super::admission::while_waiting;
 use super::dirty::Changed;
 use super::links::{CLASSES, Line};
 use super::{Planner, kernel};
@@ -134,9 +135,15 @@ impl Planner {
             let lines = self.price(topology, (sender, receiver), |_| true);
             self.links.set(from, to, &lines);
             if self.admitted.is_some() {
-                let barred =
-                    |id| self.admission.waiting().contains(&id) || self.draining.contains(&id);
-                let lines = self.price(topology, (sender, receiver), |id| !barred(id));
+                let drains = |id| self.draining.contains(&id);
+                let mut lines = self.price(topology, (sender, receiver), |id| !drains(id));
+                for line in &mut lines {
+                    let index = LinkIndex::new(line.index).expect("it was that of a link");
+                    let id = LinkId::new(sender, receiver, index);
+                    if self.admission.waiting().contains(&id) {
+                        line.cost = line.cost.map(while_waiting);
+                    }
+                }
                 if let Some(admitted) = &mut self.admitted {
                     admitted.set(from, to, &lines);
                 }

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::admission::WAIT_COST;
 use super::kernel::{Bounds, NONE, Ranks};
 use super::links::Links;
 use super::packed::{Packed, Via};
 use super::plane::{Field, Head, Outcome};
 use super::route::{Move, Place};
 use super::search::{By, Choice, Diverse, Source, is_diverse};
+use super::search::{Further, shared};
 use super::table::{DIRECT, DISJOINT, DIVERSE, IN_USE, PLACES, Record, Row, by_cheapest, parallel};
 use super::{PlannerConfig, Stats};
 
@@ -48,7 +50,11 @@ impl Scratch {
             let mut bounds = Bounds::default();
             self.admitted.rough_bounds(&terrain, to, &mut bounds);
             let choice = self.admitted.best(&terrain, to, &bounds)?;
-            Some((by_cheapest(links, head.class, choice.via, (from, to)), choice.cost))
+            let path = by_cheapest(links, head.class, choice.via, (from, to));
+            if choice.cost < WAIT_COST {
+                return Some((path, choice.cost));
+            }
+            Some((path, field.place(head, (from, to)).price(path)?.cost))
         });
         let any = || (by_cheapest(field.links, head.class, all.via, (from, to)), all.cost);
         Some((admitted.unwrap_or_else(any), all.cost))
@@ -148,12 +154,48 @@ impl Scratch {
         let (second, third) = (disjoint.or(sibling).unwrap_or(none), diverse.unwrap_or(none));
         (record.paths[DISJOINT], record.costs[DISJOINT]) = second;
         (record.paths[DIVERSE], record.costs[DIVERSE]) = third;
-        (record.paths[DIRECT], record.costs[DIRECT]) =
-            direct(field.links, head.class, &record.paths, (from, to));
+        if field.links.cost(head.class, from, to) < NONE {
+            (record.paths[DIRECT], record.costs[DIRECT]) =
+                direct(field.links, head.class, &record.paths, (from, to));
+        } else if self.go_further(field, head, record, place) && disjoint.is_some() && is_final {
+            return record.costs.into_iter().max().unwrap_or(NONE);
+        } else {
+            return NONE;
+        }
         if disjoint.is_none() || !is_final {
             return NONE;
         }
         record.costs[IN_USE].max(second.1).max(third.1)
+    }
+
+    /// Finds a further path in place of the direct one, unless the others are three that share no relay. Says
+    /// whether there are three such paths now.
+    fn go_further(
+        &self,
+        field: &Field<'_>,
+        head: &Head,
+        record: &mut Record,
+        place: &Place<'_>,
+    ) -> bool {
+        let (in_use, kept) = (record.in_use().via(), record.paths[DIRECT]);
+        let [disjoint, diverse] = [DISJOINT, DIVERSE].map(|at| record.paths[at]);
+        let disjoint = Some(disjoint).filter(|it| it.exists() && !record.is_parallel);
+        let disjoint = disjoint.map(Packed::via);
+        (record.paths[DIRECT], record.costs[DIRECT]) = (Packed::NONE, 0);
+        if diverse.exists() && shared(diverse.via(), in_use, disjoint) == 0 {
+            return true;
+        }
+        let terrain = field.terrain(head, field.links);
+        let found = self.all.further(&terrain, place.ends.1, in_use, disjoint);
+        let Some(Further { choice, shared: least }) = found else { return false };
+        let found = by_cheapest(field.links, head.class, choice.via, place.ends);
+        let is_further = kept.exists() && kept.via() != Via::DIRECT;
+        let allowed = is_further && least == 0 && shared(kept.via(), in_use, disjoint) == 0;
+        let further = place.backup(kept, allowed, (found, choice.cost));
+        if further.0 != diverse {
+            (record.paths[DIRECT], record.costs[DIRECT]) = further;
+        }
+        least == 0
     }
 }
 
@@ -239,7 +281,7 @@ impl Row {
     }
 }
 
-/// Counts the paths that take each pair's links: all but the direct competitor.
+/// Counts the paths that take each pair's links: all but the direct competitor, which a further path is not.
 pub(super) fn count_uses(
     uses: &[AtomicU32],
     stride: usize,
@@ -247,14 +289,15 @@ pub(super) fn count_uses(
     new: [Packed; PLACES],
     (from, to): (usize, usize),
 ) {
-    for at in [IN_USE, DISJOINT, DIVERSE] {
+    for at in [IN_USE, DISJOINT, DIVERSE, DIRECT] {
         if old[at] == new[at] {
             continue;
         }
-        for (from, to, _) in old[at].links(from, to).filter(|_| old[at].exists()) {
+        let counts = |path: Packed| path.exists() && (at != DIRECT || path.via() != Via::DIRECT);
+        for (from, to, _) in old[at].links(from, to).filter(|_| counts(old[at])) {
             uses[from * stride + to].fetch_sub(1, Ordering::Relaxed);
         }
-        for (from, to, _) in new[at].links(from, to).filter(|_| new[at].exists()) {
+        for (from, to, _) in new[at].links(from, to).filter(|_| counts(new[at])) {
             uses[from * stride + to].fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -15,8 +15,10 @@ use super::links::Links;
 use super::packed::Via;
 
 mod avoiding;
+mod further;
 mod labelled;
 
+pub(super) use further::{Further, shared};
 pub(super) use labelled::is_diverse;
 
 use avoiding::{Wanted, cheapest_avoiding, sparse_ways};

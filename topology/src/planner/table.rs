@@ -10,7 +10,7 @@ use super::packed::{Packed, Via};
 use super::route::Left;
 
 /// Places of a record: the path in use, the one that shares no relay with it (or else is parallel to it), the
-/// one that avoids its providers or regions, the direct one.
+/// one that avoids its providers or regions, the direct one or else a further one.
 pub(super) const PLACES: usize = 4;
 /// Place of the path in use.
 pub(super) const IN_USE: usize = 0;
@@ -18,7 +18,7 @@ pub(super) const IN_USE: usize = 0;
 pub(super) const DISJOINT: usize = 1;
 /// Place of the path that avoids providers or regions, if that is not the disjoint one.
 pub(super) const DIVERSE: usize = 2;
-/// Place of the direct path, if it is none of the others.
+/// Place of the direct path, if it is none of the others; of a further path where no link leads there.
 pub(super) const DIRECT: usize = 3;
 
 /// Growth or shrinkage of a candidate's delay that is worth a push: a relay uses it for time budgets
@@ -102,6 +102,11 @@ impl Record {
     /// Whether the route exists, without a path that shares no relay with the one in use.
     pub(super) fn lacks_disjoint(&self) -> bool {
         self.exists() && (self.is_parallel || !self.paths[DISJOINT].exists())
+    }
+
+    /// Whether the path in [`DIRECT`]'s place is a further one.
+    pub(super) fn has_further(&self) -> bool {
+        self.paths[DIRECT].exists() && self.paths[DIRECT].via() != Via::DIRECT
     }
 
     /// Whether the route exists, without a path that avoids the providers or the regions of the one in use.

@@ -189,7 +189,7 @@ fn what_was_not_said_is_not_taken_for_different() {
 
     let reasons: Vec<_> = bench.candidates().iter().map(|c| c.reason).collect();
 
-    assert_eq!(reasons, [Reason::Best, Reason::Disjoint]);
+    assert_eq!(reasons, [Reason::Best, Reason::Disjoint, Reason::Further]);
     let keys: Vec<_> = bench.planner.keys().collect();
     assert_eq!(bench.planner.stats().routes, u64::try_from(keys.len()).unwrap());
     assert!(bench.planner.stats().routes_without_diverse > 0);
@@ -509,6 +509,63 @@ fn a_failed_path_is_left_in_the_next_plan_and_its_link_waits_for_readmission() {
         bench.plan();
     }
     assert!((9..=20).contains(&until_direct), "{until_direct} s");
+}
+
+#[test]
+fn a_path_to_a_relay_that_came_back_avoids_another_that_came_back_since() {
+    let mut bench = Bench::settled();
+    let set = |bench: &mut Bench, relay, others: &[u16], up| {
+        for &other in others {
+            bench.usable(relay, other, up);
+            bench.usable(other, relay, up);
+        }
+        bench.plan();
+    };
+    set(&mut bench, 2, &[1, 3, 4], false);
+    set(&mut bench, 2, &[1, 3, 4], true);
+    assert_eq!(bench.run(1), [3], "all links of 2 wait");
+    set(&mut bench, 3, &[1, 2, 4], false);
+    assert_eq!(bench.run(1), [4]);
+    set(&mut bench, 3, &[1, 2, 4], true);
+
+    assert_eq!(bench.run(2), [4], "of the way over 3 two links wait");
+}
+
+#[test]
+fn without_a_direct_link_a_further_path_avoids_the_two_others() {
+    let mut bench = Bench::new();
+    with_fifth(&mut bench, 35);
+    bench.usable(1, 2, false);
+
+    let candidates = bench.candidates();
+
+    let found: Vec<_> = candidates.iter().map(|c| (via(&c.path), c.reason)).collect();
+    let expected =
+        [(vec![3], Reason::Best), (vec![4], Reason::Disjoint), (vec![5], Reason::Further)];
+    assert_eq!(found, expected);
+    assert!(bench.planner.is_candidate(link(1, 5)), "it is probed as a backup");
+}
+
+#[test]
+fn where_all_paths_share_their_last_relay_a_further_one_avoids_the_first() {
+    let mut bench = Bench::new();
+    for relay in [1, 4] {
+        bench.usable(relay, 2, false);
+    }
+    // To 2 leads only 3, to that 1 itself and 4.
+    let candidates = bench.candidates();
+    let found: Vec<_> = candidates.iter().map(|c| (via(&c.path), c.reason)).collect();
+    assert_eq!(found, [(vec![3], Reason::Best)], "nothing avoids 3");
+
+    with_fifth(&mut bench, 5);
+    bench.usable(5, 2, false);
+    bench.usable(1, 3, false);
+    for (one, other) in [(5, 3), (3, 5)] {
+        bench.put(one, other, clean(5));
+    }
+    let candidates = bench.candidates();
+    let found: Vec<_> = candidates.iter().map(|c| (via(&c.path), c.reason)).collect();
+    assert_eq!(found, [(vec![5, 3], Reason::Best), (vec![4, 3], Reason::Further)]);
 }
 
 #[test]

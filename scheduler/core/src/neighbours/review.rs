@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use overway_wire::{Micros, RelayId};
 
-use super::{Neighbours, mix, pair_hash};
+use super::Neighbours;
+use super::hash::{mix, pair_hash};
 
 /// Reviews in quick succession after an arrival: each finds neighbours about half as far.
 const FIRST_REVIEWS: u32 = 8;

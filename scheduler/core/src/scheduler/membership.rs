@@ -194,6 +194,7 @@ impl Scheduler {
     pub(super) fn tell_topology(&mut self, id: RelayId) {
         let Some(relay) = self.relays.get(&id) else { return };
         if let Some(attributes) = relay.attributes(self.drains.relay(id)) {
+            self.neighbours.set_transit(id, attributes.transit);
             self.mesh.put_relay(id, attributes);
             self.shared_changed = true;
         }

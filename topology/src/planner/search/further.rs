@@ -1,0 +1,116 @@
+//! A further path, for routes without a direct link.
+//!
+//! A relay that leads a frame around the next relay may use neither that one nor the frame's source: the path in
+//! use and its disjoint backup may each have one of them. A third path that shares no relay with either has
+//! neither. In a full mesh the direct link is such a path; where there is none, this one takes its place.
+
+use super::{Choice, NONE, Source, Terrain, narrow};
+use crate::planner::kernel::WAYS;
+use crate::planner::packed::Via;
+
+/// A further path, and what it has in common with the two before it: 0 is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::planner) struct Further {
+    pub(in crate::planner) choice: Choice,
+    pub(in crate::planner) shared: u32,
+}
+
+/// What a path has in common with the path in use and the disjoint one, if there is one: of the relays one each,
+/// of the first one in use another, for only this relay's own source can lead around that.
+pub(in crate::planner) fn shared(via: Via, in_use: Via, disjoint: Option<Via>) -> u32 {
+    let first = in_use.relays().first();
+    let others = disjoint.as_ref().map_or(&[][..], Via::relays);
+    let of = |relay: &u16| {
+        let is_shared = in_use.relays().contains(relay) || others.contains(relay);
+        u32::from(is_shared) + u32::from(first == Some(relay))
+    };
+    via.relays().iter().map(of).sum()
+}
+
+impl Source {
+    /// The cheapest path that shares no intermediate with the path in use and the disjoint one. Where there is
+    /// none, the cheapest of those that share least, and not all of either. There must be no direct link.
+    pub(in crate::planner) fn further(
+        &self,
+        terrain: &Terrain<'_>,
+        to: usize,
+        in_use: Via,
+        disjoint: Option<Via>,
+    ) -> Option<Further> {
+        let others = disjoint.as_ref().map_or(&[][..], Via::relays);
+        let barred: Vec<u32> =
+            in_use.relays().iter().chain(others).map(|&relay| relay.into()).collect();
+        if let Some(choice) = self.sparing(terrain, to, &barred) {
+            return Some(Further { choice, shared: 0 });
+        }
+        let mut found: Option<Further> = None;
+        for left_out in 1..1_u32 << barred.len() {
+            let spared = (0..).zip(&barred).filter(|(at, _)| left_out >> at & 1 == 0);
+            let spared: Vec<u32> = spared.map(|(_, relay)| *relay).collect();
+            let spares = |via: &[u16]| via.iter().any(|&relay| spared.contains(&relay.into()));
+            if !spares(in_use.relays()) || !(others.is_empty() || spares(others)) {
+                continue;
+            }
+            let Some(choice) = self.sparing(terrain, to, &spared) else { continue };
+            let further = Further { choice, shared: shared(choice.via, in_use, disjoint) };
+            let rank = |it: &Further| (it.shared, it.choice.cost);
+            if found.is_none_or(|before| rank(&further) < rank(&before)) {
+                found = Some(further);
+            }
+        }
+        found
+    }
+
+    /// The cheapest path over one or two relays that are none of these.
+    fn sparing(&self, terrain: &Terrain<'_>, to: usize, barred: &[u32]) -> Option<Choice> {
+        let mut best = None;
+        let mut bound = NONE;
+        if let Some((cost, first)) = self.way(terrain, to, barred, bound) {
+            bound = cost;
+            best = Some(Choice { cost, via: Via::one(first) });
+        }
+        if !terrain.two {
+            return best;
+        }
+        for (last, cost) in terrain.links.to(terrain.class, to) {
+            if cost >= bound || terrain.carriers.all[last] != 0 || barred.contains(&narrow(last)) {
+                continue;
+            }
+            if let Some((way, first)) = self.way(terrain, last, barred, bound - cost) {
+                bound = way + cost;
+                best = Some(Choice { cost: bound, via: Via::two(first, last) });
+            }
+        }
+        best
+    }
+
+    /// The cheapest way to a relay whose first relay is none of these, if it costs less than so much. Mostly it
+    /// is one of those kept.
+    fn way(
+        &self,
+        terrain: &Terrain<'_>,
+        to: usize,
+        barred: &[u32],
+        limit: u32,
+    ) -> Option<(u32, u32)> {
+        for rank in 0..WAYS {
+            let (cost, first) = self.relays.get(rank, to);
+            if cost >= limit {
+                return None;
+            }
+            if !barred.contains(&first) {
+                return Some((cost, first));
+            }
+        }
+        let mut best = None;
+        let mut bound = limit;
+        for &(own, first) in self.order.iter().filter(|(_, first)| !barred.contains(first)) {
+            let cost = own + terrain.links.cost(terrain.class, first as usize, to);
+            if cost < bound {
+                bound = cost;
+                best = Some((cost, first));
+            }
+        }
+        best
+    }
+}
