@@ -57,6 +57,9 @@ pub struct LinkProbe {
     heartbeat_number: u32,
     sent_next: [u32; Lane::ALL.len()],
     acknowledged: [u32; Lane::DATA.len()],
+    complete: [u32; Lane::DATA.len()],
+    /// Whether the neighbour's last heartbeat said what is complete.
+    recovers: bool,
     peer: Option<Peer>,
     boot_before: Option<BootId>,
     /// `sent` of the last heartbeat whose arrival was timed, and when it arrived.
@@ -68,6 +71,8 @@ pub struct LinkProbe {
     windows: Windows,
     settling_until: Option<Instant>,
     restart_untold: bool,
+    /// The neighbour's numbers began anew since this was last asked.
+    renumbered: bool,
     told: [(Direction, State); 2],
     stats: Stats,
 }
@@ -82,6 +87,9 @@ impl LinkProbe {
             heartbeat_number: 0,
             sent_next: [0; Lane::ALL.len()],
             acknowledged: [0; Lane::DATA.len()],
+            complete: [0; Lane::DATA.len()],
+            recovers: false,
+            renumbered: false,
             peer: None,
             boot_before: None,
             echo: None,
@@ -147,13 +155,37 @@ impl LinkProbe {
 
     /// Takes note of an authenticated data message: a sign of life, a number, and `bytes` for the received rate.
     pub fn handle_frame(&mut self, lane: Lane, number: u32, bytes: usize, now: Instant) {
-        self.stats.frames_received += 1;
-        self.stats.bytes_received = self.stats.bytes_received.saturating_add(bytes as u64);
-        self.windows.handle_bytes(bytes, now);
-        self.handle_life(now);
+        self.count_frame(bytes, now);
         self.count(now, |probe, counting, tally| {
             probe.lanes[place(lane)].handle_number(number, counting, now, tally);
         });
+    }
+
+    /// Takes note of an authenticated data message that was overtaken, of which the caller knows that it did not come
+    /// before: as [`Self::handle_frame`] does, however late it is.
+    pub fn handle_late(&mut self, lane: Lane, number: u32, bytes: usize, now: Instant) {
+        self.count_frame(bytes, now);
+        self.count(now, |probe, counting, tally| {
+            probe.lanes[place(lane)].handle_late(number, counting, now, tally);
+        });
+    }
+
+    /// Takes note of an authenticated data message that was sent again, or came twice: a sign of life, and `bytes`
+    /// for the received rate. For the line's loss the first of its kind is what counts, and that was lost.
+    pub fn handle_resent(&mut self, lane: Lane, number: u32, bytes: usize, now: Instant) {
+        self.count_frame(bytes, now);
+        self.lanes[place(lane)].handle_resent(number);
+    }
+
+    /// Takes note of an authenticated message that says nothing about the link: a sign of life.
+    pub fn handle_message(&mut self, now: Instant) {
+        self.handle_life(now);
+    }
+
+    /// Whether the neighbour began to count anew since this was last asked: its process was started anew, or made
+    /// a new probe of this link.
+    pub fn take_renumbered(&mut self) -> bool {
+        std::mem::take(&mut self.renumbered)
     }
 
     /// Allocates the number of a data message that is about to be sent.
@@ -162,6 +194,11 @@ impl LinkProbe {
         let number = *next;
         *next = number.wrapping_add(1);
         number
+    }
+
+    /// How many data messages were sent on a lane: the next number, wrapping.
+    pub fn sent_next(&self, lane: Lane) -> u32 {
+        self.sent_next[place(lane)]
     }
 
     /// Judges both directions by the silence until `now`.
@@ -192,7 +229,8 @@ impl LinkProbe {
         self.settling_until = now.checked_add(settle);
     }
 
-    /// The heartbeat that is due, if any. Its times are those of this moment: it must leave at once.
+    /// The heartbeat that is due, if any. Its times are those of this moment: it must leave at once. Whoever recovers
+    /// frames adds what is complete.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Heartbeat> {
         if !self.schedule.take(now) {
             return None;
@@ -212,8 +250,9 @@ impl LinkProbe {
             heard,
             interval: Millis::from(self.schedule.announced()),
             wanted: Millis::from(self.schedule.need()),
-            sent_next: Lane::DATA.map(|lane| self.sent_next[place(lane)]),
+            sent_next: Lane::DATA.map(|lane| self.sent_next(lane)),
             received_next: Lane::DATA.map(|lane| self.lanes[place(lane)].received_next()),
+            complete_next: None,
         })
     }
 
@@ -264,6 +303,20 @@ impl LinkProbe {
         lane.data_index().map_or(0, |at| self.acknowledged[at])
     }
 
+    /// The first number of a lane that the neighbour may still ask for again; what is before it need not be kept.
+    /// One that recovers nothing asks for nothing.
+    pub fn complete(&self, lane: Lane) -> u32 {
+        if !self.recovers {
+            return self.acknowledged(lane);
+        }
+        lane.data_index().map_or(0, |at| self.complete[at])
+    }
+
+    /// Whether the neighbour asks for frames that it misses, and answers such questions.
+    pub fn recovers(&self) -> bool {
+        self.recovers
+    }
+
     /// The inbound direction over the fast and the slow window.
     pub fn windows(&self, now: Instant) -> (WindowStats, WindowStats) {
         self.windows.stats(now)
@@ -277,6 +330,13 @@ impl LinkProbe {
     /// What was counted so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn count_frame(&mut self, bytes: usize, now: Instant) {
+        self.stats.frames_received += 1;
+        self.stats.bytes_received = self.stats.bytes_received.saturating_add(bytes as u64);
+        self.windows.handle_bytes(bytes, now);
+        self.handle_life(now);
     }
 
     fn handle_life(&mut self, now: Instant) {
@@ -306,6 +366,7 @@ impl LinkProbe {
     }
 
     fn forget_numbers(&mut self) {
+        self.renumbered = true;
         self.heartbeats = Numbers::default();
         self.lanes = Default::default();
     }
@@ -343,12 +404,20 @@ impl LinkProbe {
 
     /// An acknowledgement may only move forward, and not beyond what was sent.
     fn handle_acknowledged(&mut self, heartbeat: &Heartbeat) {
+        self.recovers = heartbeat.complete_next.is_some();
+        let complete_next = heartbeat.complete_next.unwrap_or(self.complete);
         for (at, lane) in Lane::DATA.into_iter().enumerate() {
-            let said = heartbeat.received_next[at];
-            let was_sent = self.sent_next[place(lane)].wrapping_sub(said).cast_signed() >= 0;
-            let is_newer = said.wrapping_sub(self.acknowledged[at]).cast_signed() > 0;
-            if was_sent && is_newer {
-                self.acknowledged[at] = said;
+            let sent_next = self.sent_next[place(lane)];
+            let said = [
+                (&mut self.acknowledged[at], heartbeat.received_next[at]),
+                (&mut self.complete[at], complete_next[at]),
+            ];
+            for (known, said) in said {
+                let was_sent = sent_next.wrapping_sub(said).cast_signed() >= 0;
+                let is_newer = said.wrapping_sub(*known).cast_signed() > 0;
+                if was_sent && is_newer {
+                    *known = said;
+                }
             }
         }
     }

@@ -65,9 +65,7 @@ impl Numbers {
         tally: &mut Tally,
     ) {
         let next = number.wrapping_add(1);
-        if self.received_next.is_none_or(|before| is_jump(before, next) || is_after(before, next)) {
-            self.received_next = Some(next);
-        }
+        self.handle_resent(number);
         if !counting {
             self.forgive();
             return;
@@ -80,6 +78,29 @@ impl Numbers {
                 self.span = Some(Span::with_first(number, now));
             }
             None => self.span = Some(Span::with_first(number, now)),
+        }
+    }
+
+    /// Takes a number that arrived only when it was sent again, or once more: it is here, and it stays lost.
+    pub(crate) fn handle_resent(&mut self, number: u32) {
+        let next = number.wrapping_add(1);
+        if self.received_next.is_none_or(|before| is_jump(before, next) || is_after(before, next)) {
+            self.received_next = Some(next);
+        }
+    }
+
+    /// Takes a number of which the caller knows that it was missing and that this is the first of its kind: it is
+    /// taken back also when it comes too late for the bits to tell.
+    pub(crate) fn handle_late(
+        &mut self,
+        number: u32,
+        counting: bool,
+        now: Instant,
+        tally: &mut Tally,
+    ) {
+        match &self.span {
+            Some(span) if counting && span.is_forgotten(number) => tally.recovered += 1,
+            Some(_) | None => self.handle_number(number, counting, now, tally),
         }
     }
 
@@ -162,6 +183,12 @@ impl Span {
             self.advance(next, tally);
         }
         self.judge(next, tally);
+    }
+
+    /// Whether a number is behind the bits.
+    fn is_forgotten(&self, number: u32) -> bool {
+        let back = self.end.wrapping_sub(1).wrapping_sub(number);
+        (WINDOW..=JUMP_MAX).contains(&back)
     }
 
     /// A number at or before the greatest.
@@ -321,6 +348,32 @@ mod tests {
         lane.receive([2]);
 
         assert_eq!(lane.tally.recovered, 1);
+    }
+
+    #[test]
+    fn what_comes_too_late_for_the_bits_is_taken_back_if_it_is_known_to_have_been_missing() {
+        let mut lane = Lane::new();
+        lane.receive([0]);
+        lane.receive(2..1_000);
+        assert_eq!(lane.tally.lost, 1);
+
+        lane.numbers.handle_late(1, true, lane.now, &mut lane.tally);
+
+        assert_eq!((lane.tally.recovered, lane.tally.stale), (1, 0));
+    }
+
+    #[test]
+    fn what_was_sent_again_is_received_and_stays_lost() {
+        let mut lane = Lane::new();
+        lane.announce(0);
+        lane.receive([0, 1, 3]);
+        lane.numbers.handle_resent(2);
+        lane.announce(5);
+        lane.numbers.handle_resent(4);
+        lane.announce(5);
+
+        assert_eq!((lane.counted(), lane.tally.recovered), ((5, 2), 0));
+        assert_eq!(lane.numbers.received_next(), 5);
     }
 
     #[test]

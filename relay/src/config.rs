@@ -58,6 +58,8 @@ struct RawRelay {
 struct RawMesh {
     listen: Spanned<Vec<Spanned<String>>>,
     advertise: Option<Spanned<Vec<Spanned<String>>>>,
+    #[serde(default = "yes")]
+    offload: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,6 +99,9 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Addresses told to others; empty: those bound.
     pub advertise: Vec<SocketAddr>,
+    /// Whether the system may cut batches into packets (segmentation offload, GSO), where it can. Off
+    /// only helps where a driver does it wrongly.
+    pub offload: bool,
     /// What is known of the line behind each address of `listen`, in their order; empty if nothing more
     /// than the relay's own capacity and price.
     pub lines: Vec<Line>,
@@ -159,6 +164,7 @@ impl TryFrom<&Document> for Config {
             lines: lines::lines(document, &raw.line, &listen)?,
             listen,
             advertise,
+            offload: raw.mesh.offload,
             schedulers,
             admin,
             gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward)?,

@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use overway_pki::Credentials;
-use overway_relay_core::{Fib, FibPath, Stats};
+use overway_relay_core::{Fib, FibPath, QueueStats, RecoveryStats, Stats};
 use overway_session::Inbound;
 use overway_wire::control::{Ack, LinkReport, Report, Update};
+use overway_wire::hop::Lane;
 use overway_wire::{Class, RelayId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
@@ -41,6 +42,8 @@ pub struct MeshConfig {
     pub core: overway_relay_core::Config,
     /// One address per provider line.
     pub listen: Vec<SocketAddr>,
+    /// Whether batches are cut into packets by the system, where it can (GSO).
+    pub offload: bool,
     /// What the lines have carried, one for each address.
     pub lines: Arc<Lines>,
     /// The relay's identity.
@@ -76,6 +79,10 @@ pub struct Snapshot {
     pub stats: Stats,
     /// What the probes of all links counted, those that ended included.
     pub probes: overway_probe::Stats,
+    /// What was recovered on each data lane, those of links that ended included.
+    pub recovery: [RecoveryStats; Lane::DATA.len()],
+    /// What the queues in front of all links have seen, by class in the order of [`Class::ALL`].
+    pub queues: [QueueStats; Class::ALL.len()],
     /// The shell's counters.
     pub shell: ShellStats,
     /// Every link that is held.

@@ -1,13 +1,15 @@
 //! The relay's metrics, built from everybody's plain counters at each scrape.
 //!
-//! The label budget: `reason`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a pair of
-//! relays.
+//! The label budget: `reason`, `class`, `lane`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a
+//! pair of relays.
 
 use std::sync::atomic::Ordering;
 
-use overway_relay_core::{DropReason, Stats};
+use overway_relay_core::{DropReason, QueueStats, RecoveryStats, Stats};
 use overway_telemetry::{Exposition, export_counters};
+use overway_wire::Class;
 use overway_wire::control::{LinkReport, State};
+use overway_wire::hop::Lane;
 
 use crate::control::ControlStatus;
 use crate::fault::FaultStats;
@@ -35,6 +37,10 @@ pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     core(&mut out, &snapshot.stats);
     shell(&mut out, snapshot.shell);
     probes(&mut out, snapshot.probes);
+    recovery(&mut out, &snapshot.recovery);
+    for (class, stats) in Class::ALL.into_iter().zip(snapshot.queues) {
+        queue(&mut out, class, stats);
+    }
     (0..).zip(lines).for_each(|(index, totals)| line(&mut out, index, totals));
     (0..).zip(faults).for_each(|(index, stats)| fault(&mut out, index, stats));
     control_plane(&mut out, control);
@@ -76,6 +82,26 @@ fn core(out: &mut Exposition, stats: &Stats) {
     }
 }
 
+fn queue(out: &mut Exposition, class: Class, stats: QueueStats) {
+    let QueueStats { queued, waiting, waiting_bytes, marked, evicted, aged, expired, waited_max } =
+        stats;
+    let class = class.name();
+    let labels = [("class", class)];
+    let help = "Frames that queues in front of links took in.";
+    out.counter("queue_frames_total", help, &labels, queued);
+    let help = "Frames that met a queue which was building up, and told their ends.";
+    out.counter("queue_marked_total", help, &labels, marked);
+    for (reason, count) in [("full", evicted), ("age", aged), ("expired", expired)] {
+        let labels = [("class", class), ("reason", reason)];
+        out.counter("queue_dropped_total", "Frames dropped while they waited.", &labels, count);
+    }
+    out.gauge("queue_frames", "Frames that wait.", &labels, float(waiting));
+    let help = "What these take on the wire.";
+    out.gauge("queue_bytes", help, &labels, float(waiting_bytes));
+    let help = "The longest that a frame has waited since the start.";
+    out.gauge("queue_wait_max_seconds", help, &labels, waited_max.as_secs_f64());
+}
+
 fn shell(out: &mut Exposition, stats: ShellStats) {
     let connections = export_counters!(out, "", stats, ShellStats {
         dials_failed: "Connections dialled that failed.",
@@ -112,6 +138,60 @@ fn probes(out: &mut Exposition, stats: overway_probe::Stats) {
             stalls: "Stalls of this process, once for each link.",
         }
     );
+}
+
+fn recovery(out: &mut Exposition, lanes: &[RecoveryStats; Lane::DATA.len()]) {
+    for (lane, stats) in Lane::DATA.into_iter().zip(lanes) {
+        let labels = [("lane", lane.name())];
+        for (name, help, count) in recovery_counters(stats) {
+            out.counter(name, help, &labels, count);
+        }
+    }
+}
+
+fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64); 17] {
+    let RecoveryStats {
+        missing,
+        recovered,
+        given_up,
+        late,
+        duplicates,
+        nacks_sent,
+        asked,
+        asks_over_budget,
+        nacks_received,
+        wanted,
+        resent,
+        over_budget,
+        absent,
+        repeated,
+        expired,
+        tails_sent,
+        tails_received,
+    } = *stats;
+    [
+        ("recovery_missing_total", "Frames that did not come in time.", missing),
+        ("recovery_recovered_total", "Of these, frames that came when asked for.", recovered),
+        ("recovery_given_up_total", "Of these, frames lost after recovery.", given_up),
+        ("recovery_late_total", "Frames that were overtaken and came by themselves.", late),
+        ("recovery_duplicates_total", "Frames that came twice, or too late to tell.", duplicates),
+        ("recovery_nacks_sent_total", "NACKs sent.", nacks_sent),
+        ("recovery_asked_total", "Frames asked for, each time.", asked),
+        (
+            "recovery_asks_over_budget_total",
+            "Frames not asked for, for too many.",
+            asks_over_budget,
+        ),
+        ("recovery_nacks_received_total", "NACKs received.", nacks_received),
+        ("recovery_wanted_total", "Frames that neighbours asked for, each time.", wanted),
+        ("recovery_resent_total", "Frames sent again, second copies included.", resent),
+        ("recovery_over_budget_total", "Frames not sent again, for too many.", over_budget),
+        ("recovery_absent_total", "Frames asked for that are not kept.", absent),
+        ("recovery_repeated_total", "Frames asked for too soon or too often.", repeated),
+        ("recovery_expired_total", "Frames asked for whose time was up.", expired),
+        ("recovery_tails_sent_total", "Tail probes sent.", tails_sent),
+        ("recovery_tails_received_total", "Tail probes received.", tails_received),
+    ]
 }
 
 fn line(out: &mut Exposition, index: usize, totals: LineTotals) {
@@ -257,6 +337,8 @@ mod tests {
         let snapshot = Snapshot {
             stats: Stats::default(),
             probes: overway_probe::Stats::default(),
+            recovery: Default::default(),
+            queues: Default::default(),
             shell: ShellStats::default(),
             links,
             chosen: Vec::new(),
@@ -272,7 +354,7 @@ mod tests {
             faults: vec![FaultStats::default(); 2],
         });
 
-        let allowed = ["reason", "neighbour", "link", "direction", "line"];
+        let allowed = ["reason", "class", "lane", "neighbour", "link", "direction", "line"];
         for (family, labels) in exposition.labels() {
             for label in labels {
                 assert!(allowed.contains(&label.as_str()), "{family} has the label {label}");

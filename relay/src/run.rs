@@ -45,6 +45,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let (mesh, outputs) = Mesh::start(MeshConfig {
         core,
         listen: config.listen.clone(),
+        offload: config.offload,
         lines: Arc::clone(&lines),
         credentials: Arc::clone(&credentials),
         reset_secret: reset_secret(&config.state_dir)?,

@@ -44,6 +44,7 @@ fn start(authority: &Authority, id: u16) -> Node3 {
         core: overway_relay_core::Config::new(RelayId(id), BootId(u32::from(id)), clock),
         lines: Lines::load(state_dir.path(), &listen, SystemTime::now()),
         listen,
+        offload: true,
         credentials: credentials(authority, id),
         reset_secret: vec![7; 32],
         fault: Some(FaultConfig::default()),

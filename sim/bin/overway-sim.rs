@@ -1,7 +1,8 @@
 //! Runs seeds of the simulation.
 //!
 //! ```text
-//! overway-sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace] [--json FILE]
+//! overway-sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
+//!             [--bounded | --narrow | --lossy] [--json FILE]
 //! ```
 
 use std::io::Write as _;
@@ -10,8 +11,8 @@ use std::time::Instant;
 
 use overway_sim::{Figures, Scenario, run};
 
-const USAGE: &str =
-    "usage: overway-sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace] [--json FILE]
+const USAGE: &str = "usage: overway-sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
+                   [--bounded | --narrow | --lossy] [--json FILE]
 
   --seeds COUNT  how many seeds to run, one after the other (default 20)
   --from SEED    the first of them (default 1)
@@ -19,6 +20,7 @@ const USAGE: &str =
   --trace        print what happens; with --seed
   --bounded      forty relays of which each has a bounded set of neighbours
   --narrow       the same on lines that a few flows fill, without drills
+  --lossy        every link loses one packet in a hundred, and nothing else is amiss
   --json FILE    write the figures";
 
 struct Arguments {
@@ -26,6 +28,8 @@ struct Arguments {
     seeds: u64,
     trace: bool,
     scenario: Scenario,
+    /// What chose it, with a blank after it.
+    scenario_words: &'static str,
     json: Option<String>,
 }
 
@@ -52,8 +56,14 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
-    let mut arguments =
-        Arguments { from: 1, seeds: 20, trace: false, scenario: Scenario::default(), json: None };
+    let mut arguments = Arguments {
+        from: 1,
+        seeds: 20,
+        trace: false,
+        scenario: Scenario::default(),
+        scenario_words: "",
+        json: None,
+    };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text} is no number"));
@@ -62,8 +72,16 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--from" => arguments.from = number(value()?)?,
             "--seed" => (arguments.from, arguments.seeds) = (number(value()?)?, 1),
             "--trace" => arguments.trace = true,
-            "--bounded" => arguments.scenario = Scenario::bounded(),
-            "--narrow" => arguments.scenario = Scenario::narrow(),
+            "--bounded" => {
+                (arguments.scenario, arguments.scenario_words) =
+                    (Scenario::bounded(), "--bounded ");
+            }
+            "--narrow" => {
+                (arguments.scenario, arguments.scenario_words) = (Scenario::narrow(), "--narrow ");
+            }
+            "--lossy" => {
+                (arguments.scenario, arguments.scenario_words) = (Scenario::lossy(), "--lossy ");
+            }
             "--json" => arguments.json = Some(value()?),
             "--help" | "-h" => return Ok(None),
             _ => return Err(format!("unknown argument {word}")),
@@ -111,7 +129,11 @@ fn run_seeds(arguments: &Arguments) -> std::io::Result<u64> {
             for violation in &outcome.violations {
                 writeln!(out, "  {:>11.6} {}", violation.at.as_secs_f64(), violation.what)?;
             }
-            writeln!(out, "  again: cargo run --release -p overway-sim -- --seed {seed} --trace")?;
+            let scenario = arguments.scenario_words;
+            writeln!(
+                out,
+                "  again: cargo run --release -p overway-sim -- {scenario}--seed {seed} --trace"
+            )?;
         }
     }
     let mut entries = total.entries();

@@ -4,9 +4,14 @@
 //! excess = longest gap between two arrivals - frame spacing - growth of the path's delay
 //!          - one round trip of the link in front of the failed relay
 //! ```
+//!
+//! A flow for which no way leads around the failing relay is left out, and counted: neighbours are chosen such that
+//! there is always one.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use overway_wire::frame::PATH_ELEMENTS_MAX;
 use overway_wire::{Class, LinkId, Path, RelayId};
 
 use crate::rng::micros;
@@ -24,6 +29,9 @@ const STEADY_FRAMES_MIN: usize = 50;
 const AFTER: Duration = Duration::from_millis(2_500);
 /// How long before and after that frames must all have arrived.
 const MARGIN: Duration = Duration::from_millis(1_500);
+
+/// Links of a way that a route has at most.
+const WAY_MAX: usize = 3;
 
 /// How a relay fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +57,8 @@ impl World {
     /// Holds a drill: the relay over which most flows go is frozen or killed for a while.
     pub(crate) fn drill(&mut self, failure: Failure) {
         let Some(failing) = self.busiest_transit() else { return };
-        let subjects = self.subjects(failing);
+        let (subjects, parted) = self.split_parted(self.subjects(failing), failing);
+        self.figures.drill_parted += parted;
         let began = self.now;
         self.say(format_args!("drill: {failure:?} of {failing} under {} flows", subjects.len()));
         let lasts = self.chance.span(Duration::from_millis(600), AFTER);
@@ -96,6 +105,18 @@ impl World {
         self.slots.iter().filter_map(steady).collect()
     }
 
+    /// Leaves out those for which no way leads around the failing relay, and says how many.
+    fn split_parted(&self, mut subjects: Vec<Subject>, failing: RelayId) -> (Vec<Subject>, u64) {
+        let before = subjects.len();
+        let probed = self.probed();
+        subjects.retain(|subject| {
+            let source = self.flows[subject.flow].source.relay;
+            leads_around(&probed, source, &subject.path, failing)
+        });
+        let parted = before - subjects.len();
+        (subjects, parted as u64)
+    }
+
     fn judge(&mut self, subject: &Subject, failing: RelayId, began: Instant, last: u64) {
         let flow = &self.flows[subject.flow];
         let (id, class) = (flow.id.0, flow.class);
@@ -140,6 +161,28 @@ impl World {
     }
 }
 
+/// Whether the relay in front of the failing one has a way to the path's end that a frame may take: one that avoids
+/// where it has been, and that its header has room for.
+fn leads_around(
+    probed: &BTreeSet<(RelayId, RelayId)>,
+    source: RelayId,
+    path: &Path,
+    failing: RelayId,
+) -> bool {
+    let steps: Vec<RelayId> = path.elements().iter().map(|step| step.relay).collect();
+    let at = steps.iter().position(|&relay| relay == failing).unwrap_or(0);
+    let front = at.checked_sub(1).map_or(source, |at| steps[at]);
+    let mut reached: BTreeSet<RelayId> = [front].into();
+    let barred =
+        |relay: &RelayId| *relay == failing || *relay == source || steps[..at].contains(relay);
+    for _ in 0..WAY_MAX.min(PATH_ELEMENTS_MAX - at) {
+        let next = probed.iter().filter(|(from, to)| reached.contains(from) && !barred(to));
+        let next: Vec<RelayId> = next.map(|&(_, to)| to).collect();
+        reached.extend(next);
+    }
+    reached.contains(&path.last().relay)
+}
+
 /// The first frame that came another way, and the last one that did not.
 fn first_around(flow: &Flow, path: &Path, began: Instant) -> Option<(Delivery, Delivery)> {
     let around = flow.deliveries.iter().filter(|it| it.at >= began && it.path != *path);
@@ -153,4 +196,31 @@ fn longest_gap(flow: &Flow, began: Instant) -> Option<(Delivery, Delivery)> {
     let deliveries = flow.deliveries.iter().copied();
     let pairs = deliveries.clone().zip(deliveries.skip(1)).filter(|(_, after)| after.at >= began);
     pairs.max_by_key(|(before, after)| after.at - before.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use overway_wire::{LinkIndex, PathElement};
+
+    fn leads(links: &[(u16, u16)], relays: &[u16], failing: u16) -> bool {
+        let both = links.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
+        let probed = both.map(|(a, b)| (RelayId(a), RelayId(b))).collect();
+        let step = |&relay: &u16| PathElement::new(RelayId(relay), LinkIndex::default());
+        let path = Path::new(&relays.iter().map(step).collect::<Vec<_>>()).unwrap();
+        leads_around(&probed, RelayId(1), &path, RelayId(failing))
+    }
+
+    #[test]
+    fn a_way_around_leads_neither_back_to_the_source_nor_too_far() {
+        let way = [(1, 2), (2, 3), (3, 9)];
+        assert!(!leads(&way, &[2, 3, 9], 3));
+        let over_source = [&way[..], &[(1, 4), (4, 9)]].concat();
+        assert!(!leads(&over_source, &[2, 3, 9], 3), "only back over 1");
+        assert!(leads(&over_source, &[2, 3, 9], 2), "from 1 itself");
+        let other = [&way[..], &[(2, 4), (4, 5), (5, 9)]].concat();
+        assert!(leads(&other, &[2, 3, 9], 3));
+        let far = [&way[..], &[(2, 4), (4, 5), (5, 6), (6, 9)]].concat();
+        assert!(!leads(&far, &[2, 3, 9], 3));
+    }
 }

@@ -1,6 +1,6 @@
 //! What a run did, in numbers: so that a reader sees that it was not empty.
 
-use overway_relay_core::Stats;
+use overway_relay_core::{RecoveryStats, Relay, Stats};
 
 macro_rules! figures {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
@@ -53,6 +53,24 @@ figures! {
     detours,
     /// Unacknowledged frames sent again over a detour.
     replays,
+    /// Frames that hops asked for again.
+    missing,
+    /// Of these, frames that came.
+    recovered,
+    /// Of these, frames that a hop gave up.
+    given_up,
+    /// Frames sent again, second copies included.
+    resent,
+    /// Frames that came over a hop once more.
+    hop_duplicates,
+    /// Messages that asked for frames.
+    nacks,
+    /// Tail probes.
+    tails,
+    /// Frames sent while every link lost some.
+    lossy_frames,
+    /// Of these, lost.
+    lossy_frames_lost,
     /// Notices that sources acted on.
     notices,
     /// Times that a link became suspect.
@@ -109,6 +127,8 @@ figures! {
     drills,
     /// Flows whose gap was measured in them.
     drill_flows,
+    /// Flows left out of them, since no way led around the failing relay.
+    drill_parted,
     /// The longest excess gap of realtime and interactive flows, in microseconds.
     drill_excess_us_max,
     /// The longest excess pause of these flows at any time after a failure, in microseconds.
@@ -125,7 +145,41 @@ figures! {
 
 impl Figures {
     /// Adds the counters of a process.
-    pub(crate) fn count_process(&mut self, stats: &Stats) {
+    pub(crate) fn count_process(&mut self, core: &Relay) {
+        self.count_relay(core.stats());
+        core.recovery_stats().iter().for_each(|lane| self.count_recovery(lane));
+    }
+
+    fn count_recovery(&mut self, stats: &RecoveryStats) {
+        let RecoveryStats {
+            missing,
+            recovered,
+            given_up,
+            late: _,
+            duplicates,
+            nacks_sent,
+            asked: _,
+            asks_over_budget: _,
+            nacks_received: _,
+            wanted: _,
+            resent,
+            over_budget: _,
+            absent: _,
+            repeated: _,
+            expired: _,
+            tails_sent,
+            tails_received: _,
+        } = *stats;
+        self.missing += missing;
+        self.recovered += recovered;
+        self.given_up += given_up;
+        self.resent += resent;
+        self.hop_duplicates += duplicates;
+        self.nacks += nacks_sent;
+        self.tails += tails_sent;
+    }
+
+    fn count_relay(&mut self, stats: &Stats) {
         let Stats {
             frames_received: _,
             bytes_received: _,

@@ -16,8 +16,9 @@
 //! detour, every ordered pair reached, every path within the hysteresis of the exact optimum.
 //!
 //! Besides the default scenario there are one of forty relays that are too many to probe one another in full
-//! ([`Scenario::bounded`]), and one of the same on lines that a few flows fill ([`Scenario::narrow`]), in which demand
-//! is split over paths.
+//! ([`Scenario::bounded`]), one of the same on lines that a few flows fill ([`Scenario::narrow`]), in which demand
+//! is split over paths, and one whose storm is loss on every link and nothing else ([`Scenario::lossy`]), which the
+//! hops recover.
 //!
 //! The same seed gives the same trace; a failing one is replayed with
 //! `cargo run --release -p overway-sim -- --seed N --trace`.

@@ -28,7 +28,10 @@ struct Line {
     base: Duration,
     added: Duration,
     cuts: u32,
+    /// Of a fault.
     loss: Option<Loss>,
+    /// Of the line itself.
+    usual_loss: Option<Loss>,
     /// Inside a burst.
     losing: bool,
 }
@@ -64,7 +67,7 @@ impl Network {
         if line.cuts > 0 {
             return None;
         }
-        if let Some(Loss { ppm, burst }) = line.loss {
+        if let Some(Loss { ppm, burst }) = line.loss.or(line.usual_loss) {
             let turn = if line.losing {
                 1_000_000 / burst.max(1)
             } else {
@@ -101,6 +104,13 @@ impl Network {
     /// Sets or ends a link's loss.
     pub(crate) fn lose(&mut self, id: LinkId, loss: Option<Loss>) {
         self.change(id, |line| (line.loss, line.losing) = (loss, false));
+    }
+
+    /// Sets or ends what all links lose while no fault makes it more.
+    pub(crate) fn lose_everywhere(&mut self, loss: Option<Loss>) {
+        for line in self.lines.iter_mut().flatten() {
+            (line.usual_loss, line.losing) = (loss, false);
+        }
     }
 
     /// Adds delay to a link.
@@ -176,6 +186,22 @@ mod tests {
 
         assert!((18_000..22_000).contains(&share), "{share} of 100,000 lost");
         assert!((35..45).contains(&(share * 10 / bursts)), "{share} lost in {bursts} bursts");
+    }
+
+    #[test]
+    fn a_line_has_its_own_loss_again_when_a_fault_ends() {
+        let mut network = network();
+        let share = |network: &mut Network| {
+            let lost = (0..100_000).filter(|_| network.carry(link(1, 2)).is_none());
+            lost.count()
+        };
+        network.lose_everywhere(Some(Loss { ppm: 10_000, burst: 1 }));
+        network.lose(link(1, 2), Some(Loss { ppm: 200_000, burst: 1 }));
+        assert!((18_000..22_000).contains(&share(&mut network)));
+        network.lose(link(1, 2), None);
+        assert!((800..1_200).contains(&share(&mut network)));
+        network.lose_everywhere(None);
+        assert_eq!(share(&mut network), 0);
     }
 
     #[test]

@@ -65,9 +65,12 @@ impl Run<'_> {
             self.print();
         }
         self.world.plan_storm();
+        let began = self.world.begin_losses();
         self.pass(scenario.storm + Duration::from_millis(1));
+        let lossy = self.world.end_losses(&began);
         self.world.sabotage();
         self.rest(&scenario);
+        self.world.judge_losses(&lossy);
         self.try_pairs();
         self.world.close_books();
         self.print();

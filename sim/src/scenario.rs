@@ -20,6 +20,10 @@ pub struct Scenario {
     pub storm: Duration,
     /// Mean time between the beginnings of two faults of the storm.
     pub fault_spacing: Duration,
+    /// Of a million packets, so many are lost on every link in the storm.
+    pub loss_ppm: u64,
+    /// Of a million frames sent while every link loses, so many may be lost.
+    pub residual_ppm_max: u64,
     /// After the storm: how long until every pair reaches one another and all relays are in step.
     pub reach_bound: Duration,
     /// After the storm: how long until the paths are within the hysteresis of the best. Longer, since the
@@ -60,6 +64,8 @@ impl Default for Scenario {
             drills: 3,
             storm: Duration::from_secs(25),
             fault_spacing: Duration::from_millis(600),
+            loss_ppm: 0,
+            residual_ppm_max: 0,
             reach_bound: Duration::from_secs(45),
             settle_bound: Duration::from_secs(180),
             full_mesh_max: 1_000,
@@ -77,7 +83,8 @@ impl Scenario {
     pub fn bounded() -> Self {
         // Reviews far apart, for each changes links, and the mesh is to be seen at rest between them.
         let neighbours = NeighbourConfig {
-            long: 6,
+            long: 4,
+            hubs: 3,
             near: 4,
             wide: 2,
             trials: 1,
@@ -90,6 +97,18 @@ impl Scenario {
         // which the longest hold, of 20 s, ends.
         let settle_bound = Duration::from_secs(240);
         Self { relays: 40, full_mesh_max: 24, neighbours, settle_bound, ..Self::default() }
+    }
+
+    /// A storm of loss on every link at once, and no other fault: what each hop recovers by itself.
+    pub fn lossy() -> Self {
+        let never = Duration::from_secs(86_400);
+        Self {
+            loss_ppm: 10_000,
+            residual_ppm_max: 100,
+            fault_spacing: never,
+            drills: 0,
+            ..Self::default()
+        }
     }
 
     /// The same on lines that a few flows fill, so that demand is split over paths. There are no drills: on such

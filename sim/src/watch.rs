@@ -183,6 +183,7 @@ impl Watch {
                 DropReason::Expired
                 | DropReason::NoPath
                 | DropReason::QueueAge
+                | DropReason::Duplicate
                 | DropReason::Stale
                 | DropReason::UnknownLink => true,
             };

@@ -264,7 +264,9 @@ impl World {
 
     /// The whole millisecond at or after a time.
     fn grain(&self, at: Instant) -> Instant {
-        let since = crate::rng::micros(at.saturating_duration_since(self.base));
+        let since = at.saturating_duration_since(self.base);
+        // Rounded down to a microsecond, a time just after now would be now, for ever.
+        let since = crate::rng::micros(since + Duration::from_nanos(999));
         self.base + Duration::from_micros(since.next_multiple_of(TIMER_GRAIN_US))
     }
 

@@ -61,6 +61,7 @@ fn forty_relays_with_bounded_neighbours_hold_through_a_storm() {
     let (figures, full) = (outcome.figures, 40 * 39);
     assert!(figures.links_removed > 0 && figures.links_added < 5 * full, "sets are bounded");
     assert!(figures.frames_passed > 50_000);
+    assert_eq!(figures.drill_parted, 0, "two ways lead everywhere without any one relay");
 }
 
 #[test]
@@ -71,6 +72,18 @@ fn forty_relays_on_narrow_lines_split_demand_and_hold_through_a_storm() {
     assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
     assert!(outcome.figures.weights_changed > 0, "demand is split");
     assert!(outcome.figures.overloads > 0, "lines are full");
+}
+
+#[test]
+fn what_every_link_loses_is_recovered_hop_by_hop() {
+    let scenario = Scenario { drills: 0, ..small() };
+    let Scenario { loss_ppm, residual_ppm_max, fault_spacing, .. } = Scenario::lossy();
+    let scenario = Scenario { loss_ppm, residual_ppm_max, fault_spacing, ..scenario };
+    let outcome = run_once(&scenario, 1);
+
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+    let figures = outcome.figures;
+    assert!(figures.lossy_frames > 5_000 && figures.recovered > 50, "{figures:#?}");
 }
 
 /// Few relays and little time: for what can be seen there.

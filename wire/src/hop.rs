@@ -6,10 +6,14 @@
 //! ```text
 //! 0x01 data:       number u32 | frame
 //! 0x02 heartbeat:  see Heartbeat
+//! 0x03 nack:       lane u8 | ranges u8 | (first u32 | count u16) for each range
+//! 0x04 tail probe: lane u8 | next u32
 //! ```
 //!
 //! Integers are big-endian. Numbers count up by one per lane and direction from the start of the link's
-//! incarnation and wrap; the receiver reads loss from their gaps.
+//! incarnation and wrap; the receiver reads loss from their gaps, asks for what is missing by a NACK, and
+//! is sent it again under the number that it had. A tail probe tells it of a last frame that has no
+//! successor.
 
 use bytes::{Buf, BufMut};
 
@@ -23,9 +27,18 @@ pub const MESSAGE_BYTES_MAX: usize =
 
 const DATA: u8 = 0x01;
 const HEARTBEAT: u8 = 0x02;
-/// After the type byte.
+const NACK: u8 = 0x03;
+const TAIL: u8 = 0x04;
+/// After the type byte, up to the fields that every version has.
 const HEARTBEAT_BYTES: usize = 4 + 4 + 8 + 1 + 8 + 4 + 4 + 2 + 2 + 4 * 4;
 const HEARD_BIT: u8 = 1;
+
+/// Ranges in one NACK: one burst of scattered losses, in a datagram that any link carries.
+pub const NACK_RANGES_MAX: usize = 64;
+/// Numbers that one NACK asks for: a sender looks at the first so many and passes over the rest, so that the
+/// smallest message cannot ask for the greatest work.
+pub const NACK_NUMBERS_MAX: u32 = 512;
+const NACK_RANGE_BYTES: usize = 6;
 
 /// Which of a link's QUIC connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +126,9 @@ pub struct Heartbeat {
     /// Per data lane, one more than the greatest number received, wrapping; zero if none. Frames from
     /// this on are unacknowledged and are replayed over a detour if the receiver falls silent.
     pub received_next: [u32; 2],
+    /// Per data lane, the first number that the sender may still ask for again, wrapping: what is before it
+    /// need not be kept. `None` from a neighbour that recovers nothing, and understands no NACK.
+    pub complete_next: Option<[u32; 2]>,
 }
 
 /// What a heartbeat's sender last heard of its receiver.
@@ -139,6 +155,43 @@ pub enum HopMessage<'a> {
     },
     /// A heartbeat.
     Heartbeat(Heartbeat),
+    /// Frames that are missing, to be sent again.
+    Nack {
+        /// The lane whose numbers these are, never the light one.
+        lane: Lane,
+        /// Which.
+        ranges: NackRanges<'a>,
+    },
+    /// Word of the last frame of a burst.
+    Tail {
+        /// The lane, never the light one.
+        lane: Lane,
+        /// One more than the last number sent on it.
+        next: u32,
+    },
+}
+
+/// Consecutive numbers, wrapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NackRange {
+    /// The first of them.
+    pub first: u32,
+    /// How many.
+    pub count: u16,
+}
+
+/// The ranges of a NACK, read from its datagram: at most [`NACK_RANGES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NackRanges<'a>(&'a [[u8; NACK_RANGE_BYTES]]);
+
+impl NackRanges<'_> {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = NackRange> {
+        self.0.iter().map(|&[a, b, c, d, high, low]| NackRange {
+            first: u32::from_be_bytes([a, b, c, d]),
+            count: u16::from_be_bytes([high, low]),
+        })
+    }
 }
 
 /// Why a datagram is no hop message. Also the label of the metric that counts them.
@@ -150,6 +203,9 @@ pub enum HopError {
     /// A type that this build does not know.
     #[error("unknown hop message type")]
     Kind,
+    /// About a lane that is none, or has no numbers.
+    #[error("hop message about no data lane")]
+    Lane,
 }
 
 /// Writes what stands before a frame in a data message.
@@ -158,11 +214,30 @@ pub fn encode_data_prefix(number: u32, out: &mut impl BufMut) {
     out.put_u32(number);
 }
 
+/// Writes a NACK. Of more than [`NACK_RANGES_MAX`] ranges the first are written.
+pub fn encode_nack(lane: Lane, ranges: &[NackRange], out: &mut impl BufMut) {
+    let ranges = &ranges[..ranges.len().min(NACK_RANGES_MAX)];
+    out.put_u8(NACK);
+    out.put_u8(lane.code());
+    out.put_u8(u8::try_from(ranges.len()).expect("at most 64, see above"));
+    for range in ranges {
+        out.put_u32(range.first);
+        out.put_u16(range.count);
+    }
+}
+
+/// Writes a tail probe.
+pub fn encode_tail(lane: Lane, next: u32, out: &mut impl BufMut) {
+    out.put_u8(TAIL);
+    out.put_u8(lane.code());
+    out.put_u32(next);
+}
+
 impl<'a> HopMessage<'a> {
     /// Reads a datagram.
     ///
     /// # Errors
-    /// Says why it is none. Bytes after a heartbeat's known fields are ignored, so that later versions
+    /// Says why it is none. Bytes after the known fields are ignored except in data, so that later versions
     /// may add some.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, HopError> {
         let (&kind, rest) = datagram.split_first().ok_or(HopError::Truncated)?;
@@ -172,9 +247,29 @@ impl<'a> HopMessage<'a> {
                 Ok(Self::Data { number: u32::from_be_bytes(*number), frame })
             }
             HEARTBEAT => Heartbeat::decode(rest).map(Self::Heartbeat),
+            NACK => {
+                let (lane, rest) = data_lane(rest)?;
+                let (&count, rest) = rest.split_first().ok_or(HopError::Truncated)?;
+                let (ranges, _) = rest.as_chunks();
+                let ranges = ranges.get(..usize::from(count)).ok_or(HopError::Truncated)?;
+                let ranges = NackRanges(&ranges[..ranges.len().min(NACK_RANGES_MAX)]);
+                Ok(Self::Nack { lane, ranges })
+            }
+            TAIL => {
+                let (lane, rest) = data_lane(rest)?;
+                let (next, _) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
+                Ok(Self::Tail { lane, next: u32::from_be_bytes(*next) })
+            }
             _ => Err(HopError::Kind),
         }
     }
+}
+
+/// Reads the code of a lane that has numbers.
+fn data_lane(message: &[u8]) -> Result<(Lane, &[u8]), HopError> {
+    let (&code, rest) = message.split_first().ok_or(HopError::Truncated)?;
+    let lane = Lane::from_code(code).filter(|lane| lane.data_index().is_some());
+    Ok((lane.ok_or(HopError::Lane)?, rest))
 }
 
 impl Heartbeat {
@@ -192,7 +287,8 @@ impl Heartbeat {
         out.put_u32(heard.silence.0);
         out.put_u16(self.interval.0);
         out.put_u16(self.wanted.0);
-        for count in self.sent_next.into_iter().chain(self.received_next) {
+        let complete_next = self.complete_next.into_iter().flatten();
+        for count in self.sent_next.into_iter().chain(self.received_next).chain(complete_next) {
             out.put_u32(count);
         }
     }
@@ -219,6 +315,7 @@ impl Heartbeat {
             wanted: Millis(rest.get_u16()),
             sent_next: [rest.get_u32(), rest.get_u32()],
             received_next: [rest.get_u32(), rest.get_u32()],
+            complete_next: (rest.len() >= 8).then(|| [rest.get_u32(), rest.get_u32()]),
         })
     }
 }
@@ -238,6 +335,7 @@ mod tests {
             wanted: Millis(200),
             sent_next: [1, 2],
             received_next: [3, 4],
+            complete_next: Some([5, 6]),
         }
     }
 
@@ -252,11 +350,66 @@ mod tests {
         let golden = [
             0x02, 0x01, 0x02, 0x03, 0x04, 0, 0, 0, 5, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
             0x18, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 7, 0, 0, 0, 3, 0, 30, 0, 200, 0, 0, 0, 1, 0,
-            0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4,
+            0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6,
         ];
 
         assert_eq!(encoded(&heartbeat()), golden);
         assert_eq!(HopMessage::decode(&golden), Ok(HopMessage::Heartbeat(heartbeat())));
+    }
+
+    #[test]
+    fn a_nack_has_these_bytes() {
+        let ranges = [NackRange { first: u32::MAX, count: 3 }, NackRange { first: 7, count: 1 }];
+        let golden = [3, 2, 2, 255, 255, 255, 255, 0, 3, 0, 0, 0, 7, 0, 1];
+        let mut bytes = Vec::new();
+        encode_nack(Lane::Bulk, &ranges, &mut bytes);
+
+        assert_eq!(bytes, golden);
+        for appended in [&[][..], &[9; 7]] {
+            bytes.truncate(golden.len());
+            bytes.extend_from_slice(appended);
+            let Ok(HopMessage::Nack { lane, ranges: read }) = HopMessage::decode(&bytes) else {
+                panic!("not a NACK: {bytes:?}");
+            };
+            assert_eq!((lane, read.iter().collect::<Vec<_>>()), (Lane::Bulk, ranges.to_vec()));
+        }
+    }
+
+    #[test]
+    fn a_tail_probe_has_these_bytes() {
+        let mut bytes = Vec::new();
+        encode_tail(Lane::Realtime, 0x0a0b_0c0d, &mut bytes);
+
+        assert_eq!(bytes, [4, 1, 0x0a, 0x0b, 0x0c, 0x0d]);
+        let expected = HopMessage::Tail { lane: Lane::Realtime, next: 0x0a0b_0c0d };
+        assert_eq!(HopMessage::decode(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn a_nack_holds_so_many_ranges_and_fits_any_link() {
+        let many = [NackRange { first: 1, count: 1 }; 2 * NACK_RANGES_MAX];
+        let mut bytes = Vec::new();
+        encode_nack(Lane::Bulk, &many, &mut bytes);
+        assert!(bytes.len() <= MESSAGE_BYTES_MAX);
+
+        bytes[2] = u8::MAX;
+        assert_eq!(HopMessage::decode(&bytes), Err(HopError::Truncated));
+        bytes.resize(2_000, 0);
+        let Ok(HopMessage::Nack { ranges, .. }) = HopMessage::decode(&bytes) else {
+            panic!("not a NACK");
+        };
+        assert_eq!(ranges.iter().count(), NACK_RANGES_MAX);
+    }
+
+    #[test]
+    fn a_lane_without_numbers_and_a_cut_message_are_refused() {
+        for code in [0, 3, 255] {
+            assert_eq!(HopMessage::decode(&[3, code, 0]), Err(HopError::Lane));
+            assert_eq!(HopMessage::decode(&[4, code, 0, 0, 0, 0]), Err(HopError::Lane));
+        }
+        for cut in [&[3][..], &[3, 1], &[3, 1, 1, 0, 0, 0, 0, 0], &[4], &[4, 1, 0, 0, 0]] {
+            assert_eq!(HopMessage::decode(cut), Err(HopError::Truncated));
+        }
     }
 
     #[test]
@@ -273,9 +426,12 @@ mod tests {
     #[test]
     fn a_cut_heartbeat_is_refused_and_a_longer_one_is_read() {
         let mut bytes = encoded(&heartbeat());
-        for length in 0..bytes.len() {
+        for length in 0..=HEARTBEAT_BYTES {
             assert_eq!(HopMessage::decode(&bytes[..length]), Err(HopError::Truncated));
         }
+        let old = Heartbeat { complete_next: None, ..heartbeat() };
+        assert_eq!(HopMessage::decode(&encoded(&old)), Ok(HopMessage::Heartbeat(old)));
+        assert_eq!(HopMessage::decode(&bytes[..bytes.len() - 1]), Ok(HopMessage::Heartbeat(old)));
         bytes.extend_from_slice(&[1, 2, 3]);
         assert_eq!(HopMessage::decode(&bytes), Ok(HopMessage::Heartbeat(heartbeat())));
     }

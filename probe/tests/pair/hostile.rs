@@ -40,6 +40,7 @@ fn heartbeats() -> impl Strategy<Value = Heartbeat> {
             wanted: Millis(wanted),
             sent_next,
             received_next,
+            complete_next: (boot > 0).then_some(received_next),
         },
     )
 }
@@ -71,6 +72,7 @@ fn heartbeat(number: u32) -> Heartbeat {
         wanted: Millis(30),
         sent_next: [0, 0],
         received_next: [0, 0],
+        complete_next: None,
     }
 }
 
@@ -100,6 +102,7 @@ proptest! {
             probe.received_bps(now);
             for lane in Lane::ALL {
                 prop_assert_eq!(probe.acknowledged(lane), 0, "nothing was sent");
+                prop_assert_eq!(probe.complete(lane), 0, "nothing was sent");
             }
         }
     }
@@ -182,6 +185,27 @@ fn a_late_heartbeat_is_life_and_no_more() {
 }
 
 #[test]
+fn what_is_complete_moves_forward_and_never_beyond_what_was_sent() {
+    let base = Instant::now();
+    let mut probe = probe(base);
+    (0..10).for_each(|_| {
+        probe.handle_sent(Lane::Bulk);
+    });
+    let mut complete = Vec::new();
+    for (number, said) in (0..).zip([None, Some(3), Some(2), Some(11), Some(7), None]) {
+        let complete_next = said.map(|said| [0, said]);
+        let said = Heartbeat { received_next: [0, 9], complete_next, ..heartbeat(number) };
+        probe.handle_heartbeat(&said, base);
+        complete.push((probe.recovers(), probe.complete(Lane::Bulk)));
+    }
+
+    // Without a word of its own, what was received is taken for complete.
+    let expected = [(false, 9), (true, 3), (true, 3), (true, 3), (true, 7), (false, 9)];
+    assert_eq!(complete, expected);
+    assert_eq!(probe.acknowledged(Lane::Bulk), 9);
+}
+
+#[test]
 fn a_neighbour_that_counts_anew_without_a_restart_loses_nothing() {
     let base = Instant::now();
     let mut probe = probe(base);
@@ -200,6 +224,7 @@ fn a_neighbour_that_counts_anew_without_a_restart_loses_nothing() {
     let now = base + Duration::from_secs(2);
     probe.set_rate(Rate::Active, now);
 
+    assert!(probe.take_renumbered() && !probe.take_renumbered());
     assert_eq!(probe.stats().lost, 0);
     assert_eq!(probe.stats().stale, 0);
     assert_eq!(probe.poll_transmit(now).unwrap().received_next, [20, 0]);

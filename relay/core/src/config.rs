@@ -26,13 +26,15 @@ pub struct Config {
     /// How long a source believes a notice. The scheduler's new routes come within a second or so; a
     /// link that is still down then earns another notice with the first frame.
     pub notice_hold: Duration,
-    /// Age at which frames leave the replay ring: longer than the slowest detection on an active link
-    /// and the longest round trip that a path should have.
+    /// Age at which frames leave the ring: longer than the slowest detection on an active link and than the
+    /// third question for a frame on a link with a round trip of a quarter of a second.
     pub ring_age_max: Duration,
-    /// Bytes in a lane's replay ring: a tenth of a second at 640 Mbit/s on each lane of each link.
+    /// Bytes in a lane's ring: a quarter of a second at a gigabit a second. What the neighbour has leaves it with the
+    /// next heartbeat, so it is full only where much is sent far.
     pub ring_bytes_max: usize,
-    /// Bytes queued in front of a lane before the newest is dropped: as much as a replay ring holds, which
-    /// is what a detour is handed at once.
+    /// Bytes queued in front of a lane, what their datagrams take on the wire included, before frames are
+    /// dropped: more than a neighbour leaves
+    /// unacknowledged, which is what a detour is handed at once.
     pub queue_bytes_max: usize,
     /// Age at which a queued frame is dropped.
     pub queue_age_max: Duration,
@@ -53,7 +55,7 @@ impl Config {
             active_for: Duration::from_secs(2),
             notice_hold: Duration::from_secs(5),
             ring_age_max: Duration::from_secs(1),
-            ring_bytes_max: 8 << 20,
+            ring_bytes_max: 32 << 20,
             queue_bytes_max: 8 << 20,
             queue_age_max: Duration::from_secs(1),
             stale_after: Duration::from_millis(500),

@@ -47,6 +47,8 @@ drop_reasons! {
     QueueFull = "queue_full",
     /// Waited too long in a queue.
     QueueAge = "queue_age",
+    /// Came before: sent again although it had arrived.
+    Duplicate = "duplicate",
     /// Older than a pause of this process.
     Stale = "stale",
     /// A local end sent more than a frame carries.

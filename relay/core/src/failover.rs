@@ -4,17 +4,17 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use overway_wire::frame::{FrameEcn, HOP_LIMIT, PATH_ELEMENTS_MAX};
+use overway_wire::frame::{FrameEcn, HOP_LIMIT};
 use overway_wire::hop::Lane;
 use overway_wire::notice::Notice;
 use overway_wire::{
     Address, AttachmentId, Class, FlowId, FrameKind, Header, LinkId, LinkIndex, Millis,
-    NeighbourLink, Path, PolicyId, RelayId,
+    NeighbourLink, Path, PathElement, PolicyId, RelayId,
 };
 
 use crate::lane::Queued;
 use crate::link::{Link, Usability};
-use crate::ring::Entry;
+use crate::ring::reread;
 use crate::{DropReason, FibPath, Relay};
 
 impl Relay {
@@ -126,37 +126,56 @@ impl Relay {
 
     /// The header for the best way around the relay at the frame's position: of the paths from here to
     /// the destination the first that is up and avoids that relay (unless it is the destination), every
-    /// relay already visited, and every relay that the frame's policy forbids. A path of which a notice says
-    /// that it is broken further on comes last: a notice holds for seconds, and what it is about may be back
-    /// long before.
+    /// relay already visited, and every relay that the frame's policy forbids. Failing that, one that is put
+    /// together of two. Last comes a path of which a notice says that it is broken further on: a notice holds
+    /// for seconds, and what it is about may be back long before.
     fn detour(&self, header: &Header, now: Instant) -> Option<Header> {
-        let visited = &header.path.elements()[..usize::from(header.position)];
-        let silent = header.receiver();
-        let is_clear = |path: &Path| {
-            path.elements().iter().all(|step| {
-                let spared = step.relay == silent.relay && silent.relay != header.destination.relay;
-                let seen = visited.iter().any(|before| before.relay == step.relay);
-                !spared && !seen && step.relay != header.source.relay
-            })
-        };
-        let usable = |path: &&FibPath, usability: Usability| {
-            let first = path.path.first();
-            let link = NeighbourLink::new(first.relay, first.link);
-            first != silent
-                && visited.len() + path.path.elements().len() <= PATH_ELEMENTS_MAX
-                && is_clear(&path.path)
-                && self.usability(link) == usability
-        };
-        let clear = |path: &&FibPath| self.is_clear(path, now);
+        let around = Around::new(header);
         let paths = self.fib.detours(header.destination.relay, header.class, header.policy);
-        let open = |usability| paths.clone().filter(move |path| usable(path, usability));
-        let way = open(Usability::Up)
-            .find(clear)
-            .or_else(|| open(Usability::Suspect).find(clear))
-            .or_else(|| open(Usability::Up).next())?;
-        let steps: Vec<_> = visited.iter().chain(way.path.elements()).copied().collect();
-        let path = Path::new(&steps).ok()?;
+        let open =
+            |usability| paths.clone().filter(move |path| self.leads(path, &around, usability));
+        let join = |path: &FibPath| around.join(&path.path, None);
+        let clear = |path: &&FibPath| self.is_clear(path, now);
+        let path = open(Usability::Up)
+            .filter(clear)
+            .find_map(join)
+            .or_else(|| open(Usability::Suspect).filter(clear).find_map(join))
+            .or_else(|| self.splice(header, &around, now))
+            .or_else(|| open(Usability::Up).find_map(join))?;
         Some(Header { path, ..*header })
+    }
+
+    /// Whether a path has a first link other than the silent one, good for this much, and leads around.
+    fn leads(&self, path: &FibPath, around: &Around<'_>, usability: Usability) -> bool {
+        let first = path.path.first();
+        first != around.silent
+            && path.path.elements().iter().all(|step| around.allows(step.relay))
+            && self.usability(NeighbourLink::new(first.relay, first.link)) == usability
+    }
+
+    /// A way around that is none of this relay's paths: the end of one that begins where the frame may not go,
+    /// and a path from here to where that end begins. Where relays have few neighbours, the only other path of
+    /// a relay in front often leads back to where the frame came from.
+    fn splice(&self, header: &Header, around: &Around<'_>, now: Instant) -> Option<Path> {
+        let paths = |to| self.fib.allowed(to, header.class, header.policy);
+        for path in paths(header.destination.relay) {
+            let steps = path.path.elements();
+            for at in (0..steps.len() - 1).rev() {
+                let (middle, end) = (steps[at].relay, Path::new(&steps[at + 1..]).ok()?);
+                let leads = end.elements().iter().all(|step| around.allows(step.relay));
+                if !leads || !around.allows(middle) || self.notices.condemn(middle, &end, now) {
+                    continue;
+                }
+                let heads = paths(middle).filter(|head| {
+                    self.leads(head, around, Usability::Up) && self.is_clear(head, now)
+                });
+                let mut ways = heads.filter_map(|head| around.join(&head.path, Some(&end)));
+                if let Some(way) = ways.next() {
+                    return Some(way);
+                }
+            }
+        }
+        None
     }
 
     /// Why a frame that cannot go on is dropped: for want of a detour, or of one that its policy allows.
@@ -254,19 +273,45 @@ impl Relay {
     }
 }
 
+/// What a detour of a frame has to lead around.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    /// Steps that the frame has made already.
+    visited: &'a [PathElement],
+    source: RelayId,
+    /// The next step, which does not answer.
+    silent: PathElement,
+    destination: RelayId,
+}
+
+impl<'a> Around<'a> {
+    fn new(header: &'a Header) -> Self {
+        Self {
+            visited: &header.path.elements()[..usize::from(header.position)],
+            source: header.source.relay,
+            silent: header.receiver(),
+            destination: header.destination.relay,
+        }
+    }
+
+    /// Whether the frame may go to a relay: not to the silent one unless that is its end, and nowhere twice.
+    fn allows(&self, relay: RelayId) -> bool {
+        let spared = relay == self.silent.relay && relay != self.destination;
+        let seen = self.visited.iter().any(|before| before.relay == relay);
+        !spared && !seen && relay != self.source
+    }
+
+    /// The frame's whole path with what is ahead replaced; `None` if that names a relay twice or is too long.
+    fn join(&self, way: &Path, end: Option<&Path>) -> Option<Path> {
+        let end = end.map_or(&[][..], Path::elements);
+        let steps = self.visited.iter().chain(way.elements()).chain(end);
+        let steps: Vec<_> = steps.copied().collect();
+        Path::new(&steps).ok()
+    }
+}
+
 /// Every link to a neighbour.
 fn links_to(neighbour: RelayId) -> RangeInclusive<NeighbourLink> {
     let link = |index| NeighbourLink::new(neighbour, index);
     link(LinkIndex::default())..=link(LinkIndex::MAX)
-}
-
-/// The header and payload of a frame that was sent before, its budget less the time since; `None` if
-/// that is used up.
-fn reread(entry: &Entry, now: Instant) -> Option<(Header, Bytes)> {
-    let (mut header, payload) = Header::decode(&entry.frame).ok()?;
-    if header.budget != Millis(u16::MAX) {
-        let waited = now.saturating_duration_since(entry.sent);
-        header.budget = std::time::Duration::from(header.budget).checked_sub(waited)?.into();
-    }
-    Some((header, entry.frame.slice_ref(payload)))
 }

@@ -230,6 +230,17 @@ impl Fib {
             .filter(move |path| self.allows(policy, &path.path))
     }
 
+    /// The paths of one route, as far as its policy allows them.
+    pub(crate) fn allowed(
+        &self,
+        destination: RelayId,
+        class: Class,
+        policy: PolicyId,
+    ) -> impl Iterator<Item = &FibPath> {
+        let paths = self.route(destination, class, policy).iter();
+        paths.filter(move |path| self.allows(policy, &path.path))
+    }
+
     /// Whether a policy is known; that there is none always is.
     pub fn knows(&self, policy: PolicyId) -> bool {
         policy == PolicyId::default() || self.policies.contains_key(&policy)

@@ -246,7 +246,9 @@ impl Relay {
         let link = self.links.get_mut(&key).ok_or(DropReason::UnknownLink)?;
         let state = link.lane_of(header.class);
         let lane = Lane::of(header.class);
-        state.push(header, payload, copied, now)?;
+        let pushed = state.push(header, payload, copied, now);
+        self.stats.drop_all(state.take_shed());
+        pushed?;
         let wanted = !state.open && !std::mem::replace(&mut state.wanted, true);
         self.mark_queued((key, lane));
         if wanted {

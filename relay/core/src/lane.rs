@@ -1,28 +1,63 @@
 //! The queues in front of one lane's connection, and the ring behind it.
 //!
-//! Interactive frames go before bulk ones, of which one in eight goes first all the same, so that neither
-//! waits for ever. On the realtime lane there is one queue.
+//! ```text
+//! frame --> class --> tenant's queue --+
+//!           class --> tenant's queue --+--> classes --> ages, CoDel --> shaper --> number, ring --> connection
+//!                     tenant's queue --+    (share)    (drop) (mark)   (link's)
+//! ```
+//!
+//! **Which class goes next** ([`classes`], [`share`]). The realtime lane holds realtime frames only, so they never
+//! wait behind others. On the bulk lane interactive frames go before bulk ones, of which an eighth of the
+//! bytes goes first all the same, so that neither waits for ever.
+//!
+//! **Which tenant** ([`fair`]). Within a class tenants take turns by bytes: deficit round robin.
+//!
+//! **What has waited too long.** A realtime frame is dropped when its time budget is used up, any frame above a hard
+//! age. Nothing else is dropped for waiting. Below that a queue that builds up says so: CoDel ([`codel`]) marks
+//! frames whose ends react to marks. Each tenant's queue has a state of its own, as in RFC 8290: frames of a
+//! tenant that sends little hardly wait, and one state for all would take that for a good queue and
+//! never mark the tenant that fills it.
+//!
+//! **What when there is no room.** Bytes are bounded for the lane. Room is made in the lowest class that takes more
+//! than an eighth of them: what can wait gives way, and yet keeps room for its share. There the tenant whose
+//! frames take most gives its oldest one, so that who floods loses his own frames and who comes with a first
+//! frame is let in. The oldest, because those behind it are worth more to whoever has waited that long, and
+//! its gap tells the sender soonest (RFC 8290 section 4.1.2).
+//!
+//! **What a frame costs** is its bytes and what its datagram takes on the wire beside. All of the above count in
+//! that, so small frames cannot take more of the line, or of memory, than they pay for.
+//!
+//! What never happens: frames of one tenant and class overtake one another; a frame that comes in looks at more
+//! than 256 queues, once, and once more for each frame that gives way to it; an allocation for a frame, beyond the
+//! growth of one table.
 
-use std::collections::VecDeque;
+mod classes;
+mod codel;
+mod fair;
+pub(crate) mod shaper;
+mod share;
+mod store;
+
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use overway_wire::frame::{FrameEcn, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use overway_wire::{Class, Header, Millis, hop};
 
 use crate::ring::{Entry, Ring};
 use crate::{Config, DropReason};
+use classes::Classes;
 
-/// One frame in this many is bulk when both wait: a floor of an eighth.
-const BULK_TURN: u8 = 8;
+/// What a frame's datagram takes on the wire beside the frame: the hop message's number, what QUIC adds (flags, an
+/// eight byte connection id, packet number, frame type and length, tag: 32) and UDP over IPv6 (48).
+const DATAGRAM_BYTES: usize = hop::DATA_PREFIX_BYTES + 32 + 48;
+/// What the longest frame costs.
+const COST_MAX: usize = HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX + DATAGRAM_BYTES;
 
 /// One data lane of a link, as the sender sees it.
 #[derive(Debug)]
 pub(crate) struct LaneState {
-    first: VecDeque<Queued>,
-    bulk: VecDeque<Queued>,
-    turn: u8,
-    queue_bytes: usize,
-    queue_bytes_max: usize,
+    classes: Classes,
     pub(crate) ring: Ring,
     /// Whether its connection stands.
     pub(crate) open: bool,
@@ -37,12 +72,92 @@ pub(crate) struct Queued {
     pub(crate) payload: Bytes,
     /// Whether a copy has gone over a detour.
     pub(crate) copied: bool,
+    /// What it costs the line; its length does not change while it waits.
+    cost: u32,
     since: Instant,
 }
 
+/// Why a queue dropped a frame that it had taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shed {
+    /// It gave way to another.
+    Full,
+    /// It was older than any frame may be.
+    Aged,
+    /// Its time budget was used up.
+    Expired,
+}
+
+impl Shed {
+    const ALL: [Self; 3] = [Self::Full, Self::Aged, Self::Expired];
+
+    fn reason(self) -> DropReason {
+        match self {
+            Self::Full => DropReason::QueueFull,
+            Self::Aged => DropReason::QueueAge,
+            Self::Expired => DropReason::Expired,
+        }
+    }
+}
+
+/// Counts of dropped frames by [`Shed`].
+pub(crate) type Untold = [u64; 3];
+
+/// What the queues of one class have seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueStats {
+    /// Frames that were taken in, since the start.
+    pub queued: u64,
+    /// Frames that wait.
+    pub waiting: u64,
+    /// What these cost on the wire.
+    pub waiting_bytes: u64,
+    /// Frames marked because a queue was building up, or marked before when they were due.
+    pub marked: u64,
+    /// Frames that gave way to others for want of room.
+    pub evicted: u64,
+    /// Frames dropped because they were older than any may be.
+    pub aged: u64,
+    /// Frames dropped because their time budget was used up.
+    pub expired: u64,
+    /// The longest that any frame has waited.
+    pub waited_max: Duration,
+}
+
+impl QueueStats {
+    /// Adds what another queue has seen.
+    pub(crate) fn add(&mut self, other: &Self) {
+        // Destructured, so that none is forgotten.
+        let Self { queued, waiting, waiting_bytes, marked, evicted, aged, expired, waited_max } =
+            *other;
+        self.queued += queued;
+        self.waiting += waiting;
+        self.waiting_bytes += waiting_bytes;
+        self.marked += marked;
+        self.evicted += evicted;
+        self.aged += aged;
+        self.expired += expired;
+        self.waited_max = self.waited_max.max(waited_max);
+    }
+
+    fn count(&mut self, shed: Shed) {
+        match shed {
+            Shed::Full => self.evicted += 1,
+            Shed::Aged => self.aged += 1,
+            Shed::Expired => self.expired += 1,
+        }
+    }
+}
+
 impl Queued {
-    fn bytes(&self) -> usize {
-        self.header.encoded_len() + self.payload.len()
+    fn new(header: Header, payload: Bytes, copied: bool, since: Instant) -> Self {
+        let cost = header.encoded_len() + payload.len() + DATAGRAM_BYTES;
+        let cost = u32::try_from(cost).expect("a frame came in a datagram or is shorter than one");
+        Self { header, payload, copied, cost, since }
+    }
+
+    fn cost(&self) -> usize {
+        self.cost as usize
     }
 
     /// Takes the time in the queue off the budget. What that uses up is still sent: it is as late as the
@@ -53,26 +168,34 @@ impl Queued {
             self.header.budget = Duration::from(self.header.budget).saturating_sub(waited).into();
         }
     }
+
+    /// Marks it as having met a queue that was building up; says whether its ends react to that.
+    fn mark(&mut self) -> bool {
+        match self.header.ecn {
+            FrameEcn::NotCapable => return false,
+            FrameEcn::Capable | FrameEcn::CongestionExperienced => {}
+        }
+        self.header.ecn = FrameEcn::CongestionExperienced;
+        true
+    }
 }
 
 impl LaneState {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            first: VecDeque::new(),
-            bulk: VecDeque::new(),
-            turn: 0,
-            queue_bytes: 0,
-            queue_bytes_max: config.queue_bytes_max,
+            classes: Classes::new(config.queue_bytes_max),
             ring: Ring::new(config.ring_bytes_max, config.ring_age_max),
             open: false,
             wanted: false,
         }
     }
 
-    /// Puts a frame at the end of its queue.
+    /// Puts a frame at the end of its queue. If there is no room others give way, which
+    /// [`Self::take_shed`] tells.
     ///
     /// # Errors
-    /// [`DropReason::QueueFull`]: the newest is dropped, since those before it are closer to going out.
+    /// [`DropReason::QueueFull`]: there is no room, and no class that takes more than its share of it has
+    /// anything to give.
     pub(crate) fn push(
         &mut self,
         header: Header,
@@ -80,78 +203,61 @@ impl LaneState {
         copied: bool,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let queued = Queued { header, payload, copied, since: now };
-        if self.queue_bytes + queued.bytes() > self.queue_bytes_max {
-            return Err(DropReason::QueueFull);
-        }
-        self.queue_bytes += queued.bytes();
-        self.queue_of(header.class).push_back(queued);
-        Ok(())
+        self.classes.push_back(Queued::new(header, payload, copied, now))
     }
 
-    fn queue_of(&mut self, class: Class) -> &mut VecDeque<Queued> {
-        match class {
-            Class::Realtime | Class::Interactive => &mut self.first,
-            Class::Bulk => &mut self.bulk,
-        }
+    /// Takes the next frame, marked if its queue is building up.
+    pub(crate) fn pop(&mut self, config: &Config, now: Instant) -> Option<Queued> {
+        self.classes.pop(config.queue_age_max, now)
     }
 
-    /// Takes the next frame, and counts those dropped for their age before it.
-    pub(crate) fn pop(&mut self, config: &Config, now: Instant) -> (Option<Queued>, u64) {
-        let mut aged = 0;
-        while let Some(queued) = self.take_next() {
-            self.queue_bytes -= queued.bytes();
-            if now.saturating_duration_since(queued.since) <= config.queue_age_max {
-                return (Some(queued), aged);
-            }
-            aged += 1;
-        }
-        (None, aged)
+    /// What was dropped since the last time, by reason.
+    pub(crate) fn take_shed(&mut self) -> impl Iterator<Item = (DropReason, u64)> + use<> {
+        let untold = self.classes.take_untold();
+        Shed::ALL.into_iter().map(move |shed| (shed.reason(), untold[shed as usize]))
     }
 
-    fn take_next(&mut self) -> Option<Queued> {
-        if self.bulk.is_empty() || self.first.is_empty() {
-            return self.first.pop_front().or_else(|| self.bulk.pop_front());
-        }
-        self.turn = (self.turn + 1) % BULK_TURN;
-        let queue = if self.turn == 0 { &mut self.bulk } else { &mut self.first };
-        queue.pop_front()
+    /// What the queue of a class has seen.
+    pub(crate) fn stats(&self, class: Class) -> QueueStats {
+        self.classes.stats(class)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_empty() && self.bulk.is_empty()
+        self.classes.is_empty()
     }
 
-    /// Every frame that waits, interactive ones first.
+    /// Every frame that waits, higher classes first, and each tenant's in order.
     pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &mut Queued> {
-        self.first.iter_mut().chain(&mut self.bulk)
+        self.classes.waiting()
     }
 
     /// Throws the queues away and says how many frames they held.
     pub(crate) fn clear(&mut self) -> usize {
-        self.queue_bytes = 0;
-        self.first.drain(..).count() + self.bulk.drain(..).count()
+        self.classes.drain().len()
     }
 
     /// Takes everything that the neighbour may not have: the ring, then the queues.
     pub(crate) fn take_unacknowledged(&mut self, now: Instant) -> (Vec<Entry>, Vec<Queued>) {
-        self.queue_bytes = 0;
-        (self.ring.take(now), self.first.drain(..).chain(self.bulk.drain(..)).collect())
+        (self.ring.take(now), self.classes.drain())
     }
 
-    /// Puts what was sent and not acknowledged back in front of the queues, as far as there is room.
+    /// Puts what was sent and not acknowledged back in front of the queues, the newest as far as there is
+    /// room.
     pub(crate) fn requeue_unacknowledged(&mut self, now: Instant) {
         for entry in self.ring.take(now).into_iter().rev() {
             let Ok((header, payload)) = Header::decode(&entry.frame) else { continue };
             let payload = entry.frame.slice_ref(payload);
-            let queued = Queued { header, payload, copied: entry.copied, since: entry.sent };
-            if self.queue_bytes + queued.bytes() > self.queue_bytes_max {
+            let queued = Queued::new(header, payload, entry.copied, entry.sent);
+            if !self.classes.push_front(queued) {
                 return;
             }
-            self.queue_bytes += queued.bytes();
-            self.queue_of(header.class).push_front(queued);
         }
     }
+}
+
+/// What a hop message with a frame costs the line.
+pub(crate) fn message_cost(message: &Bytes) -> usize {
+    message.len() - hop::DATA_PREFIX_BYTES + DATAGRAM_BYTES
 }
 
 /// Writes a numbered frame as a hop message.
@@ -165,67 +271,4 @@ pub(crate) fn encode(number: u32, header: &Header, payload: &[u8]) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use overway_probe::LocalClock;
-    use overway_wire::frame::FrameEcn;
-    use overway_wire::{
-        Address, BootId, FlowId, FrameKind, LinkIndex, Path, PathElement, PolicyId, RelayId, Ticks,
-    };
-
-    fn header(class: Class) -> Header {
-        let step = PathElement::new(RelayId(2), LinkIndex::default());
-        Header {
-            kind: FrameKind::Session,
-            class,
-            ecn: FrameEcn::Capable,
-            copy: false,
-            hops_left: 8,
-            position: 0,
-            policy: PolicyId::default(),
-            source: Address::default(),
-            destination: Address { relay: RelayId(2), ..Address::default() },
-            budget: Millis(300),
-            flow: FlowId(1),
-            sequence: 0,
-            path: Path::new(&[step]).unwrap(),
-        }
-    }
-
-    fn lane(now: Instant) -> (LaneState, Config) {
-        let config = Config::new(RelayId(1), BootId(1), LocalClock::new(now, Ticks(0), 0));
-        (LaneState::new(&config), config)
-    }
-
-    #[test]
-    fn interactive_frames_go_first_and_bulk_ones_get_an_eighth() {
-        let now = Instant::now();
-        let (mut lane, config) = lane(now);
-        for _ in 0..16 {
-            lane.push(header(Class::Bulk), Bytes::new(), false, now).unwrap();
-            lane.push(header(Class::Interactive), Bytes::new(), false, now).unwrap();
-        }
-
-        let first: Vec<Class> =
-            (0..16).map(|_| lane.pop(&config, now).0.unwrap().header.class).collect();
-
-        assert_eq!(first.iter().filter(|&&class| class == Class::Bulk).count(), 2);
-        assert_eq!(first[..7], [Class::Interactive; 7]);
-    }
-
-    #[test]
-    fn what_waited_too_long_is_dropped_and_waiting_is_taken_off_the_budget() {
-        let now = Instant::now();
-        let (mut lane, config) = lane(now);
-        lane.push(header(Class::Bulk), Bytes::new(), false, now).unwrap();
-        let later = now + config.queue_age_max + Duration::from_millis(1);
-        lane.push(header(Class::Bulk), Bytes::new(), false, later).unwrap();
-
-        let (queued, aged) = lane.pop(&config, later + Duration::from_millis(100));
-        let mut queued = queued.unwrap();
-        queued.spend_waiting(later + Duration::from_millis(100));
-
-        assert_eq!((aged, queued.header.budget), (1, Millis(200)));
-        assert!(lane.is_empty() && lane.queue_bytes == 0);
-    }
-}
+mod tests;

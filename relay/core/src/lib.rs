@@ -11,22 +11,29 @@
 //! local end --> choose path --+
 //!                             v
 //! neighbour --> check ----> next link: up ------> queue of (link, lane) --> ring --> transmit
+//!               once |                                                        ^ asked for again
 //!                 |                    suspect -> the same, and a copy over the best detour
 //!                 v                    down ----> the detour alone; none: drop; tell the source
 //!              deliver
 //! ```
+//!
+//! What a link loses is asked for and sent again by the two relays at its ends ([`RecoveryStats`] counts it), while
+//! frames behind it go on as they come.
 //!
 //! Where the scheduler gives a route's paths weights, its flows are spread over them by a hash, and a flow
 //! whose path is down moves as it would without. A frame under a *policy* takes that policy's routes only,
 //! and detours only over relays that the policy allows; a relay that does not know the policy sends none of
 //! its own, and makes no detours for others.
 //!
-//! A link that turns suspect or down gives its *ring* (frames sent and not acknowledged) to the detour.
+//! A lane's frames wait in queues by class and tenant until its connection takes them and its link's line has room: the
+//! module `lane` has the model, and says which go first, which are marked and which dropped.
+//!
+//! A link that turns suspect or down gives what is not acknowledged of its *ring* (frames sent lately) to the detour.
 //! A detour avoids the silent neighbour as a node and every relay that the frame has visited, so no
 //! frame loops; a hop limit backs that up. A *notice* tells the source, which then chooses a whole
 //! better path. None of this asks the scheduler.
 //!
-//! What never happens: a frame accepted from a neighbour that its path does not name before us; a copy
+//! What never happens: a number of a neighbour's lane taken twice; a frame accepted from a neighbour that its path does not name before us; a copy
 //! copied; an allocation that grows with flows; a route taken from anything but the scheduler's update
 //! or, for seconds, a notice; a frame sent to a relay that its policy forbids, unless its source says so.
 
@@ -34,6 +41,7 @@ mod budget;
 mod config;
 mod demand;
 mod drop_reason;
+mod egress;
 mod exchange;
 mod failover;
 mod fib;
@@ -42,6 +50,7 @@ mod lane;
 mod link;
 mod notices;
 pub mod pushed;
+mod recovery;
 mod relay;
 mod report;
 mod ring;
@@ -53,6 +62,8 @@ pub use config::Config;
 pub use drop_reason::DropReason;
 pub use exchange::{Delivered, Event, LocalFrame, Transmit};
 pub use fib::{Fib, FibPath, FibPolicy, PeerLink};
+pub use lane::QueueStats;
+pub use recovery::RecoveryStats;
 pub use relay::Relay;
 pub use report::REPORT_INTERVAL_RANGE;
 pub use stats::Stats;

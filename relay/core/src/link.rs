@@ -1,14 +1,17 @@
-//! One neighbour link: its probe, its lanes, and whether it may be used.
+//! One neighbour link: its probe, its lanes, what is recovered on them, and whether it may be used.
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use overway_probe::{LinkProbe, Rate, State};
-use overway_wire::hop::Lane;
+use overway_wire::hop::{Heartbeat, Lane};
 use overway_wire::{Class, NeighbourLink};
 
 use crate::Config;
 use crate::budget::CopyBudget;
 use crate::lane::LaneState;
+use crate::lane::shaper::Shaper;
+use crate::recovery::{LaneRecovery, RecoveryStats};
 
 /// A link whose light lane stands.
 #[derive(Debug)]
@@ -19,7 +22,10 @@ pub(crate) struct Link {
     pub(crate) delay: Duration,
     /// When anything last came.
     pub(crate) heard: Option<Instant>,
+    /// What the line lets the lanes send.
+    pub(crate) shaper: Shaper,
     lanes: [LaneState; Lane::DATA.len()],
+    recovery: [LaneRecovery; Lane::DATA.len()],
     candidate: bool,
     active_until: Option<Instant>,
     rate: Rate,
@@ -45,7 +51,9 @@ impl Link {
             copies: CopyBudget::new(capacity_bps, now),
             delay: Duration::ZERO,
             heard: None,
+            shaper: Shaper::new(capacity_bps, now),
             lanes: std::array::from_fn(|_| LaneState::new(config)),
+            recovery: Lane::DATA.map(|lane| LaneRecovery::new(lane, now)),
             candidate,
             active_until: None,
             rate: Rate::Idle,
@@ -78,6 +86,7 @@ impl Link {
     pub(crate) fn handle_stall(&mut self, late_by: Duration, now: Instant) {
         self.active_until = self.active_until.map(|until| until + late_by);
         self.probe.handle_stall(late_by, now);
+        self.recovery.iter_mut().for_each(|lane| lane.handle_stall(late_by, now));
     }
 
     /// When [`Self::expire_activity`] has something to do.
@@ -122,16 +131,68 @@ impl Link {
         lane.data_index().map(|at| &mut self.lanes[at])
     }
 
+    /// The data lanes.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &LaneState> {
+        self.lanes.iter()
+    }
+
     /// The lane of a class.
     pub(crate) fn lane_of(&mut self, class: Class) -> &mut LaneState {
         self.lane(Lane::of(class)).expect("every class has a data lane")
     }
 
-    /// After a heartbeat: forgets what the neighbour has acknowledged, and notes the link's delay.
+    /// A lane's queues and ring, and what is recovered of it; `None` for the light lane.
+    pub(crate) fn recovering(&mut self, lane: Lane) -> Option<(&mut LaneState, &mut LaneRecovery)> {
+        lane.data_index().map(|at| (&mut self.lanes[at], &mut self.recovery[at]))
+    }
+
+    /// What is recovered of each data lane, in their order.
+    pub(crate) fn recovery(&mut self) -> impl Iterator<Item = (Lane, &mut LaneRecovery)> {
+        Lane::DATA.into_iter().zip(&mut self.recovery)
+    }
+
+    /// When recovery has something to do.
+    pub(crate) fn recovery_due(&self) -> Option<Instant> {
+        self.recovery.iter().filter_map(LaneRecovery::due).min()
+    }
+
+    /// What recovery has counted, for each data lane.
+    pub(crate) fn recovery_stats(&self) -> [RecoveryStats; Lane::DATA.len()] {
+        std::array::from_fn(|at| self.recovery[at].stats())
+    }
+
+    /// Keeps a frame that goes out now; returns when its tail probe is due, if nobody waits for that yet.
+    pub(crate) fn handle_sent(
+        &mut self,
+        (lane, number): (Lane, u32),
+        frame: Bytes,
+        copied: bool,
+        now: Instant,
+    ) -> Option<Instant> {
+        let recovers = self.probe.recovers();
+        let (state, recovery) = self.recovering(lane)?;
+        recovery.resends.earn(frame.len(), now);
+        state.ring.push(number, frame, copied, now);
+        if recovers { recovery.tail.handle_sent(now) } else { None }
+    }
+
+    /// The heartbeat that is due, if any. It also says what a tail probe would.
+    pub(crate) fn poll_heartbeat(&mut self, now: Instant) -> Option<Heartbeat> {
+        let heartbeat = self.probe.poll_transmit(now)?;
+        self.recovery.iter_mut().for_each(|lane| lane.tail.handle_told());
+        let complete_next = Some(self.recovery.each_mut().map(|lane| lane.gaps.complete_next()));
+        Some(Heartbeat { complete_next, ..heartbeat })
+    }
+
+    /// After a heartbeat: forgets what the neighbour has no need of, and notes the link's delay.
     pub(crate) fn acknowledge(&mut self, now: Instant) {
-        self.delay = Duration::from(self.probe.windows(now).0.rtt) / 2;
-        for (lane, state) in Lane::DATA.into_iter().zip(&mut self.lanes) {
-            state.ring.acknowledge(self.probe.acknowledged(lane));
+        let round_trip = Duration::from(self.probe.windows(now).0.rtt);
+        self.delay = round_trip / 2;
+        for (at, lane) in Lane::DATA.into_iter().enumerate() {
+            self.lanes[at]
+                .ring
+                .acknowledge(self.probe.acknowledged(lane), self.probe.complete(lane));
+            self.recovery[at].gaps.set_round_trip(round_trip);
         }
     }
 

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use overway_probe::{ProbeEvent, State};
 use overway_wire::control::{Ack, LinkReport, Report, Update};
-use overway_wire::hop::{self, HopMessage, Lane};
-use overway_wire::{NeighbourLink, RelayId};
+use overway_wire::hop::{HopMessage, Lane};
+use overway_wire::{Class, NeighbourLink, RelayId};
 
 use crate::demand::Demands;
-use crate::lane::encode;
 use crate::link::{LaneKey, Link, Usability};
 use crate::notices::Notices;
 use crate::pushed::{Pushed, PushedError};
+use crate::recovery::RecoveryStats;
 use crate::report::{Held, Reporter};
-use crate::stats::sum_probes;
+use crate::stats::{add_lanes, sum_probes};
 use crate::timers::Timers;
-use crate::{Config, DropReason, Event, Fib, LocalFrame, Stats, Transmit};
+use crate::{Config, DropReason, Event, Fib, LocalFrame, QueueStats, Stats, Transmit};
 
 /// Late by more than half a heartbeat of an active link: this process slept.
 const LATE: Duration = Duration::from_millis(15);
@@ -46,10 +46,14 @@ pub struct Relay {
     events: VecDeque<Event>,
     light: VecDeque<Transmit>,
     /// Lanes with queued frames; realtime before bulk.
-    queued: BTreeSet<(Lane, NeighbourLink)>,
-    timers: Timers,
+    pub(crate) queued: BTreeSet<(Lane, NeighbourLink)>,
+    pub(crate) timers: Timers,
+    /// What the queues of links that are no more have counted.
+    pub(crate) queues_ended: [QueueStats; Class::ALL.len()],
     /// What the probes of links that are no more have counted.
     probes_ended: overway_probe::Stats,
+    /// What was recovered on each data lane of these.
+    recovery_ended: [RecoveryStats; Lane::DATA.len()],
     stale_until: Option<Instant>,
 }
 
@@ -70,7 +74,9 @@ impl Relay {
             light: VecDeque::new(),
             queued: BTreeSet::new(),
             timers: Timers::default(),
+            queues_ended: Default::default(),
             probes_ended: overway_probe::Stats::default(),
+            recovery_ended: Default::default(),
             stale_until: None,
         }
     }
@@ -99,6 +105,19 @@ impl Relay {
     pub fn probe_stats(&self) -> overway_probe::Stats {
         let live = self.links.values().map(|link| link.probe.stats());
         sum_probes(live.chain([&self.probes_ended]))
+    }
+
+    /// What recovery counted on all links since the start, those that ended included: for each data lane, in the
+    /// order of [`Lane::DATA`].
+    pub fn recovery_stats(&self) -> [RecoveryStats; Lane::DATA.len()] {
+        let mut sums = self.recovery_ended;
+        self.links.values().for_each(|link| add_lanes(&mut sums, &link.recovery_stats()));
+        sums
+    }
+
+    /// What recovery counted on one link since it was opened, for each data lane.
+    pub fn link_recovery(&self, link: NeighbourLink) -> Option<[RecoveryStats; Lane::DATA.len()]> {
+        self.links.get(&link).map(Link::recovery_stats)
     }
 
     /// Every link that is held or should be, as the scheduler is told of it.
@@ -132,7 +151,9 @@ impl Relay {
         let fib = Arc::clone(&self.fib);
         self.silent_since.retain(|key, _| fib.peers.contains_key(key));
         for (&key, link) in &mut self.links {
-            link.set_candidate(fib.peers.get(&key).is_some_and(|peer| peer.candidate), now);
+            let peer = fib.peers.get(&key);
+            link.set_candidate(peer.is_some_and(|peer| peer.candidate), now);
+            link.shaper.set_rate(peer.map_or(0, |peer| peer.capacity_bps));
         }
         self.settle_all(now);
         self.events.push_back(Event::FibChanged);
@@ -178,7 +199,9 @@ impl Relay {
         if let Some(mut link) = self.links.remove(&key) {
             self.timers.cancel(key);
             self.probes_ended = sum_probes([&self.probes_ended, link.probe.stats()].into_iter());
+            add_lanes(&mut self.recovery_ended, &link.recovery_stats());
             self.reporter.urge(now);
+            self.end_queues(&link);
             self.abandon(&mut link, now);
             let (inbound, outbound) = (State::Down, State::Down);
             self.events.push_back(Event::LinkChanged { link: key, inbound, outbound });
@@ -202,7 +225,6 @@ impl Relay {
     /// A datagram came from an authenticated neighbour.
     pub fn handle_datagram(&mut self, (key, lane): LaneKey, datagram: &Bytes, now: Instant) {
         self.notice_stall(now);
-        let stale = self.stale_until.is_some_and(|until| now < until);
         let Some(link) = self.links.get_mut(&key) else {
             return self.stats.drop(DropReason::UnknownLink);
         };
@@ -211,15 +233,20 @@ impl Relay {
             Ok(HopMessage::Heartbeat(heartbeat)) if lane == Lane::Light => {
                 link.probe.handle_heartbeat(&heartbeat, now);
                 link.acknowledge(now);
+                self.hear_sent(key, heartbeat.sent_next, now);
             }
-            Ok(HopMessage::Heartbeat(_)) => self.stats.drop(DropReason::WrongLane),
-            Ok(HopMessage::Data { .. }) if stale => self.stats.drop(DropReason::Stale),
+            Ok(HopMessage::Nack { lane: about, ranges }) if lane == Lane::Light => {
+                self.hear_nack((key, about), &ranges, now);
+            }
+            Ok(HopMessage::Tail { lane: about, next }) if lane == Lane::Light => {
+                self.hear_tail((key, about), next, now);
+            }
+            Ok(HopMessage::Heartbeat(_) | HopMessage::Nack { .. } | HopMessage::Tail { .. }) => {
+                self.stats.drop(DropReason::WrongLane);
+            }
             Ok(HopMessage::Data { number, frame }) => {
-                link.probe.handle_frame(lane, number, frame.len(), now);
-                self.stats.frames_received += 1;
-                self.stats.bytes_received += frame.len() as u64;
                 let frame = datagram.slice_ref(frame);
-                if let Err(reason) = self.receive(key, lane, &frame, now) {
+                if let Err(reason) = self.handle_data((key, lane), number, &frame, now) {
                     self.stats.drop(reason);
                 }
             }
@@ -247,6 +274,7 @@ impl Relay {
             let Some(link) = self.links.get_mut(&key) else { continue };
             link.expire_activity(now);
             link.probe.handle_timeout(now);
+            self.recover(key, now);
             self.settle(key, now);
         }
     }
@@ -266,9 +294,8 @@ impl Relay {
         if let Some(transmit) = self.light.pop_front() {
             return Some(transmit);
         }
-        let ready = |&&(lane, link): &&(Lane, NeighbourLink)| writable(link, lane);
-        while let Some(&(lane, key)) = self.queued.iter().find(ready) {
-            if let Some(transmit) = self.dequeue((key, lane), now) {
+        while let Some((key, contended)) = self.next_ready(now, &writable) {
+            if let Some(transmit) = self.dequeue(key, contended, now) {
                 return Some(transmit);
             }
         }
@@ -288,31 +315,9 @@ impl Relay {
         Some(Report { demands, self_stalls, ..report })
     }
 
-    fn dequeue(&mut self, (key, lane): LaneKey, now: Instant) -> Option<Transmit> {
-        let taken = self.links.get_mut(&key).and_then(|link| {
-            let state = link.lane(lane)?;
-            let (queued, aged) = state.pop(&self.config, now);
-            self.stats.drops[DropReason::QueueAge as usize] += aged;
-            let empty = state.is_empty();
-            let message = queued.map(|mut queued| {
-                queued.spend_waiting(now);
-                let number = link.probe.handle_sent(lane);
-                let message = encode(number, &queued.header, &queued.payload);
-                let frame = message.slice(hop::DATA_PREFIX_BYTES..);
-                let state = link.lane(lane).expect("the lane was there above");
-                state.ring.push(number, frame, queued.copied, now);
-                message
-            });
-            Some((message, empty))
-        });
-        let (message, empty) = taken.unwrap_or((None, true));
-        if empty {
-            self.queued.remove(&(lane, key));
-        }
-        let message = message?;
-        self.stats.frames_sent += 1;
-        self.stats.bytes_sent += message.len() as u64;
-        Some(Transmit { link: key, lane, message })
+    /// Whether what is read now has waited through a long pause of this process.
+    pub(crate) fn is_stale(&self, now: Instant) -> bool {
+        self.stale_until.is_some_and(|until| now < until)
     }
 
     pub(crate) fn push_event(&mut self, event: Event) {
@@ -375,11 +380,12 @@ impl Relay {
                 ProbeEvent::PeerRestarted => changed = changed.max(Some(State::Unknown)),
             }
         }
-        let heartbeat = link.probe.poll_transmit(now);
+        let heartbeat = link.poll_heartbeat(now);
         let (inbound, outbound) = (link.probe.inbound(), link.probe.outbound());
-        let next = [link.probe.poll_timeout(), link.active_until()].into_iter().flatten().min();
-        if let Some(next) = next {
-            self.timers.wake(key, next);
+        let dues = [link.probe.poll_timeout(), link.active_until(), link.recovery_due()];
+        if let Some(next) = dues.into_iter().flatten().min() {
+            // What a stall left undone is due now, and no second stall.
+            self.timers.wake(key, next.max(now));
         }
         if let Some(heartbeat) = heartbeat {
             let mut message = BytesMut::with_capacity(64);

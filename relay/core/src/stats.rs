@@ -2,7 +2,7 @@
 
 use overway_probe::Stats as ProbeStats;
 
-use crate::DropReason;
+use crate::{DropReason, RecoveryStats};
 
 /// Counts since the start. A shell destructures it without `..`, so that none is forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,11 @@ impl Stats {
         self.drops[reason as usize] += 1;
     }
 
+    /// Counts what a queue has dropped.
+    pub(crate) fn drop_all(&mut self, shed: impl Iterator<Item = (DropReason, u64)>) {
+        shed.for_each(|(reason, count)| self.drops[reason as usize] += count);
+    }
+
     /// How many were dropped for this reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
@@ -66,6 +71,14 @@ macro_rules! add_fields {
         let ProbeStats { $($field),+ } = $stats;
         $($sum.$field += $field;)+
     }};
+}
+
+/// Adds what recovery counted on each lane of a link.
+pub(crate) fn add_lanes<const LANES: usize>(
+    sums: &mut [RecoveryStats; LANES],
+    lanes: &[RecoveryStats; LANES],
+) {
+    sums.iter_mut().zip(lanes).for_each(|(sum, lane)| sum.add(lane));
 }
 
 /// The sum of what several probes counted.

@@ -114,12 +114,13 @@ pub(super) fn server_config(
     let tls = overway_pki::server_config(&config.credentials, &[ALPN_MESH], clients);
     let crypto = QuicServerConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport(capacity_bps)));
+    server.transport_config(Arc::new(transport(capacity_bps, config.offload)));
     Ok(server)
 }
 
-/// The transport of a link of this capacity in bits per second, 0 if not known.
-fn transport(capacity_bps: u64) -> quinn::TransportConfig {
+/// The transport of a link of this capacity in bits per second, 0 if not known; with or without
+/// segmentation offload.
+fn transport(capacity_bps: u64, offload: bool) -> quinn::TransportConfig {
     let mut transport = quinn::TransportConfig::default();
     let idle = quinn::IdleTimeout::try_from(IDLE_MAX).expect("ten seconds fit in a QUIC varint");
     let mut acks = quinn::AckFrequencyConfig::default();
@@ -136,6 +137,7 @@ fn transport(capacity_bps: u64) -> quinn::TransportConfig {
         .max_concurrent_bidi_streams(0_u32.into())
         .max_concurrent_uni_streams(1_u32.into())
         .ack_frequency_config(Some(acks))
+        .enable_segmentation_offload(offload)
         .congestion_controller_factory(Arc::new(HopConfig::new(capacity_bps)));
     transport
 }
@@ -296,18 +298,18 @@ async fn open(
     (link, lane): LaneKey,
     peer: PeerLink,
 ) -> anyhow::Result<quinn::Connection> {
-    let (endpoint, tls, name) = {
+    let (endpoint, tls, name, offload) = {
         let held = driver.borrow();
         let at = peer.local_address.min(held.endpoints.len().saturating_sub(1));
         let endpoint = held.endpoints.get(at).context("the relay is stopping")?.clone();
         let credentials = &held.config.credentials;
         let tls = overway_pki::client_config(credentials, &[ALPN_MESH]);
         let neighbour = Identity::new(Role::Relay, link.neighbour.0, &credentials.identity().mesh)?;
-        (endpoint, tls, neighbour.server_name())
+        (endpoint, tls, neighbour.server_name(), held.config.offload)
     };
     let crypto = QuicClientConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(peer.capacity_bps)));
+    config.transport_config(Arc::new(transport(peer.capacity_bps, offload)));
     let connection = endpoint.connect_with(config, peer.remote, &name)?.await?;
     let mut stream = connection.open_uni().await?;
     stream.write_all(&[HELLO_VERSION, link.index.value(), lane.code()]).await?;

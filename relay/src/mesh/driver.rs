@@ -170,6 +170,8 @@ impl Driver {
         Snapshot {
             stats: *self.core.stats(),
             probes: self.core.probe_stats(),
+            recovery: self.core.recovery_stats(),
+            queues: self.core.queue_stats(),
             shell,
             links: self.core.link_reports(now),
             chosen,

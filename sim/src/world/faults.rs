@@ -1,5 +1,7 @@
 //! Faults begin and end.
 
+use std::ops::Range;
+
 use overway_wire::{LinkId, RelayId};
 
 use super::{Happening, World};
@@ -16,6 +18,38 @@ impl World {
             let begin = planned.begin;
             // Times from now on.
             self.schedule(begin, Happening::Begin(planned));
+        }
+    }
+
+    /// Lets every link lose what the scenario wants; returns where the flows are.
+    pub(crate) fn begin_losses(&mut self) -> Vec<(usize, u64)> {
+        let ppm = self.scenario.loss_ppm;
+        if ppm == 0 {
+            return Vec::new();
+        }
+        self.network.lose_everywhere(Some(Loss { ppm, burst: 1 }));
+        self.slots.iter().map(|&flow| (flow, self.flows[flow].next)).collect()
+    }
+
+    /// Ends that; returns which frames of which flows were sent meanwhile.
+    pub(crate) fn end_losses(&mut self, began: &[(usize, u64)]) -> Vec<(usize, Range<u64>)> {
+        self.network.lose_everywhere(None);
+        let sent = |&(flow, first): &(usize, u64)| (flow, first..self.flows[flow].next);
+        began.iter().map(sent).collect()
+    }
+
+    /// How many of these were lost in spite of recovery.
+    pub(crate) fn judge_losses(&mut self, sent: &[(usize, Range<u64>)]) {
+        let frames: u64 = sent.iter().map(|(_, frames)| frames.end - frames.start).sum();
+        let lost = sent.iter().map(|(flow, frames)| {
+            frames.clone().filter(|&at| !self.flows[*flow].has_passed(at)).count() as u64
+        });
+        let lost: u64 = lost.sum();
+        self.figures.lossy_frames += frames;
+        self.figures.lossy_frames_lost += lost;
+        if lost * 1_000_000 > frames * self.scenario.residual_ppm_max {
+            let now = self.now;
+            self.watch.violate(now, format_args!("{lost} of {frames} frames lost on lossy links"));
         }
     }
 

@@ -42,7 +42,7 @@ impl World {
         site.dials = process.dials();
         self.watch.handle_counters(&process.core, now);
         self.watch.handle_ended(id);
-        self.figures.count_process(process.core.stats());
+        self.figures.count_process(&process.core);
         if let Some(pipe) = pipe.and_then(|pipe| self.pipes.get_mut(&pipe)) {
             pipe.relay_open = false;
         }

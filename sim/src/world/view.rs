@@ -121,10 +121,7 @@ impl World {
 
     /// The shortest ways over the links that are probed.
     fn exact(&self) -> BTreeMap<(usize, usize), Exact> {
-        let status = self.scheduler.as_ref().map(|scheduler| scheduler.core.status(self.now));
-        let links = status.into_iter().flat_map(|status| status.links);
-        let probed: BTreeSet<(RelayId, RelayId)> =
-            links.map(|link| (link.id.from, link.id.to)).collect();
+        let probed = self.probed();
         let count = usize::from(self.scenario.relays);
         let shortest =
             |from, to| probed.contains(&(from, to)).then(|| self.shortest(from, to)).flatten();
@@ -132,6 +129,13 @@ impl World {
             .map(|from| (0..count).map(|to| shortest(relay_of(from), relay_of(to))).collect())
             .collect();
         oracle::exact(&delays, HOP)
+    }
+
+    /// Pairs of relays that have links, by sender and receiver.
+    pub(crate) fn probed(&self) -> BTreeSet<(RelayId, RelayId)> {
+        let status = self.scheduler.as_ref().map(|scheduler| scheduler.core.status(self.now));
+        let links = status.into_iter().flat_map(|status| status.links);
+        links.map(|link| (link.id.from, link.id.to)).collect()
     }
 
     /// The shorter of the parallel links between two relays.
@@ -165,7 +169,7 @@ impl World {
         for site in self.sites.values() {
             if let Some(process) = &site.process {
                 self.watch.handle_counters(&process.core, now);
-                self.figures.count_process(process.core.stats());
+                self.figures.count_process(&process.core);
             }
         }
         if let Some(scheduler) = self.scheduler.take() {

@@ -175,6 +175,29 @@ fn a_parallel_link_not_heard_since_is_no_way_around() {
 }
 
 #[test]
+fn a_detour_is_put_together_of_two_paths_where_each_alone_leads_back() {
+    // Around 4, relay 2 only knows a path that begins with the source; but it has one to 5, to which that leads.
+    let mut mesh = Mesh::new(
+        6,
+        1,
+        &[
+            (1, 3, &[&[2, 4, 3], &[5, 3]]),
+            (2, 3, &[&[4, 3], &[1, 5, 3]]),
+            (2, 5, &[&[1, 5], &[6, 5]]),
+            (2, 1, &[&[1]]),
+        ],
+    );
+    mesh.frozen.insert(RelayId(4));
+    mesh.flying.retain(|flying| flying.to != RelayId(4));
+    let end = mesh.stream(Class::Realtime, 0, Duration::from_secs(1));
+    mesh.run(Duration::from_millis(100));
+
+    assert_eq!(mesh.sequences(), (0..end).collect(), "nothing is lost");
+    assert!(mesh.stats(6).frames_forwarded > 0, "by 2, 6, 5 and 3");
+    assert_eq!(mesh.stats(2).dropped(DropReason::NoPath), 0);
+}
+
+#[test]
 fn a_closed_link_hands_its_frames_to_the_detour_at_once() {
     let mut mesh = through_two();
     mesh.stream(Class::Interactive, 0, Duration::from_millis(200));

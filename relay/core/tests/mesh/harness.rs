@@ -7,7 +7,7 @@ use bytes::Bytes;
 use overway_probe::{LocalClock, State};
 use overway_relay_core::{Config, Delivered, Event, LocalFrame, Relay, Stats, Transmit};
 use overway_wire::control::{Item, Peer, Role, Route, RoutePath, Update};
-use overway_wire::hop::Lane;
+use overway_wire::hop::{HopMessage, Lane};
 use overway_wire::{
     Address, AttachmentId, BootId, Class, FlowId, FrameKind, LinkIndex, Millis, NeighbourLink,
     Path, PathElement, PolicyId, RelayId, Ticks,
@@ -15,6 +15,8 @@ use overway_wire::{
 
 pub(crate) const STEP: Duration = Duration::from_millis(1);
 pub(crate) const DELAY: Duration = Duration::from_millis(10);
+/// Of the version before recovery.
+const OLD_HEARTBEAT_BYTES: usize = 54;
 
 /// A datagram under way.
 pub(crate) struct Flying {
@@ -42,6 +44,12 @@ pub(crate) struct Mesh {
     pub(crate) jitter: Duration,
     /// What every datagram towards a relay takes beside that.
     pub(crate) slower: BTreeMap<RelayId, Duration>,
+    /// Of a million datagrams, of every lane, how many are lost.
+    pub(crate) loss_ppm: u64,
+    /// Relays of a version that recovers nothing: their heartbeats lack what is complete.
+    pub(crate) old: BTreeSet<RelayId>,
+    /// Messages of recovery that were sent to such.
+    pub(crate) puzzling: u64,
     random: u64,
 }
 
@@ -127,6 +135,9 @@ impl Mesh {
             states: Vec::new(),
             jitter: Duration::ZERO,
             slower: BTreeMap::new(),
+            loss_ppm: 0,
+            old: BTreeSet::new(),
+            puzzling: 0,
             random: 1,
         };
         for id in 1..=relays {
@@ -192,12 +203,25 @@ impl Mesh {
             }
             let full = self.full;
             let writable = |link: NeighbourLink, _| full != Some((id, link.neighbour));
-            while let Some(transmit) = relay.poll_transmit(self.now, writable) {
+            while let Some(mut transmit) = relay.poll_transmit(self.now, writable) {
                 let to = transmit.link.neighbour;
+                match HopMessage::decode(&transmit.message).unwrap() {
+                    HopMessage::Data { .. } => {}
+                    HopMessage::Heartbeat(_) if self.old.contains(&id) => {
+                        transmit.message.truncate(OLD_HEARTBEAT_BYTES);
+                    }
+                    HopMessage::Heartbeat(_) => {}
+                    HopMessage::Nack { .. } | HopMessage::Tail { .. } => {
+                        self.puzzling += u64::from(self.old.contains(&to));
+                    }
+                }
                 if self.cut.contains(&(id.0, to.0, transmit.link.index.value())) {
                     continue;
                 }
                 self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                if (self.random >> 20) % 1_000_000 < self.loss_ppm {
+                    continue;
+                }
                 let micros = u64::try_from(self.jitter.as_micros()).unwrap() + 1;
                 let jitter = Duration::from_micros((self.random >> 33) % micros);
                 let slower = self.slower.get(&to).copied().unwrap_or_default();

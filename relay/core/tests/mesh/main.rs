@@ -3,5 +3,7 @@
 mod failover;
 mod harness;
 mod policies;
+mod queues;
+mod recovery;
 mod reports;
 mod spreading;

@@ -1,0 +1,103 @@
+//! Recovery of frames that a hop lost, between the two relays at its ends.
+//!
+//! ```text
+//!  sender                                            receiver
+//!  number, ring --- frames (realtime, bulk lane) --> gaps: new, late or duplicate --> handed on as they come
+//!    |                                                | window passes
+//!    +--- tail probe, heartbeat (light lane) -------->|
+//!  resends: ring, budget <------ NACK (light lane) ---+ again after a round trip, or given up
+//!    |
+//!    +--- the same number again --------------------> recovered: handed on; or a duplicate: dropped
+//! ```
+//!
+//! The receiver knows which numbers are missing ([`gaps`]) and asks for them once they have been so for longer than
+//! reordering lasts here ([`lateness`]). The sender keeps what it sent in its ring until the neighbour's heartbeat
+//! says that it will not be asked for, and sends it again within a budget ([`resends`]). On the realtime lane
+//! question and answer are sent twice, milliseconds apart, since a round trip more is what realtime frames cannot
+//! wait for. Nothing waits for a frame that is missing.
+//!
+//! Late by how much: a frame that was lost once comes a reorder window and a round trip after the frame behind it, or
+//! after the tail probe, which is 5 ms behind. One that is lost over and over is given up three pauses after the window
+//! (two on the realtime lane), a pause being five quarters of a round trip, the window, or 10 ms, whichever is most.
+//!
+//! A neighbour whose heartbeats do not say what is complete is of a version that recovers nothing: it is asked for
+//! nothing and sent no tail probes.
+
+mod driving;
+mod gaps;
+mod lateness;
+mod quota;
+mod resends;
+mod stats;
+mod tail;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use overway_wire::hop::Lane;
+
+pub(crate) use gaps::Arrival;
+use gaps::Gaps;
+use resends::Resends;
+pub use stats::RecoveryStats;
+use tail::Tail;
+
+/// After a sleep of this process what waits to be read is read by then.
+const READING_MAX: Duration = Duration::from_millis(50);
+/// Interactive and bulk frames are asked for three times.
+const PATIENT: &[Pause] = &[Pause::Answer; 3];
+/// Realtime frames twice, each time twice. Their sender answers while their time budget lasts.
+const HASTY: &[Pause] = &[Pause::Twin, Pause::Answer, Pause::Twin, Pause::Answer];
+
+/// The pause after a number was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// The question is put again at once, in case it is lost.
+    Twin,
+    /// For an answer.
+    Answer,
+}
+
+/// Both ends of one lane's recovery, as one relay has them.
+#[derive(Debug)]
+pub(crate) struct LaneRecovery {
+    pub(crate) gaps: Gaps,
+    pub(crate) resends: Resends,
+    pub(crate) tail: Tail,
+    /// Messages, which neither of the above sees.
+    pub(crate) messages: RecoveryStats,
+}
+
+impl LaneRecovery {
+    pub(crate) fn new(lane: Lane, now: Instant) -> Self {
+        let hasty = lane == Lane::Realtime;
+        Self {
+            gaps: Gaps::new(if hasty { HASTY } else { PATIENT }, now),
+            resends: Resends::new(hasty, now),
+            tail: Tail::default(),
+            messages: RecoveryStats::default(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> RecoveryStats {
+        let mut sum = self.messages;
+        sum.add(self.gaps.stats());
+        sum.add(self.resends.stats());
+        sum
+    }
+
+    /// When anything of it is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        [self.gaps.due(), self.resends.due(), self.tail.due()].into_iter().flatten().min()
+    }
+
+    /// This process slept, and has to read before it knows what is missing.
+    pub(crate) fn handle_stall(&mut self, late_by: Duration, now: Instant) {
+        self.gaps.hold(now + late_by.min(READING_MAX));
+    }
+}
+
+/// Takes the first if it is wanted.
+fn pop_if<T>(queue: &mut VecDeque<T>, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+    queue.front().is_some_and(is_wanted).then(|| queue.pop_front())?
+}

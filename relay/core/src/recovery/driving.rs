@@ -1,0 +1,220 @@
+//! Recovery among the relay's verbs.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use overway_probe::State;
+use overway_wire::NeighbourLink;
+use overway_wire::hop::{self, Lane, NACK_NUMBERS_MAX, NACK_RANGES_MAX, NackRange, NackRanges};
+
+use super::Arrival;
+use crate::lane::{encode, message_cost};
+use crate::link::{LaneKey, Link};
+use crate::{DropReason, Relay, Transmit};
+
+impl Relay {
+    /// Takes a numbered frame from a neighbour, unless it came before.
+    pub(crate) fn handle_data(
+        &mut self,
+        (key, lane): LaneKey,
+        number: u32,
+        frame: &Bytes,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if self.is_stale(now) {
+            self.pass_over((key, lane), number, now);
+            return Err(DropReason::Stale);
+        }
+        self.stats.frames_received += 1;
+        self.stats.bytes_received += frame.len() as u64;
+        match self.arrival((key, lane), number, frame.len(), now) {
+            Arrival::Duplicate => Err(DropReason::Duplicate),
+            Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => {
+                self.receive(key, lane, frame, now)
+            }
+        }
+    }
+
+    /// The next message of a lane: one that is sent again, or the next frame of its queues.
+    /// `contended` says whether the link's other lane competes for its line.
+    pub(crate) fn dequeue(
+        &mut self,
+        (key, lane): LaneKey,
+        contended: bool,
+        now: Instant,
+    ) -> Option<Transmit> {
+        let taken = self.links.get_mut(&key).and_then(|link| {
+            let (state, recovery) = link.recovering(lane)?;
+            if let Some(message) = recovery.resends.pop(&mut state.ring, now) {
+                link.shaper.charge(lane, message_cost(&message), contended, now);
+                return Some((Some(message), false));
+            }
+            let queued = state.pop(&self.config, now);
+            self.stats.drop_all(state.take_shed());
+            let empty = state.is_empty();
+            let message = queued.map(|mut queued| {
+                queued.spend_waiting(now);
+                let number = link.probe.handle_sent(lane);
+                let message = encode(number, &queued.header, &queued.payload);
+                link.shaper.charge(lane, message_cost(&message), contended, now);
+                let frame = message.slice(hop::DATA_PREFIX_BYTES..);
+                if let Some(due) = link.handle_sent((lane, number), frame, queued.copied, now) {
+                    self.timers.wake(key, due);
+                }
+                message
+            });
+            Some((message, empty))
+        });
+        let (message, empty) = taken.unwrap_or((None, true));
+        if empty {
+            self.queued.remove(&(lane, key));
+        }
+        let message = message?;
+        self.stats.frames_sent += 1;
+        self.stats.bytes_sent += message.len() as u64;
+        Some(Transmit { link: key, lane, message })
+    }
+
+    /// Takes note of the number of a frame that arrived: for recovery, for loss, and as a sign of life.
+    fn arrival(
+        &mut self,
+        (key, lane): LaneKey,
+        number: u32,
+        bytes: usize,
+        now: Instant,
+    ) -> Arrival {
+        let Some(link) = self.links.get_mut(&key) else { return Arrival::New };
+        let chasing = is_chasing(link);
+        let arrival = match link.recovering(lane) {
+            Some((_, recovery)) => recovery.gaps.handle_number(number, chasing, now),
+            // What is sent on the light lane has no numbers.
+            None => Arrival::New,
+        };
+        match arrival {
+            Arrival::New | Arrival::Forgotten => link.probe.handle_frame(lane, number, bytes, now),
+            Arrival::Late => link.probe.handle_late(lane, number, bytes, now),
+            Arrival::Recovered | Arrival::Duplicate => {
+                link.probe.handle_resent(lane, number, bytes, now);
+            }
+        }
+        arrival
+    }
+
+    /// Takes note of a frame that waited to be read through a long pause of this process. What was lost among such is not
+    /// asked for.
+    fn pass_over(&mut self, (key, lane): LaneKey, number: u32, now: Instant) {
+        let Some(link) = self.links.get_mut(&key) else { return };
+        if let Some((_, recovery)) = link.recovering(lane) {
+            recovery.gaps.handle_number(number, false, now);
+        }
+    }
+
+    /// A heartbeat says how many frames were sent.
+    pub(crate) fn hear_sent(
+        &mut self,
+        key: NeighbourLink,
+        sent_next: [u32; Lane::DATA.len()],
+        now: Instant,
+    ) {
+        let stale = self.is_stale(now);
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let anew = link.probe.take_renumbered();
+        let chasing = is_chasing(link) && !stale;
+        for ((_, recovery), next) in link.recovery().zip(sent_next) {
+            if anew {
+                recovery.gaps.forget();
+            }
+            recovery.gaps.handle_told(next, chasing, now);
+        }
+    }
+
+    /// A tail probe says so of one lane.
+    pub(crate) fn hear_tail(&mut self, (key, lane): LaneKey, next: u32, now: Instant) {
+        let stale = self.is_stale(now);
+        let Some(link) = self.links.get_mut(&key) else { return };
+        link.probe.handle_message(now);
+        let chasing = is_chasing(link) && !stale;
+        let Some((_, recovery)) = link.recovering(lane) else { return };
+        recovery.messages.tails_received += 1;
+        recovery.gaps.handle_told(next, chasing, now);
+    }
+
+    /// The neighbour misses frames.
+    pub(crate) fn hear_nack(
+        &mut self,
+        (key, lane): LaneKey,
+        ranges: &NackRanges<'_>,
+        now: Instant,
+    ) {
+        let Some(link) = self.links.get_mut(&key) else { return };
+        link.probe.handle_message(now);
+        let round_trip = link.delay * 2;
+        let Some((state, recovery)) = link.recovering(lane) else { return };
+        if recovery.resends.handle_nack(ranges.iter(), &mut state.ring, round_trip, now) {
+            self.mark_queued((key, lane));
+        }
+    }
+
+    /// Does what is due on a link: asks for what is missing, sends again what is asked for, says what was sent
+    /// last.
+    pub(crate) fn recover(&mut self, key: NeighbourLink, now: Instant) {
+        let Some(link) = self.links.get_mut(&key) else { return };
+        if link.recovery_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let sent_next = Lane::DATA.map(|lane| link.probe.sent_next(lane));
+        let chasing = is_chasing(link);
+        let (mut messages, mut ready) = (Vec::new(), Vec::new());
+        for ((lane, recovery), next) in link.recovery().zip(sent_next) {
+            if !chasing {
+                // What an outage swallowed was sent elsewhere.
+                recovery.gaps.forgive();
+            }
+            let mut ranges = Vec::new();
+            recovery.gaps.ask(now, &mut ranges);
+            let nacks = nacks(lane, &ranges);
+            recovery.messages.nacks_sent += nacks.len() as u64;
+            messages.extend(nacks);
+            if recovery.tail.take(now) {
+                recovery.messages.tails_sent += 1;
+                let mut message = BytesMut::with_capacity(8);
+                hop::encode_tail(lane, next, &mut message);
+                messages.push(message.freeze());
+            }
+            if recovery.resends.handle_timeout(now) {
+                ready.push(lane);
+            }
+        }
+        messages.into_iter().for_each(|message| self.push_light(key, message));
+        ready.into_iter().for_each(|lane| self.mark_queued((key, lane)));
+    }
+}
+
+/// Whether what is missing is asked for: while the neighbour is heard, if it understands.
+fn is_chasing(link: &Link) -> bool {
+    let heard = match link.probe.inbound() {
+        State::Unknown | State::Down => false,
+        State::Up | State::Suspect => true,
+    };
+    heard && link.probe.recovers()
+}
+
+/// Puts ranges into as few messages as may hold them.
+fn nacks(lane: Lane, ranges: &[NackRange]) -> Vec<Bytes> {
+    let mut messages = Vec::new();
+    let mut rest = ranges;
+    while !rest.is_empty() {
+        let mut numbers = 0;
+        let fits = |range: &&NackRange| {
+            numbers += u32::from(range.count);
+            numbers <= NACK_NUMBERS_MAX
+        };
+        let count = rest.iter().take(NACK_RANGES_MAX).take_while(fits).count().max(1);
+        let (now, later) = rest.split_at(count);
+        let mut message = BytesMut::with_capacity(8 + 6 * count);
+        hop::encode_nack(lane, now, &mut message);
+        messages.push(message.freeze());
+        rest = later;
+    }
+    messages
+}

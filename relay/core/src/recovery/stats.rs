@@ -1,0 +1,57 @@
+//! What recovery counts.
+
+macro_rules! recovery_stats {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Counts of one lane of one link since it was opened, or of several together. A shell destructures
+        /// it without `..`, so that none is forgotten.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct RecoveryStats {
+            $($(#[$doc])+ pub $name: u64,)+
+        }
+
+        impl RecoveryStats {
+            /// Adds another's counts.
+            pub fn add(&mut self, other: &Self) {
+                let Self { $($name),+ } = *other;
+                $(self.$name += $name;)+
+            }
+        }
+    };
+}
+
+recovery_stats! {
+    /// Numbers that did not come within the reorder window, and those given up before.
+    missing,
+    /// Of these, numbers that came after they were asked for.
+    recovered,
+    /// Of these, numbers that never came: what is lost after recovery.
+    given_up,
+    /// Numbers that were overtaken and came by themselves.
+    late,
+    /// Frames that came twice, or too late to tell; dropped.
+    duplicates,
+    /// NACKs sent.
+    nacks_sent,
+    /// Numbers in them.
+    asked,
+    /// Numbers not asked for, because too many were.
+    asks_over_budget,
+    /// NACKs received.
+    nacks_received,
+    /// Numbers in them that were looked at.
+    wanted,
+    /// Frames sent again, second copies included.
+    resent,
+    /// Frames asked for and not sent again, because too much was.
+    over_budget,
+    /// Frames asked for that are not kept: never sent, long ago, or complete by the neighbour's own word.
+    absent,
+    /// Frames asked for whose answer is under way, or was sent often enough.
+    repeated,
+    /// Frames asked for whose time budget is used up.
+    expired,
+    /// Tail probes sent.
+    tails_sent,
+    /// Tail probes received.
+    tails_received,
+}
