@@ -13,15 +13,23 @@
 //!
 //! Exit codes: 0 measured and every promise kept, 1 otherwise, 2 wrong usage.
 
+mod chain;
 mod common;
 mod exact;
 mod failover;
+mod fairness;
+mod flows;
+mod forward;
 mod gain;
+mod hop_latency;
 mod input;
+mod peers;
 mod placement;
+mod realtime;
 mod routes;
 mod scale;
 mod stability;
+mod stream;
 
 use std::process::ExitCode;
 
@@ -30,6 +38,8 @@ use overway::lab::figures::Figures;
 use overway::lab::stage::Stage;
 
 use common::{Common, EMBEDDED};
+use forward::subject::SUBJECT;
+use stream::plain::PLAIN;
 
 /// Measures what the project promises in numbers.
 #[derive(Debug, Parser)]
@@ -45,27 +55,48 @@ struct Cli {
 enum Bench {
     /// Freezes and kills the transit relay under flows of 50 frames a second: how long are they silent?
     Failover(failover::FailoverArgs),
+    /// Ten to a million flows through a transit relay: does its memory grow?
+    Flows(flows::FlowsArgs),
+    /// Two sessions and a cubic flow on one line: how is it shared, and how long is its queue?
+    Fairness(fairness::FairnessArgs),
+    /// Loads a transit relay, quinn alone and a UDP forwarder in turn: what does a frame cost each?
+    Forward(forward::ForwardArgs),
     /// Plans a mesh with measured round trips: how much do the paths gain, and are they the cheapest?
     Gain(gain::GainArgs),
+    /// Frames one by one over a transit relay, and over quinn alone: how much later do they arrive?
+    HopLatency(hop_latency::HopLatencyArgs),
+    /// socat and nginx, where installed, beside a relay: what does a datagram cost each?
+    Peers(peers::PeersArgs),
     /// Places demand on paths with capacities: how near is that to the linear program's optimum?
     Placement(placement::PlacementArgs),
+    /// A voice flow over lines that lose frames, alone and beside bulk: what share comes in time?
+    Realtime(realtime::RealtimeArgs),
     /// Plans every route of a full mesh: how long does that take, and how long after one link changed?
     Routes(routes::RoutesArgs),
     /// The scheduler with thousands of relays: how long does an epoch take, and what does it push?
     Scale(scale::ScaleArgs),
     /// An hour of noise on a steady mesh, then real steps: how calm are the paths, and what does it cost?
     Stability(stability::StabilityArgs),
+    /// Streams over three relays with delay and loss, beside plain QUIC: how fast, and what does a frozen relay cost?
+    Stream(stream::StreamArgs),
 }
 
 impl Bench {
     fn measure(self, common: &Common, stage: &Stage) -> anyhow::Result<Figures> {
         match self {
             Self::Failover(args) => failover::run(&args, common, stage),
+            Self::Flows(args) => flows::run(&args, common, stage),
+            Self::Fairness(args) => fairness::run(&args, common, stage),
+            Self::Forward(args) => forward::run(&args, common, stage),
             Self::Gain(args) => gain::run(&args, common, stage),
+            Self::HopLatency(args) => hop_latency::run(&args, common, stage),
+            Self::Peers(args) => peers::run(&args, common, stage),
             Self::Placement(args) => placement::run(&args, common, stage),
+            Self::Realtime(args) => realtime::run(&args, common, stage),
             Self::Routes(args) => routes::run(&args, common, stage),
             Self::Scale(args) => scale::run(&args, common, stage),
             Self::Stability(args) => stability::run(&args, common, stage),
+            Self::Stream(args) => stream::run(&args, common, stage),
         }
     }
 }
@@ -74,6 +105,12 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
     if args.peek().is_some_and(|first| first == EMBEDDED) {
         return overway::run(args);
+    }
+    if args.next_if(|first| first == SUBJECT).is_some() {
+        return forward::subject::main(args);
+    }
+    if args.next_if(|first| first == PLAIN).is_some() {
+        return stream::plain::main(args);
     }
     let Cli { common, bench } = Cli::parse();
     let outcome = common::stage().and_then(|stage| {

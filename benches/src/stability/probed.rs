@@ -159,6 +159,7 @@ impl End {
             wanted: Millis::from(self.interval),
             sent_next: [0; 2],
             received_next: [0; 2],
+            complete_next: None,
         }
     }
 
