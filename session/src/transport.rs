@@ -21,8 +21,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Streams that a far end may have open at once: TCP connections of one gateway to another, per class.
 const STREAMS_MAX: u32 = 4_096;
-/// One stream fills a path of 150 ms at 800 Mbit/s.
-const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+/// One stream fills a path of 150 ms at a gigabit a second while frames wait 100 ms for one that is recovered.
+const STREAM_WINDOW_BYTES: u32 = 32 << 20;
 /// All streams of a session together; bounds what a far end makes us hold.
 const WINDOW_BYTES: u32 = 64 << 20;
 /// quinn's receiver drops packets that come more than 128 late anyway; calling them lost any sooner would

@@ -62,7 +62,7 @@ fn a_gap_that_is_not_filled_is_given_up_in_time() {
     let mut bench = Bench::new();
     bench.frame(0);
     bench.frame(2);
-    bench.wait(24 * MS);
+    bench.wait(199 * MS);
     assert_eq!(bench.taken(), [0]);
 
     bench.wait(2 * MS);
@@ -81,7 +81,7 @@ fn random_loss_teaches_not_to_wait_and_late_frames_teach_to_wait_again() {
     for _ in 0..20 {
         bench.frame(sequence);
         bench.frame(sequence + 2);
-        bench.wait(30 * MS);
+        bench.wait(HOLD_MAX);
         sequence += 3;
     }
     bench.frame(sequence);
@@ -128,7 +128,7 @@ fn a_gap_that_is_filled_for_ever_is_given_up_all_the_same() {
 fn what_is_held_is_bounded() {
     let mut bench = Bench::new();
     bench.frame(0);
-    for sequence in 2..20_000 {
+    for sequence in 2..2 * HELD_FRAMES_MAX as u64 {
         bench.frame(sequence);
         assert!(bench.order.held.len() <= HELD_FRAMES_MAX);
     }
@@ -159,7 +159,7 @@ fn a_forged_sequence_stops_the_sender_for_a_moment_only() {
         }
         let taken = bench.taken();
         let missing = 1_000 - taken.iter().filter(|&&sequence| sequence < 1_000).count();
-        assert!(missing <= 200, "{forged}: {missing}");
+        assert!(missing <= 250, "{forged}: {missing}");
         assert!(taken.ends_with(&[997, 998, 999]));
     }
 }
