@@ -38,7 +38,7 @@ const CHANGING: usize = 100;
 /// Sources from which petgraph is measured, one of so many.
 const PETGRAPH_SOURCES: usize = 10;
 /// Seconds until the scheduler's mesh stands.
-const SETTLING: u32 = 8;
+const SETTLING: u32 = 20;
 
 /// Arguments of `routes`.
 #[derive(Debug, Args)]
