@@ -114,6 +114,6 @@ impl Scenario {
     /// The same on lines that a few flows fill, so that demand is split over paths. There are no drills: on such
     /// lines there is no room for copies, and the promise does not hold.
     pub fn narrow() -> Self {
-        Self { capacity_bps: 3_000_000, frame_bytes: 1_000, drills: 0, ..Self::bounded() }
+        Self { capacity_bps: 2_500_000, frame_bytes: 1_000, drills: 0, ..Self::bounded() }
     }
 }

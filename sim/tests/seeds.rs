@@ -67,7 +67,7 @@ fn forty_relays_with_bounded_neighbours_hold_through_a_storm() {
 #[test]
 fn forty_relays_on_narrow_lines_split_demand_and_hold_through_a_storm() {
     let scenario = Scenario { storm: Duration::from_secs(10), ..Scenario::narrow() };
-    let outcome = run_once(&scenario, 1);
+    let outcome = run_once(&scenario, 2);
 
     assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
     assert!(outcome.figures.weights_changed > 0, "demand is split");
