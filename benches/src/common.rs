@@ -1,6 +1,7 @@
 //! What every benchmark shares: arguments, the console, the machine, and how it ends.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -92,6 +93,21 @@ pub(crate) fn spread(values: &[f64]) -> String {
 
 fn first_number(text: &str) -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
+}
+
+/// Bytes of kernel buffers that are asked for, as a relay does.
+const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+
+/// A UDP socket on loopback with large buffers, as a relay's.
+pub(crate) fn socket() -> anyhow::Result<UdpSocket> {
+    use rustix::net::sockopt;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no UDP socket to be had")?;
+    // Beyond the system's limit only for the privileged; else up to it, or as it is.
+    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES));
+    let _ = sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
+        .or_else(|_| sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES));
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use overway_relay::fault::Rule;
 use tokio::sync::oneshot;
 
 use crate::chain::bottleneck::Bottleneck;
-use crate::stream::plain::nodes::{Nodes, pour, pull, session_transport, socket};
+use crate::common::socket;
+use crate::stream::plain::nodes::{Nodes, pour, pull, session_transport};
 
 /// As long as the packets of a link.
 const MTU: u16 = 1_300;

@@ -6,7 +6,7 @@
 //! anything: this is what QUIC itself costs.
 
 use std::any::Any;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use quinn::congestion::{Controller, ControllerFactory};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn_proto::RttEstimator;
 
+use crate::common::socket;
+
 use super::mesh::{HELLO_VERSION, SINK, SOURCE};
 
 /// Bytes of every QUIC packet, as on a link.
@@ -28,8 +30,6 @@ const MTU: u16 = 1_300;
 const WINDOW_BYTES: u64 = 16 << 20;
 /// quinn's datagram buffers hold all that is under way, so that none is dropped there.
 const DATAGRAM_BUFFER_BYTES: usize = 4 << 20;
-/// The kernel's, as a relay requests them.
-const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// A connection without a sign of life for so long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
@@ -102,18 +102,6 @@ pub(super) fn transport(offload: bool) -> quinn::TransportConfig {
         .enable_segmentation_offload(offload)
         .congestion_controller_factory(Arc::new(Open));
     transport
-}
-
-/// A UDP socket on loopback with large buffers, as a relay's.
-pub(super) fn socket() -> anyhow::Result<UdpSocket> {
-    use rustix::net::sockopt;
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no UDP socket to be had")?;
-    // Beyond the system's limit only for the privileged; else up to it, or as it is.
-    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
-        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES));
-    let _ = sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
-        .or_else(|_| sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES));
-    Ok(socket)
 }
 
 /// Forwards until a connection closes.

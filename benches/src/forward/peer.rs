@@ -26,6 +26,8 @@ use overway_wire::{
 };
 use quinn::crypto::rustls::QuicServerConfig;
 
+use crate::common::socket;
+
 use super::bare;
 use super::mesh::{HELLO_VERSION, SINK, SOURCE, TRANSIT};
 use super::traffic::{Source, Traffic};
@@ -74,7 +76,7 @@ impl Peer {
         let endpoint = quinn::Endpoint::new(
             quinn::EndpointConfig::default(),
             Some(server),
-            bare::socket()?,
+            socket()?,
             Arc::new(quinn::TokioRuntime),
         )?;
         let address = endpoint.local_addr()?;

@@ -10,15 +10,17 @@ use bytes::BytesMut;
 use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use tokio::io::Interest;
 
+use crate::common::socket;
+
+use super::subject;
 use super::traffic::{Source, Traffic};
-use super::{bare, subject};
 
 /// Bytes that a receive may bring at once.
 const RECEIVE_BYTES: usize = 1 << 16;
 
 /// Forwards whole batches by the kernel's segmentation and coalescing, as quinn's sockets do.
 pub(super) fn forward_batches(to: SocketAddr) -> anyhow::Result<()> {
-    let socket = bare::socket()?;
+    let socket = socket()?;
     let state = UdpSocketState::new((&socket).into())?;
     socket.set_nonblocking(false)?;
     subject::say(&socket.local_addr()?.to_string())?;
@@ -40,7 +42,7 @@ pub(super) fn forward_batches(to: SocketAddr) -> anyhow::Result<()> {
 
 /// Forwards one datagram a system call.
 pub(super) fn forward_each(to: SocketAddr) -> anyhow::Result<()> {
-    let socket = bare::socket()?;
+    let socket = socket()?;
     subject::say(&socket.local_addr()?.to_string())?;
     let mut bytes = vec![0; RECEIVE_BYTES];
     loop {
@@ -79,7 +81,7 @@ pub(super) struct Ends {
 impl Ends {
     /// Binds both and starts to count what arrives.
     pub(super) fn start(traffic: &Rc<Traffic>, offload: bool) -> anyhow::Result<Self> {
-        let (source, sink) = (bare::socket()?, bare::socket()?);
+        let (source, sink) = (socket()?, socket()?);
         let address = sink.local_addr()?;
         let state = UdpSocketState::new((&sink).into())?;
         let sink = tokio::net::UdpSocket::from_std(sink)?;

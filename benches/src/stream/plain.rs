@@ -30,7 +30,8 @@ use overway_relay::fault::Rule;
 use quinn::TransportConfig;
 
 use crate::chain::plan::Quality;
-use nodes::{Nodes, pour, pull, session_transport, socket};
+use crate::common::socket;
+use nodes::{Nodes, pour, pull, session_transport};
 
 /// The first argument that makes this executable a path of plain QUIC.
 pub(crate) const PLAIN: &str = "plain-quic";

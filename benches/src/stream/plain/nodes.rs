@@ -1,6 +1,6 @@
 //! Nodes of plain QUIC: identities, endpoints on sockets with faults, and the two ends of a stream.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,8 +15,6 @@ use quinn::{Runtime, TransportConfig, VarInt};
 
 use crate::chain::files::credentials;
 
-/// Kernel buffers, as a relay requests them.
-const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// Flow control as of a session.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 const WINDOW_BYTES: u32 = 64 << 20;
@@ -127,16 +125,4 @@ pub(crate) fn session_transport(mtu: u16) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(CubicConfig::default()));
     transport
-}
-
-/// A UDP socket on loopback with large buffers, as a relay's.
-pub(crate) fn socket() -> anyhow::Result<UdpSocket> {
-    use rustix::net::sockopt;
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no UDP socket to be had")?;
-    // Beyond the system's limit only for the privileged; else up to it, or as it is.
-    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
-        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES));
-    let _ = sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
-        .or_else(|_| sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES));
-    Ok(socket)
 }
