@@ -33,8 +33,8 @@
 //! frame loops; a hop limit backs that up. A *notice* tells the source, which then chooses a whole
 //! better path. None of this asks the scheduler.
 //!
-//! What never happens: a number of a neighbour's lane taken twice; a frame accepted from a neighbour that its path does not name before us; a copy
-//! copied; an allocation that grows with flows; a route taken from anything but the scheduler's update
+//! What never happens: a number of a neighbour's lane taken twice; a frame accepted from a neighbour that its path does
+//! not name before us; a copy copied; an allocation that grows with flows; a route taken from anything but the scheduler's update
 //! or, for seconds, a notice; a frame sent to a relay that its policy forbids, unless its source says so.
 
 mod budget;
