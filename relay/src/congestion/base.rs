@@ -14,24 +14,47 @@ const BASE_NOISE_MIN: Duration = Duration::from_millis(1);
 /// The least RTT of the last [`BASE_WINDOW`].
 #[derive(Clone, Debug)]
 pub(super) struct BaseRtt {
-    /// The least of each step, oldest first; at most one more than fit the window.
+    /// The least of each step, oldest first; at most two more than fit the window.
     steps: VecDeque<(Instant, Duration)>,
+    /// Steps before this do not count.
+    since: Instant,
     /// When a sample last came near the base.
     confirmed: Instant,
 }
 
 impl BaseRtt {
     pub(super) fn new(now: Instant) -> Self {
-        Self { steps: VecDeque::new(), confirmed: now }
+        Self { steps: VecDeque::new(), since: now, confirmed: now }
     }
 
     pub(super) fn value(&self) -> Option<Duration> {
-        self.steps.iter().map(|&(_, least)| least).min()
+        self.counting().min()
+    }
+
+    /// How far apart the least RTTs of the steps that count are.
+    pub(super) fn spread_since(&self) -> Duration {
+        let (low, high) = (self.counting().min(), self.counting().max());
+        high.unwrap_or_default().saturating_sub(low.unwrap_or_default())
+    }
+
+    fn counting(&self) -> impl Iterator<Item = Duration> {
+        let counting = self.steps.iter().filter(|&&(started, _)| started >= self.since);
+        counting.map(|&(_, least)| least)
+    }
+
+    /// How far apart the least RTTs of the window's steps are, those that do not count included.
+    pub(super) fn spread(&self) -> Duration {
+        let least = self.steps.iter().map(|&(_, least)| least);
+        let (low, high) = (least.clone().min(), least.max());
+        high.unwrap_or_default().saturating_sub(low.unwrap_or_default())
     }
 
     pub(super) fn handle_sample(&mut self, now: Instant, rtt: Duration) {
         match self.steps.back_mut() {
-            Some((started, least)) if now.saturating_duration_since(*started) < BASE_STEP => {
+            Some((started, least))
+                if *started >= self.since
+                    && now.saturating_duration_since(*started) < BASE_STEP =>
+            {
                 *least = rtt.min(*least);
             }
             Some(_) | None => self.steps.push_back((now, rtt)),
@@ -56,9 +79,9 @@ impl BaseRtt {
         self.confirmed = now;
     }
 
-    /// Forgets what was, and starts from `rtt`.
+    /// Lets nothing count that was before, and starts from `rtt`.
     pub(super) fn rebase(&mut self, now: Instant, rtt: Duration) {
-        self.steps.clear();
+        self.since = now;
         self.handle_sample(now, rtt);
     }
 }
