@@ -277,17 +277,20 @@ fn ratio(readings: &Readings, of: &str, to: &str) -> Option<f64> {
     percentile(&pairs.map(|(of, to)| of.mbps / to.mbps).collect::<Vec<_>>(), 0.5)
 }
 
+/// Nothing is promised of what was left out of a run.
 fn figures(readings: &Readings) -> Figures {
     let mut figures = Figures::default();
+    let mut add = |name: &str, value: Option<f64>, promise| {
+        figures.add_measured(name, value, value.map_or(Promise::Reported, |_| promise));
+    };
     for (name, _) in LOSSES {
         let promise = match name {
             "1" => Promise::AtLeast(MBPS_LOSS_1),
             _ => Promise::Reported,
         };
         let mbps = median_mbps(readings, &format!("loss_{name}"));
-        figures.add_measured(&format!("goodput_mbps_loss_{name}"), mbps, promise);
+        add(&format!("goodput_mbps_loss_{name}"), mbps, promise);
     }
-    let mut add = |name: &str, value, promise| figures.add_measured(name, value, promise);
     let plain = |name| median_mbps(readings, name);
     add("nested_cubic_mbps_loss_0", plain("nested_0"), Promise::Reported);
     add("nested_cubic_mbps_loss_1", plain("nested_1"), Promise::Reported);
@@ -332,6 +335,16 @@ mod tests {
             assert!(names.contains(&name), "{name}");
         }
         assert!(figures.are_kept());
+    }
+
+    #[test]
+    fn what_was_left_out_breaks_no_promise_and_what_was_too_slow_does() {
+        let reading = Reading { mbps: 650.0, relay_ms_per_mb: None, whole: true };
+        let readings = Readings::from([("loss_1".to_owned(), vec![reading.clone()])]);
+        assert!(figures(&readings).are_kept());
+
+        let slow = Reading { mbps: 550.0, ..reading };
+        assert!(!figures(&Readings::from([("loss_1".to_owned(), vec![slow])])).are_kept());
     }
 
     #[test]

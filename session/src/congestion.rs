@@ -8,21 +8,30 @@
 //! - Time is cut into **rounds**: a round ends when a packet sent after its start is acknowledged. Each round
 //!   gives one rate (bytes acknowledged over its length), one RTT (its least), and one share of loss.
 //!   All decisions are taken at the end of a round, one each.
-//! - **Base RTT**: the least of the rounds' mean RTTs of the last 5 to 10 s; means, for one lucky packet on
-//!   a jittery path is no base. **Queue delay**: the least RTT of the round's later half above it; the least,
-//!   for one that was held back to restore order is no queue. **Target**: the greater of 10 ms (scheduling noise of a busy machine) and a quarter of the base.
-//!   **Fill**: what the greatest recent rate fills in base RTT and half the target.
+//! - **Late RTT**: the least of a round's later half. **Base RTT**: the least of these in the last 5 to 10 s. **Spread**: by
+//!   how much a round's mean RTT is above its late one, the least of the last four rounds.
+//! - **Foreign delay**: relays recover what their hops lose, and the far end's socket puts frames back in order. Where 1 %
+//!   is lost on each of four hops, at some thousand frames a second, some frame is always missing, and all behind it
+//!   wait: the least RTT of any round is tens of milliseconds above the base, though nothing stands in a queue.
+//!   It tells itself by this: it stays when the window shrinks, it comes although the rate still grows, and packets wait
+//!   unequally, from nothing to a whole recovery, where those in a queue wait much alike. So what a drain (below) leaves of
+//!   the RTT, and what it rises by in startup while the rate grows, is foreign, as far as it is at most three
+//!   times the spread. The last keeps sessions that share a queue from taking one another's part for foreign.
+//! - **Ground RTT**: the base with the foreign delay. **Queue delay**: the late RTT above that, the lesser of two rounds.
+//!   **Target**: the greater of 10 ms (scheduling noise of a busy machine) and a quarter of the base.
+//!   **Fill**: what the greatest recent rate fills in ground RTT, spread and half the target.
 //! - The window **grows** in a round that was limited by it and has less than half the target of queue: by
-//!   a step, which is 100 % in *startup*; later it starts at 3 % and doubles with every such round up to
-//!   50 %, to twice the fill at most, so that a lot of new room is found in a few round trips and little is
-//!   overshot else.
-//! - Startup **ends** with the first queue, cut or mark, or when the rate has not grown by a quarter for three
-//!   rounds; then the window becomes the fill.
-//! - Queue above the target: the window **shrinks** to what the rate fills in base RTT and half the target,
-//!   by 30 % at most.
+//!   a step, which is 100 % in *startup* (50 % from 2 MiB on); later it starts at 3 %, doubles with every such round up
+//!   to 50 %, to twice the fill at most, and halves in one with more queue; eight packets besides. So a lot of new room is
+//!   found in a few round trips, little is overshot else, and of sessions on one queue the lesser gain on the greater.
+//! - In startup the rate is to grow by a quarter of the step each round, by half of it where the delay is above the target.
+//!   Startup **ends** with a cut, a mark, a queue in the second round in which it has not, or when it has not for
+//!   three; then the window becomes the fill. (In a short window one lost frame may delay all others of a round.)
+//! - Queue above the target: the window **shrinks** to the fill at the latest rate, by 30 % at most.
 //! - A queue of ours drains at the bottleneck's rate, whatever the window. If instead, after three rounds of
-//!   shrinking, the rate has fallen with the window, there is no queue: the **path changed**. The base becomes
-//!   the RTT of these rounds, and the window the fill. The same after 2 s in any case.
+//!   shrinking, the rate has fallen with the window, there is no queue: the **path changed**, or others fill it. The
+//!   base becomes the RTT of these rounds, and the window the fill at the greatest rate of 5 to 10 s, which others have
+//!   made less. The same after 2 s in any case.
 //! - **Loss** alone shrinks nothing. Only more than 5 % of a round, twice in a row, makes a *trial cut* to what
 //!   was delivered, by 30 % at most. If three rounds later the loss is much the same, it does not come
 //!   from us: the cut is undone and that share is taken for the path's own (it is forgotten as it
@@ -30,7 +39,12 @@
 //! - **Marks** (ECN-CE) shrink the window by a tenth, once a round.
 //! - A flow that always fills its window would never see the base RTT again; so every 5 s, and when the base
 //!   has just fallen (a shorter path, whose own base is hidden by what is still in flight), the window is
-//!   lowered to three quarters of rate times base for three rounds (**drain**).
+//!   lowered to three quarters of what the rate fills without a queue, for three rounds (**drain**). The same when delay has
+//!   forbidden to grow for four rounds; twice as many from one time to the next, while it proves to be ours; if not,
+//!   the step is 50 % at once.
+//!
+//! Queues within the fabric are mostly short before they show here: each hop's controller keeps the line's queue short,
+//! what waits in front of it is marked, and marks shrink the window whatever the delay.
 //!
 //! Rounds that are limited by the application shrink by neither delay nor rate: their RTT holds the far end's
 //! delay of acknowledgements, their rate is the application's.
@@ -42,13 +56,15 @@ use std::time::{Duration, Instant};
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 
-use round::{BaseRtt, Round};
+use round::{BaseRtt, PeakRate, Round};
 use state::{Drain, Finding, Risen, Trial};
 
+mod growth;
 mod round;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trials;
 
 /// The window never goes below: enough packets that every acknowledgement (each 10 packets) comes at once.
 const FLOOR_PACKETS: u64 = 16;
@@ -64,6 +80,13 @@ const RISEN_MAX: Duration = Duration::from_secs(2);
 const ROUNDS_TO_SHOW: u32 = 3;
 /// Rounds whose greatest rate counts.
 const RATE_ROUNDS: usize = 10;
+/// Delay that is not ours is at most so many times what packets wait unequally.
+const SPREADS_MAX: u32 = 3;
+/// Rounds in which delay forbids to grow until it is tried whether it is ours: at first, and when it always was.
+const DOUBT_LEAST: u32 = 4;
+const DOUBT_MOST: u32 = 64;
+/// Rounds whose least spread counts.
+const SPREAD_ROUNDS: usize = 4;
 /// Above the path's own share, loss of more than this is taken for congestion.
 const LOSS_SHARE_MAX: f64 = 0.05;
 /// Fewer packets lost than this in a round say nothing about a share.
@@ -71,8 +94,13 @@ const LOSS_PACKETS_MIN: u64 = 4;
 /// The most that one round takes off the window.
 const CUT: f64 = 0.7;
 const STEP_STARTUP: f64 = 1.0;
+/// From here on startup, too, grows by half only: what it overshoots by shows a round trip late, and must find room in the
+/// queue of the first relay, 8 MiB.
+const CAUTIOUS_BYTES: u64 = 2 << 20;
 const STEP_LEAST: f64 = 1.0 / 32.0;
 const STEP_MOST: f64 = 0.5;
+/// And so many packets in each round: among sessions that share a queue the lesser ones gain on the greater.
+const STEP_PACKETS: u64 = 8;
 /// Growth outside startup stops at this many fills.
 const FILLS_MAX: f64 = 2.0;
 /// The part of rate times base that a drain leaves.
@@ -95,12 +123,22 @@ pub(crate) struct RateDelay {
     window: u64,
     step: f64,
     base: BaseRtt,
+    /// The RTT with the delay that is not of our making, zero before any was found.
+    foreign: Duration,
+    /// How much more than the least of them the packets of the last rounds took on the mean, the newest first.
+    spreads: [Duration; SPREAD_ROUNDS],
+    /// The least RTT of the last round's later half.
+    rtt_before: Duration,
     /// Bytes per second of the last rounds, the newest at `rates_at`: each the lesser of that round's and
     /// the one's before, for a path that gets shorter delivers twice at once for a moment.
     rates: [f64; RATE_ROUNDS],
     rates_at: usize,
     last_rate: f64,
+    peak: PeakRate,
     drain_due: bool,
+    /// Rounds since the last drain in which delay forbade to grow, and how many of them are borne until the next.
+    stuck: u32,
+    doubt: u32,
     /// Startup: the greatest rate, and rounds since it last grew by a quarter.
     plateau: (f64, u32),
     /// The path's own share of lost packets.
@@ -120,10 +158,16 @@ impl RateDelay {
             window: INITIAL_PACKETS * mtu,
             step: STEP_STARTUP,
             base: BaseRtt::new(now),
+            foreign: Duration::ZERO,
+            spreads: [Duration::ZERO; SPREAD_ROUNDS],
+            rtt_before: Duration::ZERO,
             rates: [0.0; RATE_ROUNDS],
             rates_at: 0,
             last_rate: 0.0,
+            peak: PeakRate::new(now),
             drain_due: false,
+            stuck: 0,
+            doubt: DOUBT_LEAST,
             plateau: (0.0, 0),
             path_loss: 0.0,
             lossy_rounds: 0,
@@ -144,9 +188,13 @@ impl RateDelay {
         if self.round.over {
             let round = std::mem::replace(&mut self.round, Round::new(now));
             let Some(rtt) = round.rtt_mean() else { return };
-            self.drain_due |= self.base.handle_rtt(rtt, now, self.target() / 2);
+            let late = round.rtt_late.unwrap_or(rtt);
+            self.drain_due |= self.base.handle_rtt(late, now, self.target() / 4);
             let finding = self.find(&round, rtt, now);
+            self.spreads.rotate_right(1);
+            self.spreads[0] = rtt.saturating_sub(finding.rtt_late);
             self.judge(finding, now);
+            self.rtt_before = finding.rtt_late;
         }
     }
 
@@ -158,7 +206,8 @@ impl RateDelay {
         Finding {
             rate: acked / seconds,
             rtt,
-            queue: rtt_late.saturating_sub(self.base.get()),
+            rtt_late,
+            queue: rtt_late.min(self.rtt_before).saturating_sub(self.ground()),
             share,
             lossy: share > self.path_loss + LOSS_SHARE_MAX
                 && round.lost >= LOSS_PACKETS_MIN * self.mtu,
@@ -170,16 +219,17 @@ impl RateDelay {
 
     /// One decision for a finished round; see the model.
     fn judge(&mut self, finding: Finding, now: Instant) {
-        self.note_rate(finding);
+        self.note_rate(finding, now);
         self.path_loss = self.path_loss.min(finding.share.max(self.path_loss * 7.0 / 8.0));
         self.lossy_rounds = if finding.lossy { self.lossy_rounds + 1 } else { 0 };
+        let grew = self.judge_startup(finding);
 
         if finding.marked {
             self.leave_startup();
             self.shrink_to(self.window as f64 * 0.9);
-        } else if self.judge_drain() {
+        } else if self.judge_drain(finding) {
             // Let it show.
-        } else if finding.limited && finding.queue > self.target() {
+        } else if finding.limited && !grew && self.doubted() && finding.queue > self.target() {
             self.trial = None;
             self.judge_queue(finding, now);
         } else if self.judge_trial(finding) {
@@ -188,76 +238,34 @@ impl RateDelay {
             self.try_cut(finding);
         } else {
             self.risen = None;
-            self.judge_room(finding);
+            self.judge_room(finding, grew);
             if std::mem::take(&mut self.drain_due) && finding.limited && self.step < STEP_STARTUP {
-                self.start_drain();
+                self.drain_to(self.window, self.ground());
             }
         }
     }
 
-    fn note_rate(&mut self, finding: Finding) {
+    fn note_rate(&mut self, finding: Finding, now: Instant) {
         let rate = finding.rate.min(self.last_rate);
         self.last_rate = finding.rate;
+        self.peak.handle_rate(rate, now);
         if finding.limited || rate > self.rate() {
             self.rates_at = (self.rates_at + 1) % RATE_ROUNDS;
             self.rates[self.rates_at] = rate;
         }
     }
 
-    /// Whether a trial is under way. At its end the cut is kept or undone.
-    fn judge_trial(&mut self, finding: Finding) -> bool {
-        let Some(trial) = &mut self.trial else { return false };
-        trial.rounds += 1;
-        if trial.rounds < ROUNDS_TO_SHOW {
-            return true;
-        }
-        let Trial { window_before, share, .. } = *trial;
-        self.trial = None;
-        self.lossy_rounds = 0;
-        if finding.share >= share * 0.75 {
-            self.path_loss = finding.share;
-            self.set_window(window_before as f64);
-        }
-        true
-    }
-
-    fn try_cut(&mut self, finding: Finding) {
-        let window_before = self.window;
-        self.trial = Some(Trial { window_before, share: finding.share, rounds: 0 });
-        self.leave_startup();
-        self.shrink_to(finding.rate * finding.rtt.as_secs_f64() * 0.95);
-    }
-
-    /// Whether a drain is under way. At its end the window is what it was, or the fill if that is less now.
-    fn judge_drain(&mut self) -> bool {
-        let Some(drain) = &mut self.drain else { return false };
-        drain.rounds += 1;
-        if drain.rounds >= ROUNDS_TO_SHOW {
-            let window = drain.window_before as f64;
-            self.drain = None;
-            self.set_window(window.min(self.fill()));
-        }
-        true
-    }
-
-    fn start_drain(&mut self) {
-        let window_before = self.window;
-        self.drain = Some(Drain { window_before, rounds: 0 });
-        let drained = self.rate() * self.base.get().as_secs_f64() * DRAIN;
-        self.set_window(drained.min(window_before as f64));
-    }
-
-    /// There is more queue than the target: shrink, or see that the path changed.
+    /// There is more queue than the target: shrink, or see that it is none of ours.
     fn judge_queue(&mut self, finding: Finding, now: Instant) {
-        let Finding { rtt, rate, .. } = finding;
+        let Finding { rtt_late, rate, .. } = finding;
         let window = self.window;
-        let first = Risen { since: now, rounds: 0, window, rate, rtt_least: rtt };
+        let first = Risen { since: now, rounds: 0, window, rate, rtt_least: rtt_late };
         let risen = self.risen.get_or_insert(first);
         risen.rounds += 1;
-        risen.rtt_least = risen.rtt_least.min(rtt);
         if risen.rounds <= 2 {
             (risen.window, risen.rate) = (window, rate);
         }
+        risen.rtt_least = risen.rtt_least.min(rtt_late);
         let Risen { since, rounds, rtt_least, .. } = *risen;
         let shrunk = 1.0 - window as f64 / risen.window as f64;
         let fallen = 1.0 - rate / risen.rate;
@@ -267,46 +275,15 @@ impl RateDelay {
         {
             self.risen = None;
             self.base.reset(rtt_least, now);
-            self.set_window(self.fill());
+            // At what came before others made it less.
+            let span = self.ground() + self.spread() + self.target() / 2;
+            self.set_window(self.rate().max(self.peak.get()) * span.as_secs_f64());
             return;
         }
         self.leave_startup();
         let recent = finding.rate.max(self.rates[(self.rates_at + RATE_ROUNDS - 1) % RATE_ROUNDS]);
-        let span = self.base.get() + self.target() / 2;
+        let span = self.ground() + self.spread() + self.target() / 2;
         self.shrink_to(recent * span.as_secs_f64());
-    }
-
-    /// There is no more queue than the target: grow if there is use for it.
-    fn judge_room(&mut self, finding: Finding) {
-        if !finding.limited || finding.lossy {
-            return;
-        }
-        let startup = self.step >= STEP_STARTUP;
-        let queued = finding.queue > self.target() / 2;
-        if startup && (queued || self.plateau_reached(finding.rate)) {
-            self.leave_startup();
-            self.shrink_to(self.fill());
-        } else if !queued {
-            let grown = self.window as f64 * (1.0 + self.step);
-            if startup {
-                self.set_window(grown);
-            } else {
-                self.set_window(grown.min(self.fill() * FILLS_MAX).max(self.window as f64));
-                self.step = (self.step * 2.0).min(STEP_MOST);
-            }
-        }
-    }
-
-    /// Whether the rate has not grown by a quarter for three rounds.
-    fn plateau_reached(&mut self, rate: f64) -> bool {
-        let (greatest, rounds) = self.plateau;
-        self.plateau = if rate >= greatest * 1.25 { (rate, 0) } else { (greatest, rounds + 1) };
-        self.plateau.1 >= ROUNDS_TO_SHOW
-    }
-
-    fn leave_startup(&mut self) {
-        self.plateau = (0.0, 0);
-        self.step = STEP_LEAST;
     }
 
     /// Lowers the window to `bytes`, by 30 % at most; never raises it.
@@ -325,9 +302,20 @@ impl RateDelay {
         self.window = (bytes as u64).clamp(FLOOR_PACKETS * self.mtu, WINDOW_BYTES_MAX);
     }
 
-    /// What the greatest recent rate fills in the base RTT and half the target.
+    /// What the greatest recent rate fills in the ground RTT and half the target.
     fn fill(&self) -> f64 {
-        self.rate() * (self.base.get() + self.target() / 2).as_secs_f64()
+        self.rate() * (self.ground() + self.spread() + self.target() / 2).as_secs_f64()
+    }
+
+    /// What packets wait for order on the mean, beyond the least.
+    fn spread(&self) -> Duration {
+        self.spreads.iter().copied().min().unwrap_or_default()
+    }
+
+    /// The RTT without a queue of ours.
+    fn ground(&self) -> Duration {
+        let base = self.base.get();
+        base.max(self.foreign.min(base + self.spread() * SPREADS_MAX))
     }
 
     fn rate(&self) -> f64 {

@@ -16,6 +16,12 @@
 //! starts great, shrinks with each gap that was waited for in vain, and grows to what a late frame would have
 //! needed. A gap being filled one by one (a replay) is given time anew with each frame, within
 //! [`HOLD_MAX`].
+//!
+//! **How many gaps.** quinn ends a connection when a stream of it has more than 1,024 gaps. Each gap that is given up makes
+//! one, until QUIC has sent it again, a round trip or two later. Therefore at most [`GAPS_MAX`] are given up within
+//! [`GAPS_SPAN`]. A further one is waited for as long as a frame may be held at all; then all that is held is thrown away
+//! with it, but for the frames behind the last gap, so that many gaps become one. QUIC sends that again too: a
+//! fabric that loses so much has not much else to carry.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -35,6 +41,15 @@ const HELD_BYTES_MAX: usize = HELD_FRAMES_MAX * 1_200;
 /// Gaps given up that are remembered, to learn from what fills them late: those of 40 ms, a recovery, at 60,000
 /// frames a second of which 4 % were lost on the way and half in runs.
 const GIVEN_UP_MAX: usize = 1_024;
+
+/// Gaps given up within [`GAPS_SPAN`] and the one before it, together; half of what quinn bears in a stream, for a frame sent
+/// again may be lost again and split a gap.
+const GAPS_MAX: u32 = 512;
+/// QUIC makes a gap good within two round trips, here of a path of 250 ms.
+const GAPS_SPAN: Duration = Duration::from_millis(500);
+/// Numbers told apart: as many as may be held, and a word. What comes later than that is of no use to quinn, but teaches
+/// how long to wait.
+const SEEN_WORDS: usize = HELD_FRAMES_MAX / 64 + 1;
 
 /// For small gaps: what a hop recovers comes a round trip and its reorder window late, and a second loss
 /// makes it two. Most paths teach to wait less.
@@ -66,21 +81,60 @@ struct Patience {
     least: Duration,
     most: Duration,
     now: Duration,
+    /// When it last became less.
+    shrunk: Option<Instant>,
 }
 
 impl Patience {
     const fn new(least: Duration, most: Duration) -> Self {
-        Self { least, most, now: most }
+        Self { least, most, now: most, shrunk: None }
     }
 
-    /// A quarter less: after eight gaps in vain a tenth is left.
-    fn in_vain(&mut self) {
-        self.now = (self.now * 3 / 4).max(self.least);
+    /// A quarter less, once within its own length: what a burst lost is one lesson, however many gaps it made. After eight
+    /// lessons a tenth is left.
+    fn in_vain(&mut self, now: Instant) {
+        if self.shrunk.is_none_or(|shrunk| now.saturating_duration_since(shrunk) >= self.now) {
+            self.now = (self.now * 3 / 4).max(self.least);
+            self.shrunk = Some(now);
+        }
     }
 
     /// `needed` would have been enough; a quarter more is kept.
     fn needed(&mut self, needed: Duration) {
         self.now = self.now.max((needed * 5 / 4).min(self.most));
+    }
+}
+
+/// How many gaps were given up of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct GapCount {
+    since: Option<Instant>,
+    /// In this span, and in the one before.
+    counts: [u32; 2],
+}
+
+impl GapCount {
+    /// Whether another one would be too many.
+    fn is_full(&self, now: Instant) -> bool {
+        let spans = self.since.map_or(u128::MAX, |since| {
+            now.saturating_duration_since(since).as_nanos() / GAPS_SPAN.as_nanos()
+        });
+        let recent = match spans {
+            0 => self.counts[0] + self.counts[1],
+            1 => self.counts[0],
+            2.. => 0,
+        };
+        recent >= GAPS_MAX
+    }
+
+    fn note(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let passed = now.saturating_duration_since(since);
+        if passed >= GAPS_SPAN {
+            let before = if passed < 2 * GAPS_SPAN { self.counts[0] } else { 0 };
+            (self.since, self.counts) = (Some(now), [0, before]);
+        }
+        self.counts[0] = self.counts[0].saturating_add(1);
     }
 }
 
@@ -113,7 +167,7 @@ struct GivenUp {
 pub(crate) struct Reorder<T> {
     /// The next sequence in order, once a frame has come.
     next: Option<u64>,
-    seen: ReplayWindow,
+    seen: Box<ReplayWindow<SEEN_WORDS>>,
     outrun: Outrun,
     held: BTreeMap<u64, Held<T>>,
     held_bytes: usize,
@@ -121,7 +175,9 @@ pub(crate) struct Reorder<T> {
     small: Patience,
     great: Patience,
     given_up: VecDeque<GivenUp>,
+    gaps: GapCount,
     gaps_given_up: u64,
+    thrown_away: u64,
 }
 
 impl<T> Reorder<T> {
@@ -129,7 +185,7 @@ impl<T> Reorder<T> {
     pub(crate) fn new() -> Self {
         Self {
             next: None,
-            seen: ReplayWindow::default(),
+            seen: Box::default(),
             outrun: Outrun::default(),
             held: BTreeMap::new(),
             held_bytes: 0,
@@ -137,7 +193,9 @@ impl<T> Reorder<T> {
             small: PATIENCE_SMALL,
             great: PATIENCE_GREAT,
             given_up: VecDeque::new(),
+            gaps: GapCount::default(),
             gaps_given_up: 0,
+            thrown_away: 0,
         }
     }
 
@@ -174,27 +232,37 @@ impl<T> Reorder<T> {
     /// Gives up gaps that were waited for long enough.
     pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<T>) {
         while self.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            self.give_up(out);
+            match &mut self.wait {
+                Some(wait) if self.gaps.is_full(now) && wait.noticed + HOLD_MAX > now => {
+                    wait.progress = now;
+                }
+                Some(_) | None => self.give_up(now, out),
+            }
         }
     }
 
-    /// When the first gap is to be given up.
+    /// When the first gap is to be given up, or looked at again.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let wait = self.wait?;
-        let patience = if wait.great { self.great } else { self.small };
-        Some((wait.progress + patience.now).min(wait.noticed + HOLD_MAX))
+        let Wait { great, noticed, progress } = self.wait?;
+        let patience = if great { self.great } else { self.small };
+        Some((progress + patience.now).min(noticed + HOLD_MAX))
     }
 
     /// Gives everything out that is held: its sender is gone.
-    pub(crate) fn flush(&mut self, out: &mut VecDeque<T>) {
+    pub(crate) fn flush(&mut self, now: Instant, out: &mut VecDeque<T>) {
         while self.wait.is_some() {
-            self.give_up(out);
+            self.give_up(now, out);
         }
     }
 
     /// Gaps given up so far.
     pub(crate) fn gaps_given_up(&self) -> u64 {
         self.gaps_given_up
+    }
+
+    /// Frames thrown away so far, since there were too many gaps.
+    pub(crate) fn thrown_away(&self) -> u64 {
+        self.thrown_away
     }
 
     fn hold(&mut self, sequence: u64, next: u64, held: Held<T>, out: &mut VecDeque<T>) -> Verdict {
@@ -215,7 +283,7 @@ impl<T> Reorder<T> {
             }
         }
         while self.held.len() > HELD_FRAMES_MAX || self.held_bytes > HELD_BYTES_MAX {
-            self.give_up(out);
+            self.give_up(arrived, out);
         }
         if fills { Verdict::Filled } else { Verdict::Held }
     }
@@ -229,8 +297,8 @@ impl<T> Reorder<T> {
     ) -> Verdict {
         let verdict = self.seen.insert(sequence);
         if self.outrun.handle_verdict(verdict, now) {
-            self.flush(out);
-            self.seen = ReplayWindow::default();
+            self.flush(now, out);
+            *self.seen = ReplayWindow::default();
             self.seen.insert(sequence);
             self.next = Some(sequence + 1);
             self.given_up.clear();
@@ -269,18 +337,35 @@ impl<T> Reorder<T> {
         }
     }
 
-    fn give_up(&mut self, out: &mut VecDeque<T>) {
+    /// Gives the first gap up, or all that is held if that would be one gap too many.
+    fn give_up(&mut self, now: Instant, out: &mut VecDeque<T>) {
         let (Some(wait), Some(next)) = (self.wait, self.next) else { return };
         let Some((&first, _)) = self.held.first_key_value() else { return };
-        self.patience(wait.great).in_vain();
+        let Wait { noticed, great, .. } = wait;
+        self.patience(great).in_vain(now);
+        let end = if self.gaps.is_full(now) { self.throw_away() } else { first };
+        self.gaps.note(now);
         self.gaps_given_up += 1;
         if self.given_up.len() == GIVEN_UP_MAX {
             self.given_up.pop_front();
         }
-        let Wait { noticed, great, .. } = wait;
-        self.given_up.push_back(GivenUp { first: next, end: first, noticed, great });
-        self.next = Some(first);
+        self.given_up.push_back(GivenUp { first: next, end, noticed, great });
+        self.next = Some(end);
         self.release(out);
+    }
+
+    /// Throws away what is held, but for the frames behind the last gap. Returns the first of these.
+    fn throw_away(&mut self) -> u64 {
+        let mut held = self.held.keys().rev();
+        let mut first = *held.next().expect("a gap is before what is held");
+        while held.next().is_some_and(|&before| before + 1 == first) {
+            first -= 1;
+        }
+        let kept = self.held.split_off(&first);
+        self.thrown_away += self.held.len() as u64;
+        self.held = kept;
+        self.held_bytes = self.held.values().map(|held| held.bytes).sum();
+        first
     }
 
     fn patience(&mut self, great: bool) -> &mut Patience {

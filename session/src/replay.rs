@@ -1,16 +1,14 @@
 //! Which of the recent sequence numbers were seen (RFC 6479's bitmap ring).
 //!
-//! The window ends at the greatest number seen and reaches [`WINDOW`] back. A number above it moves it; a
-//! number in it is new once; a number below it is too old to tell.
+//! The window ends at the greatest number seen and reaches so many numbers back as its words have bits, but for
+//! one word. A number above it moves it; a number in it is new once; a number below it is too old to tell.
 
 use std::time::{Duration, Instant};
 
-/// Numbers below the greatest seen that are still told apart. The copies that a failover makes come within
-/// a detour's extra delay: 1,024 frames are 100 ms at 10,000 frames a second.
-pub(crate) const WINDOW: u64 = 1_024;
-
 const BITS: u64 = 64;
-/// One more word than the window needs, so that the word being cleared is never inside it.
+/// Words of a window of 1,024 numbers. The copies that a failover makes come within a detour's extra delay: 1,024
+/// frames are 100 ms at 10,000 frames a second. One word more than the window needs, so that the word being
+/// cleared is never inside it.
 const WORDS: usize = 17;
 
 /// Numbers below the window, one after the other, that make it suspicious.
@@ -30,24 +28,33 @@ pub(crate) enum Replay {
 }
 
 /// The window.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ReplayWindow {
+#[derive(Clone, Debug)]
+pub(crate) struct ReplayWindow<const LENGTH: usize = WORDS> {
     /// One above the greatest number seen; zero when none was.
     end: u64,
-    words: [u64; WORDS],
+    words: [u64; LENGTH],
 }
 
-impl ReplayWindow {
+impl<const LENGTH: usize> Default for ReplayWindow<LENGTH> {
+    fn default() -> Self {
+        Self { end: 0, words: [0; LENGTH] }
+    }
+}
+
+impl<const LENGTH: usize> ReplayWindow<LENGTH> {
+    /// Numbers below the greatest seen that are still told apart.
+    pub(crate) const REACH: u64 = (LENGTH as u64 - 1) * BITS;
+
     /// Judges `sequence`, and marks it if it is new. The greatest number of all, which could not be
     /// followed by another, counts as old.
     pub(crate) fn insert(&mut self, sequence: u64) -> Replay {
-        if sequence == u64::MAX || sequence.saturating_add(WINDOW) < self.end {
+        if sequence == u64::MAX || sequence.saturating_add(Self::REACH) < self.end {
             return Replay::Old;
         }
         if sequence >= self.end {
             self.advance(sequence);
         }
-        let (word, bit) = place(sequence);
+        let (word, bit) = Self::place(sequence);
         if self.words[word] & bit != 0 {
             return Replay::Duplicate;
         }
@@ -73,17 +80,17 @@ impl ReplayWindow {
     fn advance(&mut self, sequence: u64) {
         let first_new = if self.end == 0 { 0 } else { (self.end - 1) / BITS + 1 };
         let last_new = sequence / BITS;
-        let clear_from = first_new.max(last_new.saturating_sub(WORDS as u64 - 1));
+        let clear_from = first_new.max(last_new.saturating_sub(LENGTH as u64 - 1));
         for number in clear_from..=last_new {
-            self.words[place(number * BITS).0] = 0;
+            self.words[Self::place(number * BITS).0] = 0;
         }
         self.end = sequence + 1;
     }
-}
 
-fn place(sequence: u64) -> (usize, u64) {
-    let word = (sequence / BITS) % WORDS as u64;
-    (usize::try_from(word).expect("a remainder of WORDS fits"), 1 << (sequence % BITS))
+    fn place(sequence: u64) -> (usize, u64) {
+        let word = (sequence / BITS) % LENGTH as u64;
+        (usize::try_from(word).expect("a remainder of LENGTH fits"), 1 << (sequence % BITS))
+    }
 }
 
 /// Tells when a window was moved out of its sender's reach, by a number that is not the sender's: then all
@@ -121,9 +128,11 @@ mod tests {
 
     use super::*;
 
+    const WINDOW: u64 = <ReplayWindow>::REACH;
+
     #[test]
     fn a_number_is_new_once_and_old_when_the_window_has_passed() {
-        let mut window = ReplayWindow::default();
+        let mut window = <ReplayWindow>::default();
 
         assert_eq!(window.insert(0), Replay::New);
         assert_eq!(window.insert(0), Replay::Duplicate);
@@ -134,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_numbers_is_survived() {
-        let mut window = ReplayWindow::default();
+        let mut window = <ReplayWindow>::default();
 
         assert_eq!(window.insert(u64::MAX - 1), Replay::New);
         assert_eq!(window.insert(u64::MAX - 1), Replay::Duplicate);
@@ -143,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_window_moved_out_of_reach_starts_anew_and_one_in_use_does_not() {
-        let (mut window, mut outrun) = (ReplayWindow::default(), Outrun::default());
+        let (mut window, mut outrun) = (<ReplayWindow>::default(), Outrun::default());
         let mut now = Instant::now();
         assert_eq!(window.insert_or_restart(&mut outrun, 9, now), Replay::New);
         assert_eq!(window.insert_or_restart(&mut outrun, u64::MAX - 1, now), Replay::New);
@@ -170,7 +179,7 @@ mod tests {
 
     #[test]
     fn few_old_numbers_do_not_start_a_window_anew_however_long_they_take() {
-        let (mut window, mut outrun) = (ReplayWindow::default(), Outrun::default());
+        let (mut window, mut outrun) = (<ReplayWindow>::default(), Outrun::default());
         let now = Instant::now();
         window.insert_or_restart(&mut outrun, 100_000, now);
         for number in 1..OUTRUN_MIN {
@@ -185,7 +194,7 @@ mod tests {
         fn verdicts_are_those_of_a_plain_set(
             steps in proptest::collection::vec((0_u64..3_000, prop::bool::weighted(0.05)), 0..600),
         ) {
-            let mut window = ReplayWindow::default();
+            let mut window = <ReplayWindow>::default();
             let (mut seen, mut base) = (BTreeSet::new(), 0);
             for (offset, jump) in steps {
                 base += if jump { 5_000 } else { 10 };

@@ -26,7 +26,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::{Notify, mpsc};
@@ -189,6 +189,7 @@ impl Outgoing {
             kind: FrameKind::Session,
             class,
             policy,
+            redundancy: Redundancy::default(),
             destination,
             flow: incarnation,
             sequence: *sequence,

@@ -79,6 +79,8 @@ counters! {
     frames_late,
     /// Gaps given up: what was missing is lost, or late.
     gaps_given_up,
+    /// Frames thrown away with a gap, since too many gaps had been given up of late.
+    frames_thrown_away,
     /// Frames of a kind that an end does not take, or too long for QUIC.
     frames_unexpected,
     /// Datagrams handed to a flow for sending.

@@ -72,7 +72,7 @@ impl Round {
     }
 }
 
-/// The least of the rounds' mean RTTs in this period of 5 s and the one before.
+/// The least of the rounds' late RTTs in this period of 5 s and the one before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BaseRtt {
     period_start: Instant,
@@ -105,5 +105,30 @@ impl BaseRtt {
     /// The base RTT; zero before the first.
     pub(super) fn get(&self) -> Duration {
         self.current.into_iter().chain(self.previous).min().unwrap_or_default()
+    }
+}
+
+/// The greatest rate in this period of 5 s and the one before, in bytes per second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeakRate {
+    period_start: Instant,
+    current: f64,
+    previous: f64,
+}
+
+impl PeakRate {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { period_start: now, current: 0.0, previous: 0.0 }
+    }
+
+    pub(super) fn handle_rate(&mut self, rate: f64, now: Instant) {
+        if now.saturating_duration_since(self.period_start) >= BASE_PERIOD {
+            *self = Self { period_start: now, current: rate, previous: self.current };
+        }
+        self.current = self.current.max(rate);
+    }
+
+    pub(super) fn get(&self) -> f64 {
+        self.current.max(self.previous)
     }
 }

@@ -1,5 +1,5 @@
 //! The controller against a toy link: a bottleneck of constant rate with a buffer, a base RTT that may
-//! change, random loss, and blackouts. One sender that always has data, paced as quinn paces. Everything
+//! change, random loss, and blackouts. One sender or several that always have data, paced as quinn paces. Everything
 //! is computed; the only randomness is a seeded generator.
 
 use std::collections::VecDeque;
@@ -18,6 +18,8 @@ struct Link {
     loss: f64,
     /// Added to the base, drawn anew every few milliseconds.
     jitter: Duration,
+    /// The share that hops lose and recover, which makes these and all behind them so much later, once for each loss.
+    recovered: (f64, Duration),
     dead: bool,
 }
 
@@ -27,22 +29,27 @@ struct Packet {
     acked_at: Option<Instant>,
 }
 
-struct Toy {
+struct Sender {
     controller: RateDelay,
-    link: Link,
-    start: Instant,
-    now: Instant,
-    link_free: Instant,
     in_flight: VecDeque<Packet>,
     bytes_in_flight: u64,
     tokens: f64,
     srtt: f64,
     delivered: u64,
+    unacked_ticks: u32,
+    /// Frames are put back in order at either end, so neither packets nor acknowledgements overtake.
+    last_arrival: Instant,
+    last_ack: Instant,
+}
+
+struct Toy {
+    senders: Vec<Sender>,
+    link: Link,
+    start: Instant,
+    now: Instant,
+    link_free: Instant,
     random: u64,
     extra: Duration,
-    unacked_ticks: u32,
-    /// Frames are put back in order, so acknowledgements do not overtake.
-    last_ack: Instant,
 }
 
 impl Toy {
@@ -54,24 +61,22 @@ impl Toy {
             buffer_bytes: 4e6,
             loss: 0.0,
             jitter: Duration::ZERO,
+            recovered: (0.0, Duration::ZERO),
             dead: false,
         };
         Self {
-            controller: RateDelay::new(now, 1_200),
+            senders: vec![Sender::new(now)],
             link,
             start: now,
             now,
             link_free: now,
-            in_flight: VecDeque::new(),
-            bytes_in_flight: 0,
-            tokens: 0.0,
-            srtt: 0.15,
-            delivered: 0,
             random: seed,
             extra: Duration::ZERO,
-            unacked_ticks: 0,
-            last_ack: now,
         }
+    }
+
+    fn controller(&mut self) -> &mut RateDelay {
+        &mut self.senders[0].controller
     }
 
     /// Numerical Recipes' 64-bit linear congruential generator; from 0 to 1.
@@ -83,30 +88,103 @@ impl Toy {
         (self.random >> 40) as f64 / (1_u64 << 24) as f64
     }
 
-    fn send(&mut self) {
-        let window = self.controller.window();
-        let refill = window as f64 * 1.25 * TICK.as_secs_f64() / self.srtt;
-        self.tokens = (self.tokens + refill).min(refill.max(20.0 * PACKET as f64));
-        while self.bytes_in_flight + PACKET < window && self.tokens >= PACKET as f64 {
-            self.tokens -= PACKET as f64;
-            let random_loss = self.draw() < self.link.loss;
-            let backlog = self.link_free.saturating_duration_since(self.now).as_secs_f64();
-            let overflow = backlog * self.link.bytes_per_second > self.link.buffer_bytes;
-            let lost = random_loss || overflow || self.link.dead;
-            let acked_at = (!lost).then(|| {
-                let service = Duration::from_secs_f64(PACKET as f64 / self.link.bytes_per_second);
-                self.link_free = self.link_free.max(self.now) + service;
-                self.last_ack = self.last_ack.max(self.link_free + self.link.base + self.extra);
-                self.last_ack
-            });
-            self.in_flight.push_back(Packet { sent: self.now, acked_at });
-            self.bytes_in_flight += PACKET;
+    fn send(&mut self, index: usize) {
+        let sender = &mut self.senders[index];
+        let window = sender.controller.window();
+        let refill = window as f64 * 1.25 * TICK.as_secs_f64() / sender.srtt;
+        sender.tokens = (sender.tokens + refill).min(refill.max(20.0 * PACKET as f64));
+        loop {
+            let sender = &self.senders[index];
+            if sender.bytes_in_flight + PACKET >= window || sender.tokens < PACKET as f64 {
+                return;
+            }
+            let acked_at = self.carry(index);
+            let sender = &mut self.senders[index];
+            sender.tokens -= PACKET as f64;
+            sender.in_flight.push_back(Packet { sent: self.now, acked_at });
+            sender.bytes_in_flight += PACKET;
         }
     }
 
-    fn hear(&mut self) {
+    /// Carries a packet over the link. Returns when its acknowledgement comes.
+    fn carry(&mut self, index: usize) -> Option<Instant> {
+        let random_loss = self.draw() < self.link.loss;
+        let backlog = self.link_free.saturating_duration_since(self.now).as_secs_f64();
+        let overflow = backlog * self.link.bytes_per_second > self.link.buffer_bytes;
+        let lost = random_loss || overflow || self.link.dead;
+        let held = self.held();
+        // Every so many packets are one acknowledgement, which may be lost as well.
+        let answered = self.draw() * f64::from(ACK_EVERY) < 1.0;
+        let held_back = if answered { self.held() } else { Duration::ZERO };
+        (!lost).then(|| {
+            let service = Duration::from_secs_f64(PACKET as f64 / self.link.bytes_per_second);
+            self.link_free = self.link_free.max(self.now) + service;
+            let sender = &mut self.senders[index];
+            let due = self.link_free + self.link.base + self.extra + held;
+            sender.last_arrival = sender.last_arrival.max(due);
+            sender.last_ack = sender.last_ack.max(sender.last_arrival + held_back);
+            sender.last_ack
+        })
+    }
+
+    /// How long the recovery of a packet takes: nothing for most.
+    fn held(&mut self) -> Duration {
+        let (share, pause) = self.link.recovered;
+        let mut held = Duration::ZERO;
+        while share > 0.0 && self.draw() < share {
+            held += pause;
+        }
+        held
+    }
+
+    /// Runs for a while; returns the goodput in Mbit/s and the mean queue in milliseconds.
+    fn run(&mut self, seconds: f64) -> (f64, f64) {
+        let delivered = self.delivered();
+        let end = self.now + Duration::from_secs_f64(seconds);
+        let mut queue = 0.0;
+        while self.now < end {
+            self.now += TICK;
+            if self.draw() < 0.03 {
+                self.extra = self.link.jitter.mul_f64(self.draw());
+            }
+            for index in 0..self.senders.len() {
+                self.senders[index].probe(self.now, &self.link);
+                self.send(index);
+                self.senders[index].hear(self.now);
+                assert!(self.senders[index].controller.window() >= FLOOR_PACKETS * PACKET);
+            }
+            queue += self.link_free.saturating_duration_since(self.now).as_secs_f64();
+        }
+        let megabits = (self.delivered() - delivered) as f64 * 8.0 / 1e6 / seconds;
+        (megabits, queue * TICK.as_secs_f64() / seconds * 1e3)
+    }
+
+    fn delivered(&self) -> u64 {
+        self.senders.iter().map(|sender| sender.delivered).sum()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+}
+
+impl Sender {
+    fn new(now: Instant) -> Self {
+        Self {
+            controller: RateDelay::new(now, 1_200),
+            in_flight: VecDeque::new(),
+            bytes_in_flight: 0,
+            tokens: 0.0,
+            srtt: 0.15,
+            delivered: 0,
+            unacked_ticks: 0,
+            last_arrival: now,
+            last_ack: now,
+        }
+    }
+
+    fn hear(&mut self, now: Instant) {
         // Acknowledgements keep their order, so what is due or lost before it stands in front.
-        let now = self.now;
         let passed = self.in_flight.iter().take_while(|packet| packet.acked_at <= Some(now));
         let (mut due, mut last_acked) = (0, 0);
         for (at, packet) in passed.enumerate() {
@@ -145,42 +223,18 @@ impl Toy {
     }
 
     /// The probe time-out: two packets go although the window is full of what was lost.
-    fn probe(&mut self) {
+    fn probe(&mut self, now: Instant, link: &Link) {
         let silent = self.in_flight.iter().all(|packet| packet.acked_at.is_none());
         let last = self.in_flight.back().map(|packet| packet.sent);
-        if silent && last.is_some_and(|sent| (self.now - sent).as_secs_f64() > 2.0 * self.srtt) {
-            let acked_at = (!self.link.dead).then(|| {
-                self.last_ack = self.last_ack.max(self.now + self.link.base);
+        if silent && last.is_some_and(|sent| (now - sent).as_secs_f64() > 2.0 * self.srtt) {
+            let acked_at = (!link.dead).then(|| {
+                self.last_ack = self.last_ack.max(now + link.base);
                 self.last_ack
             });
-            self.in_flight.push_back(Packet { sent: self.now, acked_at });
+            self.in_flight.push_back(Packet { sent: now, acked_at });
             self.bytes_in_flight += PACKET;
             self.unacked_ticks = 240;
         }
-    }
-
-    /// Runs for a while; returns the goodput in Mbit/s and the mean queue in milliseconds.
-    fn run(&mut self, seconds: f64) -> (f64, f64) {
-        let delivered = self.delivered;
-        let end = self.now + Duration::from_secs_f64(seconds);
-        let mut queue = 0.0;
-        while self.now < end {
-            self.now += TICK;
-            if self.draw() < 0.03 {
-                self.extra = self.link.jitter.mul_f64(self.draw());
-            }
-            self.probe();
-            self.send();
-            self.hear();
-            queue += self.link_free.saturating_duration_since(self.now).as_secs_f64();
-            assert!(self.controller.window() >= FLOOR_PACKETS * PACKET);
-        }
-        let megabits = (self.delivered - delivered) as f64 * 8.0 / 1e6 / seconds;
-        (megabits, queue * TICK.as_secs_f64() / seconds * 1e3)
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.now - self.start
     }
 }
 
@@ -225,6 +279,60 @@ fn jitter_is_not_taken_for_a_queue() {
         toy.run(3.0);
         let (megabits, _) = toy.run(10.0);
         assert!(megabits > 240.0, "{jitter_ms} ms: {megabits} Mbit/s");
+    }
+}
+
+#[test]
+fn frames_that_wait_for_a_recovered_one_are_not_taken_for_a_queue() {
+    for (megabits, loss, least, queue_most_ms) in [
+        (100.0, 0.001, 85.0, 45.0),
+        (300.0, 0.004, 240.0, 45.0),
+        (300.0, 0.04, 210.0, 45.0),
+        (800.0, 0.04, 500.0, 45.0),
+        (800.0, 0.12, 200.0, 45.0),
+    ] {
+        let mut toy = Toy::new(megabits, 120, 11);
+        toy.link.recovered = (loss, Duration::from_millis(36));
+        toy.run(3.0);
+        let (rate, queue_ms) = toy.run(10.0);
+        assert!(rate > least, "{loss}: {rate} Mbit/s of {megabits}");
+        assert!(queue_ms < queue_most_ms, "{loss}: queue of {queue_ms} ms at {megabits} Mbit/s");
+    }
+}
+
+#[test]
+fn recovered_frames_do_not_end_startup() {
+    for seed in 20..28 {
+        let mut toy = Toy::new(800.0, 120, seed);
+        toy.link.recovered = (0.04, Duration::from_millis(36));
+        toy.run(2.0);
+        let (rate, _) = toy.run(1.0);
+        assert!(rate > 400.0, "seed {seed}: {rate} Mbit/s of 800 after 16 to 25 round trips");
+    }
+}
+
+#[test]
+fn sessions_share_a_link_and_build_no_queue_of_one_anothers_delay() {
+    for (base_ms, loss, count, queue_most_ms) in
+        [(40, 0.0, 2_u32, 15.0), (40, 0.0, 4, 15.0), (120, 0.0, 2, 45.0), (40, 0.01, 2, 40.0)]
+    {
+        let mut toy = Toy::new(300.0, base_ms, 12);
+        toy.link.recovered = (loss, Duration::from_millis(36));
+        for _ in 1..count {
+            toy.run(2.3);
+            let now = toy.now;
+            toy.senders.push(Sender::new(now));
+        }
+        toy.run(10.0);
+        let before: Vec<u64> = toy.senders.iter().map(|sender| sender.delivered).collect();
+        let (megabits, queue_ms) = toy.run(20.0);
+        let after = toy.senders.iter().map(|sender| sender.delivered);
+        let got = after.zip(&before).map(|(after, before)| after - before);
+        let share = got.min().unwrap_or(0) as f64 * 8e-6 / 20.0 / (megabits / f64::from(count));
+        let case = format!("{count} over {base_ms} ms, {loss}");
+        assert!(megabits > 240.0, "{case}: {megabits} Mbit/s");
+        assert!(share > 1.0 / 3.0, "{case}: the least has {share} of its part");
+        assert!(queue_ms < queue_most_ms, "{case}: queue of {queue_ms} ms");
     }
 }
 
@@ -286,7 +394,7 @@ fn the_base_is_seen_again_by_a_flow_that_never_pauses() {
     let mut toy = Toy::new(300.0, 40, 8);
     toy.run(60.0);
     assert!(toy.elapsed() >= Duration::from_secs(59));
-    let base = toy.controller.base.get();
+    let base = toy.controller().base.get();
     assert!(base < Duration::from_millis(43), "base drifted to {base:?}");
 }
 
@@ -294,12 +402,13 @@ fn the_base_is_seen_again_by_a_flow_that_never_pauses() {
 fn a_mark_takes_a_tenth_once_a_round() {
     let mut toy = Toy::new(300.0, 40, 9);
     toy.run(3.0);
-    let before = toy.controller.window();
+    let before = toy.controller().window();
     for _ in 0..50 {
-        toy.controller.on_congestion_event(toy.now, toy.now, false, 0);
+        let now = toy.now;
+        toy.controller().on_congestion_event(now, now, false, 0);
     }
     toy.run(0.06);
-    let after = toy.controller.window();
+    let after = toy.controller().window();
     assert!(after < before * 92 / 100 && after > before * 80 / 100, "{before} to {after}");
 }
 

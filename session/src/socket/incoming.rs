@@ -69,7 +69,7 @@ enum Order {
     /// Never held back; duplicates are dropped.
     Realtime { window: Box<ReplayWindow>, outrun: Outrun },
     /// Put back in order.
-    Restored { order: Box<Reorder<Packet>>, gaps_counted: u64 },
+    Restored { order: Box<Reorder<Packet>>, gaps_counted: u64, thrown_counted: u64 },
 }
 
 struct Packet {
@@ -110,7 +110,7 @@ impl Incoming {
         if !self.know(source, flow, now, counters) {
             return counters.frames_stale.increment();
         }
-        self.make_room(source, key);
+        self.make_room(source, key, now);
         let Some(far_end) = self.far_ends.get_mut(&source) else { return };
         far_end.heard = now;
         let bytes = frame.payload.len();
@@ -125,7 +125,7 @@ impl Incoming {
                     Replay::Duplicate | Replay::Old => counters.frames_duplicate.increment(),
                 }
             }
-            Order::Restored { order, gaps_counted } => {
+            Order::Restored { order, gaps_counted, thrown_counted } => {
                 match order.handle_frame(sequence, bytes, packet, now, &mut self.ready) {
                     Verdict::InOrder => return,
                     Verdict::Held => counters.frames_held.increment(),
@@ -134,6 +134,7 @@ impl Incoming {
                     Verdict::Duplicate => counters.frames_duplicate.increment(),
                 }
                 counters.gaps_given_up.add_growth(gaps_counted, order.gaps_given_up());
+                counters.frames_thrown_away.add_growth(thrown_counted, order.thrown_away());
                 if order.poll_timeout().is_some() {
                     self.holding.insert((source, key));
                 } else {
@@ -158,9 +159,9 @@ impl Incoming {
         match far_end.incarnations.handle_frame(flow, now) {
             Heard::Known => {}
             Heard::Stray => return false,
-            Heard::Changed => self.drop_lanes(source),
+            Heard::Changed => self.drop_lanes(source, now),
             Heard::Ended(ended) => {
-                self.drop_lanes(source);
+                self.drop_lanes(source, now);
                 counters.far_restarts.increment();
                 // Full: the sessions' own time-out finds it out.
                 let _ = self.restarts.try_send((source, ended));
@@ -176,7 +177,7 @@ impl Incoming {
     }
 
     /// Makes room for a far end's new lane, if this is one and there are too many.
-    fn make_room(&mut self, source: Address, key: LaneKey) {
+    fn make_room(&mut self, source: Address, key: LaneKey, now: Instant) {
         let Self { far_ends, holding, ready, .. } = self;
         let Some(FarEnd { lanes, .. }) = far_ends.get_mut(&source) else { return };
         if lanes.len() < LANES_MAX || lanes.contains_key(&key) {
@@ -186,13 +187,13 @@ impl Incoming {
         let Some(quietest) = quietest else { return };
         if let Some(Lane { order: Order::Restored { mut order, .. }, .. }) = lanes.remove(&quietest)
         {
-            order.flush(ready);
+            order.flush(now, ready);
         }
         holding.remove(&(source, quietest));
     }
 
     /// Drops the lanes of incarnations that do not live; QUIC gets what they held.
-    fn drop_lanes(&mut self, source: Address) {
+    fn drop_lanes(&mut self, source: Address, now: Instant) {
         let Self { far_ends, holding, ready, .. } = self;
         let Some(FarEnd { incarnations, lanes, .. }) = far_ends.get_mut(&source) else { return };
         lanes.retain(|&key, lane| {
@@ -200,7 +201,7 @@ impl Incoming {
                 return true;
             }
             if let Order::Restored { order, .. } = &mut lane.order {
-                order.flush(ready);
+                order.flush(now, ready);
             }
             holding.remove(&(source, key));
             false
@@ -266,12 +267,14 @@ impl Incoming {
         let Self { far_ends, holding, ready, .. } = self;
         holding.retain(|(source, key)| {
             let lane = far_ends.get_mut(source).and_then(|far_end| far_end.lanes.get_mut(key));
-            let Some(Order::Restored { order, gaps_counted }) = lane.map(|lane| &mut lane.order)
+            let Some(Order::Restored { order, gaps_counted, thrown_counted }) =
+                lane.map(|lane| &mut lane.order)
             else {
                 return false;
             };
             order.handle_timeout(now, ready);
             counters.gaps_given_up.add_growth(gaps_counted, order.gaps_given_up());
+            counters.frames_thrown_away.add_growth(thrown_counted, order.thrown_away());
             order.poll_timeout().is_some()
         });
     }
@@ -316,9 +319,11 @@ impl Lane {
             Class::Realtime => {
                 Order::Realtime { window: Box::default(), outrun: Outrun::default() }
             }
-            Class::Interactive | Class::Bulk => {
-                Order::Restored { order: Box::new(Reorder::new()), gaps_counted: 0 }
-            }
+            Class::Interactive | Class::Bulk => Order::Restored {
+                order: Box::new(Reorder::new()),
+                gaps_counted: 0,
+                thrown_counted: 0,
+            },
         };
         Self { heard: now, order }
     }

@@ -91,6 +91,7 @@ impl Mesh {
             kind: FrameKind::Session,
             class: Class::Bulk,
             policy: PolicyId::default(),
+            redundancy: overway_wire::Redundancy::default(),
             destination,
             flow,
             sequence,

@@ -9,7 +9,7 @@ use overway_session::{
     DATAGRAM_BYTES_MAX, Flow, Incoming, IncomingFlow, IncomingStream, OpenError, SendError,
     SessionConfig, SessionEndpoint, SessionError, Stream,
 };
-use overway_wire::{Class, FlowId, PolicyId, RelayId};
+use overway_wire::{Class, FlowId, PolicyId, Redundancy, RelayId};
 use quinn::{ConnectionError, ReadError};
 use tokio::time::timeout;
 
@@ -57,7 +57,7 @@ async fn stream_pair(opener: &SessionEndpoint, far: &SessionEndpoint) -> (Stream
 }
 
 async fn flow_pair(opener: &SessionEndpoint, far: &SessionEndpoint) -> (Flow, Flow) {
-    let opened = opener.open_flow(far.local().relay, PolicyId(0), "voice");
+    let opened = opener.open_flow(far.local().relay, PolicyId(0), Redundancy::default(), "voice");
     let accepted = async { next_flow(far).await.accept().await };
     let (opened, accepted) = soon(async { tokio::join!(opened, accepted) }).await;
     (opened.unwrap(), accepted.unwrap())
@@ -191,7 +191,10 @@ async fn the_reason_of_a_refusal_reaches_the_opener() {
     };
     let open = async {
         let stream = a.open_stream(RelayId(B), Class::Interactive, "secret").await.unwrap_err();
-        let flow = a.open_flow(RelayId(B), PolicyId(0), "secret").await.unwrap_err();
+        let flow = a
+            .open_flow(RelayId(B), PolicyId(0), Redundancy::default(), "secret")
+            .await
+            .unwrap_err();
         (stream, flow)
     };
 
