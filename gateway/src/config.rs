@@ -20,6 +20,7 @@
 //! listen = "127.0.0.1:9053"
 //! protocol = "udp"
 //! service = "dns"
+//! redundancy = "always"         # udp: how much goes twice; "off", "adaptive" unless said, or "always"
 //! idle_timeout_s = 60.0         # udp, here and in services
 //! ```
 
@@ -29,7 +30,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use overway_config::{ConfigError, Document, Spanned};
-use overway_wire::Class;
+use overway_wire::{Class, Redundancy};
 use serde::Deserialize;
 
 use crate::target::Target;
@@ -72,6 +73,7 @@ pub struct RawForward {
     service: Spanned<String>,
     class: Option<Spanned<String>>,
     policy: Option<Spanned<String>>,
+    redundancy: Option<Spanned<String>>,
     clients_max: Option<Spanned<usize>>,
     idle_timeout_s: Option<Spanned<f64>>,
 }
@@ -125,6 +127,9 @@ pub struct ForwardConfig {
     pub class: Class,
     /// The policy that limits its paths, by name; while the relay does not know it, clients are refused.
     pub policy: Option<String>,
+    /// How much of its flows goes more than once, both ways (UDP). The packets of all streams between two ends share
+    /// sessions, which are always adaptive.
+    pub redundancy: Redundancy,
     /// TCP connections or UDP clients at once; further ones are turned away.
     pub clients_max: usize,
     /// Silence after which a client is forgotten (UDP).
@@ -215,6 +220,9 @@ impl ForwardConfig {
             config.class = class(document, raw.protocol, name)?;
         }
         config.policy = raw.policy.as_ref().map(|name| document.name(name)).transpose()?;
+        if let Some(name) = &raw.redundancy {
+            config.redundancy = redundancy(document, raw.protocol, name)?;
+        }
         if let Some(number) = &raw.clients_max {
             config.clients_max = document.in_range(number, CLIENTS_MAX_RANGE)?;
         }
@@ -224,7 +232,7 @@ impl ForwardConfig {
         Ok(config)
     }
 
-    /// A forward with the default class and limits, and no policy.
+    /// A forward with the default class, redundancy and limits, and no policy.
     pub fn new(protocol: Protocol, listen: SocketAddr, service: impl Into<String>) -> Self {
         let class = match protocol {
             Protocol::Tcp => Class::Interactive,
@@ -236,6 +244,7 @@ impl ForwardConfig {
             service: service.into(),
             class,
             policy: None,
+            redundancy: Redundancy::default(),
             clients_max: CLIENTS_MAX_DEFAULT,
             idle_timeout: IDLE_TIMEOUT,
         }
@@ -257,6 +266,22 @@ fn class(
         (Protocol::Tcp, Some(Class::Realtime) | None) => error("\"interactive\" or \"bulk\""),
         (Protocol::Udp, Some(class @ Class::Realtime)) => Ok(class),
         (Protocol::Udp, Some(Class::Interactive | Class::Bulk) | None) => error("\"realtime\""),
+    }
+}
+
+fn redundancy(
+    document: &Document,
+    protocol: Protocol,
+    name: &Spanned<String>,
+) -> Result<Redundancy, ConfigError> {
+    let given = name.get_ref();
+    let error = |message| Err(document.error(name.span(), message));
+    match (protocol, Redundancy::from_name(given)) {
+        (Protocol::Udp, Some(mode)) => Ok(mode),
+        (Protocol::Udp, None) => error(format!(
+            "{given:?} is no redundancy; expected \"off\", \"adaptive\" or \"always\""
+        )),
+        (Protocol::Tcp, _) => error("is for udp only; expected no such key for tcp".to_owned()),
     }
 }
 
@@ -331,7 +356,11 @@ mod tests {
             policy: Some("eu-only".to_owned()),
             ..ForwardConfig::new(Protocol::Tcp, listen, "web")
         };
-        let dns = ForwardConfig::new(Protocol::Udp, "127.0.0.1:9053".parse().unwrap(), "dns");
+        let listen = "127.0.0.1:9053".parse().unwrap();
+        let dns = ForwardConfig {
+            redundancy: Redundancy::Always,
+            ..ForwardConfig::new(Protocol::Udp, listen, "dns")
+        };
         assert_eq!(config, GatewayConfig { services: vec![web], forwards: vec![bulk, dns] });
     }
 
@@ -344,6 +373,7 @@ mod tests {
         assert_eq!(service.connect_timeout, Duration::from_secs(5));
         let forward = &config.forwards[0];
         assert_eq!((forward.clients_max, forward.class), (4_096, Class::Realtime));
+        assert_eq!(forward.redundancy, Redundancy::Adaptive);
         assert_eq!(forward.idle_timeout, Duration::from_secs(60));
         assert_eq!(load("").unwrap(), GatewayConfig::default());
     }
@@ -412,6 +442,15 @@ mod tests {
             (
                 [&*tcp, "idle_timeout_s = 5.0\n"].concat(),
                 "relay.toml:5: forward.idle_timeout_s: is for udp only; expected no such key for tcp",
+            ),
+            (
+                [FORWARD, "redundancy = \"on\"\n"].concat(),
+                "relay.toml:5: forward.redundancy: \"on\" is no redundancy; expected \"off\", \
+                 \"adaptive\" or \"always\"",
+            ),
+            (
+                [&*tcp, "redundancy = \"off\"\n"].concat(),
+                "relay.toml:5: forward.redundancy: is for udp only; expected no such key for tcp",
             ),
             (
                 [SERVICE, "connect_timeout_s = 5.5\n"].concat(),

@@ -41,7 +41,8 @@ impl TcpForward {
     pub(crate) async fn run(self) {
         let Self { listener, config, shared } = self;
         let places = Arc::new(Semaphore::new(config.clients_max));
-        let to = open::Way { service: config.service, policy: config.policy };
+        let ForwardConfig { service, policy, redundancy, .. } = config;
+        let to = open::Way { service, policy, redundancy };
         let way = Arc::new(Way { to, class: config.class, shared });
         loop {
             let accepted = tokio::select! {

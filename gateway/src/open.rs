@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use overway_session::{OpenError, SessionEndpoint};
-use overway_wire::{PolicyId, RelayId};
+use overway_wire::{PolicyId, Redundancy, RelayId};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +35,8 @@ pub trait Resolver: Send + Sync {
 pub(crate) struct Way {
     pub(crate) service: String,
     pub(crate) policy: Option<String>,
+    /// Of flows.
+    pub(crate) redundancy: Redundancy,
 }
 
 /// What every task of a gateway shares.

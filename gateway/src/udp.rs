@@ -68,8 +68,8 @@ struct Client {
 
 impl UdpForward {
     pub(crate) fn new(socket: UdpSocket, config: ForwardConfig, shared: Arc<Shared>) -> Self {
-        let ForwardConfig { service, policy, idle_timeout, clients_max, .. } = config;
-        let to = open::Way { service, policy };
+        let ForwardConfig { service, policy, redundancy, idle_timeout, clients_max, .. } = config;
+        let to = open::Way { service, policy, redundancy };
         Self { way: Arc::new(Way { socket, to, idle_timeout, shared }), clients_max }
     }
 
@@ -187,7 +187,7 @@ impl Client {
     async fn open(&self) -> Option<Flow> {
         let Way { to, shared, .. } = &*self.way;
         let opened = open_first(shared, to, |relay, policy| {
-            shared.endpoint.open_flow(relay, policy, &to.service)
+            shared.endpoint.open_flow(relay, policy, to.redundancy, &to.service)
         });
         let opened = opened.await;
         match opened {

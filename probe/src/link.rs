@@ -177,6 +177,24 @@ impl LinkProbe {
         self.lanes[place(lane)].handle_resent(number);
     }
 
+    /// Takes the neighbour's word, between two heartbeats, of what it has received of a data lane and what of that is
+    /// complete; it moves what a heartbeat would.
+    pub fn handle_received(
+        &mut self,
+        lane: Lane,
+        received_next: u32,
+        complete_next: u32,
+        now: Instant,
+    ) {
+        self.handle_life(now);
+        self.acknowledge(lane, received_next, complete_next);
+    }
+
+    /// One more than the greatest number received of a lane, zero if none.
+    pub fn received_next(&self, lane: Lane) -> u32 {
+        self.lanes[place(lane)].received_next()
+    }
+
     /// Takes note of an authenticated message that says nothing about the link: a sign of life.
     pub fn handle_message(&mut self, now: Instant) {
         self.handle_life(now);
@@ -251,8 +269,9 @@ impl LinkProbe {
             interval: Millis::from(self.schedule.announced()),
             wanted: Millis::from(self.schedule.need()),
             sent_next: Lane::DATA.map(|lane| self.sent_next(lane)),
-            received_next: Lane::DATA.map(|lane| self.lanes[place(lane)].received_next()),
+            received_next: Lane::DATA.map(|lane| self.received_next(lane)),
             complete_next: None,
+            lost: None,
         })
     }
 
@@ -340,6 +359,11 @@ impl LinkProbe {
     }
 
     fn handle_life(&mut self, now: Instant) {
+        // What is read together is one sign of life.
+        let heard_now = self.inbound.silence(now) == Some(Duration::ZERO);
+        if heard_now && self.inbound.state() == State::Up {
+            return;
+        }
         self.inbound.handle_sign(&self.config, self.inbound_limits(), now);
     }
 
@@ -402,22 +426,25 @@ impl LinkProbe {
         });
     }
 
-    /// An acknowledgement may only move forward, and not beyond what was sent.
     fn handle_acknowledged(&mut self, heartbeat: &Heartbeat) {
         self.recovers = heartbeat.complete_next.is_some();
         let complete_next = heartbeat.complete_next.unwrap_or(self.complete);
         for (at, lane) in Lane::DATA.into_iter().enumerate() {
-            let sent_next = self.sent_next[place(lane)];
-            let said = [
-                (&mut self.acknowledged[at], heartbeat.received_next[at]),
-                (&mut self.complete[at], complete_next[at]),
-            ];
-            for (known, said) in said {
-                let was_sent = sent_next.wrapping_sub(said).cast_signed() >= 0;
-                let is_newer = said.wrapping_sub(*known).cast_signed() > 0;
-                if was_sent && is_newer {
-                    *known = said;
-                }
+            self.acknowledge(lane, heartbeat.received_next[at], complete_next[at]);
+        }
+    }
+
+    /// An acknowledgement may only move forward, and not beyond what was sent.
+    fn acknowledge(&mut self, lane: Lane, received_next: u32, complete_next: u32) {
+        let Some(at) = lane.data_index() else { return };
+        let sent_next = self.sent_next[place(lane)];
+        let said =
+            [(&mut self.acknowledged[at], received_next), (&mut self.complete[at], complete_next)];
+        for (known, said) in said {
+            let was_sent = sent_next.wrapping_sub(said).cast_signed() >= 0;
+            let is_newer = said.wrapping_sub(*known).cast_signed() > 0;
+            if was_sent && is_newer {
+                *known = said;
             }
         }
     }

@@ -289,17 +289,19 @@ struct Decayed {
     constant: Duration,
     value: f64,
     at: Instant,
+    /// When it decays next: comparing costs less than counting, and is done for every frame.
+    next: Instant,
 }
 
 impl Decayed {
     fn new(constant: Duration, now: Instant) -> Self {
-        Self { constant, value: 0.0, at: now }
+        Self { constant, value: 0.0, at: now, next: now + DECAY_STEP }
     }
 
     fn add(&mut self, amount: f64, now: Instant) {
-        if now.saturating_duration_since(self.at) >= DECAY_STEP {
+        if now >= self.next {
             self.value = self.value(now);
-            self.at = now;
+            (self.at, self.next) = (now, now + DECAY_STEP);
         }
         self.value = (self.value + amount).max(0.0);
     }

@@ -1,15 +1,15 @@
 //! The relay's metrics, built from everybody's plain counters at each scrape.
 //!
-//! The label budget: `reason`, `class`, `lane`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a
+//! The label budget: `reason`, `mode`, `class`, `lane`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a
 //! pair of relays.
 
 use std::sync::atomic::Ordering;
 
 use overway_relay_core::{DropReason, QueueStats, RecoveryStats, Stats};
 use overway_telemetry::{Exposition, export_counters};
-use overway_wire::Class;
 use overway_wire::control::{LinkReport, State};
 use overway_wire::hop::Lane;
+use overway_wire::{Class, Redundancy};
 
 use crate::control::ControlStatus;
 use crate::fault::FaultStats;
@@ -38,6 +38,7 @@ pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     shell(&mut out, snapshot.shell);
     probes(&mut out, snapshot.probes);
     recovery(&mut out, &snapshot.recovery);
+    redundancy(&mut out, snapshot);
     for (class, stats) in Class::ALL.into_iter().zip(snapshot.queues) {
         queue(&mut out, class, stats);
     }
@@ -55,7 +56,8 @@ pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
 }
 
 fn core(out: &mut Exposition, stats: &Stats) {
-    let drops = export_counters!(out, "", *stats, Stats {
+    // The bytes are exported by what they were sent for, see `redundancy`.
+    let (drops, _, _) = export_counters!(out, "", *stats, Stats {
         frames_received: "Frames received from neighbours.",
         bytes_received: "Bytes of frames received from neighbours.",
         frames_sent: "Frames handed to links.",
@@ -65,6 +67,7 @@ fn core(out: &mut Exposition, stats: &Stats) {
         frames_delivered: "Frames given to local ends.",
         frames_forwarded: "Frames carried between neighbours.",
         copies: "Second copies sent because a link was suspect.",
+        doubles: "Frames sent over a second path because their flow wants all of it twice.",
         copies_over_budget: "Copies not made because the detour's share was used up.",
         detours: "Frames that took a detour around a dead link.",
         replays: "Unacknowledged frames sent again over a detour.",
@@ -75,10 +78,23 @@ fn core(out: &mut Exposition, stats: &Stats) {
         downs: "Times that a link went down.",
         updates_applied: "Updates of the pushed state applied.",
         updates_refused: "Updates that did not fit the state held.",
-    } and drops);
+    } and drops, copy_bytes, double_bytes);
     for (reason, count) in DropReason::ALL.into_iter().zip(drops) {
         let labels = [("reason", reason.name())];
         out.counter("frames_dropped_total", "Frames and messages dropped.", &labels, count);
+    }
+}
+
+fn redundancy(out: &mut Exposition, snapshot: &Snapshot) {
+    let twins = snapshot.recovery.iter().map(|lane| lane.twin_bytes).sum();
+    for (mode, reason, bytes) in [
+        (Redundancy::Adaptive, "silence", snapshot.stats.copy_bytes),
+        (Redundancy::Adaptive, "loss", twins),
+        (Redundancy::Always, "always", snapshot.stats.double_bytes),
+    ] {
+        let labels = [("mode", mode.name()), ("reason", reason)];
+        let help = "Bytes of frames sent more than once unasked, on each link that they cross.";
+        out.counter("redundancy_bytes_total", help, &labels, bytes);
     }
 }
 
@@ -149,7 +165,7 @@ fn recovery(out: &mut Exposition, lanes: &[RecoveryStats; Lane::DATA.len()]) {
     }
 }
 
-fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64); 17] {
+fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64); 20] {
     let RecoveryStats {
         missing,
         recovered,
@@ -166,6 +182,10 @@ fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64
         absent,
         repeated,
         expired,
+        twins_sent,
+        twin_bytes: _,
+        twins_over_budget,
+        spared,
         tails_sent,
         tails_received,
     } = *stats;
@@ -189,6 +209,13 @@ fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64
         ("recovery_absent_total", "Frames asked for that are not kept.", absent),
         ("recovery_repeated_total", "Frames asked for too soon or too often.", repeated),
         ("recovery_expired_total", "Frames asked for whose time was up.", expired),
+        ("recovery_twins_sent_total", "Second copies sent unasked, on lossy lines.", twins_sent),
+        (
+            "recovery_twins_over_budget_total",
+            "Frames without such, for too many copies.",
+            twins_over_budget,
+        ),
+        ("recovery_spared_total", "Frames that came by their second copy first.", spared),
         ("recovery_tails_sent_total", "Tail probes sent.", tails_sent),
         ("recovery_tails_received_total", "Tail probes received.", tails_received),
     ]
@@ -256,6 +283,7 @@ fn session(out: &mut Exposition, stats: overway_session::Stats) {
             frames_reordered: "Session frames that came late and filled a gap in time.",
             frames_late: "Session frames that came after their gap had been given up.",
             gaps_given_up: "Gaps given up.",
+            frames_thrown_away: "Session frames thrown away because too many gaps had been given up.",
             frames_unexpected: "Frames that an end does not take.",
             datagrams_sent: "Datagrams handed to flows.",
             datagrams_received: "Datagrams given out by flows.",
@@ -354,7 +382,7 @@ mod tests {
             faults: vec![FaultStats::default(); 2],
         });
 
-        let allowed = ["reason", "class", "lane", "neighbour", "link", "direction", "line"];
+        let allowed = ["reason", "class", "lane", "neighbour", "link", "direction", "line", "mode"];
         for (family, labels) in exposition.labels() {
             for label in labels {
                 assert!(allowed.contains(&label.as_str()), "{family} has the label {label}");

@@ -129,6 +129,7 @@ fn frame(to: u16, class: Class, sequence: u64) -> Outbound {
         kind: FrameKind::Session,
         class,
         policy: PolicyId::default(),
+        redundancy: overway_wire::Redundancy::default(),
         destination: Address::new(RelayId(to), AttachmentId::GATEWAY),
         flow: FlowId(9),
         sequence,

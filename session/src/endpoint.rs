@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use overway_pki::{Credentials, Identity, Role};
-use overway_wire::{Address, AttachmentId, Class, FlowId, PolicyId, RelayId};
+use overway_wire::{Address, AttachmentId, Class, FlowId, PolicyId, Redundancy, RelayId};
 use quinn::{RecvStream, SendStream, VarInt};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
@@ -136,7 +136,8 @@ impl SessionEndpoint {
         Ok(Stream { send: opened.send, recv: opened.recv })
     }
 
-    /// Opens a flow of realtime datagrams to a service at a far relay, under a policy.
+    /// Opens a flow of realtime datagrams to a service at a far relay, under a policy. The redundancy is that of
+    /// both directions.
     ///
     /// # Errors
     /// As [`Self::open_stream`].
@@ -144,12 +145,14 @@ impl SessionEndpoint {
         &self,
         far: RelayId,
         policy: PolicyId,
+        redundancy: Redundancy,
         service: &str,
     ) -> Result<Flow, OpenError> {
         let inner = &self.inner;
         let id = FlowId(inner.next_flow.fetch_add(1, Ordering::Relaxed) & !ACCEPTED);
-        let enter = |session: &Session, _: &Request| inner.enter_flow(session, id, true);
-        let request = Request::flow(service, id);
+        let enter =
+            |session: &Session, _: &Request| inner.enter_flow(session, id, redundancy, true);
+        let request = Request::flow(service, id, redundancy);
         let terms = Terms::new(Class::Realtime, policy);
         let opened = inner.open(far, terms, request, enter).await?;
         inner.counters.flows.increment();

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use overway_wire::frame::FrameEcn;
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy};
 use tokio::sync::mpsc;
 
 /// An attachment to the fabric, as its relay hands it to one end.
@@ -49,6 +49,8 @@ pub struct Outbound {
     pub class: Class,
     /// What its path may use.
     pub policy: PolicyId,
+    /// How much of its flow goes more than once.
+    pub redundancy: Redundancy,
     /// Where it goes.
     pub destination: Address,
     /// For sessions the sender's incarnation, for datagrams the flow.

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::Notify;
 
@@ -109,6 +109,7 @@ impl Drop for Held {
 struct Shared {
     far: Address,
     policy: PolicyId,
+    redundancy: Redundancy,
     /// Borne by frames from here.
     id: FlowId,
     keys: FlowKeys,
@@ -164,6 +165,7 @@ impl Shared {
             kind: FrameKind::Datagram,
             class: Class::Realtime,
             policy: self.policy,
+            redundancy: self.redundancy,
             destination: self.far,
             flow: self.id,
             sequence,
@@ -241,7 +243,7 @@ impl FlowTable {
     pub(crate) fn enter(
         self: &Arc<Self>,
         far: Address,
-        policy: PolicyId,
+        (policy, redundancy): (PolicyId, Redundancy),
         id: FlowId,
         opened_here: bool,
         keys: FlowKeys,
@@ -251,6 +253,7 @@ impl FlowTable {
         let shared = Arc::new(Shared {
             far,
             policy,
+            redundancy,
             id: own,
             keys,
             sender: Arc::clone(&self.sender),
@@ -336,6 +339,7 @@ mod tests {
     use super::*;
 
     const POLICY: PolicyId = PolicyId(9);
+    const MANNER: (PolicyId, Redundancy) = (POLICY, Redundancy::Always);
 
     /// Keeps what is sent; takes nothing when it is told to be full.
     #[derive(Debug, Default)]
@@ -371,7 +375,7 @@ mod tests {
         let sender: Arc<dyn FabricSender> = Arc::<Kept>::clone(&wire);
         let table = Arc::new(FlowTable::new(sender, Arc::clone(&counters)));
         let keys = FlowKeys::new(&[5; SECRET_BYTES], client);
-        let life = table.enter(Address::default(), POLICY, FlowId(1), client, keys).unwrap();
+        let life = table.enter(Address::default(), MANNER, FlowId(1), client, keys).unwrap();
         End { wire, table, counters, life }
     }
 
@@ -406,6 +410,9 @@ mod tests {
         let (opener, acceptor) = (end(true, false), end(false, false));
         let datagram = [9; DATAGRAM_BYTES_MAX];
         opener.life.shared.send(&datagram).unwrap();
+        let modes: Vec<Redundancy> =
+            opener.wire.frames.lock().unwrap().iter().map(|frame| frame.redundancy).collect();
+        assert_eq!(modes, [Redundancy::Always; 2]);
 
         let frames = carry(&opener, &acceptor);
         assert!(frames.iter().all(|frame| frame.policy == POLICY));
@@ -479,7 +486,7 @@ mod tests {
         let opener = end(true, false);
         let keys = FlowKeys::new(&[5; SECRET_BYTES], true);
 
-        let again = opener.table.enter(Address::default(), POLICY, FlowId(1), true, keys);
+        let again = opener.table.enter(Address::default(), MANNER, FlowId(1), true, keys);
 
         assert_eq!(again.err(), Some(TableError::InUse));
     }

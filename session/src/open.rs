@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use overway_wire::{Class, FlowId, PolicyId, RelayId};
+use overway_wire::{Class, FlowId, PolicyId, Redundancy, RelayId};
 use prost::Message;
 use quinn::{ConnectionError, RecvStream, SendStream};
 
@@ -216,6 +216,9 @@ pub(crate) struct Request {
     /// For a flow: its id, chosen by the opener, below 2^31.
     #[prost(uint32, tag = "3")]
     pub(crate) flow: u32,
+    /// For a flow: how much of it goes more than once, both ways; [`Redundancy::code`].
+    #[prost(uint32, tag = "4")]
+    pub(crate) redundancy: u32,
 }
 
 /// The sorts of requests.
@@ -241,12 +244,13 @@ pub(crate) struct Answer {
 impl Request {
     /// A request for a stream.
     pub(crate) fn stream(service: &str) -> Self {
-        Self { sort: Sort::Stream.into(), service: service.to_owned(), flow: 0 }
+        Self { sort: Sort::Stream.into(), service: service.to_owned(), ..Self::default() }
     }
 
     /// A request for a flow.
-    pub(crate) fn flow(service: &str, flow: FlowId) -> Self {
-        Self { sort: Sort::Flow.into(), service: service.to_owned(), flow: flow.0 }
+    pub(crate) fn flow(service: &str, flow: FlowId, redundancy: Redundancy) -> Self {
+        let (flow, redundancy) = (flow.0, redundancy.code());
+        Self { sort: Sort::Flow.into(), service: service.to_owned(), flow, redundancy }
     }
 
     /// Whether its service has a name that can be asked for.
@@ -320,7 +324,8 @@ mod tests {
 
     #[test]
     fn the_longest_messages_fit_the_bound() {
-        let request = Request::flow(&"s".repeat(SERVICE_BYTES_MAX), FlowId(u32::MAX));
+        let request =
+            Request::flow(&"s".repeat(SERVICE_BYTES_MAX), FlowId(u32::MAX), Redundancy::Always);
         let answer = Answer { refused: Some("r".repeat(REASON_BYTES_MAX)) };
 
         assert!(request.has_name());

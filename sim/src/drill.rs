@@ -5,6 +5,9 @@
 //!          - one round trip of the link in front of the failed relay
 //! ```
 //!
+//! A flow of which all goes twice has no excess at all, if its source knows a path that has no relay in common
+//! with the one in use. Of a flow that wants no copies nothing is promised but that no frame is lost.
+//!
 //! A flow for which no way leads around the failing relay is left out, and counted: neighbours are chosen such that
 //! there is always one.
 
@@ -12,7 +15,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use overway_wire::frame::PATH_ELEMENTS_MAX;
-use overway_wire::{Class, LinkId, Path, RelayId};
+use overway_wire::{Class, LinkId, Path, Redundancy, RelayId};
 
 use crate::rng::micros;
 use crate::traffic::{Delivery, Flow};
@@ -51,6 +54,8 @@ struct Subject {
     next: u64,
     /// The round trip in front of the failed relay.
     round_trip: Duration,
+    /// Whether the source knows a path that has no relay in common with the flow's.
+    apart: bool,
 }
 
 impl World {
@@ -100,9 +105,21 @@ impl World {
             let link = LinkId::new(front, failing, path.elements()[at].link);
             let delay = |link| self.network.delay(link).unwrap_or_default();
             let round_trip = delay(link) + delay(link.reversed());
-            (same && many).then_some(Subject { flow, path, next: of.next, round_trip })
+            let apart = self.knows_apart(of, &path);
+            (same && many).then_some(Subject { flow, path, next: of.next, round_trip, apart })
         };
         self.slots.iter().filter_map(steady).collect()
+    }
+
+    /// Whether a flow's source has another path that shares no relay with this one.
+    fn knows_apart(&self, flow: &Flow, path: &Path) -> bool {
+        let process = self.sites.get(&flow.source.relay).and_then(|site| site.process.as_ref());
+        let Some(process) = process else { return false };
+        let paths = process.core.fib().paths(flow.destination.relay, flow.class);
+        paths.iter().any(|other| {
+            let shared = other.path.intermediates().iter().any(|step| path.visits(step.relay));
+            !shared && other.path != *path
+        })
     }
 
     /// Leaves out those for which no way leads around the failing relay, and says how many.
@@ -119,7 +136,7 @@ impl World {
 
     fn judge(&mut self, subject: &Subject, failing: RelayId, began: Instant, last: u64) {
         let flow = &self.flows[subject.flow];
-        let (id, class) = (flow.id.0, flow.class);
+        let (id, class, redundancy) = (flow.id.0, flow.class, flow.redundancy);
         let first = subject.next.saturating_sub(micros(MARGIN) / micros(flow.period));
         let lost = (first..last).filter(|&sequence| !flow.has_passed(sequence)).count();
         let Some((before, after)) = first_around(flow, &subject.path, began) else { return };
@@ -138,24 +155,33 @@ impl World {
             (after.at - before.at).saturating_sub(flow.period + growth + subject.round_trip)
         });
         let what = format!(
-            "drill: {failing} failed under flow {id} ({class}) from {source} by {}: gap {gap:?} from \
+            "drill: {failing} failed under flow {id} ({class}, {}) from {source} by {}: gap {gap:?} from \
              frame {} to frame {} by {}, excess {excess:?}, {lost} frames lost, longest \
              excess {later:?}",
-            subject.path, before.sequence, after.sequence, after.path
+            redundancy.name(),
+            subject.path,
+            before.sequence,
+            after.sequence,
+            after.path
         );
         self.say(format_args!("{what}"));
-        let promised = match class {
-            Class::Realtime | Class::Interactive => true,
-            // Bulk is not copied while a link is suspect; it waits until it is down.
-            Class::Bulk => false,
+        let promised = match (class, redundancy) {
+            (Class::Realtime | Class::Interactive, Redundancy::Always) if subject.apart => {
+                Some(Duration::ZERO)
+            }
+            (Class::Realtime | Class::Interactive, Redundancy::Adaptive | Redundancy::Always) => {
+                Some(EXCESS_MAX)
+            }
+            // Not copied while a link is suspect; it waits until that is down.
+            (Class::Realtime | Class::Interactive, Redundancy::Off) | (Class::Bulk, _) => None,
         };
-        if promised {
+        if promised.is_some() {
             let max = &mut self.figures.drill_excess_us_max;
             *max = (*max).max(micros(excess));
             let max = &mut self.figures.drill_longest_us_max;
             *max = (*max).max(micros(later));
         }
-        if lost > 0 || (promised && excess > EXCESS_MAX) {
+        if lost > 0 || promised.is_some_and(|most| excess > most) {
             self.watch.violate(self.now, format_args!("{what}"));
         }
     }

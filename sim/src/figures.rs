@@ -49,6 +49,12 @@ figures! {
     forwarded,
     /// Second copies sent while a link was suspect.
     copies,
+    /// Frames sent over a second path, of flows that want all of it twice.
+    doubles,
+    /// Second copies sent unasked over links that lose much.
+    twins,
+    /// Frames that came by such a copy.
+    spared,
     /// Frames that took a detour.
     detours,
     /// Unacknowledged frames sent again over a detour.
@@ -167,6 +173,10 @@ impl Figures {
             absent: _,
             repeated: _,
             expired: _,
+            twins_sent,
+            twin_bytes: _,
+            twins_over_budget: _,
+            spared,
             tails_sent,
             tails_received: _,
         } = *stats;
@@ -177,6 +187,8 @@ impl Figures {
         self.hop_duplicates += duplicates;
         self.nacks += nacks_sent;
         self.tails += tails_sent;
+        self.twins += twins_sent;
+        self.spared += spared;
     }
 
     fn count_relay(&mut self, stats: &Stats) {
@@ -190,6 +202,9 @@ impl Figures {
             frames_delivered: _,
             frames_forwarded,
             copies,
+            copy_bytes: _,
+            doubles,
+            double_bytes: _,
             copies_over_budget: _,
             detours,
             replays,
@@ -204,6 +219,7 @@ impl Figures {
         } = *stats;
         self.forwarded += frames_forwarded;
         self.copies += copies;
+        self.doubles += doubles;
         self.detours += detours;
         self.replays += replays;
         self.notices += notices_received;

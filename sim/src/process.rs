@@ -184,11 +184,10 @@ impl Process {
     }
 
     fn deliver(&mut self, key: LaneKey, message: &Bytes, now: Instant, out: &mut Outbox) {
-        if let Ok(HopMessage::Data { frame, .. }) = HopMessage::decode(message)
-            && let Ok((header, _)) = Header::decode(frame)
-        {
-            out.received.push((key.0.inbound(self.local()), header));
-        }
+        let read = HopMessage::decode(message).into_iter().flat_map(HopMessage::frames);
+        let headers = read.filter_map(|(_, frame)| Header::decode(frame).ok());
+        let link = key.0.inbound(self.local());
+        out.received.extend(headers.map(|(header, _)| (link, header)));
         self.core.handle_datagram(key, message, now);
     }
 

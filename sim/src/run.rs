@@ -107,12 +107,19 @@ impl Run<'_> {
         check: impl Fn(&World) -> Result<(), Unrest>,
     ) -> Result<Duration, Unrest> {
         let began = self.world.now;
+        let mut told = None;
         loop {
             let took = self.world.now - began;
             match check(&self.world) {
                 Ok(()) => return Ok(took),
                 Err(unrest) if took >= at_most => return Err(unrest),
-                Err(_) => self.pass(LOOK),
+                Err(unrest) => {
+                    if told.as_ref() != Some(&unrest) {
+                        self.world.say(format_args!("not at rest: {unrest}"));
+                        told = Some(unrest);
+                    }
+                    self.pass(LOOK);
+                }
             }
         }
     }

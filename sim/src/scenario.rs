@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use overway_probe::ProbeConfig;
 use overway_scheduler_core::NeighbourConfig;
+use overway_wire::Redundancy;
 
 /// A run's size and phases. The default is what every seed must pass.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Scenario {
     pub capacity_bps: u64,
     /// Payload of a frame, at least 20 bytes.
     pub frame_bytes: usize,
+    /// How much of flows goes twice: each in turn.
+    pub redundancy: &'static [Redundancy],
     /// Timers of the probes.
     pub probe: ProbeConfig,
     /// What is made wrong on purpose.
@@ -72,6 +75,12 @@ impl Default for Scenario {
             neighbours: NeighbourConfig::default(),
             capacity_bps: 1_000_000_000,
             frame_bytes: 20,
+            redundancy: &[
+                Redundancy::Adaptive,
+                Redundancy::Always,
+                Redundancy::Adaptive,
+                Redundancy::Off,
+            ],
             probe: ProbeConfig::default(),
             sabotage: None,
         }
@@ -114,6 +123,12 @@ impl Scenario {
     /// The same on lines that a few flows fill, so that demand is split over paths. There are no drills: on such
     /// lines there is no room for copies, and the promise does not hold.
     pub fn narrow() -> Self {
-        Self { capacity_bps: 2_500_000, frame_bytes: 1_000, drills: 0, ..Self::bounded() }
+        Self {
+            capacity_bps: 2_500_000,
+            frame_bytes: 1_000,
+            redundancy: &[Redundancy::Adaptive],
+            drills: 0,
+            ..Self::bounded()
+        }
     }
 }

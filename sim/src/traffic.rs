@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use overway_relay_core::{Delivered, LocalFrame};
-use overway_wire::{Address, BootId, Class, FlowId, FrameKind, Millis, Path, PolicyId};
+use overway_wire::{Address, BootId, Class, FlowId, FrameKind, Millis, Path, PolicyId, Redundancy};
 
 /// Numbers below the greatest seen that an end tells apart, as a session's ends do.
 const WINDOW: u64 = 1_024;
@@ -59,6 +59,7 @@ pub(crate) struct Flow {
     pub(crate) source: Address,
     pub(crate) destination: Address,
     pub(crate) class: Class,
+    pub(crate) redundancy: Redundancy,
     pub(crate) period: Duration,
     /// Of each frame's payload.
     pub(crate) bytes: usize,
@@ -76,7 +77,7 @@ impl Flow {
     pub(crate) fn new(
         id: FlowId,
         ends: (Address, Address),
-        class: Class,
+        (class, redundancy): (Class, Redundancy),
         (period, bytes): (Duration, usize),
         boots: (BootId, BootId),
     ) -> Self {
@@ -85,6 +86,7 @@ impl Flow {
             source: ends.0,
             destination: ends.1,
             class,
+            redundancy,
             period,
             bytes,
             boots,
@@ -109,6 +111,7 @@ impl Flow {
             kind,
             class: self.class,
             policy: PolicyId::default(),
+            redundancy: self.redundancy,
             flow: self.id,
             sequence,
             budget: BUDGET,

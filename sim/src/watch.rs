@@ -72,11 +72,21 @@ impl Watch {
 
     /// A relay hands a hop message to a link.
     pub(crate) fn handle_sent(&mut self, link: LinkId, message: &[u8], now: Instant) {
-        let Ok(HopMessage::Data { frame, .. }) = HopMessage::decode(message) else { return };
-        let Ok((header, _)) = Header::decode(frame) else {
-            return self.violate(now, format_args!("{link}: sent a frame that cannot be decoded"));
-        };
-        self.check_sent(link, &header, now);
+        let Ok(message) = HopMessage::decode(message) else { return };
+        let twin = matches!(message, HopMessage::Twin { .. });
+        for (_, frame) in message.frames() {
+            let Ok((header, _)) = Header::decode(frame) else {
+                self.violate(now, format_args!("{link}: sent a frame that cannot be decoded"));
+                continue;
+            };
+            self.check_sent(link, &header, now);
+            let worth = header.class == Class::Realtime && !header.copy;
+            self.require(
+                !twin || worth,
+                now,
+                format_args!("{link}: a twin that should be none: {header:?}"),
+            );
+        }
     }
 
     pub(crate) fn check_sent(&mut self, link: LinkId, header: &Header, now: Instant) {

@@ -8,19 +8,29 @@
 //! 0x02 heartbeat:  see Heartbeat
 //! 0x03 nack:       lane u8 | ranges u8 | (first u32 | count u16) for each range
 //! 0x04 tail probe: lane u8 | next u32
+//! 0x05 bundle:     number u32 | (bytes u16 | frame) for each frame
+//! 0x06 twin:       number u32 | frame
+//! 0x07 received:   lane u8 | received next u32 | complete next u32
 //! ```
 //!
 //! Integers are big-endian. Numbers count up by one per lane and direction from the start of the link's
 //! incarnation and wrap; the receiver reads loss from their gaps, asks for what is missing by a NACK, and
 //! is sent it again under the number that it had. A tail probe tells it of a last frame that has no
-//! successor.
+//! successor. A bundle is what as many data messages with consecutive numbers would be: small frames that
+//! waited together share a datagram. Where many frames come between two heartbeats, a message of its own tells what was
+//! received, so that the sender need not keep them all. A twin is a second copy, which nobody asked for, of a frame that was sent a moment
+//! ago; it has a type of its own so that the loss of the first still shows.
 
 use bytes::{Buf, BufMut};
 
-use crate::{BootId, Class, Micros, Millis, Ticks};
+use crate::{BootId, Class, LossPpm, Micros, Millis, Ticks};
 
 /// Bytes before the frame in a data message.
 pub const DATA_PREFIX_BYTES: usize = 5;
+/// Bytes before the first length of a bundle.
+pub const BUNDLE_PREFIX_BYTES: usize = 5;
+/// Bytes before each frame of a bundle.
+pub const BUNDLE_LENGTH_BYTES: usize = 2;
 /// Bytes of the longest hop message: what a link's MTU must carry as one QUIC datagram.
 pub const MESSAGE_BYTES_MAX: usize =
     DATA_PREFIX_BYTES + crate::frame::HEADER_BYTES_MAX + crate::frame::PAYLOAD_BYTES_MAX;
@@ -29,6 +39,11 @@ const DATA: u8 = 0x01;
 const HEARTBEAT: u8 = 0x02;
 const NACK: u8 = 0x03;
 const TAIL: u8 = 0x04;
+const BUNDLE: u8 = 0x05;
+const RECEIVED: u8 = 0x07;
+const TWIN: u8 = 0x06;
+/// No frame is shorter: so a datagram is no bundle of more frames than its bytes could be worth.
+const FRAME_BYTES_MIN: usize = crate::frame::FIXED_BYTES + crate::frame::ELEMENT_BYTES;
 /// After the type byte, up to the fields that every version has.
 const HEARTBEAT_BYTES: usize = 4 + 4 + 8 + 1 + 8 + 4 + 4 + 2 + 2 + 4 * 4;
 const HEARD_BIT: u8 = 1;
@@ -129,6 +144,9 @@ pub struct Heartbeat {
     /// Per data lane, the first number that the sender may still ask for again, wrapping: what is before it
     /// need not be kept. `None` from a neighbour that recovers nothing, and understands no NACK.
     pub complete_next: Option<[u32; 2]>,
+    /// Of what the receiver sent lately, the share that the sender found lost, before any of it was recovered. `None`
+    /// from a neighbour that does not say; written only with `complete_next`.
+    pub lost: Option<LossPpm>,
 }
 
 /// What a heartbeat's sender last heard of its receiver.
@@ -153,6 +171,20 @@ pub enum HopMessage<'a> {
         /// Header and payload; see [`crate::Header::decode`].
         frame: &'a [u8],
     },
+    /// Frames with consecutive numbers.
+    Bundle {
+        /// The number of the first.
+        number: u32,
+        /// Each of them.
+        frames: BundleFrames<'a>,
+    },
+    /// A second copy of a numbered frame, which was not asked for.
+    Twin {
+        /// The frame's number in the lane.
+        number: u32,
+        /// Header and payload.
+        frame: &'a [u8],
+    },
     /// A heartbeat.
     Heartbeat(Heartbeat),
     /// Frames that are missing, to be sent again.
@@ -161,6 +193,15 @@ pub enum HopMessage<'a> {
         lane: Lane,
         /// Which.
         ranges: NackRanges<'a>,
+    },
+    /// What a heartbeat says of one lane, between two of them.
+    Received {
+        /// The lane, never the light one.
+        lane: Lane,
+        /// As in [`Heartbeat::received_next`].
+        received_next: u32,
+        /// As in [`Heartbeat::complete_next`].
+        complete_next: u32,
     },
     /// Word of the last frame of a burst.
     Tail {
@@ -194,6 +235,31 @@ impl NackRanges<'_> {
     }
 }
 
+/// The frames of a bundle, read one by one. What is too short to be a frame, or longer than what is left, is told as an
+/// error, once, and nothing after it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BundleFrames<'a>(&'a [u8]);
+
+impl<'a> Iterator for BundleFrames<'a> {
+    type Item = Result<&'a [u8], HopError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let frame = self.0.split_first_chunk().and_then(|(bytes, rest)| {
+            let bytes = usize::from(u16::from_be_bytes(*bytes));
+            rest.split_at_checked(bytes).filter(|_| bytes >= FRAME_BYTES_MIN)
+        });
+        let Some((frame, rest)) = frame else {
+            self.0 = &[];
+            return Some(Err(HopError::Truncated));
+        };
+        self.0 = rest;
+        Some(Ok(frame))
+    }
+}
+
 /// Why a datagram is no hop message. Also the label of the metric that counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum HopError {
@@ -211,6 +277,18 @@ pub enum HopError {
 /// Writes what stands before a frame in a data message.
 pub fn encode_data_prefix(number: u32, out: &mut impl BufMut) {
     out.put_u8(DATA);
+    out.put_u32(number);
+}
+
+/// Writes what stands before the first length of a bundle.
+pub fn encode_bundle_prefix(number: u32, out: &mut impl BufMut) {
+    out.put_u8(BUNDLE);
+    out.put_u32(number);
+}
+
+/// Writes what stands before a frame in a twin: as many bytes as in a data message.
+pub fn encode_twin_prefix(number: u32, out: &mut impl BufMut) {
+    out.put_u8(TWIN);
     out.put_u32(number);
 }
 
@@ -233,6 +311,14 @@ pub fn encode_tail(lane: Lane, next: u32, out: &mut impl BufMut) {
     out.put_u32(next);
 }
 
+/// Writes what was received of a lane.
+pub fn encode_received(lane: Lane, received_next: u32, complete_next: u32, out: &mut impl BufMut) {
+    out.put_u8(RECEIVED);
+    out.put_u8(lane.code());
+    out.put_u32(received_next);
+    out.put_u32(complete_next);
+}
+
 impl<'a> HopMessage<'a> {
     /// Reads a datagram.
     ///
@@ -246,6 +332,15 @@ impl<'a> HopMessage<'a> {
                 let (number, frame) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
                 Ok(Self::Data { number: u32::from_be_bytes(*number), frame })
             }
+            BUNDLE => {
+                let (number, frames) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
+                let number = u32::from_be_bytes(*number);
+                Ok(Self::Bundle { number, frames: BundleFrames(frames) })
+            }
+            TWIN => {
+                let (number, frame) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
+                Ok(Self::Twin { number: u32::from_be_bytes(*number), frame })
+            }
             HEARTBEAT => Heartbeat::decode(rest).map(Self::Heartbeat),
             NACK => {
                 let (lane, rest) = data_lane(rest)?;
@@ -255,6 +350,14 @@ impl<'a> HopMessage<'a> {
                 let ranges = NackRanges(&ranges[..ranges.len().min(NACK_RANGES_MAX)]);
                 Ok(Self::Nack { lane, ranges })
             }
+            RECEIVED => {
+                let (lane, rest) = data_lane(rest)?;
+                let (received_next, rest) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
+                let (complete_next, _) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
+                let received_next = u32::from_be_bytes(*received_next);
+                let complete_next = u32::from_be_bytes(*complete_next);
+                Ok(Self::Received { lane, received_next, complete_next })
+            }
             TAIL => {
                 let (lane, rest) = data_lane(rest)?;
                 let (next, _) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
@@ -262,6 +365,23 @@ impl<'a> HopMessage<'a> {
             }
             _ => Err(HopError::Kind),
         }
+    }
+}
+
+impl<'a> HopMessage<'a> {
+    /// The frames that it holds, with their numbers: none, one, or those of a bundle that are whole.
+    pub fn frames(self) -> impl Iterator<Item = (u32, &'a [u8])> {
+        let (number, one, bundle) = match self {
+            Self::Data { number, frame } | Self::Twin { number, frame } => {
+                (number, Some(frame), None)
+            }
+            Self::Bundle { number, frames } => (number, None, Some(frames)),
+            Self::Heartbeat(_) | Self::Nack { .. } | Self::Tail { .. } | Self::Received { .. } => {
+                (0, None, None)
+            }
+        };
+        let frames = one.into_iter().chain(bundle.into_iter().flatten().flatten());
+        (0..).zip(frames).map(move |(at, frame)| (number.wrapping_add(at), frame))
     }
 }
 
@@ -287,9 +407,13 @@ impl Heartbeat {
         out.put_u32(heard.silence.0);
         out.put_u16(self.interval.0);
         out.put_u16(self.wanted.0);
-        let complete_next = self.complete_next.into_iter().flatten();
-        for count in self.sent_next.into_iter().chain(self.received_next).chain(complete_next) {
+        for count in self.sent_next.into_iter().chain(self.received_next) {
             out.put_u32(count);
+        }
+        let Some(complete_next) = self.complete_next else { return };
+        complete_next.into_iter().for_each(|count| out.put_u32(count));
+        if let Some(lost) = self.lost {
+            out.put_u32(lost.ppm());
         }
     }
 
@@ -306,16 +430,23 @@ impl Heartbeat {
             held: Micros(rest.get_u32()),
             silence: Micros(rest.get_u32()),
         };
+        let (interval, wanted) = (Millis(rest.get_u16()), Millis(rest.get_u16()));
+        let sent_next = [rest.get_u32(), rest.get_u32()];
+        let received_next = [rest.get_u32(), rest.get_u32()];
+        let complete_next = (rest.len() >= 8).then(|| [rest.get_u32(), rest.get_u32()]);
+        // What is left of a field that was cut is not the next one.
+        let has_lost = complete_next.is_some() && rest.len() >= 4;
         Ok(Self {
             boot,
             number,
             sent,
             heard: has_heard.then_some(heard),
-            interval: Millis(rest.get_u16()),
-            wanted: Millis(rest.get_u16()),
-            sent_next: [rest.get_u32(), rest.get_u32()],
-            received_next: [rest.get_u32(), rest.get_u32()],
-            complete_next: (rest.len() >= 8).then(|| [rest.get_u32(), rest.get_u32()]),
+            interval,
+            wanted,
+            sent_next,
+            received_next,
+            complete_next,
+            lost: has_lost.then(|| LossPpm::new(rest.get_u32())),
         })
     }
 }
@@ -336,6 +467,7 @@ mod tests {
             sent_next: [1, 2],
             received_next: [3, 4],
             complete_next: Some([5, 6]),
+            lost: Some(LossPpm::new(0x0102)),
         }
     }
 
@@ -350,7 +482,7 @@ mod tests {
         let golden = [
             0x02, 0x01, 0x02, 0x03, 0x04, 0, 0, 0, 5, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
             0x18, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 7, 0, 0, 0, 3, 0, 30, 0, 200, 0, 0, 0, 1, 0,
-            0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6,
+            0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 1, 2,
         ];
 
         assert_eq!(encoded(&heartbeat()), golden);
@@ -383,6 +515,22 @@ mod tests {
         assert_eq!(bytes, [4, 1, 0x0a, 0x0b, 0x0c, 0x0d]);
         let expected = HopMessage::Tail { lane: Lane::Realtime, next: 0x0a0b_0c0d };
         assert_eq!(HopMessage::decode(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn word_of_what_was_received_has_these_bytes() {
+        let mut bytes = Vec::new();
+        encode_received(Lane::Bulk, 0x0a0b_0c0d, 0x0102_0304, &mut bytes);
+
+        assert_eq!(bytes, [7, 2, 0x0a, 0x0b, 0x0c, 0x0d, 1, 2, 3, 4]);
+        let expected = HopMessage::Received {
+            lane: Lane::Bulk,
+            received_next: 0x0a0b_0c0d,
+            complete_next: 0x0102_0304,
+        };
+        assert_eq!(HopMessage::decode(&bytes), Ok(expected));
+        assert_eq!(HopMessage::decode(&bytes[..9]), Err(HopError::Truncated));
+        assert_eq!(HopMessage::decode(&[7, 0]), Err(HopError::Lane));
     }
 
     #[test]
@@ -424,14 +572,65 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_has_these_bytes() {
+        let frames = [[7; FRAME_BYTES_MIN], [8; FRAME_BYTES_MIN]];
+        let mut bytes = Vec::new();
+        encode_bundle_prefix(u32::MAX, &mut bytes);
+        for frame in &frames {
+            bytes.extend_from_slice(&[0, 31]);
+            bytes.extend_from_slice(frame);
+        }
+
+        assert_eq!(bytes[..BUNDLE_PREFIX_BYTES], [5, 255, 255, 255, 255]);
+        let read: Vec<_> = HopMessage::decode(&bytes).unwrap().frames().collect();
+        assert_eq!(read, [(u32::MAX, &frames[0][..]), (0, &frames[1][..])]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_bundle_is_told_once_and_ends_it() {
+        let short = [&[0, 3, 1, 2, 3][..], &[0, 0, 0, 0], &[0], &[0, 40, 1], &[255, 255, 1, 2]];
+        for wrong in short {
+            let mut bytes = Vec::new();
+            encode_bundle_prefix(1, &mut bytes);
+            bytes.extend_from_slice(&[0, 31]);
+            bytes.extend_from_slice(&[9; FRAME_BYTES_MIN]);
+            bytes.extend_from_slice(wrong);
+
+            let Ok(HopMessage::Bundle { frames, .. }) = HopMessage::decode(&bytes) else {
+                panic!("no bundle: {bytes:?}");
+            };
+            let read: Vec<_> = frames.collect();
+            assert_eq!(read, [Ok(&[9; FRAME_BYTES_MIN][..]), Err(HopError::Truncated)]);
+        }
+        assert_eq!(HopMessage::decode(&[5, 0, 0, 0]), Err(HopError::Truncated));
+    }
+
+    #[test]
+    fn a_twin_has_these_bytes() {
+        let mut bytes = Vec::new();
+        encode_twin_prefix(0x0a0b_0c0d, &mut bytes);
+        bytes.extend_from_slice(b"frame");
+
+        assert_eq!(bytes[..DATA_PREFIX_BYTES], [6, 0x0a, 0x0b, 0x0c, 0x0d]);
+        let expected = HopMessage::Twin { number: 0x0a0b_0c0d, frame: b"frame" };
+        assert_eq!(HopMessage::decode(&bytes), Ok(expected));
+        assert_eq!(HopMessage::decode(&bytes[..4]), Err(HopError::Truncated));
+    }
+
+    #[test]
     fn a_cut_heartbeat_is_refused_and_a_longer_one_is_read() {
         let mut bytes = encoded(&heartbeat());
         for length in 0..=HEARTBEAT_BYTES {
             assert_eq!(HopMessage::decode(&bytes[..length]), Err(HopError::Truncated));
         }
-        let old = Heartbeat { complete_next: None, ..heartbeat() };
-        assert_eq!(HopMessage::decode(&encoded(&old)), Ok(HopMessage::Heartbeat(old)));
-        assert_eq!(HopMessage::decode(&bytes[..bytes.len() - 1]), Ok(HopMessage::Heartbeat(old)));
+        for old in [
+            Heartbeat { complete_next: None, lost: None, ..heartbeat() },
+            Heartbeat { lost: None, ..heartbeat() },
+        ] {
+            let length = encoded(&old).len();
+            assert_eq!(HopMessage::decode(&bytes[..length]), Ok(HopMessage::Heartbeat(old)));
+            assert_eq!(HopMessage::decode(&bytes[..length + 3]), Ok(HopMessage::Heartbeat(old)));
+        }
         bytes.extend_from_slice(&[1, 2, 3]);
         assert_eq!(HopMessage::decode(&bytes), Ok(HopMessage::Heartbeat(heartbeat())));
     }

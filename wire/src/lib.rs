@@ -19,6 +19,7 @@ pub mod frame;
 pub mod hop;
 mod id;
 pub mod notice;
+mod redundancy;
 mod unit;
 
 pub use frame::{FrameError, FrameKind, Header, Path, PathElement};
@@ -26,4 +27,5 @@ pub use id::{
     Address, AttachmentId, BootId, Class, Epoch, FlowId, LinkId, LinkIndex, NeighbourLink,
     PolicyId, RelayId,
 };
+pub use redundancy::Redundancy;
 pub use unit::{BitsPerSec, ClockDiff, LossPpm, Micros, Millis, Permille, PricePerGb, Ticks};

@@ -28,6 +28,8 @@ const VOICE: usize = 0;
 const BULK: std::ops::Range<usize> = 1..3;
 /// What tells the bytes that a relay sent on its line.
 const SENT_BYTES: &str = "overway_relay_line_sent_bytes_total";
+/// What tells those of frames that it sent more than once without being asked.
+const REDUNDANT_BYTES: &str = "overway_relay_redundancy_bytes_total";
 
 /// What a mesh is to be.
 #[derive(Clone, Debug)]
@@ -58,6 +60,7 @@ struct Mark {
     nanos: u64,
     at: Instant,
     line_bytes: f64,
+    redundant_bytes: f64,
     bulk_bytes: Vec<u64>,
 }
 
@@ -69,6 +72,7 @@ pub(super) struct Heard {
     pub(super) on_time: u64,
     pub(super) delays_ms: Vec<f64>,
     pub(super) line_bytes: f64,
+    pub(super) redundant_bytes: f64,
     pub(super) bulk_mbps: Vec<f64>,
     pub(super) own_stall: Duration,
 }
@@ -82,7 +86,13 @@ impl Trial {
         let pulls = wanted.map(|forward| chain.pull(forward, stage)).collect::<Result<_, _>>()?;
         let voice = FlowSpec::voice(0, LINES, chain.forward(VOICE));
         let flows = Flows::start(&sink, vec![voice])?;
-        let mark = Mark { nanos: 0, at: Instant::now(), line_bytes: 0.0, bulk_bytes: Vec::new() };
+        let mark = Mark {
+            nanos: 0,
+            at: Instant::now(),
+            line_bytes: 0.0,
+            redundant_bytes: 0.0,
+            bulk_bytes: Vec::new(),
+        };
         let (from, to) = (mark.clone(), mark);
         Ok(Self { pulls, flows, chain, _pourer: pourer, _sink: sink, from, to })
     }
@@ -98,13 +108,19 @@ impl Trial {
     }
 
     fn mark(&self) -> Mark {
-        let of_relay = |relay| {
+        let (mut line_bytes, mut redundant_bytes) = (0.0, 0.0);
+        for relay in 0..self.chain.pids().len() {
             let counters = self.chain.counters(relay).unwrap_or_default();
-            let lines = counters.iter().filter(|(name, _)| name.starts_with(SENT_BYTES));
-            lines.map(|(_, bytes)| bytes).sum::<f64>()
-        };
+            let sum = |of: &str| {
+                let counters = counters.iter().filter(|(name, _)| name.starts_with(of));
+                counters.map(|(_, bytes)| bytes).sum::<f64>()
+            };
+            line_bytes += sum(SENT_BYTES);
+            redundant_bytes += sum(REDUNDANT_BYTES);
+        }
         Mark {
-            line_bytes: (0..self.chain.pids().len()).map(of_relay).sum(),
+            line_bytes,
+            redundant_bytes,
             bulk_bytes: self.pulls.iter().map(Pull::bytes).collect(),
             nanos: self.flows.now(),
             at: Instant::now(),
@@ -119,6 +135,7 @@ impl Trial {
         let bulk = self.to.bulk_bytes.iter().zip(&self.from.bulk_bytes);
         heard.bulk_mbps = bulk.map(|(to, from)| (to - from) as f64 * 8.0 / 1e6 / seconds).collect();
         heard.line_bytes = self.to.line_bytes - self.from.line_bytes;
+        heard.redundant_bytes = self.to.redundant_bytes - self.from.redundant_bytes;
         heard.own_stall = self.flows.own_stall(self.from.nanos, self.to.nanos);
         heard
     }
@@ -198,6 +215,11 @@ impl Heard {
     pub(super) fn overhead_bytes(&self) -> f64 {
         self.line_bytes / self.sent.max(1) as f64 - (FRAME_BYTES * LINES) as f64
     }
+
+    /// Of these, what relays sent more than once without being asked, headers of datagrams left out.
+    pub(super) fn redundant_bytes(&self) -> f64 {
+        self.redundant_bytes / self.sent.max(1) as f64
+    }
 }
 
 impl Sum for Heard {
@@ -208,6 +230,7 @@ impl Sum for Heard {
             sum.on_time += part.on_time;
             sum.delays_ms.extend(part.delays_ms);
             sum.line_bytes += part.line_bytes;
+            sum.redundant_bytes += part.redundant_bytes;
             sum.bulk_mbps.extend(part.bulk_mbps);
             sum.own_stall = sum.own_stall.max(part.own_stall);
             sum

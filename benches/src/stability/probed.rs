@@ -160,6 +160,7 @@ impl End {
             sent_next: [0; 2],
             received_next: [0; 2],
             complete_next: None,
+            lost: None,
         }
     }
 

@@ -41,6 +41,7 @@ fn heartbeats() -> impl Strategy<Value = Heartbeat> {
             sent_next,
             received_next,
             complete_next: (boot > 0).then_some(received_next),
+            lost: None,
         },
     )
 }
@@ -73,6 +74,7 @@ fn heartbeat(number: u32) -> Heartbeat {
         sent_next: [0, 0],
         received_next: [0, 0],
         complete_next: None,
+        lost: None,
     }
 }
 

@@ -32,6 +32,15 @@ impl CopyBudget {
 
     /// Takes `bytes`, or refuses them.
     pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> bool {
+        self.take_above(0, bytes, now)
+    }
+
+    /// Takes `bytes` if half of what can be saved up is left after.
+    pub(crate) fn take_spare(&mut self, bytes: usize, now: Instant) -> bool {
+        self.take_above(Self::burst_bytes(self.bytes_per_sec) / 2, bytes, now)
+    }
+
+    fn take_above(&mut self, least: u64, bytes: usize, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.at).as_micros();
         let earned = u128::from(self.bytes_per_sec) * elapsed / 1_000_000;
         if earned > 0 {
@@ -40,7 +49,7 @@ impl CopyBudget {
                 self.bytes.saturating_add(u64::try_from(earned).unwrap_or(burst)).min(burst);
             self.at = now;
         }
-        let left = self.bytes.checked_sub(bytes as u64);
+        let left = self.bytes.checked_sub(bytes as u64).filter(|&left| left >= least);
         self.bytes = left.unwrap_or(self.bytes);
         left.is_some()
     }
@@ -64,5 +73,17 @@ mod tests {
         }
 
         assert!((1_000_000..=1_060_000).contains(&taken), "{taken} bytes in ten seconds");
+    }
+
+    #[test]
+    fn half_of_what_is_saved_up_is_left_by_those_who_take_what_is_spare() {
+        let now = Instant::now();
+        let mut budget = CopyBudget::new(8_000_000, now);
+        let take =
+            |budget: &mut CopyBudget| (0..).take_while(|_| budget.take_spare(1_000, now)).count();
+
+        assert_eq!(take(&mut budget), 25);
+        assert_eq!((0..).take_while(|_| budget.take(1_000, now)).count(), 25);
+        assert_eq!(take(&mut budget), 0);
     }
 }

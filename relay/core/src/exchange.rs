@@ -7,7 +7,7 @@ use overway_probe::State;
 use overway_wire::frame::FrameEcn;
 use overway_wire::hop::Lane;
 use overway_wire::{
-    Address, AttachmentId, Class, FlowId, FrameKind, Millis, NeighbourLink, PolicyId,
+    Address, AttachmentId, Class, FlowId, FrameKind, Millis, NeighbourLink, PolicyId, Redundancy,
 };
 
 /// A frame from a local end.
@@ -23,6 +23,8 @@ pub struct LocalFrame {
     pub class: Class,
     /// The tenant's policy.
     pub policy: PolicyId,
+    /// How much of its flow goes more than once.
+    pub redundancy: Redundancy,
     /// The end's flow.
     pub flow: FlowId,
     /// Position in the flow.

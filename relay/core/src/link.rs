@@ -5,13 +5,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use overway_probe::{LinkProbe, Rate, State};
 use overway_wire::hop::{Heartbeat, Lane};
-use overway_wire::{Class, NeighbourLink};
+use overway_wire::{Class, Header, LossPpm, NeighbourLink};
 
 use crate::Config;
 use crate::budget::CopyBudget;
 use crate::lane::LaneState;
 use crate::lane::shaper::Shaper;
-use crate::recovery::{LaneRecovery, RecoveryStats};
+use crate::recovery::{LaneRecovery, RecoveryStats, Twins, lost_share};
+
+/// So many numbers after the last word of it, the neighbour is told what was received: at a gigabit a second every
+/// 5 ms, so that it keeps little more than a round trip's frames, and they stay near its processor.
+const TOLD_EVERY: u32 = 512;
 
 /// A link whose light lane stands.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ pub(crate) struct Link {
     pub(crate) shaper: Shaper,
     lanes: [LaneState; Lane::DATA.len()],
     recovery: [LaneRecovery; Lane::DATA.len()],
+    /// Whether realtime frames go twice.
+    twins: Twins,
+    /// What the neighbour was last told to be received.
+    told_received: [u32; Lane::DATA.len()],
     candidate: bool,
     active_until: Option<Instant>,
     rate: Rate,
@@ -54,6 +62,8 @@ impl Link {
             shaper: Shaper::new(capacity_bps, now),
             lanes: std::array::from_fn(|_| LaneState::new(config)),
             recovery: Lane::DATA.map(|lane| LaneRecovery::new(lane, now)),
+            told_received: [0; Lane::DATA.len()],
+            twins: Twins::default(),
             candidate,
             active_until: None,
             rate: Rate::Idle,
@@ -170,28 +180,62 @@ impl Link {
         now: Instant,
     ) -> Option<Instant> {
         let recovers = self.probe.recovers();
+        let doubled = self.is_doubled(lane, &frame, now);
         let (state, recovery) = self.recovering(lane)?;
+        match doubled {
+            None => {}
+            // Due after the tail probe of this frame or of one before it, for which a timer is set.
+            Some(true) => recovery.resends.double(number, now),
+            Some(false) => recovery.resends.count_over_budget(),
+        }
         recovery.resends.earn(frame.len(), now);
         state.ring.push(number, frame, copied, now);
         if recovers { recovery.tail.handle_sent(now) } else { None }
     }
 
+    /// Whether a second copy of a frame is to follow; `None` if it is not worth one.
+    fn is_doubled(&mut self, lane: Lane, frame: &[u8], now: Instant) -> Option<bool> {
+        let worth = lane == Lane::Realtime && self.twins.is_on() && !Header::is_copy(frame);
+        worth.then(|| self.copies.take_spare(frame.len(), now))
+    }
+
     /// The heartbeat that is due, if any. It also says what a tail probe would.
     pub(crate) fn poll_heartbeat(&mut self, now: Instant) -> Option<Heartbeat> {
         let heartbeat = self.probe.poll_transmit(now)?;
+        self.told_received = heartbeat.received_next;
         self.recovery.iter_mut().for_each(|lane| lane.tail.handle_told());
         let complete_next = Some(self.recovery.each_mut().map(|lane| lane.gaps.complete_next()));
-        Some(Heartbeat { complete_next, ..heartbeat })
+        let lost = Some(lost_share(self.probe.windows(now)));
+        Some(Heartbeat { complete_next, lost, ..heartbeat })
     }
 
-    /// After a heartbeat: forgets what the neighbour has no need of, and notes the link's delay.
-    pub(crate) fn acknowledge(&mut self, now: Instant) {
+    /// What was received of a lane, if the neighbour keeps many frames for want of knowing: one more than the greatest
+    /// number, and the first that may still be asked for.
+    pub(crate) fn poll_received(&mut self, lane: Lane) -> Option<(u32, u32)> {
+        let at = lane.data_index().filter(|_| self.probe.recovers())?;
+        let next = self.probe.received_next(lane);
+        if next.wrapping_sub(self.told_received[at]) < TOLD_EVERY {
+            return None;
+        }
+        self.told_received[at] = next;
+        Some((next, self.recovery[at].gaps.complete_next()))
+    }
+
+    /// After the neighbour's word of what it received of a lane: forgets what it has no need of.
+    pub(crate) fn forget_complete(&mut self, lane: Lane) {
+        let (acknowledged, complete) = (self.probe.acknowledged(lane), self.probe.complete(lane));
+        if let Some(state) = self.lane(lane) {
+            state.ring.acknowledge(acknowledged, complete);
+        }
+    }
+
+    /// After a heartbeat: forgets what the neighbour has no need of, and notes the link's delay and loss.
+    pub(crate) fn acknowledge(&mut self, lost: Option<LossPpm>, now: Instant) {
         let round_trip = Duration::from(self.probe.windows(now).0.rtt);
         self.delay = round_trip / 2;
+        self.twins.handle_lost(lost, round_trip);
         for (at, lane) in Lane::DATA.into_iter().enumerate() {
-            self.lanes[at]
-                .ring
-                .acknowledge(self.probe.acknowledged(lane), self.probe.complete(lane));
+            self.forget_complete(lane);
             self.recovery[at].gaps.set_round_trip(round_trip);
         }
     }

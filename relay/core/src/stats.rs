@@ -25,6 +25,12 @@ pub struct Stats {
     pub frames_forwarded: u64,
     /// Second copies sent because a link was suspect.
     pub copies: u64,
+    /// Bytes of these, headers included, as often as they cross a link.
+    pub copy_bytes: u64,
+    /// Frames of local ends sent over a second path because their flow wants all of it twice.
+    pub doubles: u64,
+    /// Bytes of these, headers included, as often as they cross a link.
+    pub double_bytes: u64,
     /// Copies not made because the detour's share was used up.
     pub copies_over_budget: u64,
     /// Frames that took a detour because a link was down.

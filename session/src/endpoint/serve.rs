@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overway_pki::Role;
-use overway_wire::{Address, FlowId, RelayId};
+use overway_wire::{Address, FlowId, Redundancy, RelayId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
@@ -117,6 +117,8 @@ impl Inner {
             Ok(_) | Err(_) => return self.counters.requests_invalid.increment(),
         };
         let sort = request.sort();
+        let flow = FlowId(request.flow & !ACCEPTED);
+        let redundancy = Redundancy::from_code(request.redundancy);
         let asked = Asked {
             from: session.far.relay,
             terms: session.terms,
@@ -127,7 +129,7 @@ impl Inner {
         };
         let incoming = match sort {
             Sort::Stream => Incoming::Stream(IncomingStream { asked }),
-            Sort::Flow => match self.enter_flow(session, FlowId(request.flow & !ACCEPTED), false) {
+            Sort::Flow => match self.enter_flow(session, flow, redundancy, false) {
                 Ok(life) => Incoming::Flow(IncomingFlow { asked, life }),
                 Err(error) => return asked.refuse(&error.to_string()).await,
             },
@@ -141,6 +143,7 @@ impl Inner {
         &self,
         session: &Session,
         id: FlowId,
+        redundancy: Redundancy,
         opened_here: bool,
     ) -> Result<FlowLife, OpenError> {
         let mut secret = [0; SECRET_BYTES];
@@ -151,7 +154,7 @@ impl Inner {
             .map_err(|_| OpenError::Closed)?;
         let keys = FlowKeys::new(&secret, session.client);
         self.flows
-            .enter(session.far, session.terms.policy, id, opened_here, keys)
+            .enter(session.far, (session.terms.policy, redundancy), id, opened_here, keys)
             .map_err(|error| OpenError::Refused(error.to_string()))
     }
 }

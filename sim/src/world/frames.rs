@@ -56,7 +56,10 @@ impl World {
         // From 1, for notices have the number 0.
         let id = FlowId(u32::try_from(self.flows.len() + 1).expect("flows are few"));
         self.slots[slot] = self.flows.len();
-        self.flows.push(Flow::new(id, ends, class, (PERIOD, self.scenario.frame_bytes), boots));
+        let modes = self.scenario.redundancy;
+        let redundancy = modes[self.flows.len() % modes.len()];
+        let pace = (PERIOD, self.scenario.frame_bytes);
+        self.flows.push(Flow::new(id, ends, (class, redundancy), pace, boots));
     }
 
     /// A slot's time has come: its flow sends, or another takes its place.
@@ -133,7 +136,8 @@ impl World {
         let delivery = Delivery { sequence: frame.sequence, at: now, path };
         if !flow.pass(delivery) {
             let (flow, sequence) = (flow.id.0, frame.sequence);
-            self.watch.violate(now, format_args!("{at}: flow {flow} got frame {sequence} twice"));
+            let what = format_args!("{at}: flow {flow} got frame {sequence} twice");
+            return self.watch.violate(now, what);
         }
         self.figures.frames_passed += 1;
     }

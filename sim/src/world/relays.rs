@@ -208,18 +208,20 @@ impl World {
         let fate = carried.map_or("lost".to_owned(), |delay| format!("takes {delay:?}"));
         match &packet.body {
             Body::Datagram(message) => {
-                let Ok(HopMessage::Data { frame, .. }) = HopMessage::decode(message) else {
-                    return;
-                };
-                let Ok((header, _)) = Header::decode(frame) else { return };
-                let copy = if header.copy { " copy" } else { "" };
-                self.trace.tell(
-                    at,
-                    format_args!(
-                        "{link}: {:?} flow {} frame {}{copy} by {} at {}, {fate}",
-                        header.kind, header.flow.0, header.sequence, header.path, header.position
-                    ),
-                );
+                let Ok(message) = HopMessage::decode(message) else { return };
+                let twin = if matches!(message, HopMessage::Twin { .. }) { " twin" } else { "" };
+                let headers = message.frames().filter_map(|(_, frame)| Header::decode(frame).ok());
+                for (header, _) in headers {
+                    let copy = if header.copy { " copy" } else { "" };
+                    let Header { kind, flow, sequence, path, position, .. } = header;
+                    let flow = flow.0;
+                    self.trace.tell(
+                        at,
+                        format_args!(
+                            "{link}: {kind:?} flow {flow} frame {sequence}{copy}{twin} by {path} at {position}, {fate}"
+                        ),
+                    );
+                }
             }
             body @ (Body::Dial { .. }
             | Body::Accept { .. }

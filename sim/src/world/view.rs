@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use overway_probe::State;
 use overway_topology::oracle::{self, Exact};
-use overway_topology::{Cost, PlannerConfig};
-use overway_wire::{Class, LinkId, LinkIndex, Micros, Path, RelayId};
+use overway_topology::{Cost, LinkDelay, LinkMeasure, LinkTerms, PlannerConfig, RouteKey};
+use overway_wire::{Class, LinkId, LinkIndex, Micros, Path, Permille, RelayId};
 
 use super::World;
+use super::frames::PERIOD;
 use crate::rng::micros;
 use crate::site::Client;
 
@@ -18,6 +19,8 @@ const HOP: Micros = Micros(200);
 /// What two windows of measurement may be wrong by along a path: jitter, and what the slow window still
 /// remembers.
 const MEASURE_SLACK: Micros = Micros(1_500);
+/// What a frame's datagram takes on a line beside its payload.
+const FRAME_BESIDES_BYTES: usize = 120;
 
 /// Why the mesh is not at rest. The first one found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,23 @@ impl Unrest {
 impl fmt::Display for Unrest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// What links carry, as the scheduler knows it.
+struct Loads {
+    links: BTreeMap<LinkId, Permille>,
+    /// What one flow adds: that much may have come or gone since the last plan.
+    flow: Permille,
+}
+
+impl Loads {
+    /// What the load of a link costs a class, by the planner's own formula; `now` adds a flow or takes one off.
+    fn cost(&self, class: Class, id: LinkId, now: impl Fn(u16, u16) -> u16) -> u32 {
+        let known = self.links.get(&id).copied().unwrap_or_default();
+        let load = Permille(now(known.0, self.flow.0));
+        let measure = LinkMeasure { usable: true, load, ..LinkMeasure::default() };
+        LinkTerms::of(class, id, &measure, LinkDelay::default()).map_or(0, |terms| terms.load.0)
     }
 }
 
@@ -86,45 +106,65 @@ impl World {
         self.figures.detours + self.figures.copies + self.figures.replays + running
     }
 
-    /// Whether the paths that frames take are within the hysteresis of the best, by the true delays.
+    /// Whether the paths that frames take are within the hysteresis of the best, by the true delays and by what the
+    /// load of links costs: where lines are narrow, the shortest way is not the best for everybody.
     ///
     /// # Errors
     /// Names a path that is not.
     pub(crate) fn check_best(&self) -> Result<(), Unrest> {
-        let exact = self.exact();
+        let loads = self.loads();
         let scheduler = self.scheduler.as_ref().ok_or(Unrest("no scheduler".to_owned()))?;
         let gain = PlannerConfig::default().gain;
-        for (&(from, to), best) in &exact {
-            let (from, to) = (relay_of(from), relay_of(to));
-            let process = self.sites[&from].process.as_ref();
-            let Some(process) = process else { continue };
-            let split = |class| {
-                let mut routes = scheduler.core.routes_between(from, to).into_iter();
-                routes.any(|route| route.key.class == class && !route.weights.is_empty())
-            };
-            for class in Class::ALL.into_iter().filter(|&class| !split(class)) {
+        for class in Class::ALL {
+            for (&(from, to), best) in &self.exact(class, &loads) {
+                let (from, to) = (relay_of(from), relay_of(to));
+                let process = self.sites[&from].process.as_ref();
+                let Some(process) = process else { continue };
+                let routes = scheduler.core.routes_between(from, to).into_iter();
+                let mut routes = routes.filter(|route| route.key.class == class);
+                let Some(route) = routes.find(|route| route.weights.is_empty()) else { continue };
                 let way = process.core.choose(to, class, self.now);
                 let way = way.ok_or_else(|| Unrest(format!("{from} has no path to {to}")))?;
-                let cost = self.cost(from, &way.path);
-                let best = Cost(best.best.0 + HOP.0 + MEASURE_SLACK.0);
-                unless(
-                    !gain.exceeded(cost, best),
-                    format_args!(
-                        "{from} to {to} in {class} goes by {} at {} us where {} us are to be had",
+                let cost = self.cost(class, from, &way.path, &loads);
+                let best = Cost(best.best.0) + Cost(HOP.0 + MEASURE_SLACK.0);
+                if gain.exceeded(cost, best) {
+                    let why = self.why(route.key).unwrap_or_default();
+                    return Err(Unrest(format!(
+                        "{from} to {to} in {class} goes by {} at {} us where {} us are to be had{why}",
                         way.path, cost.0, best.0
-                    ),
-                )?;
+                    )));
+                }
             }
         }
         Ok(())
     }
 
-    /// The shortest ways over the links that are probed.
-    fn exact(&self) -> BTreeMap<(usize, usize), Exact> {
+    /// What the scheduler says of a route.
+    fn why(&self, key: RouteKey) -> Option<String> {
+        let explained = self.scheduler.as_ref()?.core.explain(key, self.now)?.explanation;
+        let cheapest = explained.others.last()?;
+        let (kept, other) = (explained.current.verdict, cheapest.verdict);
+        let path = cheapest.candidate.path;
+        Some(format!("; in use: {kept:?}, {path}: {other:?}"))
+    }
+
+    fn loads(&self) -> Loads {
+        let status = self.scheduler.as_ref().map(|scheduler| scheduler.core.status(self.now));
+        let links = status.into_iter().flat_map(|status| status.links);
+        let links = links.map(|link| (link.id, link.load)).collect();
+        let bits = (self.scenario.frame_bytes + FRAME_BESIDES_BYTES) as u64 * 8;
+        let flow = bits * 1_000 * 1_000_000 / micros(PERIOD) / self.scenario.capacity_bps.max(1);
+        Loads { links, flow: Permille(u16::try_from(flow).unwrap_or(u16::MAX)) }
+    }
+
+    /// The best ways for a class over the links that are probed.
+    fn exact(&self, class: Class, loads: &Loads) -> BTreeMap<(usize, usize), Exact> {
         let probed = self.probed();
         let count = usize::from(self.scenario.relays);
-        let shortest =
-            |from, to| probed.contains(&(from, to)).then(|| self.shortest(from, to)).flatten();
+        let shortest = |from, to| {
+            let probed = probed.contains(&(from, to));
+            probed.then(|| self.shortest(class, from, to, loads)).flatten()
+        };
         let delays: Vec<Vec<Option<Micros>>> = (0..count)
             .map(|from| (0..count).map(|to| shortest(relay_of(from), relay_of(to))).collect())
             .collect();
@@ -138,29 +178,28 @@ impl World {
         links.map(|link| (link.id.from, link.id.to)).collect()
     }
 
-    /// The shorter of the parallel links between two relays.
-    fn shortest(&self, from: RelayId, to: RelayId) -> Option<Micros> {
-        let indices = [0, 1].into_iter().filter_map(LinkIndex::new);
-        let delays = indices.filter_map(|index| self.network.delay(LinkId::new(from, to, index)));
-        delays.min().map(|delay| Micros::from(delay + self.network.jitter_mean()))
+    /// What the better of the parallel links between two relays costs, a hop's share left out, with a flow more.
+    fn shortest(&self, class: Class, from: RelayId, to: RelayId, loads: &Loads) -> Option<Micros> {
+        let links = [0, 1].into_iter().filter_map(LinkIndex::new);
+        let cost = |link: LinkId| {
+            let delay = Micros::from(self.network.delay(link)? + self.network.jitter_mean());
+            let load = loads.cost(class, link, u16::saturating_add);
+            Some(Micros(delay.0.saturating_add(load)))
+        };
+        links.filter_map(|index| cost(LinkId::new(from, to, index))).min()
     }
 
-    /// What a path costs by the true delays.
-    fn cost(&self, from: RelayId, path: &Path) -> Cost {
+    /// What a path costs by the true delays and by its load, with a flow less.
+    fn cost(&self, class: Class, from: RelayId, path: &Path, loads: &Loads) -> Cost {
         let hops = u32::try_from(path.elements().len()).expect("paths are short");
         let delay = self.path_delay(from, path) + self.network.jitter_mean() * hops;
-        Cost(Micros::from(delay).0 + hops * HOP.0)
+        let load = links_of(from, path).map(|link| loads.cost(class, link, u16::saturating_sub));
+        load.fold(Cost(Micros::from(delay).0 + hops * HOP.0), |sum, load| sum + Cost(load))
     }
 
     /// The true delay of a path, jitter left out.
-    pub(crate) fn path_delay(&self, mut from: RelayId, path: &Path) -> Duration {
-        let mut sum = Duration::ZERO;
-        for step in path.elements() {
-            let link = LinkId::new(from, step.relay, step.link);
-            sum += self.network.delay(link).unwrap_or_default();
-            from = step.relay;
-        }
-        sum
+    pub(crate) fn path_delay(&self, from: RelayId, path: &Path) -> Duration {
+        links_of(from, path).map(|link| self.network.delay(link).unwrap_or_default()).sum()
     }
 
     /// Adds the counters of what still runs; once, at the end.
@@ -179,6 +218,13 @@ impl World {
         self.figures.events = self.trace.events();
         self.figures.virtual_ms = micros(self.elapsed()) / 1_000;
     }
+}
+
+/// The links of a path from a relay.
+fn links_of(from: RelayId, path: &Path) -> impl Iterator<Item = LinkId> {
+    let steps = path.elements().iter();
+    let before = std::iter::once(from).chain(steps.clone().map(|step| step.relay));
+    before.zip(steps).map(|(from, step)| LinkId::new(from, step.relay, step.link))
 }
 
 fn relay_of(at: usize) -> RelayId {

@@ -8,9 +8,8 @@ use overway_wire::NeighbourLink;
 use overway_wire::hop::{self, Lane, NACK_NUMBERS_MAX, NACK_RANGES_MAX, NackRange, NackRanges};
 
 use super::Arrival;
-use crate::lane::{encode, message_cost};
 use crate::link::{LaneKey, Link};
-use crate::{DropReason, Relay, Transmit};
+use crate::{DropReason, Relay};
 
 impl Relay {
     /// Takes a numbered frame from a neighbour, unless it came before.
@@ -18,7 +17,7 @@ impl Relay {
         &mut self,
         (key, lane): LaneKey,
         number: u32,
-        frame: &Bytes,
+        frame: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
         if self.is_stale(now) {
@@ -35,44 +34,31 @@ impl Relay {
         }
     }
 
-    /// The next message of a lane: one that is sent again, or the next frame of its queues.
-    /// `contended` says whether the link's other lane competes for its line.
-    pub(crate) fn dequeue(
+    /// Takes a second copy of a numbered frame that was not asked for. For the line's loss the first is what counts.
+    pub(crate) fn handle_twin(
         &mut self,
         (key, lane): LaneKey,
-        contended: bool,
+        number: u32,
+        frame: Bytes,
         now: Instant,
-    ) -> Option<Transmit> {
-        let taken = self.links.get_mut(&key).and_then(|link| {
-            let (state, recovery) = link.recovering(lane)?;
-            if let Some(message) = recovery.resends.pop(&mut state.ring, now) {
-                link.shaper.charge(lane, message_cost(&message), contended, now);
-                return Some((Some(message), false));
-            }
-            let queued = state.pop(&self.config, now);
-            self.stats.drop_all(state.take_shed());
-            let empty = state.is_empty();
-            let message = queued.map(|mut queued| {
-                queued.spend_waiting(now);
-                let number = link.probe.handle_sent(lane);
-                let message = encode(number, &queued.header, &queued.payload);
-                link.shaper.charge(lane, message_cost(&message), contended, now);
-                let frame = message.slice(hop::DATA_PREFIX_BYTES..);
-                if let Some(due) = link.handle_sent((lane, number), frame, queued.copied, now) {
-                    self.timers.wake(key, due);
-                }
-                message
-            });
-            Some((message, empty))
-        });
-        let (message, empty) = taken.unwrap_or((None, true));
-        if empty {
-            self.queued.remove(&(lane, key));
+    ) -> Result<(), DropReason> {
+        if self.is_stale(now) {
+            self.pass_over((key, lane), number, now);
+            return Err(DropReason::Stale);
         }
-        let message = message?;
-        self.stats.frames_sent += 1;
-        self.stats.bytes_sent += message.len() as u64;
-        Some(Transmit { link: key, lane, message })
+        self.stats.frames_received += 1;
+        self.stats.bytes_received += frame.len() as u64;
+        let link = self.links.get_mut(&key).ok_or(DropReason::UnknownLink)?;
+        let chasing = is_chasing(link);
+        let (_, recovery) = link.recovering(lane).ok_or(DropReason::WrongLane)?;
+        let arrival = recovery.gaps.handle_twin(number, chasing, now);
+        link.probe.handle_resent(lane, number, frame.len(), now);
+        match arrival {
+            Arrival::Duplicate => Ok(()),
+            Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => {
+                self.receive(key, lane, frame, now)
+            }
+        }
     }
 
     /// Takes note of the number of a frame that arrived: for recovery, for loss, and as a sign of life.

@@ -28,7 +28,7 @@ use overway_wire::hop::{NACK_NUMBERS_MAX, NackRange};
 use super::lateness::Lateness;
 use super::quota::Quota;
 use super::stats::RecoveryStats;
-use super::{Pause, pop_if};
+use super::{Manner, Pause, pop_if};
 use crate::ring::is_before;
 
 mod bits;
@@ -117,7 +117,8 @@ pub(crate) struct Gaps {
 
 impl Gaps {
     /// A lane of which nothing came. A number is asked for once before each pause, and given up after the last.
-    pub(crate) fn new(pauses: &'static [Pause], now: Instant) -> Self {
+    pub(crate) fn new(manner: &Manner, now: Instant) -> Self {
+        let Manner { pauses, window_part, .. } = *manner;
         Self {
             end: None,
             bits: Bits::default(),
@@ -126,8 +127,8 @@ impl Gaps {
             chased: 0,
             told: None,
             round_trip: Duration::ZERO,
-            lateness: Lateness::default(),
-            lateness_told: Lateness::default(),
+            lateness: Lateness::new(window_part),
+            lateness_told: Lateness::new(window_part),
             held_until: None,
             asks: Quota::new(ASK_SHARE, ASK_BURST, now),
             stats: RecoveryStats::default(),
@@ -149,9 +150,11 @@ impl Gaps {
         let ahead = number.wrapping_sub(end).cast_signed();
         if ahead >= 0 {
             self.asks.earn(1, now);
-            let due = now + self.lateness.window(self.round_trip, now);
-            let found = Told { next: number, since: now, due };
-            self.advance(number.wrapping_add(1), chasing.then_some(found), false);
+            let found = (chasing && ahead > 0).then(|| {
+                let due = now + self.lateness.window(self.round_trip, now);
+                Told { next: number, since: now, due }
+            });
+            self.advance(number.wrapping_add(1), found, false);
             self.bits.set(number);
             self.put_off_told(number.wrapping_add(1), now);
             return Arrival::New;
@@ -161,7 +164,22 @@ impl Gaps {
             return Arrival::Duplicate;
         }
         self.bits.set(number);
-        self.fill(number, now)
+        self.fill(number, false, now)
+    }
+
+    /// Takes a second copy of a number, which was not asked for. That it came before is no surprise.
+    pub(crate) fn handle_twin(&mut self, number: u32, chasing: bool, now: Instant) -> Arrival {
+        let end = self.end_before(number, chasing);
+        let ahead = number.wrapping_sub(end).cast_signed();
+        if ahead >= 0 {
+            self.stats.spared += 1;
+            return self.handle_number(number, chasing, now);
+        }
+        if ahead.unsigned_abs() > WINDOW || self.bits.has(number) {
+            return Arrival::Duplicate;
+        }
+        self.bits.set(number);
+        self.fill(number, true, now)
     }
 
     /// Takes the neighbour's word that all numbers before `next` were sent.
@@ -227,7 +245,7 @@ impl Gaps {
     }
 
     /// A number that is not here, at or before the greatest.
-    fn fill(&mut self, number: u32, now: Instant) -> Arrival {
+    fn fill(&mut self, number: u32, twin: bool, now: Instant) -> Arrival {
         let mut stages = self.stages.iter().enumerate();
         let Some((stage, run)) = stages.find_map(|(at, runs)| Some((at, find(runs, number)?)))
         else {
@@ -236,13 +254,18 @@ impl Gaps {
         self.chased -= 1;
         // An answer takes a round trip; what came much sooner was under way already.
         let answered = now.saturating_duration_since(run.asked) >= self.round_trip * 3 / 4;
-        if stage > 0 && answered {
+        if stage > 0 && answered && !twin {
             self.stats.recovered += 1;
             return Arrival::Recovered;
         }
-        self.stats.late += 1;
+        // A twin that is due soon is worth waiting for, too.
         let lateness = if run.told { &mut self.lateness_told } else { &mut self.lateness };
         lateness.note(now.saturating_duration_since(run.since), now);
+        if twin {
+            self.stats.spared += 1;
+            return Arrival::Recovered;
+        }
+        self.stats.late += 1;
         Arrival::Late
     }
 

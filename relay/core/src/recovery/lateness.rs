@@ -8,20 +8,24 @@ use std::time::{Duration, Instant};
 const HALF_LIFE: Duration = Duration::from_secs(2);
 /// Least time that a gap is given: sockets are read in batches, and timers go off at milliseconds.
 const FLOOR: Duration = Duration::from_millis(1);
-/// At least this part of the round trip: long paths reorder more, and there it delays recovery by little.
-const FLOOR_PART: u32 = 8;
 /// Most that a gap is given: a round trip, in which a frame sent again would have come, but never more than
 /// this.
 const CEILING: Duration = Duration::from_millis(100);
 
 /// The worst lateness of late, fading.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lateness {
+    /// The least window is this part of the round trip.
+    floor_part: u32,
     worst: Duration,
     at: Option<Instant>,
 }
 
 impl Lateness {
+    pub(crate) fn new(floor_part: u32) -> Self {
+        Self { floor_part, worst: Duration::ZERO, at: None }
+    }
+
     /// Takes note of a number that came `late` after a greater one.
     pub(crate) fn note(&mut self, late: Duration, now: Instant) {
         if late >= self.faded(now) {
@@ -31,7 +35,7 @@ impl Lateness {
 
     /// How long to wait for a number that is missing: a quarter more than the worst.
     pub(crate) fn window(&self, round_trip: Duration, now: Instant) -> Duration {
-        let bounds = bounds(round_trip);
+        let bounds = bounds(round_trip, self.floor_part);
         let worst = self.faded(now);
         (worst + worst / 4).clamp(*bounds.start(), *bounds.end())
     }
@@ -43,8 +47,8 @@ impl Lateness {
     }
 }
 
-fn bounds(round_trip: Duration) -> RangeInclusive<Duration> {
-    let floor = FLOOR.max(round_trip / FLOOR_PART).min(CEILING);
+fn bounds(round_trip: Duration, floor_part: u32) -> RangeInclusive<Duration> {
+    let floor = FLOOR.max(round_trip / floor_part).min(CEILING);
     let ceiling = if round_trip.is_zero() { CEILING } else { round_trip.clamp(floor, CEILING) };
     floor..=ceiling
 }
@@ -60,7 +64,7 @@ mod tests {
     #[test]
     fn the_window_follows_the_worst_lateness_and_comes_back() {
         let now = Instant::now();
-        let mut lateness = Lateness::default();
+        let mut lateness = Lateness::new(8);
         assert_eq!(lateness.window(ms(40), now), ms(5));
 
         lateness.note(ms(16), now);
@@ -74,7 +78,7 @@ mod tests {
     #[test]
     fn the_window_has_bounds_whatever_the_round_trip_is() {
         let now = Instant::now();
-        let mut lateness = Lateness::default();
+        let mut lateness = Lateness::new(8);
         assert_eq!(lateness.window(Duration::ZERO, now), FLOOR);
         assert_eq!(lateness.window(Duration::from_secs(60), now), CEILING);
         lateness.note(Duration::from_secs(9), now);

@@ -11,7 +11,9 @@ const SPAN: Duration = Duration::from_secs(1);
 pub(crate) struct Quota {
     share: u64,
     burst: u64,
+    /// When this span began, and when it ends: comparing costs less than counting, and is done for every frame.
     since: Instant,
+    until: Instant,
     /// In this span and in the one before.
     earned: [u64; 2],
     spent: [u64; 2],
@@ -20,7 +22,7 @@ pub(crate) struct Quota {
 impl Quota {
     /// An allowance of one `share`th and a `burst`.
     pub(crate) fn new(share: u64, burst: u64, now: Instant) -> Self {
-        Self { share, burst, since: now, earned: [0; 2], spent: [0; 2] }
+        Self { share, burst, since: now, until: now + SPAN, earned: [0; 2], spent: [0; 2] }
     }
 
     /// Notes what the allowance is a share of.
@@ -42,13 +44,13 @@ impl Quota {
     }
 
     fn turn(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.since);
-        if passed < SPAN {
+        if now < self.until {
             return;
         }
+        let passed = now.saturating_duration_since(self.since);
         let kept = |of: [u64; 2]| if passed < 2 * SPAN { [0, of[0]] } else { [0; 2] };
         (self.earned, self.spent) = (kept(self.earned), kept(self.spent));
-        self.since = now;
+        (self.since, self.until) = (now, now + SPAN);
     }
 }
 

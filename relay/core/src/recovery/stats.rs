@@ -50,6 +50,14 @@ recovery_stats! {
     repeated,
     /// Frames asked for whose time budget is used up.
     expired,
+    /// Second copies sent that were not asked for, because the line loses much.
+    twins_sent,
+    /// Bytes of these, headers included.
+    twin_bytes,
+    /// Frames without such a copy, because copies had their share of the line.
+    twins_over_budget,
+    /// Frames that came by such a copy, their first having been lost or overtaken.
+    spared,
     /// Tail probes sent.
     tails_sent,
     /// Tail probes received.

@@ -71,7 +71,8 @@ impl Sender {
         self.resends.handle_timeout(self.now);
         let messages = std::iter::from_fn(|| self.resends.pop(&mut self.ring, self.now));
         let read = |message: Bytes| {
-            let Ok(HopMessage::Data { number, frame }) = HopMessage::decode(&message) else {
+            let Some((number, frame)) = HopMessage::decode(&message).unwrap().frames().next()
+            else {
                 panic!("not a frame: {message:?}");
             };
             let (header, payload) = Header::decode(frame).unwrap();
@@ -91,6 +92,22 @@ fn a_frame_is_sent_again_under_its_number_with_what_is_left_of_its_budget() {
 
     assert_eq!(sent, [u32::MAX, 0, 2].map(|number| (number, Millis(250))));
     assert_eq!(sender.at(60).sent(), []);
+}
+
+#[test]
+fn twins_go_three_milliseconds_after_their_frames_whatever_was_sent_again() {
+    let mut sender = sender(true);
+    for number in 0..500 {
+        sender.at(number.into()).send([number]);
+        sender.resends.double(number, sender.now);
+        let due = number.checked_sub(3).map(|number| (number, Millis(297)));
+        assert_eq!(sender.sent(), Vec::from_iter(due));
+    }
+    sender.ring.acknowledge(500, 500);
+
+    assert_eq!(sender.at(510).sent(), [], "what the neighbour has meanwhile needs none");
+    let RecoveryStats { twins_sent, resent, absent, over_budget, .. } = *sender.resends.stats();
+    assert_eq!((twins_sent, resent, absent, over_budget), (497, 0, 0, 0));
 }
 
 #[test]
