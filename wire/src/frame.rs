@@ -297,20 +297,32 @@ impl Header {
 
     /// Writes the header; the payload follows it.
     pub fn encode(&self, out: &mut impl BufMut) {
-        out.put_u8(FRAME_VERSION << 4 | self.kind.code());
+        // Written where nothing grows, and handed on at once: this is done for every frame.
+        let mut bytes = [0; HEADER_BYTES_MAX];
         let copy = if self.copy { COPY_BIT } else { 0 };
-        out.put_u8(self.class.code() << 6 | self.ecn.code() << 4 | copy);
-        out.put_u8(self.hops_left.min(15) << 4 | self.position & 0x0f);
-        out.put_u8(self.path.len);
-        out.put_u16(self.policy.0);
-        out.put_u16(self.source.relay.0);
-        out.put_u16(self.source.attachment.0);
-        out.put_u16(self.destination.relay.0);
-        out.put_u16(self.destination.attachment.0);
-        out.put_u16(self.budget.0);
-        out.put_u32(self.flow.0);
-        out.put_u64(self.sequence);
-        self.path.encode(out);
+        bytes[0] = FRAME_VERSION << 4 | self.kind.code();
+        bytes[1] = self.class.code() << 6 | self.ecn.code() << 4 | copy;
+        bytes[2] = self.hops_left.min(15) << 4 | self.position & 0x0f;
+        bytes[3] = self.path.len;
+        bytes[4..6].copy_from_slice(&self.policy.0.to_be_bytes());
+        bytes[6..8].copy_from_slice(&self.source.relay.0.to_be_bytes());
+        bytes[8..10].copy_from_slice(&self.source.attachment.0.to_be_bytes());
+        bytes[10..12].copy_from_slice(&self.destination.relay.0.to_be_bytes());
+        bytes[12..14].copy_from_slice(&self.destination.attachment.0.to_be_bytes());
+        bytes[14..16].copy_from_slice(&self.budget.0.to_be_bytes());
+        bytes[16..20].copy_from_slice(&self.flow.0.to_be_bytes());
+        bytes[20..FIXED_BYTES].copy_from_slice(&self.sequence.to_be_bytes());
+        let (steps, _) = bytes[FIXED_BYTES..].as_chunks_mut();
+        for ([high, low, link], step) in steps.iter_mut().zip(self.path.elements()) {
+            [*high, *low] = step.relay.0.to_be_bytes();
+            *link = step.link.value();
+        }
+        out.put_slice(&bytes[..self.encoded_len()]);
+    }
+
+    /// Whether a frame bears the copy mark, without a look at anything else of it.
+    pub fn is_copy(frame: &[u8]) -> bool {
+        frame.get(1).is_some_and(|flags| flags & COPY_BIT != 0)
     }
 
     /// Reads a header from the front of `bytes`; returns it with what follows it, the payload.

@@ -5,7 +5,7 @@
 //! on the other core can forward. The bare relay has one connection for all lanes, and no heartbeats on it: towards
 //! it an end sends datagrams that hold the payload alone.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,6 +36,8 @@ use super::traffic::{Source, Traffic};
 const READ_BATCH: usize = 256;
 /// How often heartbeats are looked at, at least.
 const LOOK: Duration = Duration::from_millis(10);
+/// A relay tells as often.
+const TOLD_EVERY: u32 = 512;
 /// A hello is three bytes; of one connection for all lanes there are as many.
 const HELLO_BYTES: usize = 3;
 const HELLOS_BYTES_MAX: usize = HELLO_BYTES * Lane::ALL.len();
@@ -45,6 +47,8 @@ pub(super) struct Peer {
     lanes: RefCell<BTreeMap<Lane, quinn::Connection>>,
     /// `None` towards the bare relay.
     probe: Option<RefCell<LinkProbe>>,
+    /// What the relay under test was last told to be received.
+    told: Cell<[u32; Lane::DATA.len()]>,
     traffic: Rc<Traffic>,
     endpoint: quinn::Endpoint,
 }
@@ -92,6 +96,7 @@ impl Peer {
         let peer = Rc::new(Self {
             lanes: RefCell::new(BTreeMap::new()),
             probe,
+            told: Cell::default(),
             traffic: Rc::clone(traffic),
             endpoint: endpoint.clone(),
         });
@@ -127,22 +132,48 @@ impl Peer {
 
     /// What sends frames of this shape.
     pub(super) fn source(self: &Rc<Self>, shape: Shape) -> Box<dyn Source> {
-        Box::new(FrameSource { peer: Rc::clone(self), shape, flow: 0 })
+        // A bare relay hands on what it gets, so there each frame is a datagram.
+        let bundled = if self.probe.is_some() { bundled(shape.payload) } else { 1 };
+        Box::new(FrameSource { peer: Rc::clone(self), shape, bundled, flow: 0 })
     }
 
     fn take(&self, lane: Lane, datagram: &[u8], now: Instant) {
         let Some(probe) = &self.probe else { return self.traffic.arrive(datagram, now) };
         match HopMessage::decode(datagram) {
-            Ok(HopMessage::Data { number, frame }) => {
-                probe.borrow_mut().handle_frame(lane, number, frame.len(), now);
-                self.traffic.arrive(frame, now);
+            Ok(message @ (HopMessage::Data { .. } | HopMessage::Bundle { .. })) => {
+                for (number, frame) in message.frames() {
+                    probe.borrow_mut().handle_frame(lane, number, frame.len(), now);
+                    self.traffic.arrive(frame, now);
+                }
             }
             Ok(HopMessage::Heartbeat(heartbeat)) => {
                 probe.borrow_mut().handle_heartbeat(&heartbeat, now);
                 self.beat(probe, now);
             }
             // What is lost is counted, neither asked for nor sent again. What is of a later version is for others.
-            Ok(HopMessage::Nack { .. } | HopMessage::Tail { .. }) | Err(_) => {}
+            Ok(HopMessage::Received { lane, received_next, complete_next }) => {
+                probe.borrow_mut().handle_received(lane, received_next, complete_next, now);
+            }
+            Ok(HopMessage::Twin { .. } | HopMessage::Nack { .. } | HopMessage::Tail { .. })
+            | Err(_) => {}
+        }
+    }
+
+    /// Says what was received, as often as a relay would.
+    fn tell_received(&self, lane: Lane) {
+        let (Some(probe), Some(at)) = (&self.probe, lane.data_index()) else { return };
+        let next = probe.borrow().received_next(lane);
+        let mut told = self.told.get();
+        if next.wrapping_sub(told[at]) < TOLD_EVERY {
+            return;
+        }
+        told[at] = next;
+        self.told.set(told);
+        let mut message = BytesMut::new();
+        hop::encode_received(lane, next, next, &mut message);
+        if let Some(light) = self.lanes.borrow().get(&Lane::Light) {
+            // Fails only if the connection is closed, which its reader notices.
+            let _ = light.send_datagram(message.freeze());
         }
     }
 
@@ -194,6 +225,7 @@ async fn read(peer: &Peer, lane: Lane, connection: &quinn::Connection) {
         peer.take(lane, &first, now);
         let others = std::iter::from_fn(|| read_now(connection)).take(READ_BATCH - 1);
         others.for_each(|datagram| peer.take(lane, &datagram, now));
+        peer.tell_received(lane);
         peer.traffic.settle();
     }
 }
@@ -221,6 +253,8 @@ async fn keep_alive(peer: Rc<Peer>) {
 struct FrameSource {
     peer: Rc<Peer>,
     shape: Shape,
+    /// Frames of a message.
+    bundled: u64,
     flow: u32,
 }
 
@@ -229,8 +263,11 @@ impl Source for FrameSource {
         let lane = Lane::of(self.shape.class);
         let Some(connection) = self.peer.lanes.borrow().get(&lane).cloned() else { return };
         let now = Instant::now();
-        for _ in 0..count {
-            let message = self.message(traffic, lane, now);
+        let mut left = count;
+        while left > 0 {
+            let bundled = left.min(self.bundled);
+            left -= bundled;
+            let message = self.message(traffic, lane, bundled, now);
             // Fails only if the connection is closed; then nothing arrives, which is the figure.
             let _ = connection.send_datagram(message);
         }
@@ -238,20 +275,39 @@ impl Source for FrameSource {
 }
 
 impl FrameSource {
-    fn message(&mut self, traffic: &Traffic, lane: Lane, now: Instant) -> Bytes {
-        self.flow = (self.flow + 1) % self.shape.flows;
-        let bytes = hop::MESSAGE_BYTES_MAX.min(self.shape.payload + 64);
-        let mut message = BytesMut::with_capacity(bytes);
-        if let Some(probe) = &self.peer.probe {
-            let number = probe.borrow_mut().handle_sent(lane);
-            hop::encode_data_prefix(number, &mut message);
-            header(self.shape.class, self.flow, traffic.counts().0).encode(&mut message);
+    /// A message with so many frames; to the bare relay a datagram with the payload of one.
+    fn message(&mut self, traffic: &Traffic, lane: Lane, frames: u64, now: Instant) -> Bytes {
+        let mut message = BytesMut::with_capacity(hop::MESSAGE_BYTES_MAX);
+        for at in 0..frames {
+            self.flow = (self.flow + 1) % self.shape.flows;
+            if let Some(probe) = &self.peer.probe {
+                let number = probe.borrow_mut().handle_sent(lane);
+                let header = header(self.shape.class, self.flow, traffic.counts().0);
+                let bytes = header.encoded_len() + self.shape.payload;
+                match (frames, at) {
+                    (1, _) => hop::encode_data_prefix(number, &mut message),
+                    (_, 0) => hop::encode_bundle_prefix(number, &mut message),
+                    _ => {}
+                }
+                if frames > 1 {
+                    message.put_u16(u16::try_from(bytes).expect("it fits into a message"));
+                }
+                header.encode(&mut message);
+            }
+            let payload = message.len();
+            message.put_bytes(0, self.shape.payload);
+            traffic.stamp(&mut message[payload..], now);
         }
-        let payload = message.len();
-        message.put_bytes(0, self.shape.payload);
-        traffic.stamp(&mut message[payload..], now);
         message.freeze()
     }
+}
+
+/// How many frames of a payload a neighbour puts into one message where they are made at once.
+fn bundled(payload: usize) -> u64 {
+    let header = header(Class::Bulk, 0, 0).encoded_len();
+    let each = hop::BUNDLE_LENGTH_BYTES + header + payload;
+    let room = hop::MESSAGE_BYTES_MAX - hop::BUNDLE_PREFIX_BYTES;
+    (room / each).max(1) as u64
 }
 
 /// A frame on its way over the relay under test.

@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use overway_wire::hop::Lane;
 use overway_wire::{Class, NeighbourLink};
 
+use crate::lane::message_cost;
 use crate::lane::shaper::Turn;
 use crate::link::{LaneKey, Link};
-use crate::{QueueStats, Relay};
+use crate::writer::{Piece, Writer, is_small};
+use crate::{Config, QueueStats, Relay, Transmit};
 
 impl Relay {
     /// The first lane with frames, realtime before bulk, that its connection and its link's line let send; and
@@ -33,6 +36,39 @@ impl Relay {
         None
     }
 
+    /// The next message of a lane: one that is sent again, or the next frames of its queues.
+    /// `contended` says whether the link's other lane competes for its line.
+    pub(crate) fn dequeue(
+        &mut self,
+        (key, lane): LaneKey,
+        contended: bool,
+        now: Instant,
+    ) -> Option<Transmit> {
+        let Some(link) = self.links.get_mut(&key) else {
+            self.queued.remove(&(lane, key));
+            return None;
+        };
+        let (state, recovery) = link.recovering(lane)?;
+        let mut sent =
+            Sent { message: recovery.resends.pop(&mut state.ring, now), frames: 1, tail: None };
+        if sent.message.is_none() {
+            sent = fill(&mut self.writer, link, lane, &self.config, now);
+            let state = link.lane(lane)?;
+            self.stats.drop_all(state.take_shed());
+            if state.is_empty() {
+                self.queued.remove(&(lane, key));
+            }
+        }
+        if let Some(due) = sent.tail {
+            self.timers.wake(key, due);
+        }
+        let message = sent.message?;
+        link.shaper.charge(lane, message_cost(&message), contended, now);
+        self.stats.frames_sent += sent.frames;
+        self.stats.bytes_sent += message.len() as u64;
+        Some(Transmit { link: key, lane, message })
+    }
+
     /// What the queues of each class have seen on all links since the start, those that ended included, in the
     /// order of [`Class::ALL`].
     pub fn queue_stats(&self) -> [QueueStats; Class::ALL.len()] {
@@ -49,6 +85,43 @@ impl Relay {
             (ended.waiting, ended.waiting_bytes) = (0, 0);
         }
     }
+}
+
+/// What goes out of a lane at once.
+struct Sent {
+    /// `None` if nothing was left to send.
+    message: Option<Bytes>,
+    frames: u64,
+    /// When a tail probe is due, if nobody waits for that yet.
+    tail: Option<Instant>,
+}
+
+/// Takes the next frames of a lane's queues: one, or as many small ones as share a message.
+fn fill(writer: &mut Writer, link: &mut Link, lane: Lane, config: &Config, now: Instant) -> Sent {
+    let none = Sent { message: None, frames: 0, tail: None };
+    let bundles = link.probe.recovers();
+    let Some(state) = link.lane(lane) else { return none };
+    let Some(mut queued) = state.pop(config, usize::MAX, now) else { return none };
+    let is_bundle = bundles && is_small(queued.bytes()) && !state.is_empty();
+    let mut number = link.probe.handle_sent(lane);
+    writer.begin(number, is_bundle);
+    loop {
+        queued.spend_waiting(now);
+        writer.add(number, &queued.header, &queued.payload, queued.copied);
+        let next = link.lane(lane).filter(|_| is_bundle);
+        let Some(next) = next.and_then(|state| state.pop(config, writer.room(), now)) else {
+            break;
+        };
+        queued = next;
+        number = link.probe.handle_sent(lane);
+    }
+    let (message, pieces) = writer.finish();
+    let (mut frames, mut tail) = (0, None);
+    for Piece { number, copied, place } in pieces {
+        frames += 1;
+        tail = tail.or(link.handle_sent((lane, number), message.slice(place), copied, now));
+    }
+    Sent { message: Some(message), frames, tail }
 }
 
 fn add_queues(sums: &mut [QueueStats; Class::ALL.len()], link: &Link) {

@@ -14,6 +14,7 @@ use overway_wire::{
 
 use crate::lane::Queued;
 use crate::link::{Link, Usability};
+use crate::redundancy::bytes_on_links;
 use crate::ring::reread;
 use crate::{DropReason, FibPath, Relay};
 
@@ -64,6 +65,10 @@ impl Relay {
     /// Notes that a flow's frame went or came over a link. Parallel links to the same neighbour are probed
     /// as fast, so that they do not pass for up long after the neighbour itself has gone.
     pub(crate) fn touch(&mut self, key: NeighbourLink, now: Instant) {
+        if self.touched.contains(&Some((key.neighbour, now))) {
+            return;
+        }
+        self.touched = [Some((key.neighbour, now)), self.touched[0]];
         let mut sooner = Vec::new();
         for (&link, state) in self.links.range_mut(links_to(key.neighbour)) {
             if state.touch(self.config.active_for, now) {
@@ -93,7 +98,9 @@ impl Relay {
             return false;
         }
         let copy = Header { copy: true, ..around };
+        let on_links = bytes_on_links(&copy, payload);
         let sent = self.enqueue(copy, payload.clone(), false, now);
+        self.stats.copy_bytes += if sent.is_ok() { on_links } else { 0 };
         self.count(sent, |stats| &mut stats.copies)
     }
 

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use overway_wire::frame::{ELEMENT_BYTES, FIXED_BYTES, FrameEcn, HOP_LIMIT, PAYLOAD_BYTES_MAX};
 use overway_wire::hop::Lane;
 use overway_wire::notice::Notice;
 use overway_wire::{
-    Address, AttachmentId, Class, FrameKind, Header, Millis, NeighbourLink, RelayId,
+    Address, AttachmentId, Class, FrameKind, Header, Millis, NeighbourLink, Redundancy, RelayId,
 };
 
 use crate::lane::encode;
 use crate::link::Usability;
+use crate::redundancy::is_marked;
 use crate::spread::{draw, flow_hash};
 use crate::{Delivered, DropReason, Event, FibPath, LocalFrame, Relay};
 
@@ -39,7 +40,7 @@ impl Relay {
             kind: frame.kind,
             class: frame.class,
             ecn: FrameEcn::Capable,
-            copy: false,
+            copy: is_marked(frame.redundancy, frame.class),
             hops_left: HOP_LIMIT,
             position: 0,
             policy: frame.policy,
@@ -50,6 +51,10 @@ impl Relay {
             sequence: frame.sequence,
             path,
         };
+        match frame.redundancy {
+            Redundancy::Off | Redundancy::Adaptive => {}
+            Redundancy::Always => self.double(&header, &frame.payload, now),
+        }
         self.send(header, frame.payload, now)
     }
 
@@ -104,7 +109,7 @@ impl Relay {
     }
 
     /// Whether a path's first link, or one beside it, is not down.
-    fn is_open(&self, path: &FibPath) -> bool {
+    pub(crate) fn is_open(&self, path: &FibPath) -> bool {
         let first = path.path.first();
         let link = NeighbourLink::new(first.relay, first.link);
         self.usability(link) != Usability::Down || self.parallel(link).is_some()
@@ -120,11 +125,12 @@ impl Relay {
         &mut self,
         link: NeighbourLink,
         lane: Lane,
-        frame: &Bytes,
+        mut frame: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let (mut header, payload) = Header::decode(frame).map_err(|_| DropReason::BadFrame)?;
-        let payload = frame.slice_ref(payload);
+        let (mut header, payload) = Header::decode(&frame).map_err(|_| DropReason::BadFrame)?;
+        frame.advance(frame.len() - payload.len());
+        let payload = frame;
         let notice = header.kind == FrameKind::Notice;
         if lane != if notice { Lane::Light } else { Lane::of(header.class) } {
             return Err(DropReason::WrongLane);
@@ -246,11 +252,14 @@ impl Relay {
         let link = self.links.get_mut(&key).ok_or(DropReason::UnknownLink)?;
         let state = link.lane_of(header.class);
         let lane = Lane::of(header.class);
+        let is_marked = !state.is_empty();
         let pushed = state.push(header, payload, copied, now);
         self.stats.drop_all(state.take_shed());
         pushed?;
         let wanted = !state.open && !std::mem::replace(&mut state.wanted, true);
-        self.mark_queued((key, lane));
+        if !is_marked {
+            self.mark_queued((key, lane));
+        }
         if wanted {
             self.push_event(Event::LaneWanted(key, lane));
         }

@@ -160,13 +160,23 @@ impl Queued {
         self.cost as usize
     }
 
+    /// Bytes of header and payload.
+    pub(crate) fn bytes(&self) -> usize {
+        self.cost() - DATAGRAM_BYTES
+    }
+
     /// Takes the time in the queue off the budget. What that uses up is still sent: it is as late as the
     /// end says it may be, and the next hop decides.
     pub(crate) fn spend_waiting(&mut self, now: Instant) {
-        if self.header.budget != Millis(u16::MAX) {
-            let waited = now.saturating_duration_since(self.since);
+        let waited = self.waited(now);
+        if self.header.budget != Millis(u16::MAX) && !waited.is_zero() {
             self.header.budget = Duration::from(self.header.budget).saturating_sub(waited).into();
         }
+    }
+
+    /// Nearly always nothing at all: what comes in goes out at the same moment.
+    fn waited(&self, now: Instant) -> Duration {
+        if self.since == now { Duration::ZERO } else { now.saturating_duration_since(self.since) }
     }
 
     /// Marks it as having met a queue that was building up; says whether its ends react to that.
@@ -206,9 +216,16 @@ impl LaneState {
         self.classes.push_back(Queued::new(header, payload, copied, now))
     }
 
-    /// Takes the next frame, marked if its queue is building up.
-    pub(crate) fn pop(&mut self, config: &Config, now: Instant) -> Option<Queued> {
-        self.classes.pop(config.queue_age_max, now)
+    /// Takes the next frame, marked if its queue is building up; `None` if there is none, or if its header and
+    /// payload are longer than this.
+    pub(crate) fn pop(
+        &mut self,
+        config: &Config,
+        bytes_max: usize,
+        now: Instant,
+    ) -> Option<Queued> {
+        let cost_max = bytes_max.saturating_add(DATAGRAM_BYTES);
+        self.classes.pop(config.queue_age_max, cost_max, now)
     }
 
     /// What was dropped since the last time, by reason.

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! What a link loses is asked for and sent again by the two relays at its ends ([`RecoveryStats`] counts it), while
-//! frames behind it go on as they come.
+//! frames behind it go on as they come. On long lines that lose much, realtime frames are sent twice at once. How much of
+//! a flow goes more than once its owner says: the module `redundancy` has the modes.
 //!
 //! Where the scheduler gives a route's paths weights, its flows are spread over them by a hash, and a flow
 //! whose path is down moves as it would without. A frame under a *policy* takes that policy's routes only,
@@ -51,12 +52,14 @@ mod link;
 mod notices;
 pub mod pushed;
 mod recovery;
+mod redundancy;
 mod relay;
 mod report;
 mod ring;
 mod spread;
 mod stats;
 mod timers;
+mod writer;
 
 pub use config::Config;
 pub use drop_reason::DropReason;

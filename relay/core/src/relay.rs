@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use overway_probe::{ProbeEvent, State};
 use overway_wire::control::{Ack, LinkReport, Report, Update};
-use overway_wire::hop::{HopMessage, Lane};
+use overway_wire::hop::{self, DATA_PREFIX_BYTES, HopMessage, Lane};
 use overway_wire::{Class, NeighbourLink, RelayId};
 
 use crate::demand::Demands;
@@ -18,6 +18,7 @@ use crate::recovery::RecoveryStats;
 use crate::report::{Held, Reporter};
 use crate::stats::{add_lanes, sum_probes};
 use crate::timers::Timers;
+use crate::writer::Writer;
 use crate::{Config, DropReason, Event, Fib, LocalFrame, QueueStats, Stats, Transmit};
 
 /// Late by more than half a heartbeat of an active link: this process slept.
@@ -55,6 +56,10 @@ pub struct Relay {
     /// What was recovered on each data lane of these.
     recovery_ended: [RecoveryStats; Lane::DATA.len()],
     stale_until: Option<Instant>,
+    /// Where hop messages with frames are written.
+    pub(crate) writer: Writer,
+    /// The two neighbours touched last, and when: frames that come together touch theirs once.
+    pub(crate) touched: [Option<(RelayId, Instant)>; 2],
 }
 
 impl Relay {
@@ -78,6 +83,8 @@ impl Relay {
             probes_ended: overway_probe::Stats::default(),
             recovery_ended: Default::default(),
             stale_until: None,
+            writer: Writer::default(),
+            touched: [None; 2],
         }
     }
 
@@ -190,6 +197,7 @@ impl Relay {
         let capacity = peer.map_or(0, |peer| peer.capacity_bps);
         let candidate = peer.is_some_and(|peer| peer.candidate);
         self.links.insert(key, Link::new(&self.config, capacity, candidate, now));
+        self.touched = [None; 2];
         self.settle(key, now);
     }
 
@@ -223,16 +231,44 @@ impl Relay {
     }
 
     /// A datagram came from an authenticated neighbour.
-    pub fn handle_datagram(&mut self, (key, lane): LaneKey, datagram: &Bytes, now: Instant) {
+    pub fn handle_datagram(&mut self, key: LaneKey, datagram: &Bytes, now: Instant) {
+        self.handle_datagrams(key, std::iter::once(datagram.clone()), now);
+    }
+
+    /// Datagrams that were read together came from an authenticated neighbour, in this order.
+    pub fn handle_datagrams(
+        &mut self,
+        (key, lane): LaneKey,
+        datagrams: impl Iterator<Item = Bytes>,
+        now: Instant,
+    ) {
         self.notice_stall(now);
         let Some(link) = self.links.get_mut(&key) else {
-            return self.stats.drop(DropReason::UnknownLink);
+            return datagrams.for_each(|_| self.stats.drop(DropReason::UnknownLink));
         };
         link.heard = Some(now);
-        match HopMessage::decode(datagram) {
+        datagrams.for_each(|datagram| self.take_datagram((key, lane), datagram, now));
+        self.tell_received((key, lane));
+        self.settle(key, now);
+    }
+
+    /// Tells a neighbour what was received of a lane, if much was since it was last told.
+    fn tell_received(&mut self, (key, lane): LaneKey) {
+        let received = self.links.get_mut(&key).and_then(|link| link.poll_received(lane));
+        if let Some((received_next, complete_next)) = received {
+            let mut message = BytesMut::with_capacity(16);
+            hop::encode_received(lane, received_next, complete_next, &mut message);
+            self.push_light(key, message.freeze());
+        }
+    }
+
+    fn take_datagram(&mut self, (key, lane): LaneKey, mut datagram: Bytes, now: Instant) {
+        match HopMessage::decode(&datagram) {
             Ok(HopMessage::Heartbeat(heartbeat)) if lane == Lane::Light => {
-                link.probe.handle_heartbeat(&heartbeat, now);
-                link.acknowledge(now);
+                if let Some(link) = self.links.get_mut(&key) {
+                    link.probe.handle_heartbeat(&heartbeat, now);
+                    link.acknowledge(heartbeat.lost, now);
+                }
                 self.hear_sent(key, heartbeat.sent_next, now);
             }
             Ok(HopMessage::Nack { lane: about, ranges }) if lane == Lane::Light => {
@@ -241,18 +277,51 @@ impl Relay {
             Ok(HopMessage::Tail { lane: about, next }) if lane == Lane::Light => {
                 self.hear_tail((key, about), next, now);
             }
-            Ok(HopMessage::Heartbeat(_) | HopMessage::Nack { .. } | HopMessage::Tail { .. }) => {
-                self.stats.drop(DropReason::WrongLane);
+            Ok(HopMessage::Received { lane: about, received_next, complete_next })
+                if lane == Lane::Light =>
+            {
+                if let Some(link) = self.links.get_mut(&key) {
+                    link.probe.handle_received(about, received_next, complete_next, now);
+                    link.forget_complete(about);
+                }
             }
-            Ok(HopMessage::Data { number, frame }) => {
-                let frame = datagram.slice_ref(frame);
-                if let Err(reason) = self.handle_data((key, lane), number, &frame, now) {
-                    self.stats.drop(reason);
+            Ok(
+                HopMessage::Heartbeat(_)
+                | HopMessage::Nack { .. }
+                | HopMessage::Received { .. }
+                | HopMessage::Tail { .. },
+            ) => self.stats.drop(DropReason::WrongLane),
+            Ok(HopMessage::Data { number, .. }) => {
+                datagram.advance(DATA_PREFIX_BYTES);
+                let taken = self.handle_data((key, lane), number, datagram, now);
+                self.count_drop(taken);
+            }
+            Ok(HopMessage::Twin { number, .. }) => {
+                datagram.advance(DATA_PREFIX_BYTES);
+                let taken = self.handle_twin((key, lane), number, datagram, now);
+                self.count_drop(taken);
+            }
+            Ok(HopMessage::Bundle { number, frames }) => {
+                for (at, frame) in (0..).zip(frames) {
+                    let number = number.wrapping_add(at);
+                    let taken = match frame {
+                        Ok(frame) => {
+                            let frame = datagram.slice_ref(frame);
+                            self.handle_data((key, lane), number, frame, now)
+                        }
+                        Err(_) => Err(DropReason::BadMessage),
+                    };
+                    self.count_drop(taken);
                 }
             }
             Err(_) => self.stats.drop(DropReason::BadMessage),
         }
-        self.settle(key, now);
+    }
+
+    fn count_drop(&mut self, taken: Result<(), DropReason>) {
+        if let Err(reason) = taken {
+            self.stats.drop(reason);
+        }
     }
 
     /// A local end sends a frame.

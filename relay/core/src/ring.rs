@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use overway_wire::{Header, Millis};
 
+/// So many frames are kept beyond their age for want of a look.
+const TRIMMED_EVERY: usize = 32;
+
 /// Frames of one lane, oldest first, bounded in age and bytes; the oldest leaves first.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -50,7 +53,10 @@ impl Ring {
         self.bytes += frame.len();
         let (missing, tries, resent) = (false, 0, None);
         self.entries.push_back(Entry { number, sent: now, frame, copied, missing, tries, resent });
-        self.trim(now);
+        // Ages are looked at now and then, and whenever frames are taken out.
+        if self.bytes > self.bytes_max || self.entries.len().is_multiple_of(TRIMMED_EVERY) {
+            self.trim(now);
+        }
     }
 
     /// Forgets what is too old, and the oldest while there is too much.

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,8 +53,15 @@ const LINK_MTU: u16 = 1_300;
 /// connection id and 4-byte number, AEAD tag, frame type and length.
 const QUIC_OVERHEAD: usize = 38;
 const _: () = assert!(hop::MESSAGE_BYTES_MAX + QUIC_OVERHEAD <= LINK_MTU as usize);
-/// What quinn may hold unsent on a data lane: one GSO batch. The queue proper is the core's.
-const DATAGRAM_SEND_BUFFER: usize = 10 * LINK_MTU as usize;
+/// Packets that quinn hands to the system at once, at most (GSO).
+const BATCH: usize = 10;
+/// What quinn may hold unsent on a data lane is what the link's line drains in this time, so that what waits does so in
+/// the core's queues, where classes and tenants are told apart.
+const UNSENT: Duration = Duration::from_millis(2);
+/// But at least one batch; and at most six, three times what quinn sends before others get a turn: with one on a fast
+/// line, every ten frames cost a task and two wake-ups.
+const UNSENT_BYTES: RangeInclusive<usize> =
+    BATCH * LINK_MTU as usize..=6 * BATCH * LINK_MTU as usize;
 /// What quinn may hold unread: a burst that arrives while the thread is away for some 50 ms at 400 Mbit/s.
 const DATAGRAM_RECEIVE_BUFFER: usize = 2 << 20;
 /// A silent connection is closed by then; liveness has detoured its frames long before, and a short
@@ -132,7 +140,7 @@ fn transport(capacity_bps: u64, offload: bool) -> quinn::TransportConfig {
         .initial_mtu(LINK_MTU)
         .min_mtu(LINK_MTU)
         .mtu_discovery_config(None)
-        .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
+        .datagram_send_buffer_size(unsent_bytes(capacity_bps))
         .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
         .max_concurrent_bidi_streams(0_u32.into())
         .max_concurrent_uni_streams(1_u32.into())
@@ -140,6 +148,15 @@ fn transport(capacity_bps: u64, offload: bool) -> quinn::TransportConfig {
         .enable_segmentation_offload(offload)
         .congestion_controller_factory(Arc::new(HopConfig::new(capacity_bps)));
     transport
+}
+
+/// What quinn may hold unsent on a lane of a link of this capacity in bits per second; one that is not known is
+/// taken for a gigabit, as the copies' budget does.
+fn unsent_bytes(capacity_bps: u64) -> usize {
+    let capacity_bps = if capacity_bps == 0 { 1_000_000_000 } else { capacity_bps };
+    let bytes = u128::from(capacity_bps) * UNSENT.as_micros() / 8_000_000;
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    bytes.clamp(*UNSENT_BYTES.start(), *UNSENT_BYTES.end())
 }
 
 /// Accepts on every endpoint until it closes.

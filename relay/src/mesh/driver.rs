@@ -1,7 +1,7 @@
 //! The core with its connections: what goes in, and where what comes out is put.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +26,9 @@ pub(super) type LaneKey = (NeighbourLink, Lane);
 /// the handshake's end.
 const PROVING_TIME: Duration = Duration::from_secs(1);
 
+/// What quinn counts in its buffer for a datagram beside its bytes: that which holds them.
+const BUFFERED_EXTRA: usize = size_of::<Bytes>();
+
 /// Where the mesh thread's outputs go.
 pub(super) struct Sinks {
     pub(super) delivered: mpsc::Sender<Vec<Inbound>>,
@@ -40,6 +43,8 @@ struct LaneConnection {
     since: Instant,
     /// A frame waits for room in quinn's buffer.
     blocked: bool,
+    /// Bytes that this buffer has room for at least; quinn is asked when they are used up.
+    room: usize,
 }
 
 /// The core with its connections.
@@ -50,7 +55,7 @@ pub(super) struct Driver {
     pub(super) stats: ShellStats,
     pub(super) dialing: HashSet<LaneKey>,
     pub(super) wanted: HashSet<LaneKey>,
-    connections: HashMap<LaneKey, LaneConnection>,
+    connections: BTreeMap<LaneKey, LaneConnection>,
     delivered: Vec<Inbound>,
     news: LinkNews,
     sinks: Sinks,
@@ -78,7 +83,7 @@ impl Driver {
             stats: ShellStats::default(),
             dialing: HashSet::new(),
             wanted: HashSet::new(),
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             delivered: Vec::new(),
             news: LinkNews::default(),
             sinks,
@@ -116,7 +121,7 @@ impl Driver {
         now: Instant,
     ) {
         if self.is_current(key, connection) {
-            datagrams.for_each(|datagram| self.core.handle_datagram(key, &datagram, now));
+            self.core.handle_datagrams(key, datagrams, now);
         }
     }
 
@@ -125,13 +130,24 @@ impl Driver {
     }
 
     fn local_frame(&mut self, frame: Outbound, now: Instant) {
-        let Outbound { kind, class, policy, destination, flow, sequence, budget, payload } = frame;
+        let Outbound {
+            kind,
+            class,
+            policy,
+            redundancy,
+            destination,
+            flow,
+            sequence,
+            budget,
+            payload,
+        } = frame;
         let frame = LocalFrame {
             source: AttachmentId::GATEWAY,
             destination,
             kind,
             class,
             policy,
+            redundancy,
             flow,
             sequence,
             budget,
@@ -223,14 +239,18 @@ impl Driver {
     fn transmit(&mut self, driver: &Rc<RefCell<Self>>, transmit: Transmit) {
         let key = (transmit.link, transmit.lane);
         let Some(lane) = self.connections.get_mut(&key) else { return };
-        let room = lane.connection.datagram_send_buffer_space();
-        if transmit.lane == Lane::Light || room >= transmit.message.len() {
+        let needed = transmit.message.len() + BUFFERED_EXTRA;
+        if lane.room < needed {
+            lane.room = lane.connection.datagram_send_buffer_space();
+        }
+        if transmit.lane == Lane::Light || lane.room >= needed {
+            lane.room = lane.room.saturating_sub(needed);
             if let Err(error) = lane.connection.send_datagram(transmit.message) {
                 tracing::trace!(%error, link = %key.0, "datagram not sent");
             }
             return;
         }
-        lane.blocked = true;
+        (lane.blocked, lane.room) = (true, 0);
         let connection = lane.connection.clone();
         let driver = Rc::clone(driver);
         tokio::task::spawn_local(async move {
@@ -316,7 +336,8 @@ impl Driver {
         }
         let (link, lane) = key;
         self.wanted.remove(&key);
-        let lane_connection = LaneConnection { connection, dialer, since: now, blocked: false };
+        let lane_connection =
+            LaneConnection { connection, dialer, since: now, blocked: false, room: 0 };
         self.connections.insert(key, lane_connection);
         if lane == Lane::Light {
             // The link starts over, its numbers too: frames of the old lanes must not be counted.

@@ -98,15 +98,23 @@ impl Classes {
         room
     }
 
-    /// Takes the next frame that is worth sending.
+    /// Takes the next frame that is worth sending, if it costs no more than this.
     #[inline]
-    pub(super) fn pop(&mut self, age_max: Duration, now: Instant) -> Option<Queued> {
+    pub(super) fn pop(
+        &mut self,
+        age_max: Duration,
+        cost_max: usize,
+        now: Instant,
+    ) -> Option<Queued> {
         while let Some(class) = self.next_class() {
             let queue = &mut self.queues[index(class)];
-            let queued = queue.pop(&mut self.store, &mut self.untold, age_max, now);
+            let queued = queue.pop(&mut self.store, &mut self.untold, (age_max, cost_max), now);
             if let Some(queued) = queued {
                 self.account(class, queued.cost());
                 return Some(queued);
+            }
+            if !queue.is_empty() {
+                return None;
             }
         }
         None

@@ -163,18 +163,21 @@ impl Fair {
     }
 
     /// Takes the next frame that is still worth sending, marked if its queue is bad, and drops those before
-    /// it that are not.
+    /// it that are not. One that costs more than this stays.
     pub(super) fn pop(
         &mut self,
         store: &mut Store,
         untold: &mut Untold,
-        age_max: Duration,
+        (age_max, cost_max): (Duration, usize),
         now: Instant,
     ) -> Option<Queued> {
         loop {
             let (at, cost) = self.settle(store)?;
+            if cost > cost_max {
+                return None;
+            }
             let mut queued = self.take(store, at, cost)?;
-            let waited = now.saturating_duration_since(queued.since);
+            let waited = queued.waited(now);
             self.stats.waited_max = self.stats.waited_max.max(waited);
             if let Some(shed) = worthless(self.class, &queued.header, waited, age_max) {
                 self.stats.count(shed);

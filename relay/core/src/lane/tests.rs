@@ -73,7 +73,7 @@ impl Bench {
     }
 
     fn pop(&mut self) -> Option<Queued> {
-        self.lane.pop(&self.config, self.now)
+        self.lane.pop(&self.config, usize::MAX, self.now)
     }
 
     /// Takes `count` frames at once, and says of each what `key` says.

@@ -10,7 +10,7 @@ use overway_wire::control::{Item, Peer, Role, Route, RoutePath, Update};
 use overway_wire::hop::{HopMessage, Lane};
 use overway_wire::{
     Address, AttachmentId, BootId, Class, FlowId, FrameKind, LinkIndex, Millis, NeighbourLink,
-    Path, PathElement, PolicyId, RelayId, Ticks,
+    Path, PathElement, PolicyId, Redundancy, RelayId, Ticks,
 };
 
 pub(crate) const STEP: Duration = Duration::from_millis(1);
@@ -105,6 +105,7 @@ pub(crate) fn frame(to: u16, class: Class, sequence: u64) -> LocalFrame {
         kind: FrameKind::Datagram,
         class,
         policy: PolicyId::default(),
+        redundancy: Redundancy::default(),
         flow: FlowId(7),
         sequence,
         budget: Millis(5_000),
@@ -206,12 +207,15 @@ impl Mesh {
             while let Some(mut transmit) = relay.poll_transmit(self.now, writable) {
                 let to = transmit.link.neighbour;
                 match HopMessage::decode(&transmit.message).unwrap() {
-                    HopMessage::Data { .. } => {}
+                    HopMessage::Data { .. } | HopMessage::Bundle { .. } => {}
                     HopMessage::Heartbeat(_) if self.old.contains(&id) => {
                         transmit.message.truncate(OLD_HEARTBEAT_BYTES);
                     }
                     HopMessage::Heartbeat(_) => {}
-                    HopMessage::Nack { .. } | HopMessage::Tail { .. } => {
+                    HopMessage::Nack { .. }
+                    | HopMessage::Tail { .. }
+                    | HopMessage::Received { .. }
+                    | HopMessage::Twin { .. } => {
                         self.puzzling += u64::from(self.old.contains(&to));
                     }
                 }

@@ -1,9 +1,11 @@
 //! Relays joined by virtual links in virtual time: what they do with frames, and what they report.
 
+mod bundles;
 mod failover;
 mod harness;
 mod policies;
 mod queues;
 mod recovery;
+mod redundancy;
 mod reports;
 mod spreading;
