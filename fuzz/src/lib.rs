@@ -1,0 +1,99 @@
+//! What hostile bytes are put through: one function for each thing that reads them.
+//!
+//! Each takes any bytes and panics if something holds that must not. A fuzzer looks for such bytes (`cargo fuzz`, see
+//! the folder beside); this crate's tests try some thousand, so that a function that no longer holds, or no
+//! longer compiles, is noticed without one.
+//!
+//! - [`frame`], [`hop_message`], [`notice`]: what one relay sends another.
+//! - [`to_relay`], [`to_scheduler`]: what a scheduler and a relay send one another, and what it does to their state.
+//! - [`join_token`]: what an operator pastes.
+//! - [`recovery`]: two relays and a line between them that loses, repeats, reorders and forges.
+
+mod control;
+mod line;
+
+use overway_pki::JoinToken;
+use overway_wire::frame::HEADER_BYTES_MAX;
+use overway_wire::hop::{
+    HopMessage, NACK_RANGES_MAX, NackRange, encode_data_prefix, encode_nack, encode_received,
+    encode_tail, encode_twin_prefix,
+};
+use overway_wire::notice::Notice;
+use overway_wire::{Header, Path};
+
+pub use control::{to_relay, to_scheduler};
+pub use line::recovery;
+
+/// A header that is read is what is written, and consistent.
+pub fn frame(bytes: &[u8]) {
+    // Whatever it says, it does not panic.
+    let _ = Path::decode(bytes);
+    let Ok((header, payload)) = Header::decode(bytes) else { return };
+    let read = bytes.len() - payload.len();
+    assert_eq!(read, header.encoded_len());
+    assert!(read <= HEADER_BYTES_MAX);
+    assert_eq!(header.path.last().relay, header.destination.relay);
+    assert!(!header.path.visits(header.source.relay));
+    assert!(header.path.elements().contains(&header.receiver()));
+    let mut written = Vec::new();
+    header.encode(&mut written);
+    assert_eq!(written, bytes[..read]);
+}
+
+/// A hop message that is read is what is written, and holds no more than its bytes are worth.
+pub fn hop_message(bytes: &[u8]) {
+    let Ok(message) = HopMessage::decode(bytes) else { return };
+    let frames: Vec<(u32, &[u8])> = message.frames().collect();
+    assert!(frames.iter().map(|(_, frame)| frame.len()).sum::<usize>() < bytes.len());
+    let mut written = Vec::new();
+    match message {
+        HopMessage::Data { number, frame } => {
+            encode_data_prefix(number, &mut written);
+            written.extend_from_slice(frame);
+        }
+        HopMessage::Twin { number, frame } => {
+            encode_twin_prefix(number, &mut written);
+            written.extend_from_slice(frame);
+        }
+        HopMessage::Bundle { number, .. } => {
+            let expected = (0..).map(|at| number.wrapping_add(at));
+            assert!(frames.iter().map(|(number, _)| *number).eq(expected.take(frames.len())));
+        }
+        HopMessage::Heartbeat(heartbeat) => {
+            heartbeat.encode(&mut written);
+            assert_eq!(HopMessage::decode(&written), Ok(message));
+            // Flags that this version does not know are not written again.
+            written.clear();
+        }
+        HopMessage::Nack { lane, ranges } => {
+            let ranges: Vec<NackRange> = ranges.iter().collect();
+            assert!(ranges.len() <= NACK_RANGES_MAX);
+            encode_nack(lane, &ranges, &mut written);
+            assert_eq!(written[3..], bytes[3..written.len()]);
+            written.clear();
+        }
+        HopMessage::Received { lane, received_next, complete_next } => {
+            encode_received(lane, received_next, complete_next, &mut written);
+        }
+        HopMessage::Tail { lane, next } => encode_tail(lane, next, &mut written),
+    }
+    assert_eq!(written, bytes[..written.len()]);
+}
+
+/// A notice that is read is what is written.
+pub fn notice(bytes: &[u8]) {
+    let Ok(notice) = Notice::decode(bytes) else { return };
+    let mut written = Vec::new();
+    notice.encode(&mut written);
+    assert_eq!(Notice::decode(&written), Ok(notice));
+}
+
+/// A token that is taken reads the same after it was written.
+pub fn join_token(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(token) = text.parse::<JoinToken>() else { return };
+    assert_eq!(token.to_string().parse::<JoinToken>().as_ref(), Ok(&token));
+}
+
+#[cfg(test)]
+mod tests;

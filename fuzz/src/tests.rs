@@ -1,0 +1,90 @@
+//! Some thousand inputs for each, from seeds, without a fuzzer.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Bytes that begin like something.
+fn bytes(firsts: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
+    let first = prop::sample::select(firsts);
+    let rest =
+        prop::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(2), any::<u8>()], 0..200);
+    (first, rest).prop_map(|(first, mut rest)| {
+        rest.insert(0, first);
+        rest
+    })
+}
+
+/// Steps of [`recovery`] that neither open lanes anew nor forge.
+fn steps() -> impl Strategy<Value = u8> {
+    any::<u8>().prop_filter("a lane or a forgery", |step| (step >> 1 & 7) < 6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn frames_hold(bytes in bytes(&[0x11, 0x12, 0x13, 0x21])) {
+        frame(&bytes);
+    }
+
+    #[test]
+    fn hop_messages_hold(bytes in bytes(&[1, 2, 3, 4, 5, 6, 7, 8])) {
+        hop_message(&bytes);
+    }
+
+    #[test]
+    fn notices_hold(bytes in bytes(&[0, 1, 2])) {
+        notice(&bytes);
+    }
+
+    #[test]
+    fn join_tokens_hold(text in "(ovw1-)?[A-Za-z0-9_-]{0,200}") {
+        join_token(text.as_bytes());
+    }
+
+    #[test]
+    fn messages_to_relays_hold(bytes in bytes(&[0, 1])) {
+        to_relay(&bytes);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn messages_to_schedulers_hold(bytes in bytes(&[0])) {
+        to_scheduler(&bytes);
+    }
+
+    #[test]
+    fn recovery_holds(steps in prop::collection::vec(any::<u8>(), 0..400)) {
+        recovery(&steps);
+    }
+
+    #[test]
+    fn no_frame_comes_twice_whatever_is_done_to_datagrams(steps in prop::collection::vec(steps(), 0..400)) {
+        recovery(&steps);
+    }
+}
+
+#[test]
+fn a_message_of_each_kind_goes_through() {
+    // An update with a peer and a route, as a scheduler writes it.
+    let update = overway_wire::control::Update { revision: 1, ..Default::default() };
+    let message = overway_wire::control::ToRelay {
+        body: Some(overway_wire::control::to_relay::Body::Update(update)),
+    };
+    let encoded = prost::Message::encode_to_vec(&message);
+    let mut input = u16::try_from(encoded.len()).unwrap().to_be_bytes().to_vec();
+    input.extend(encoded);
+    to_relay(&input);
+    let report = overway_wire::control::Report { sequence: 1, ..Default::default() };
+    let message = overway_wire::control::ToScheduler {
+        body: Some(overway_wire::control::to_scheduler::Body::Report(report)),
+    };
+    let encoded = prost::Message::encode_to_vec(&message);
+    let mut input = u16::try_from(encoded.len()).unwrap().to_be_bytes().to_vec();
+    input.extend(encoded);
+    to_scheduler(&input);
+}
