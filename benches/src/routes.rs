@@ -11,11 +11,16 @@
 //! Beside it runs petgraph's Dijkstra over the same costs, from a tenth of the relays, times ten: it finds the cost of
 //! the best path of any length, and no backups (`petgraph_1000_ms`).
 //!
+//! `kernel_*` is what the search gains by the instructions that only some processors have, which calls for `unsafe`:
+//! plans of all candidates of 300 relays on one thread, without them and with them in turn, and how many times as long the
+//! first take.
+//!
 //! `delta_1000_*` is the scheduler's own core with 1,000 relays of which one reports one changed link: from the report to
 //! the last update encoded, without the wait for the epoch.
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::Args;
 use overway::lab::figures::{Figures, Promise};
 use overway::lab::flow::percentile;
@@ -37,6 +42,8 @@ const REGIONS: usize = 20;
 const CHANGING: usize = 100;
 /// Sources from which petgraph is measured, one of so many.
 const PETGRAPH_SOURCES: usize = 10;
+/// Relays of the mesh on which the kernels are compared.
+const KERNEL_RELAYS: usize = 300;
 /// Seconds until the scheduler's mesh stands.
 const SETTLING: u32 = 20;
 
@@ -107,6 +114,12 @@ pub(crate) fn run(args: &RoutesArgs, common: &Common, stage: &Stage) -> anyhow::
         figures.add_measured(&key("epoch", "ms_2t"), large.epoch, Promise::Reported);
         figures.add_measured(&key("petgraph", "ms"), large.petgraph, Promise::Reported);
     }
+    stage.status("kernels".to_owned());
+    let [portable, simd] = kernels(measured.as_ref(), epochs, args.seed)?;
+    figures.add_measured("kernel_portable_ms", portable, Promise::Reported);
+    figures.add_measured("kernel_simd_ms", simd, Promise::Reported);
+    let factor = portable.zip(simd).map(|(portable, simd)| portable / simd);
+    figures.add_measured("kernel_factor", factor, Promise::Reported);
     let deltas = deltas(relays, args, common, stage)?;
     for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
         let promise = if name == "p99" { Promise::AtMost(50.0) } else { Promise::Reported };
@@ -173,6 +186,29 @@ fn worst(
     Ok(worst)
 }
 
+/// Medians of plans of everything on one thread, in milliseconds: with the instructions of every processor of this
+/// kind, and with the best that this one has.
+fn kernels(measured: Option<&Rtts>, plans: usize, seed: u64) -> anyhow::Result<[Option<f64>; 2]> {
+    let mesh = Costly::new(&Kind::Measured.draw(measured, KERNEL_RELAYS, seed), seed)?;
+    let config = PlannerConfig::default();
+    let mut kernels = [Planner::portable(config), Planner::new(config)]
+        .map(|planner| (planner, mesh.clone(), Vec::new()));
+    let mut now = Instant::now();
+    for (planner, mesh, _) in &mut kernels {
+        planner.plan(&mut mesh.topology, &Threads(1), now);
+    }
+    for _ in 0..plans {
+        now += Duration::from_millis(500);
+        for (planner, mesh, took) in &mut kernels {
+            mesh.toggle_drain()?;
+            let began = Instant::now();
+            planner.plan(&mut mesh.topology, &Threads(1), now);
+            took.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    Ok(kernels.map(|(_, _, took)| percentile(&took, 0.5)))
+}
+
 /// A mesh whose links differ in everything that costs.
 #[derive(Clone)]
 struct Costly {
@@ -217,13 +253,9 @@ impl Costly {
         let mut now = Instant::now();
         planner.plan(&mut self.topology, &threads[1], now);
         let mut took = [Vec::new(), Vec::new()];
-        let drained = input::relay(0);
-        let attributes = self.topology.relay(drained).cloned().expect("the mesh has relays");
         for _ in 0..plans {
             for (threads, took) in threads.iter().zip(&mut took) {
-                let draining = !self.topology.relay(drained).is_some_and(|relay| relay.draining);
-                let changed = RelayAttributes { draining, ..attributes.clone() };
-                self.topology.put_relay(drained, changed).expect("the relay is known");
+                self.toggle_drain().expect("the relay is known");
                 now += Duration::from_millis(500);
                 let began = Instant::now();
                 planner.plan(&mut self.topology, threads, now);
@@ -231,6 +263,15 @@ impl Costly {
             }
         }
         took.map(|took| percentile(&took, 0.5))
+    }
+
+    /// One relay begins or ends a drain.
+    fn toggle_drain(&mut self) -> anyhow::Result<()> {
+        let drained = input::relay(0);
+        let mut changed = self.topology.relay(drained).cloned().context("the mesh has relays")?;
+        changed.draining = !changed.draining;
+        self.topology.put_relay(drained, changed)?;
+        Ok(())
     }
 
     /// Median of some epochs in which some links changed, on two threads.

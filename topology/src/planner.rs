@@ -35,10 +35,10 @@
 //! they shift all paths of a pair alike.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use overway_wire::{Class, LinkId, LinkIndex, Micros, PolicyId, RelayId};
+use overway_wire::{Class, LinkId, LinkIndex, Micros, RelayId};
 
 use crate::potentials::Clocks;
 use crate::{Candidate, Cost, Executor, LinkDelay, LinkMeasure, Reason, RouteKey, Topology};
@@ -52,6 +52,7 @@ mod kernel;
 mod labels;
 mod links;
 mod numbers;
+mod order;
 mod packed;
 mod plane;
 mod prices;
@@ -61,6 +62,7 @@ mod search;
 mod stats;
 mod structure;
 mod table;
+mod uses;
 mod what_if;
 
 pub use config::{PlannerConfig, Threshold};
@@ -73,11 +75,13 @@ use labels::Labels;
 use links::{DENSE_STRIDE_MAX, Line, Links};
 use numbers::Numbers;
 use plane::{Field, Head, Plane};
+use prices::Repriced;
 use table::{DIRECT, DISJOINT, DIVERSE, Record};
+use uses::Uses;
 
 /// In one plan of so many a row forgets paths that were left long ago.
 const FORGET_TURNS: usize = 64;
-/// If more than one of so many pairs changed, everything is done anew: to find out what need not be would take as
+/// If pairs changed for more than one of so many links, everything is done anew: to find out what need not be would take as
 /// long.
 const CHANGES_WHOLE: usize = 10;
 
@@ -105,9 +109,7 @@ pub struct Planner {
     fitted: Option<Instant>,
     strained: bool,
     planes: Vec<Plane>,
-    uses: Vec<AtomicU32>,
-    /// By sender and receiver: whether a path took a link of the pair when last asked.
-    roles: Vec<bool>,
+    uses: Uses,
     stats: Stats,
 }
 
@@ -122,7 +124,7 @@ impl Planner {
             #[cfg(test)]
             always_whole: false,
             origin: None,
-            links: Links::new(numbers.stride(), DENSE_STRIDE_MAX),
+            links: Links::new(numbers.stride(), true),
             numbers,
             labels: Labels::default(),
             admitted: None,
@@ -133,10 +135,14 @@ impl Planner {
             fitted: None,
             strained: false,
             planes: Vec::new(),
-            uses: Vec::new(),
-            roles: Vec::new(),
+            uses: Uses::default(),
             stats: Stats::default(),
         }
+    }
+
+    /// The same, without the instructions that only some processors have: for measuring what they gain.
+    pub fn portable(config: PlannerConfig) -> Self {
+        Self { level: Level::Portable, ..Self::new(config) }
     }
 
     /// Plans what the changes since the last call can affect; a topology is planned by one planner. Returns the
@@ -158,26 +164,29 @@ impl Planner {
             renumbered = self.restructure(topology, &mut gone);
         }
         let mut changed: BTreeSet<LinkId> = changes.links.into_iter().collect();
-        if self.fit_clocks(topology, &changed, changes.structure, now) || renumbered {
+        let anew = self.reshape(topology) | renumbered;
+        if self.fit_clocks(topology, &changed, changes.structure, now) || anew {
             changed.extend(topology.links().map(|(id, _)| id));
             whole = true;
         }
         let was_barring = self.admitted.is_some();
         let readmitted = self.admit(topology, &changed, now);
         changed.extend(readmitted);
-        let pairs = self.reprice(topology, &changed, was_barring);
-        whole |= pairs.len() > self.numbers.len() * self.numbers.len() / CHANGES_WHOLE;
+        let Repriced { pairs, lines } = self.reprice(topology, &changed, was_barring, executor);
+        whole |= pairs.len() > topology.links().len() / CHANGES_WHOLE;
         #[cfg(test)]
         {
             whole |= self.always_whole;
         }
         let dirty = self.find_dirty(&pairs, whole, executor, now);
-        self.set_pairs(topology, &pairs);
+        self.set_pairs(&pairs, &lines);
         self.stats.plans_whole += u64::from(whole);
         let mut keys = self.run(dirty, executor, now);
-        keys.extend(gone);
-        keys.sort_unstable();
-        keys.dedup();
+        if !gone.is_empty() {
+            keys.extend(gone);
+            keys.sort_unstable();
+            keys.dedup();
+        }
         keys
     }
 
@@ -217,27 +226,21 @@ impl Planner {
     /// Whether some route's path, the direct competitors left aside, takes a link of this pair in this
     /// direction: parallel links share a role.
     pub fn is_candidate(&self, link: LinkId) -> bool {
-        let Some(at) = self.pair(link.from, link.to) else { return false };
-        self.uses.get(at).is_some_and(|uses| uses.load(Ordering::Relaxed) > 0)
+        match (self.numbers.of(link.from), self.numbers.of(link.to)) {
+            (Some(from), Some(to)) => self.uses.any(from, to),
+            (None, _) | (_, None) => false,
+        }
     }
 
     /// Links of which [`Self::is_candidate`] changed since the last call; of parallel ones only the first is
     /// named.
     pub fn take_roles(&mut self) -> Vec<LinkId> {
-        let stride = self.numbers.stride();
-        self.roles.resize(stride * stride, false);
-        let mut changed = Vec::new();
-        for (at, (role, uses)) in self.roles.iter_mut().zip(&self.uses).enumerate() {
-            let used = uses.load(Ordering::Relaxed) > 0;
-            if used != *role {
-                *role = used;
-                let ends = (self.numbers.id(at / stride), self.numbers.id(at % stride));
-                if let (Some(from), Some(to)) = ends {
-                    changed.push(LinkId::new(from, to, LinkIndex::default()));
-                }
-            }
-        }
-        changed
+        let pairs = self.uses.take_changed().into_iter();
+        let link = |(from, to)| {
+            let (from, to) = (self.numbers.id(from)?, self.numbers.id(to)?);
+            Some(LinkId::new(from, to, LinkIndex::default()))
+        };
+        pairs.filter_map(link).collect()
     }
 
     /// A link's delays as the planner takes them: by the offsets of the clocks that hold now. `None` if nothing
@@ -262,7 +265,6 @@ impl Planner {
             stride: self.numbers.stride(),
             config: &self.config,
             now,
-            uses: &self.uses,
         }
     }
 
@@ -293,10 +295,6 @@ impl Planner {
         sparse.set_sparse(true);
         planners.push(sparse);
         planners
-    }
-
-    fn pair(&self, from: RelayId, to: RelayId) -> Option<usize> {
-        Some(self.numbers.of(from)? * self.numbers.stride() + self.numbers.of(to)?)
     }
 
     fn find(&self, key: RouteKey) -> Option<(&Plane, usize, usize)> {
@@ -368,20 +366,19 @@ impl Planner {
         });
         self.draining_by_number = draining.collect();
         let mut planes = std::mem::take(&mut self.planes);
+        let uses = Mutex::new(std::mem::take(&mut self.uses));
         let field = self.field(self.millis(now));
         let turn = usize::try_from(self.stats.plans % FORGET_TURNS as u64).expect("it is small");
         for plane in &mut planes {
             let rows = plane.rows.iter_mut().skip(turn).step_by(FORGET_TURNS);
             rows.for_each(|row| row.forget_left(field.config, field.now));
         }
-        let outcome = plane::run(&mut planes, dirty, &field, executor);
+        let outcomes = plane::run(&mut planes, dirty, &field, &uses, executor);
+        self.uses = uses.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.planes = planes;
-        self.stats.add(&outcome.stats);
-        let key = |&(class, policy, from, to): &(usize, PolicyId, usize, usize)| {
-            let (source, destination) = (self.numbers.id(from)?, self.numbers.id(to)?);
-            Some(RouteKey { source, destination, class: Class::ALL[class], policy })
-        };
-        outcome.changed.iter().filter_map(key).collect()
+        outcomes.iter().for_each(|outcome| self.stats.add(&outcome.stats));
+        let parts: Vec<_> = outcomes.into_iter().map(|outcome| outcome.changed).collect();
+        order::in_order(&parts, &self.numbers, executor)
     }
 }
 

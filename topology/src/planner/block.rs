@@ -7,6 +7,7 @@ use super::dirty::Dirty;
 use super::kernel::{self, BLOCK, Bounds, CHUNK, Ranks, TILE, Tile};
 use super::plane::{Field, Head, Outcome};
 use super::renew::Scratch;
+use super::search::{Hints, Known};
 use super::table::Row;
 
 /// Routes to do anew, of [`TILE`] sources and a chunk of destinations, for which exact bounds are worth their while.
@@ -26,7 +27,7 @@ pub(super) struct Workshop {
     tiles: Box<[Tile; TILE]>,
     /// Exact bounds of one source, by destination of a chunk.
     exact: Box<[Bounds; CHUNK]>,
-    rough: Bounds,
+    known: Known,
 }
 
 impl Workshop {
@@ -35,7 +36,7 @@ impl Workshop {
             scratches: Vec::new(),
             tiles: Box::new(std::array::from_fn(|_| Tile::default())),
             exact: Box::new(std::array::from_fn(|_| Bounds::default())),
-            rough: Bounds::default(),
+            known: Known::default(),
         }
     }
 }
@@ -45,10 +46,28 @@ impl Block<'_> {
     pub(super) fn run(mut self, field: &Field<'_>, workshop: &mut Workshop, out: &mut Outcome) {
         let scratches = &mut workshop.scratches;
         scratches.resize_with(scratches.len().max(self.sources.len()), Scratch::default);
+        if field.links.rows(self.head.class).is_none() {
+            return self.run_lists(field, workshop, out);
+        }
         self.find_ways(field, scratches);
         for chunk in 0..field.stride / CHUNK {
             for first in (0..self.sources.len()).step_by(TILE) {
                 self.run_chunk(field, workshop, (chunk, first), out);
+            }
+        }
+    }
+
+    /// One source after the other: where links are in lists, the ways from a source are what is to be at hand.
+    fn run_lists(self, field: &Field<'_>, workshop: &mut Workshop, out: &mut Outcome) {
+        let head = self.head;
+        let terrain = field.terrain(head, field.links);
+        let Workshop { scratches, known, .. } = workshop;
+        let scratch = &mut scratches[0];
+        for (source, row, dirty) in self.sources {
+            scratch.start(field, head, source);
+            for to in dirty.marked().filter(|&to| head.ends[to] && to != source) {
+                let mut hints = known.hints(&scratch.all, &terrain, to);
+                scratch.route(field, head, row, (source, to), &mut hints, out);
             }
         }
     }
@@ -88,7 +107,7 @@ impl Block<'_> {
         };
         let dirty: u32 = self.sources[first..last].iter().map(count).sum();
         let terrain = field.terrain(head, field.links);
-        let Workshop { scratches, tiles, exact, rough } = workshop;
+        let Workshop { scratches, tiles, exact, known } = workshop;
         let is_exact = match field.links.rows(head.class) {
             Some(rows) if terrain.two && dirty >= TILE_ROUTES_MIN => {
                 let near = |at: usize| scratches[(first + at).min(last - 1)].all.near();
@@ -110,13 +129,12 @@ impl Block<'_> {
                     if !head.ends[to] || *source == to {
                         continue;
                     }
-                    let bounds = if is_exact {
-                        &exact[to % CHUNK]
+                    let mut hints = if is_exact {
+                        Hints::Dense(&exact[to % CHUNK])
                     } else {
-                        scratch.all.rough_bounds(&terrain, to, rough);
-                        &*rough
+                        known.hints(&scratch.all, &terrain, to)
                     };
-                    scratch.route(field, head, row, (*source, to), bounds, out);
+                    scratch.route(field, head, row, (*source, to), &mut hints, out);
                 }
             }
         }

@@ -24,6 +24,45 @@ pub(super) struct Changed {
     pub(super) least: [u32; CLASSES],
 }
 
+/// The changed pairs by class, in order of sender.
+#[derive(Debug)]
+pub(super) struct Changes {
+    of: [Vec<Less>; CLASSES],
+    /// Where the changes of a sender begin, and those of the next one.
+    starts: Vec<usize>,
+}
+
+/// A changed pair in one class.
+#[derive(Clone, Copy, Debug)]
+struct Less {
+    from: u16,
+    to: u16,
+    least: u32,
+}
+
+impl Changes {
+    pub(super) fn new(pairs: &[Changed], stride: usize) -> Self {
+        let narrow = |number| u16::try_from(number).expect("relays have ids of 16 bits");
+        let mut order: Vec<&Changed> = pairs.iter().collect();
+        order.sort_unstable_by_key(|pair| (pair.from, pair.to));
+        let starts = (0..=stride).map(|from| order.partition_point(|pair| pair.from < from));
+        let starts = starts.collect();
+        let less = |class: usize| {
+            let less = |&&Changed { from, to, least }: &&Changed| Less {
+                from: narrow(from),
+                to: narrow(to),
+                least: least[class],
+            };
+            order.iter().map(less).collect()
+        };
+        Self { of: std::array::from_fn(less), starts }
+    }
+
+    fn of(&self, class: usize, from: usize) -> &[Less] {
+        &self.of[class][self.starts[from]..self.starts[from + 1]]
+    }
+}
+
 /// What is to be done anew of one row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dirty {
@@ -54,6 +93,15 @@ impl Dirty {
         self.bits.iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// Destinations that are marked, in order.
+    pub(super) fn marked(&self) -> impl Iterator<Item = usize> {
+        self.bits.iter().enumerate().flat_map(|(word, &bits)| {
+            let rest = std::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)));
+            let rest = rest.take_while(|bits| *bits != 0);
+            rest.map(move |bits| word * BLOCK + bits.trailing_zeros() as usize)
+        })
+    }
+
     pub(super) fn any(&self) -> bool {
         self.bits.iter().any(|word| *word != 0)
     }
@@ -61,7 +109,7 @@ impl Dirty {
 
 /// Finds what the changed pairs can affect of one source's routes in one class.
 pub(super) fn find(
-    changes: &[Changed],
+    changes: &Changes,
     links: &Links,
     class: usize,
     level: Level,
@@ -70,51 +118,64 @@ pub(super) fn find(
     let stride = row.worst.len();
     let mut dirty = Dirty { bits: vec![0; stride / BLOCK] };
     // What it costs at least to come to a relay over a changed link: that alone, or one more before or after it.
-    let (mut by_one, mut by_two) = (vec![NONE; stride], vec![NONE; stride]);
-    for &Changed { from, to, least } in changes {
-        let least = least[class];
-        if from == source {
-            dirty.mark(to, stride);
-            by_one[to] = by_one[to].min(least);
-            match links.rows(class) {
-                _ if least >= NONE => {}
-                Some(rows) => kernel::relax(level, rows, to, least, &mut by_two),
-                None => {
-                    for (next, cost) in links.from(class, to) {
-                        by_two[next] = by_two[next].min(least + cost);
-                    }
+    let mut over = vec![NONE; stride];
+    for &Less { to, least, .. } in changes.of(class, source) {
+        let to = usize::from(to);
+        dirty.mark(to, stride);
+        over[to] = over[to].min(least);
+        match links.rows(class) {
+            _ if least >= NONE => {}
+            Some(rows) => kernel::relax(level, rows, to, least, &mut over),
+            None => {
+                for (next, cost) in links.from(class, to) {
+                    over[next] = over[next].min(least + cost);
                 }
             }
-        } else if to != source {
-            let first = links.cost(class, source, from);
-            by_two[to] = by_two[to].min(first + least);
         }
     }
-    for &Changed { from, to, least } in changes {
-        let before = row.best[from].min(by_one[from]).min(by_two[from]);
-        if before < NONE && before + least[class] <= row.worst[to] {
-            dirty.mark(to, stride);
+    for (first, cost) in links.from(class, source) {
+        for &Less { to, least, .. } in changes.of(class, first) {
+            let over = &mut over[usize::from(to)];
+            *over = (*over).min(cost + least);
         }
     }
-    let most: Vec<u32> =
-        row.worst.chunks(CHUNK).map(|chunk| chunk.iter().copied().max().unwrap_or(0)).collect();
-    let bases = by_one.iter().zip(&by_two).map(|(one, two)| *one.min(two));
-    let bases: Vec<(u32, u32)> =
-        bases.zip(0..).filter(|(base, relay)| *base < NONE && *relay as usize != source).collect();
+    over[source] = NONE;
+    let before: Vec<u32> = row.best.iter().zip(&over).map(|(best, over)| *best.min(over)).collect();
+    for &Less { from, to, least } in &changes.of[class] {
+        let before = before[usize::from(from)];
+        if before < NONE && before + least <= row.worst[usize::from(to)] {
+            dirty.mark(usize::from(to), stride);
+        }
+    }
+    reached(links, class, level, (&over, &row.worst), &mut dirty);
+    dirty.unmark(source);
+    dirty
+}
+
+/// Marks where what it costs to come over a changed link and one more is not too much.
+fn reached(
+    links: &Links,
+    class: usize,
+    level: Level,
+    (over, worst): (&[u32], &[u32]),
+    dirty: &mut Dirty,
+) {
+    let bases = (0_u32..).zip(over).filter(|(_, base)| **base < NONE);
+    let bases: Vec<(u32, u32)> = bases.map(|(relay, base)| (*base, relay)).collect();
     match links.rows(class) {
         Some(rows) => {
-            kernel::reached(level, rows, &bases, (&row.worst, &most), &mut dirty.bits);
+            let most = worst.chunks(CHUNK).map(|chunk| chunk.iter().copied().max().unwrap_or(0));
+            let most: Vec<u32> = most.collect();
+            kernel::reached(level, rows, &bases, (worst, &most), &mut dirty.bits);
         }
         None => {
             for (base, relay) in bases {
                 for (last, cost) in links.from(class, relay as usize) {
-                    if base + cost <= row.worst[last] {
-                        dirty.mark(last, stride);
+                    if base + cost <= worst[last] {
+                        dirty.mark(last, worst.len());
                     }
                 }
             }
         }
     }
-    dirty.unmark(source);
-    dirty
 }

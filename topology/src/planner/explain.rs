@@ -9,6 +9,7 @@ use super::packed::Packed;
 use super::plane::Head;
 use super::renew::Scratch;
 use super::route::Place;
+use super::search::Known;
 use super::table::{DIRECT, IN_USE, Record};
 use crate::cost::Needs;
 use crate::{
@@ -24,8 +25,10 @@ impl Planner {
         let field = self.field(self.millis(now));
         let mut scratch = Scratch::default();
         scratch.start(&field, &plane.head, from);
-        let bounds = scratch.bounds(&field, &plane.head, to);
-        let ((best, _), _) = scratch.best(&field, &plane.head, (from, to), &bounds)?;
+        let mut known = Known::default();
+        let terrain = field.terrain(&plane.head, field.links);
+        let mut hints = known.hints(&scratch.all, &terrain, to);
+        let ((best, _), _) = scratch.best(&field, &plane.head, (from, to), &mut hints)?;
         let asked = Asked { planner: self, topology, key, head: &plane.head, record, best };
         let place = field.place(&plane.head, (from, to));
         let mut candidates = self.decode(&self.links, &plane.head, record, (from, to));

@@ -18,7 +18,7 @@ pub(super) use search::{Bounds, Column, Found};
 pub(super) use tiles::{TILE, Tile, tiles};
 pub(super) use ways::{Groups, Ranks, Ways};
 
-use search::{cheapest_avoiding_body, cheapest_body, rough_bounds_body};
+use search::{cheapest_avoiding_body, cheapest_body, rough_bounds_body, take_least_body};
 use tiles::turn_body;
 use ways::{labelled_ways_body, ways_body};
 
@@ -35,7 +35,7 @@ pub(super) const BLOCKS_MAX: usize = 64;
 /// Blocks are looked at so many together: what is known of a row's blocks is padded to this.
 const BLOCKS_STEP: usize = 16;
 /// Lanes of the widest registers: loops over so many become one instruction each.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Ways kept per relay, over different first relays or labels: one more than can be barred.
 pub(super) const WAYS: usize = 3;
 
@@ -169,6 +169,11 @@ dispatched! {
     fn cheapest_avoiding / cheapest_avoiding_avx512 / cheapest_avoiding_avx2 = cheapest_avoiding_body<M>(
         ways: &Ways, column: Column<'_>, bounds: &Bounds, labels: &[u32], barred: [u32; 2], bound: u32,
     ) -> Option<Found>;
+    /// Takes the least out of some sums, which are padded to whole lanes; of equals the first. Returns it and where
+    /// it was; `None` if there is no path any more.
+    fn take_least / take_least_avx512 / take_least_avx2 = take_least_body<M>(
+        sums: &mut [u32],
+    ) -> Option<(u32, usize)>;
     /// The cheapest of what is known of each relay and of a base plus a link from one relay.
     fn relax / relax_avx512 / relax_avx2 = relax_body(
         rows: Rows<'_>, relay: usize, base: u32, costs: &mut [u32],

@@ -1,5 +1,5 @@
-//! What links cost, by number of their ends: a matrix for a mesh in which nearly everybody has links with
-//! everybody, lists of neighbours for a larger one.
+//! What links cost, by number of their ends: a matrix for a mesh in which many have links with many, lists of
+//! neighbours for a larger one and for one in which each has links with few.
 //!
 //! Between two relays only the cheapest link of each class takes part in the search. The others are known
 //! too, for a path may be on one of them.
@@ -10,8 +10,18 @@ use overway_wire::Class;
 
 use super::kernel::{BLOCK, BLOCKS_MAX, CHUNK, Column, NONE, Rows, blocks_padded};
 
+mod dense;
+mod sparse;
+
+use dense::Dense;
+use sparse::Sparse;
+
 /// The longest row of a matrix. Beyond, a matrix would take longer to go through than the lists.
 pub(super) const DENSE_STRIDE_MAX: usize = BLOCK * BLOCKS_MAX;
+/// A matrix is worth its while where one of so many pairs has a link.
+const FILLED_SHARE: usize = 6;
+/// And for so few relays in any case.
+const SMALL_MAX: usize = 256;
 /// Classes.
 pub(super) const CLASSES: usize = Class::ALL.len();
 
@@ -57,45 +67,33 @@ enum Pairs {
     Sparse(Sparse),
 }
 
-/// Rows of `stride`, by class.
-#[derive(Clone, Debug)]
-struct Dense {
-    stride: usize,
-    /// By chunk of receivers, then by sender: what is looked at one after the other lies together.
-    outward: [Vec<[u32; CHUNK]>; CLASSES],
-    outward_least: [Vec<u32>; CLASSES],
-    inward: [Vec<u32>; CLASSES],
-    inward_least: [Vec<u32>; CLASSES],
-    /// By sender, then by receiver: the first and the last link of a path are near those looked at before.
-    hops: [Vec<Hop>; CLASSES],
-    hops_inward: [Vec<Hop>; CLASSES],
-    /// The indices alone, by sender: these stay in the cache.
-    index: [Vec<u8>; CLASSES],
-    /// How many of them are not zero.
-    indexed: [usize; CLASSES],
-}
-
-/// Neighbours in order of number.
-#[derive(Clone, Debug)]
-struct Sparse {
-    outward: Vec<Vec<(u16, [Hop; CLASSES])>>,
-    inward: Vec<Vec<(u16, [u32; CLASSES])>>,
-}
-
 fn narrow(number: usize) -> u16 {
     u16::try_from(number).expect("relays have ids of 16 bits")
 }
 
 impl Links {
-    /// Makes room for relays numbered below `stride`; in a matrix, if that is not above `dense_max`.
-    pub(super) fn new(stride: usize, dense_max: usize) -> Self {
-        let pairs = if stride <= dense_max {
+    /// Makes room for relays numbered below `stride`, in a matrix or in lists.
+    pub(super) fn new(stride: usize, dense: bool) -> Self {
+        let pairs = if dense {
             Pairs::Dense(Box::new(Dense::new(stride)))
         } else {
-            let (outward, inward) = (vec![Vec::new(); stride], vec![Vec::new(); stride]);
-            Pairs::Sparse(Sparse { outward, inward })
+            Pairs::Sparse(Sparse::new(stride))
         };
         Self { pairs, parallel: HashMap::new() }
+    }
+
+    /// Whether a matrix suits so many links of so many relays. Lists are kept until there are clearly more links, and
+    /// the other way round, so that a mesh at the limit does not change back and forth.
+    pub(super) fn suits_matrix(&self, links: usize, relays: usize) -> bool {
+        let share = match &self.pairs {
+            Pairs::Dense(_) => FILLED_SHARE * 2,
+            Pairs::Sparse(_) => FILLED_SHARE,
+        };
+        relays <= SMALL_MAX || links * share >= relays * relays
+    }
+
+    pub(super) fn is_matrix(&self) -> bool {
+        matches!(self.pairs, Pairs::Dense(_))
     }
 
     /// Sets the usable links of a pair; none takes them away.
@@ -146,7 +144,7 @@ impl Links {
             Pairs::Dense(dense) => {
                 dense.outward[class][to / CHUNK * dense.stride + from][to % CHUNK]
             }
-            Pairs::Sparse(sparse) => sparse.hop(class, from, to).cost,
+            Pairs::Sparse(sparse) => sparse.cost(class, from, to),
         }
     }
 
@@ -156,7 +154,7 @@ impl Links {
         match &self.pairs {
             Pairs::Dense(dense) if dense.indexed[class] == 0 => 0,
             Pairs::Dense(dense) => dense.index[class][from * dense.stride + to],
-            Pairs::Sparse(sparse) => sparse.hop(class, from, to).index,
+            Pairs::Sparse(sparse) => sparse.index(class, from, to),
         }
     }
 
@@ -183,7 +181,7 @@ impl Links {
     pub(super) fn line_to(&self, class: usize, from: usize, to: usize, index: u8) -> Option<Hop> {
         let cheapest = match &self.pairs {
             Pairs::Dense(dense) => dense.hops_inward[class][to * dense.stride + from],
-            Pairs::Sparse(sparse) => sparse.hop(class, from, to),
+            Pairs::Sparse(sparse) => sparse.hop_to(class, from, to),
         };
         if cheapest.cost < NONE { self.by_index(cheapest, class, (from, to), index) } else { None }
     }
@@ -230,8 +228,9 @@ impl Links {
                 }
             }
             Pairs::Sparse(sparse) => {
-                let row = sparse.outward[from].iter();
-                order.extend(row.map(|(to, hops)| (hops[class].cost, u32::from(*to))));
+                let (ends, hops) = sparse.from(class, from);
+                let costs = hops.iter().map(|hop| hop.cost);
+                order.extend(costs.zip(ends.iter().copied().map(u32::from)));
             }
         }
         order.sort_unstable();
@@ -267,101 +266,43 @@ impl Links {
 
     /// The links that leave a relay: the other end's number and the cost.
     pub(super) fn from(&self, class: usize, from: usize) -> impl Iterator<Item = (usize, u32)> {
-        let (row, list) = match &self.pairs {
-            Pairs::Dense(dense) => (Some(dense.row(class, from)), &[][..]),
-            Pairs::Sparse(sparse) => (None, &sparse.outward[from][..]),
+        let (row, (ends, hops)) = match &self.pairs {
+            Pairs::Dense(dense) => (Some(dense.row(class, from)), (&[][..], &[][..])),
+            Pairs::Sparse(sparse) => (None, sparse.from(class, from)),
         };
         let row = row.into_iter().flatten().copied();
         let dense = row.enumerate().filter(|(_, cost)| *cost < NONE);
-        let sparse = list.iter().map(move |(to, hops)| (usize::from(*to), hops[class].cost));
-        dense.chain(sparse)
+        dense.chain(ends.iter().zip(hops).map(|(end, hop)| (usize::from(*end), hop.cost)))
     }
 
     /// The links that reach a relay: the other end's number and the cost.
     pub(super) fn to(&self, class: usize, to: usize) -> impl Iterator<Item = (usize, u32)> {
-        let (row, list) = match &self.pairs {
+        let (row, (ends, hops)) = match &self.pairs {
             Pairs::Dense(dense) => {
-                (&dense.inward[class][to * dense.stride..(to + 1) * dense.stride], &[][..])
+                let row = &dense.inward[class][to * dense.stride..(to + 1) * dense.stride];
+                (row, (&[][..], &[][..]))
             }
-            Pairs::Sparse(sparse) => (&[][..], &sparse.inward[to][..]),
+            Pairs::Sparse(sparse) => (&[][..], sparse.to(class, to)),
         };
         let dense = row.iter().copied().enumerate().filter(|(_, cost)| *cost < NONE);
-        let sparse = list.iter().map(move |(from, costs)| (usize::from(*from), costs[class]));
-        dense.chain(sparse)
+        dense.chain(ends.iter().zip(hops).map(|(end, hop)| (usize::from(*end), hop.cost)))
     }
-}
 
-impl Dense {
-    fn new(stride: usize) -> Self {
-        let cells = || std::array::from_fn(|_| vec![NONE; stride * stride]);
-        Self {
-            stride,
-            outward: std::array::from_fn(|_| vec![[NONE; CHUNK]; stride * stride / CHUNK]),
-            outward_least: std::array::from_fn(|_| vec![NONE; stride * stride / CHUNK]),
-            inward: cells(),
-            inward_least: std::array::from_fn(|_| vec![NONE; stride * blocks_padded(stride)]),
-            hops: std::array::from_fn(|_| vec![Hop::NONE; stride * stride]),
-            hops_inward: std::array::from_fn(|_| vec![Hop::NONE; stride * stride]),
-            index: std::array::from_fn(|_| vec![0; stride * stride]),
-            indexed: [0; CLASSES],
+    /// The links that leave a relay as lists, if there is no matrix: numbers in order, and links.
+    #[inline]
+    pub(super) fn list_from(&self, class: usize, from: usize) -> Option<(&[u16], &[Hop])> {
+        match &self.pairs {
+            Pairs::Dense(_) => None,
+            Pairs::Sparse(sparse) => Some(sparse.from(class, from)),
         }
     }
 
-    /// What links from a relay cost, by receiver.
-    fn row(&self, class: usize, from: usize) -> impl Iterator<Item = &u32> {
-        self.outward[class].iter().skip(from).step_by(self.stride).flatten()
-    }
-
-    fn set(&mut self, from: usize, to: usize, hops: [Hop; CLASSES]) {
-        for (class, hop) in hops.into_iter().enumerate() {
-            let at = from * self.stride + to;
-            self.hops[class][at] = hop;
-            self.hops_inward[class][to * self.stride + from] = hop;
-            let before = std::mem::replace(&mut self.index[class][at], hop.index);
-            self.indexed[class] += usize::from(hop.index != 0);
-            self.indexed[class] -= usize::from(before != 0);
-            let group = to / CHUNK * self.stride + from;
-            let cells = &mut self.outward[class][group];
-            replace(cells, &mut self.outward_least[class][group], to % CHUNK, hop.cost);
-            let group = to * blocks_padded(self.stride) + from / BLOCK;
-            let start = to * self.stride + from / BLOCK * BLOCK;
-            let cells = &mut self.inward[class][start..start + BLOCK];
-            replace(cells, &mut self.inward_least[class][group], from % BLOCK, hop.cost);
+    /// The same of the links that reach a relay.
+    #[inline]
+    pub(super) fn list_to(&self, class: usize, to: usize) -> Option<(&[u16], &[Hop])> {
+        match &self.pairs {
+            Pairs::Dense(_) => None,
+            Pairs::Sparse(sparse) => Some(sparse.to(class, to)),
         }
-    }
-}
-
-/// Sets one of some cells of which the least is known.
-fn replace(cells: &mut [u32], least: &mut u32, at: usize, cost: u32) {
-    let before = std::mem::replace(&mut cells[at], cost);
-    if cost <= *least {
-        *least = cost;
-    } else if before == *least {
-        *least = cells.iter().copied().min().unwrap_or(NONE);
-    }
-}
-
-impl Sparse {
-    fn hop(&self, class: usize, from: usize, to: usize) -> Hop {
-        let row = &self.outward[from];
-        let at = row.binary_search_by_key(&to, |(to, _)| usize::from(*to));
-        at.map_or(Hop::NONE, |at| row[at].1[class])
-    }
-
-    fn set(&mut self, from: usize, to: usize, hops: [Hop; CLASSES]) {
-        let usable = hops.iter().any(|hop| hop.cost < NONE);
-        put(&mut self.outward[from], narrow(to), usable.then_some(hops));
-        put(&mut self.inward[to], narrow(from), usable.then_some(hops.map(|hop| hop.cost)));
-    }
-}
-
-fn put<T>(list: &mut Vec<(u16, T)>, key: u16, value: Option<T>) {
-    match (list.binary_search_by_key(&key, |(key, _)| *key), value) {
-        (Ok(at), Some(value)) => list[at].1 = value,
-        (Ok(at), None) => {
-            list.remove(at);
-        }
-        (Err(at), Some(value)) => list.insert(at, (key, value)),
-        (Err(_), None) => {}
     }
 }

@@ -1,21 +1,20 @@
 //! The routes of one class and policy, and the work of doing some of them anew.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, PoisonError};
 
 use overway_wire::PolicyId;
 
 use super::block::{Block, Workshop};
-use super::dirty::{self, Changed, Dirty};
+use super::dirty::{self, Changed, Changes, Dirty};
 use super::kernel::{Level, Ranks};
 use super::labels::Labels;
 use super::links::Links;
 use super::packed::Packed;
-use super::renew::count_uses;
 use super::route::Place;
 use super::search::{Carriers, Terrain};
 use super::table::{PLACES, Record, Row};
+use super::uses::{Noted, Uses};
 use super::{PlannerConfig, Stats};
 use crate::Executor;
 
@@ -53,16 +52,25 @@ pub(super) struct Field<'a> {
     pub(super) config: &'a PlannerConfig,
     /// Milliseconds since the planner's start.
     pub(super) now: u32,
-    /// By sender and receiver: how many paths take a link of the pair.
-    pub(super) uses: &'a [AtomicU32],
+}
+
+/// A route that changed for a relay: there may be many at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) from: u16,
+    pub(super) to: u16,
+    pub(super) class: u8,
+    pub(super) policy: PolicyId,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// Class, policy, source and destination of routes that changed for a relay.
-    pub(super) changed: Vec<(usize, PolicyId, usize, usize)>,
+    /// Routes that changed for a relay.
+    pub(super) changed: Vec<Told>,
     pub(super) stats: Stats,
+    /// What is yet to be counted.
+    pub(super) noted: Noted,
 }
 
 /// Finds what the changed pairs can affect, by plane and source, and the routes that were held until now.
@@ -81,12 +89,13 @@ pub(super) fn find_dirty(
             parts.push((&plane.head, at * SOURCES_PER_BLOCK, rows, dirty));
         }
     }
+    let changes = Changes::new(pairs, field.stride);
     share(parts, executor, |next| {
         while let Some((head, first, rows, dirty)) = next() {
             for (source, (row, dirty)) in (first..).zip(rows.iter().zip(dirty)) {
                 if head.ends[source] && !pairs.is_empty() {
                     *dirty =
-                        dirty::find(pairs, field.links, head.class, field.level, (source, row));
+                        dirty::find(&changes, field.links, head.class, field.level, (source, row));
                 }
                 for (to, _) in row.held.iter().filter(|(_, due)| **due <= field.now) {
                     dirty.mark(usize::from(*to), row.worst.len());
@@ -102,8 +111,9 @@ pub(super) fn run(
     planes: &mut [Plane],
     dirty: Vec<Vec<Dirty>>,
     field: &Field<'_>,
+    uses: &Mutex<Uses>,
     executor: &dyn Executor,
-) -> Outcome {
+) -> Vec<Outcome> {
     let mut blocks = Vec::new();
     for (plane, dirty) in planes.iter_mut().zip(dirty) {
         let head = &plane.head;
@@ -120,19 +130,21 @@ pub(super) fn run(
             blocks.push(Block { head, sources });
         }
     }
-    let total = Mutex::new(Outcome::default());
+    let total = Mutex::new(Vec::new());
     share(blocks, executor, |next| {
         let (mut workshop, mut outcome) = (Workshop::new(), Outcome::default());
         while let Some(block) = next() {
             block.run(field, &mut workshop, &mut outcome);
+            outcome.noted.settle(uses);
         }
-        total.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);
+        outcome.noted.settle_all(uses);
+        total.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
     });
     total.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Shares items out among as many tasks as run at the same time; each takes the next one until there is none.
-fn share<T: Send>(
+pub(super) fn share<T: Send>(
     items: Vec<T>,
     executor: &dyn Executor,
     work: impl Fn(&dyn Fn() -> Option<T>) + Sync,
@@ -162,7 +174,7 @@ impl Plane {
         &mut self,
         number: &impl Fn(u16) -> Option<u16>,
         stride: usize,
-        uses: &[AtomicU32],
+        noted: &mut Noted,
         stats: &mut Stats,
     ) {
         let mut rows = vec![Row::default(); stride];
@@ -172,7 +184,7 @@ impl Plane {
             for (to, record) in (0..).zip(&old.records).filter(|(_, record)| record.exists()) {
                 let Some(to) = number(to).map(usize::from) else { continue };
                 let Some(record) = record.renumbered(number) else { continue };
-                count_uses(uses, stride, [Packed::NONE; PLACES], record.paths, (from, to));
+                noted.note(stride, [Packed::NONE; PLACES], record.paths, (from, to));
                 stats.tally(&Record::NONE, &record);
                 rows[from].records[to] = record;
             }
@@ -181,10 +193,11 @@ impl Plane {
     }
 }
 
-impl Outcome {
-    fn add(&mut self, other: Self) {
-        self.changed.extend(other.changed);
-        self.stats.add(&other.stats);
+impl Told {
+    pub(super) fn new(head: &Head, (from, to): (usize, usize)) -> Self {
+        let narrow = |number| u16::try_from(number).expect("relays have ids of 16 bits");
+        let class = u8::try_from(head.class).expect("classes are few");
+        Self { from: narrow(from), to: narrow(to), class, policy: head.policy }
     }
 }
 

@@ -1,16 +1,14 @@
 //! One route done anew: the search, the rules, the backups, the record.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::admission::WAIT_COST;
-use super::kernel::{Bounds, NONE, Ranks};
+use super::kernel::{NONE, Ranks};
 use super::links::Links;
 use super::packed::{Packed, Via};
-use super::plane::{Field, Head, Outcome};
+use super::plane::{Field, Head, Outcome, Told};
 use super::route::{Move, Place};
-use super::search::{By, Choice, Diverse, Source, is_diverse};
-use super::search::{Further, shared};
+use super::search::{By, Choice, Diverse, Further, Hints, Known, Source, is_diverse, shared};
 use super::table::{DIRECT, DISJOINT, DIVERSE, IN_USE, PLACES, Record, Row, by_cheapest, parallel};
+use super::uses::Noted;
 use super::{PlannerConfig, Stats};
 
 /// What is needed to do routes anew, one at a time.
@@ -18,6 +16,8 @@ use super::{PlannerConfig, Stats};
 pub(super) struct Scratch {
     pub(super) all: Source,
     pub(super) admitted: Source,
+    /// For searches among admitted links.
+    known: Known,
 }
 
 impl Scratch {
@@ -29,27 +29,19 @@ impl Scratch {
         }
     }
 
-    /// Bounds for one destination.
-    pub(super) fn bounds(&self, field: &Field<'_>, head: &Head, to: usize) -> Bounds {
-        let mut bounds = Bounds::default();
-        self.all.rough_bounds(&field.terrain(head, field.links), to, &mut bounds);
-        bounds
-    }
-
     /// The cheapest path that may be taken and what it costs, and what the cheapest of all costs.
     pub(super) fn best(
-        &self,
+        &mut self,
         field: &Field<'_>,
         head: &Head,
         (from, to): (usize, usize),
-        bounds: &Bounds,
+        hints: &mut Hints<'_>,
     ) -> Option<((Packed, u32), u32)> {
-        let all = self.all.best(&field.terrain(head, field.links), to, bounds)?;
+        let all = self.all.best(&field.terrain(head, field.links), to, hints)?;
         let admitted = field.admitted.and_then(|links| {
             let terrain = field.terrain(head, links);
-            let mut bounds = Bounds::default();
-            self.admitted.rough_bounds(&terrain, to, &mut bounds);
-            let choice = self.admitted.best(&terrain, to, &bounds)?;
+            let mut hints = self.known.hints(&self.admitted, &terrain, to);
+            let choice = self.admitted.best(&terrain, to, &mut hints)?;
             let path = by_cheapest(links, head.class, choice.via, (from, to));
             if choice.cost < WAIT_COST {
                 return Some((path, choice.cost));
@@ -67,14 +59,14 @@ impl Scratch {
         head: &Head,
         row: &mut Row,
         (from, to): (usize, usize),
-        bounds: &Bounds,
+        hints: &mut Hints<'_>,
         out: &mut Outcome,
     ) {
         let before = row.records[to];
-        let Some((best, cost)) = self.best(field, head, (from, to), bounds) else {
-            row.forget((from, to), field.stride, field.uses, &mut out.stats);
+        let Some((best, cost)) = self.best(field, head, (from, to), hints) else {
+            row.forget((from, to), field.stride, &mut out.noted, &mut out.stats);
             if before.exists() {
-                out.changed.push((head.class, head.policy, from, to));
+                out.changed.push(Told::new(head, (from, to)));
             }
             return;
         };
@@ -89,16 +81,16 @@ impl Scratch {
         out.stats.count(moved);
         let record = &mut row.records[to];
         row.worst[to] = if field.config.backups {
-            self.back_up(field, head, record, &place, bounds)
+            self.back_up(field, head, record, &place, hints)
         } else {
             record.costs[IN_USE]
         };
         if record.paths != before.paths {
-            count_uses(field.uses, field.stride, before.paths, record.paths, (from, to));
+            out.noted.note(field.stride, before.paths, record.paths, (from, to));
         }
         out.stats.tally(&before, record);
         if record.tell(&before, |path| place.price(path).map_or(0, |priced| priced.delay)) {
-            out.changed.push((head.class, head.policy, from, to));
+            out.changed.push(Told::new(head, (from, to)));
         }
     }
 
@@ -109,7 +101,7 @@ impl Scratch {
         head: &Head,
         record: &mut Record,
         place: &Place<'_>,
-        bounds: &Bounds,
+        hints: &mut Hints<'_>,
     ) -> u32 {
         let terrain = field.terrain(head, field.links);
         let (from, to) = place.ends;
@@ -118,12 +110,12 @@ impl Scratch {
         let pack = |choice: Choice| {
             (by_cheapest(field.links, head.class, choice.via, (from, to)), choice.cost)
         };
-        let disjoint = self.all.disjoint(&terrain, to, bounds, in_use).map(|found| {
+        let disjoint = self.all.disjoint(&terrain, to, hints, in_use).map(|found| {
             let allowed = !record.is_parallel && kept[DISJOINT].via().is_disjoint(in_use);
             place.backup(kept[DISJOINT], allowed, pack(found))
         });
         let diverse = match disjoint {
-            Some((disjoint, _)) => self.all.diverse(&terrain, to, bounds, (in_use, disjoint.via())),
+            Some((disjoint, _)) => self.all.diverse(&terrain, to, hints, (in_use, disjoint.via())),
             None => Diverse::None,
         };
         record.disjoint_is_diverse = matches!(diverse, Diverse::IsDisjoint(_));
@@ -157,7 +149,10 @@ impl Scratch {
         if field.links.cost(head.class, from, to) < NONE {
             (record.paths[DIRECT], record.costs[DIRECT]) =
                 direct(field.links, head.class, &record.paths, (from, to));
-        } else if self.go_further(field, head, record, place) && disjoint.is_some() && is_final {
+        } else if self.go_further(field, head, record, place, hints)
+            && disjoint.is_some()
+            && is_final
+        {
             return record.costs.into_iter().max().unwrap_or(NONE);
         } else {
             return NONE;
@@ -176,6 +171,7 @@ impl Scratch {
         head: &Head,
         record: &mut Record,
         place: &Place<'_>,
+        hints: &mut Hints<'_>,
     ) -> bool {
         let (in_use, kept) = (record.in_use().via(), record.paths[DIRECT]);
         let [disjoint, diverse] = [DISJOINT, DIVERSE].map(|at| record.paths[at]);
@@ -186,7 +182,7 @@ impl Scratch {
             return true;
         }
         let terrain = field.terrain(head, field.links);
-        let found = self.all.further(&terrain, place.ends.1, in_use, disjoint);
+        let found = self.all.further(&terrain, place.ends.1, hints, in_use, disjoint);
         let Some(Further { choice, shared: least }) = found else { return false };
         let found = by_cheapest(field.links, head.class, choice.via, place.ends);
         let is_further = kept.exists() && kept.via() != Via::DIRECT;
@@ -224,11 +220,11 @@ impl Row {
         &mut self,
         (from, to): (usize, usize),
         stride: usize,
-        uses: &[AtomicU32],
+        noted: &mut Noted,
         stats: &mut Stats,
     ) {
         let record = std::mem::replace(&mut self.records[to], Record::NONE);
-        count_uses(uses, stride, record.paths, [Packed::NONE; PLACES], (from, to));
+        noted.note(stride, record.paths, [Packed::NONE; PLACES], (from, to));
         stats.tally(&record, &Record::NONE);
         (self.best[to], self.worst[to]) = (NONE, NONE);
         self.left.remove(&narrow(to));
@@ -278,28 +274,6 @@ impl Row {
             self.left.insert(narrow(to), left);
         }
         moved
-    }
-}
-
-/// Counts the paths that take each pair's links: all but the direct competitor, which a further path is not.
-pub(super) fn count_uses(
-    uses: &[AtomicU32],
-    stride: usize,
-    old: [Packed; PLACES],
-    new: [Packed; PLACES],
-    (from, to): (usize, usize),
-) {
-    for at in [IN_USE, DISJOINT, DIVERSE, DIRECT] {
-        if old[at] == new[at] {
-            continue;
-        }
-        let counts = |path: Packed| path.exists() && (at != DIRECT || path.via() != Via::DIRECT);
-        for (from, to, _) in old[at].links(from, to).filter(|_| counts(old[at])) {
-            uses[from * stride + to].fetch_sub(1, Ordering::Relaxed);
-        }
-        for (from, to, _) in new[at].links(from, to).filter(|_| counts(new[at])) {
-            uses[from * stride + to].fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 

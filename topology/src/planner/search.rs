@@ -9,7 +9,7 @@
 //! Among equal costs fewer hops win, then the last intermediate of the least number, then the first one
 //! whose own link is cheapest, then that of the least number.
 
-use super::kernel::{self, Bounds, CHUNK, Found, Level, NONE, Ranks, Ways};
+use super::kernel::{self, CHUNK, Found, Level, NONE, Ranks, Ways};
 use super::labels::Labels;
 use super::links::Links;
 use super::packed::Via;
@@ -17,9 +17,11 @@ use super::packed::Via;
 mod avoiding;
 mod further;
 mod labelled;
+mod lasts;
 
 pub(super) use further::{Further, shared};
 pub(super) use labelled::is_diverse;
+pub(super) use lasts::{Hints, Known};
 
 use avoiding::{Wanted, cheapest_avoiding, sparse_ways};
 use labelled::{Labelled, State, avoids, labels_of};
@@ -108,7 +110,9 @@ impl Source {
         self.number = number;
         terrain.links.cheapest_first(terrain.class, number, &mut self.order);
         self.order.retain(|(_, relay)| terrain.carriers.all[*relay as usize] == 0);
-        self.relays.clear(terrain.stride);
+        if terrain.links.rows(terrain.class).is_some() {
+            self.relays.clear(terrain.stride);
+        }
         self.providers.state = State::Unknown;
         self.regions.state = State::Unknown;
         let (kind, carriers) = (&terrain.labels.provider, &terrain.carriers.with_provider);
@@ -144,24 +148,21 @@ impl Source {
         &self.near
     }
 
-    /// Bounds for a destination, quickly.
-    pub(super) fn rough_bounds(&self, terrain: &Terrain<'_>, to: usize, bounds: &mut Bounds) {
-        let carriers = &terrain.carriers.all;
-        if let Some(column) = terrain.links.column(terrain.class, to, carriers) {
-            kernel::rough_bounds(terrain.level, &self.relays, column, bounds);
-        }
-    }
-
     fn direct(&self, terrain: &Terrain<'_>, to: usize) -> u32 {
         terrain.links.cost(terrain.class, self.number, to)
     }
 
-    /// The cheapest path. `bounds` are those for the destination, here and below.
-    pub(super) fn best(&self, terrain: &Terrain<'_>, to: usize, bounds: &Bounds) -> Option<Choice> {
+    /// The cheapest path. `hints` are those for the destination, here and below.
+    pub(super) fn best(
+        &self,
+        terrain: &Terrain<'_>,
+        to: usize,
+        hints: &mut Hints<'_>,
+    ) -> Option<Choice> {
         let direct = Choice { cost: self.direct(terrain, to), via: Via::DIRECT };
         let one = self.relays.avoiding(to, [u32::MAX; 2]).map(one);
         let bound = one.filter(|one| one.cost < direct.cost).unwrap_or(direct);
-        let found = terrain.two.then(|| self.cheapest(terrain, to, bounds, bound.cost)).flatten();
+        let found = terrain.two.then(|| self.cheapest(terrain, to, hints, bound.cost)).flatten();
         let best = found.map_or(bound, |found| Choice {
             cost: found.cost,
             via: Via::two(self.relays.get(0, found.last).1, found.last),
@@ -174,7 +175,7 @@ impl Source {
         &self,
         terrain: &Terrain<'_>,
         to: usize,
-        bounds: &Bounds,
+        hints: &mut Hints<'_>,
         other: Via,
     ) -> Option<Choice> {
         let none = Choice { cost: NONE, via: Via::DIRECT };
@@ -191,8 +192,8 @@ impl Source {
         let own = &terrain.labels.own;
         let found = terrain.two.then(|| {
             let carriers = &terrain.carriers.all;
-            let wanted = Wanted { to, bounds, carriers, labels: own, barred };
-            cheapest_avoiding(terrain, &self.relays, &wanted, bound.cost)
+            let wanted = Wanted { to, carriers, labels: own, barred };
+            cheapest_avoiding(terrain, &self.relays, &wanted, hints, bound.cost)
         });
         let best = found.flatten().map_or(bound, |found| {
             let way = self.relays.avoiding(found.last, barred);
@@ -208,7 +209,7 @@ impl Source {
         &mut self,
         terrain: &Terrain<'_>,
         to: usize,
-        bounds: &Bounds,
+        hints: &mut Hints<'_>,
         (other, disjoint): (Via, Via),
     ) -> Diverse {
         let labels = terrain.labels;
@@ -230,8 +231,8 @@ impl Source {
             } else {
                 terrain.links.cost(terrain.class, self.number, to)
             };
-            let wanted = Wanted { to, bounds, carriers, labels: &kind.of, barred };
-            if let Some(choice) = labelled.cheapest(terrain, &wanted, direct) {
+            let wanted = Wanted { to, carriers, labels: &kind.of, barred };
+            if let Some(choice) = labelled.cheapest(terrain, &wanted, hints, direct) {
                 return Diverse::Path(by, choice);
             }
         }
@@ -246,23 +247,17 @@ impl Source {
         &self,
         terrain: &Terrain<'_>,
         to: usize,
-        bounds: &Bounds,
+        hints: &mut Hints<'_>,
         bound: u32,
     ) -> Option<Found> {
-        let carriers = &terrain.carriers.all;
-        if let Some(column) = terrain.links.column(terrain.class, to, carriers) {
-            return kernel::cheapest(terrain.level, &self.relays, column, bounds, bound);
-        }
-        let mut best = None;
-        let mut bound = bound;
-        for (last, cost) in terrain.links.to(terrain.class, to) {
-            let sum = self.relays.get(0, last).0 + cost;
-            if sum < bound && carriers[last] == 0 {
-                bound = sum;
-                best = Some(Found { cost: sum, last });
+        match hints {
+            Hints::Dense(bounds) => {
+                let carriers = &terrain.carriers.all;
+                let column = terrain.links.column(terrain.class, to, carriers)?;
+                kernel::cheapest(terrain.level, &self.relays, column, bounds, bound)
             }
+            Hints::Sparse(lasts) => lasts.cheapest(terrain, to, bound),
         }
-        best
     }
 }
 

@@ -1,7 +1,6 @@
 //! Relays that come and go, and policies: numbers, labels and planes follow them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
 
 use overway_wire::{Class, PolicyId, RelayId};
 
@@ -10,6 +9,7 @@ use super::links::{CLASSES, Links};
 use super::numbers::Numbers;
 use super::plane::{Head, Plane};
 use super::search::Carriers;
+use super::uses::{Noted, Uses};
 use super::{Planner, kernel};
 use crate::{RouteKey, Topology};
 
@@ -35,9 +35,26 @@ impl Planner {
         renumber
     }
 
+    /// Keeps links in lists or in a matrix, as suits how many there are. Returns whether that is to be filled anew.
+    pub(super) fn reshape(&mut self, topology: &Topology) -> bool {
+        let dense = self.wants_matrix(topology);
+        if dense == self.links.is_matrix() {
+            return false;
+        }
+        self.links = Links::new(self.numbers.stride(), dense);
+        self.admitted = None;
+        true
+    }
+
+    fn wants_matrix(&self, topology: &Topology) -> bool {
+        self.numbers.stride() <= self.dense_max
+            && self.links.suits_matrix(topology.links().len(), self.numbers.len())
+    }
+
     /// Drops routes.
     fn forget(&mut self, gone: &mut Vec<RouteKey>, which: impl Fn(&Head, usize, usize) -> bool) {
         let stride = self.numbers.stride();
+        let mut noted = Noted::default();
         for Plane { head, rows } in &mut self.planes {
             let (class, policy) = (Class::ALL[head.class], head.policy);
             for (from, row) in rows.iter_mut().enumerate() {
@@ -45,7 +62,7 @@ impl Planner {
                     if !row.records[to].exists() || !which(head, from, to) {
                         continue;
                     }
-                    row.forget((from, to), stride, &self.uses, &mut self.stats);
+                    row.forget((from, to), stride, &mut noted, &mut self.stats);
                     if let (Some(source), Some(destination)) =
                         (self.numbers.id(from), self.numbers.id(to))
                     {
@@ -54,6 +71,7 @@ impl Planner {
                 }
             }
         }
+        self.uses.count(&mut noted);
     }
 
     fn remove_relay(&mut self, id: RelayId, gone: &mut Vec<RouteKey>) {
@@ -81,10 +99,10 @@ impl Planner {
         };
         let old = std::mem::replace(&mut self.numbers, Numbers::new(&relays, near));
         let stride = self.numbers.stride();
-        self.links = Links::new(stride, self.dense_max);
+        self.links = Links::new(stride, self.wants_matrix(topology));
         self.admitted = None;
-        self.uses = std::iter::repeat_with(AtomicU32::default).take(stride * stride).collect();
-        self.roles = vec![false; stride * stride];
+        self.uses = Uses::new(stride);
+        let mut noted = Noted::default();
         let number = |at: u16| {
             let id = old.id(usize::from(at))?;
             u16::try_from(self.numbers.of(id)?).ok()
@@ -97,7 +115,8 @@ impl Planner {
             *count = 0;
         }
         for plane in &mut self.planes {
-            plane.renumber(&number, stride, &self.uses, &mut self.stats);
+            plane.renumber(&number, stride, &mut noted, &mut self.stats);
+            self.uses.count(&mut noted);
         }
     }
 

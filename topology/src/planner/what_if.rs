@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Planner;
 use super::plane::Field;
 use super::renew::Scratch;
+use super::search::Known;
 use super::table::Record;
 use crate::{Candidate, Cuts, RouteKey};
 
@@ -27,6 +28,7 @@ impl Planner {
             }
         }
         let field = Field { links: &links, admitted: None, ..self.field(0) };
+        let mut known = Known::default();
         let mut scratches: BTreeMap<(usize, usize), Scratch> = BTreeMap::new();
         keys.iter()
             .map(|key| {
@@ -45,13 +47,15 @@ impl Planner {
                     scratch.start(&field, head, from);
                     scratch
                 });
-                let bounds = scratch.bounds(&field, head, to);
-                let Some(((best, _), _)) = scratch.best(&field, head, (from, to), &bounds) else {
+                let terrain = field.terrain(head, &links);
+                let mut hints = known.hints(&scratch.all, &terrain, to);
+                let found = scratch.best(&field, head, (from, to), &mut hints);
+                let Some(((best, _), _)) = found else {
                     return Vec::new();
                 };
                 let mut record = Record::new(best);
                 let place = field.place(head, (from, to));
-                scratch.back_up(&field, head, &mut record, &place, &bounds);
+                scratch.back_up(&field, head, &mut record, &place, &mut hints);
                 self.decode(&links, head, &record, (from, to))
             })
             .collect()

@@ -260,3 +260,27 @@ pub(super) fn cheapest_avoiding_body<M: Masks>(
     let labels = &labels[..free.ways.len()];
     search::<M>(bounds, bound, &Avoiding { free, labels, barred })
 }
+
+#[inline(always)]
+pub(super) fn take_least_body<M: Masks>(sums: &mut [u32]) -> Option<(u32, usize)> {
+    let (lanes, _) = sums.as_chunks_mut::<LANES>();
+    let mut by_lane = [u32::MAX; LANES];
+    for sums in &*lanes {
+        for i in 0..LANES {
+            by_lane[i] = by_lane[i].min(sums[i]);
+        }
+    }
+    let cost = least(&by_lane);
+    if cost >= NONE {
+        return None;
+    }
+    for (at, sums) in lanes.iter_mut().enumerate() {
+        let mask = M::at_most(sums, cost);
+        if mask != 0 {
+            let lane = mask.trailing_zeros() as usize;
+            sums[lane] = u32::MAX;
+            return Some((cost, at * LANES + lane));
+        }
+    }
+    None
+}

@@ -10,6 +10,9 @@ pub(in super::super) struct Ways {
     pub(super) lanes: Vec<WaysOfLanes>,
     /// Least of the first costs, by block.
     pub(super) least: Vec<u32>,
+    /// In place of these, where links are in lists: a relay's ways by rank, which are asked for relay by relay. Else
+    /// empty.
+    list: Vec<[(u32, u32); WAYS]>,
 }
 
 /// The ways to [`LANES`] relays, by rank: together in memory, since a search looks at all of them.
@@ -99,22 +102,42 @@ impl Ways {
     /// Makes room for rows of this length, and forgets what was there.
     pub(in super::super) fn clear(&mut self, stride: usize) {
         let none = WaysOfLanes { cost: [[NONE; LANES]; WAYS], label: [[u32::MAX; LANES]; WAYS] };
+        self.list.clear();
         self.lanes.clear();
         self.lanes.resize(stride / LANES, none);
         self.least.clear();
         self.least.resize(blocks_padded(stride), NONE);
     }
 
+    /// The same, for searches over lists.
+    pub(in super::super) fn clear_list(&mut self, stride: usize) {
+        self.lanes.clear();
+        self.least.clear();
+        self.list.clear();
+        self.list.resize(stride, [(NONE, u32::MAX); WAYS]);
+    }
+
+    /// A relay's ways by rank, cost and label each, for searches over lists.
+    #[inline]
+    pub(in super::super) fn of_mut(&mut self, relay: usize) -> &mut [(u32, u32); WAYS] {
+        &mut self.list[relay]
+    }
+
     /// The way of a rank to a relay: cost and label.
     #[inline]
     pub(in super::super) fn get(&self, rank: usize, relay: usize) -> (u32, u32) {
+        if let Some(ways) = self.list.get(relay) {
+            return ways[rank];
+        }
         let lanes = &self.lanes[relay / LANES];
         (lanes.cost[rank][relay % LANES], lanes.label[rank][relay % LANES])
     }
 
-    /// Replaces the way of a rank to a relay; for searches that need no least costs.
-    #[inline]
-    pub(in super::super) fn set(&mut self, rank: usize, relay: usize, (cost, label): (u32, u32)) {
+    fn set(&mut self, rank: usize, relay: usize, (cost, label): (u32, u32)) {
+        if let Some(ways) = self.list.get_mut(relay) {
+            ways[rank] = (cost, label);
+            return;
+        }
         let lanes = &mut self.lanes[relay / LANES];
         lanes.cost[rank][relay % LANES] = cost;
         lanes.label[rank][relay % LANES] = label;
@@ -145,6 +168,8 @@ impl Ways {
     /// What the cheapest ways cost, by relay, with what `mask` adds.
     pub(in super::super) fn masked(&self, mask: &[u32], costs: &mut Vec<u32>) {
         costs.clear();
+        let listed = self.list.iter().zip(mask);
+        costs.extend(listed.map(|(ways, mask)| (ways[0].0 + mask).min(NONE)));
         for (lanes, mask) in self.lanes.iter().zip(mask.chunks_exact(LANES)) {
             costs
                 .extend(lanes.cost[0].iter().zip(mask).map(|(cost, mask)| (cost + mask).min(NONE)));

@@ -1,12 +1,11 @@
 //! The search under bars, and the ways over lists of neighbours.
 
-use super::Terrain;
-use crate::planner::kernel::{self, Bounds, Found, Ways};
+use super::{Hints, Terrain};
+use crate::planner::kernel::{self, Found, WAYS, Ways};
 
 /// What a path has to be.
 pub(super) struct Wanted<'a> {
     pub(super) to: usize,
-    pub(super) bounds: &'a Bounds,
     pub(super) carriers: &'a [u32],
     /// By relay, of which no intermediate may have one of those barred.
     pub(super) labels: &'a [u32],
@@ -17,33 +16,21 @@ pub(super) fn cheapest_avoiding(
     terrain: &Terrain<'_>,
     ways: &Ways,
     wanted: &Wanted<'_>,
+    hints: &mut Hints<'_>,
     bound: u32,
 ) -> Option<Found> {
-    let &Wanted { to, bounds, carriers, labels, barred } = wanted;
-    if let Some(column) = terrain.links.column(terrain.class, to, carriers) {
-        let level = terrain.level;
-        return kernel::cheapest_avoiding(level, ways, column, bounds, labels, barred, bound);
-    }
-    let mut best = None;
-    let mut bound = bound;
-    for (last, cost) in terrain.links.to(terrain.class, to) {
-        if ways.get(0, last).0 + cost >= bound
-            || carriers[last] != 0
-            || barred.contains(&labels[last])
-        {
-            continue;
+    match hints {
+        Hints::Dense(bounds) => {
+            let &Wanted { to, carriers, labels, barred } = wanted;
+            let column = terrain.links.column(terrain.class, to, carriers)?;
+            let level = terrain.level;
+            kernel::cheapest_avoiding(level, ways, column, bounds, labels, barred, bound)
         }
-        if let Some((way, _)) = ways.avoiding(last, barred)
-            && way + cost < bound
-        {
-            bound = way + cost;
-            best = Some(Found { cost: bound, last });
-        }
+        Hints::Sparse(lasts) => lasts.cheapest_avoiding(terrain, ways, wanted, bound),
     }
-    best
 }
 
-/// The ways over lists of neighbours. Of equals the earlier one stays, or the one of the lesser label where ways
+/// The ways over lists of neighbours; what was known before is forgotten. Of equals the earlier one stays, or the one of the lesser label where ways
 /// are known by those: as over a matrix.
 pub(super) fn sparse_ways(
     terrain: &Terrain<'_>,
@@ -52,36 +39,54 @@ pub(super) fn sparse_ways(
     by_label: bool,
     ways: &mut Ways,
 ) {
+    ways.clear_list(terrain.stride);
     for &(first, relay) in order {
         let label = labels[relay as usize];
-        for (to, cost) in terrain.links.from(terrain.class, relay as usize) {
-            insert(ways, to, (first + cost, label), by_label);
+        let Some((ends, hops)) = terrain.links.list_from(terrain.class, relay as usize) else {
+            return;
+        };
+        for (to, hop) in ends.iter().zip(hops) {
+            let (ways, new) = (ways.of_mut(usize::from(*to)), (first + hop.cost, label));
+            if by_label { insert(ways, new) } else { insert_other(ways, new) }
         }
     }
 }
 
-/// Takes in one way.
-fn insert(ways: &mut Ways, to: usize, new: (u32, u32), by_label: bool) {
-    let better = |old: (u32, u32)| new.0 < old.0 || by_label && new.0 == old.0 && new.1 < old.1;
-    let [first, second, third] = [0, 1, 2].map(|rank| ways.get(rank, to));
+/// Takes in one way of a label that no way had before.
+#[inline]
+fn insert_other(ways: &mut [(u32, u32); WAYS], new: (u32, u32)) {
+    let [first, second, third] = *ways;
+    if new.0 >= third.0 {
+        return;
+    }
+    *ways = if new.0 < first.0 {
+        [new, first, second]
+    } else if new.0 < second.0 {
+        [first, new, second]
+    } else {
+        [first, second, new]
+    };
+}
+
+/// Takes in one way, of equals by label.
+#[inline]
+fn insert(ways: &mut [(u32, u32); WAYS], new: (u32, u32)) {
+    let better = |old: (u32, u32)| new.0 < old.0 || new.0 == old.0 && new.1 < old.1;
+    let [first, second, third] = *ways;
     if !better(third) {
         return;
     }
     let is_new = |old: (u32, u32)| old.1 != new.1;
-    if better(first) {
-        if is_new(first) {
-            if is_new(second) {
-                ways.set(2, to, second);
-            }
-            ways.set(1, to, first);
-        }
-        ways.set(0, to, new);
-    } else if is_new(first) && better(second) {
-        if is_new(second) {
-            ways.set(2, to, second);
-        }
-        ways.set(1, to, new);
-    } else if is_new(first) && is_new(second) {
-        ways.set(2, to, new);
-    }
+    *ways = if better(first) {
+        let rest = if is_new(second) { second } else { third };
+        if is_new(first) { [new, first, rest] } else { [new, second, third] }
+    } else if !is_new(first) {
+        return;
+    } else if better(second) {
+        [first, new, if is_new(second) { second } else { third }]
+    } else if is_new(second) {
+        [first, second, new]
+    } else {
+        return;
+    };
 }

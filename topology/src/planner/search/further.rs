@@ -4,8 +4,9 @@
 //! use and its disjoint backup may each have one of them. A third path that shares no relay with either has
 //! neither. In a full mesh the direct link is such a path; where there is none, this one takes its place.
 
-use super::{Choice, NONE, Source, Terrain, narrow};
-use crate::planner::kernel::WAYS;
+use super::lasts::{Last, Search};
+use super::{Choice, Hints, NONE, Source, Terrain, narrow};
+use crate::planner::kernel::{Found, WAYS};
 use crate::planner::packed::Via;
 
 /// A further path, and what it has in common with the two before it: 0 is nothing.
@@ -34,13 +35,14 @@ impl Source {
         &self,
         terrain: &Terrain<'_>,
         to: usize,
+        hints: &mut Hints<'_>,
         in_use: Via,
         disjoint: Option<Via>,
     ) -> Option<Further> {
         let others = disjoint.as_ref().map_or(&[][..], Via::relays);
         let barred: Vec<u32> =
             in_use.relays().iter().chain(others).map(|&relay| relay.into()).collect();
-        if let Some(choice) = self.sparing(terrain, to, &barred) {
+        if let Some(choice) = self.sparing(terrain, to, hints, &barred) {
             return Some(Further { choice, shared: 0 });
         }
         let mut found: Option<Further> = None;
@@ -51,7 +53,7 @@ impl Source {
             if !spares(in_use.relays()) || !(others.is_empty() || spares(others)) {
                 continue;
             }
-            let Some(choice) = self.sparing(terrain, to, &spared) else { continue };
+            let Some(choice) = self.sparing(terrain, to, hints, &spared) else { continue };
             let further = Further { choice, shared: shared(choice.via, in_use, disjoint) };
             let rank = |it: &Further| (it.shared, it.choice.cost);
             if found.is_none_or(|before| rank(&further) < rank(&before)) {
@@ -62,23 +64,45 @@ impl Source {
     }
 
     /// The cheapest path over one or two relays that are none of these.
-    fn sparing(&self, terrain: &Terrain<'_>, to: usize, barred: &[u32]) -> Option<Choice> {
-        let mut best = None;
-        let mut bound = NONE;
-        if let Some((cost, first)) = self.way(terrain, to, barred, bound) {
-            bound = cost;
-            best = Some(Choice { cost, via: Via::one(first) });
-        }
+    fn sparing(
+        &self,
+        terrain: &Terrain<'_>,
+        to: usize,
+        hints: &mut Hints<'_>,
+        barred: &[u32],
+    ) -> Option<Choice> {
+        let one = self.way(terrain, to, barred, NONE);
+        let mut best = one.map(|(cost, first)| Choice { cost, via: Via::one(first) });
         if !terrain.two {
             return best;
         }
-        for (last, cost) in terrain.links.to(terrain.class, to) {
-            if cost >= bound || terrain.carriers.all[last] != 0 || barred.contains(&narrow(last)) {
-                continue;
+        let mut search = Search { bound: one.map_or(NONE, |(cost, _)| cost), found: None };
+        let mut look = |last: Last, search: &mut Search| {
+            if terrain.carriers.all[last.relay] != 0 || barred.contains(&narrow(last.relay)) {
+                return;
             }
-            if let Some((way, first)) = self.way(terrain, last, barred, bound - cost) {
-                bound = way + cost;
-                best = Some(Choice { cost: bound, via: Via::two(first, last) });
+            // One more, for of equals another relay may go first.
+            let limit = search.bound + 1 - last.link;
+            if let Some((way, first)) = self.way(terrain, last.relay, barred, limit)
+                && search.take(Found { cost: way + last.link, last: last.relay })
+            {
+                best = Some(Choice { cost: search.bound, via: Via::two(first, last.relay) });
+            }
+        };
+        match hints {
+            Hints::Dense(_) => {
+                for (relay, link) in terrain.links.to(terrain.class, to) {
+                    if link < search.bound {
+                        look(Last { relay, link, least: link }, &mut search);
+                    }
+                }
+            }
+            Hints::Sparse(lasts) => {
+                for rank in 0.. {
+                    let last = lasts.nth(terrain, to, rank);
+                    let Some(last) = last.filter(|last| search.may_gain(last)) else { break };
+                    look(last, &mut search);
+                }
             }
         }
         best

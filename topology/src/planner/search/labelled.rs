@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use super::avoiding::{Wanted, cheapest_avoiding, sparse_ways};
-use super::{Choice, Terrain};
+use super::{Choice, Hints, Terrain};
 use crate::planner::kernel::{self, CHUNK, Groups, NONE, WAYS, Ways};
 use crate::planner::labels::{Kind, Labels};
 use crate::planner::packed::Via;
@@ -52,7 +52,9 @@ impl Labelled {
         self.groups.fill(known.copied(), &kind.of, kind.count);
         self.firsts.clear();
         self.firsts.resize(terrain.stride, [None; WAYS]);
-        self.ways.clear(terrain.stride);
+        if terrain.links.rows(terrain.class).is_some() {
+            self.ways.clear(terrain.stride);
+        }
     }
 
     pub(super) fn extend(&mut self, terrain: &Terrain<'_>, chunk: usize) {
@@ -73,12 +75,14 @@ impl Labelled {
         &mut self,
         terrain: &Terrain<'_>,
         wanted: &Wanted<'_>,
+        hints: &mut Hints<'_>,
         direct: u32,
     ) -> Option<Choice> {
         let &Wanted { to, barred, .. } = wanted;
         let one = self.ways.avoiding(to, barred).filter(|(cost, _)| *cost < direct);
         let bound = one.map_or(direct, |(cost, _)| cost);
-        let found = terrain.two.then(|| cheapest_avoiding(terrain, &self.ways, wanted, bound));
+        let found =
+            terrain.two.then(|| cheapest_avoiding(terrain, &self.ways, wanted, hints, bound));
         if let Some(found) = found.flatten() {
             let first = self.first(terrain, found.last, barred)?;
             return Some(Choice { cost: found.cost, via: Via::two(first, found.last) });
