@@ -15,7 +15,8 @@ use overway_wire::hop::{self, MESSAGE_BYTES_MAX};
 
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 64 << 10;
-/// No header and payload that is longer than this shares a message: two of them would not fit.
+/// No header and payload that is longer than this begins a shared message: two of them would not fit. A longer one may
+/// join what a short one began.
 const BUNDLED_BYTES_MAX: usize =
     (MESSAGE_BYTES_MAX - hop::BUNDLE_PREFIX_BYTES) / 2 - hop::BUNDLE_LENGTH_BYTES;
 
@@ -36,7 +37,7 @@ pub(crate) struct Piece {
     pub(crate) place: Range<usize>,
 }
 
-/// Whether a frame of so many bytes may share a message.
+/// Whether a frame of so many bytes may begin a shared message.
 pub(crate) fn is_small(bytes: usize) -> bool {
     bytes <= BUNDLED_BYTES_MAX
 }

@@ -20,12 +20,7 @@ impl Relay {
         frame: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
-        if self.is_stale(now) {
-            self.pass_over((key, lane), number, now);
-            return Err(DropReason::Stale);
-        }
-        self.stats.frames_received += 1;
-        self.stats.bytes_received += frame.len() as u64;
+        self.count_in((key, lane), number, frame.len(), now)?;
         match self.arrival((key, lane), number, frame.len(), now) {
             Arrival::Duplicate => Err(DropReason::Duplicate),
             Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => {
@@ -42,12 +37,7 @@ impl Relay {
         frame: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
-        if self.is_stale(now) {
-            self.pass_over((key, lane), number, now);
-            return Err(DropReason::Stale);
-        }
-        self.stats.frames_received += 1;
-        self.stats.bytes_received += frame.len() as u64;
+        self.count_in((key, lane), number, frame.len(), now)?;
         let link = self.links.get_mut(&key).ok_or(DropReason::UnknownLink)?;
         let chasing = is_chasing(link);
         let (_, recovery) = link.recovering(lane).ok_or(DropReason::WrongLane)?;
@@ -59,6 +49,23 @@ impl Relay {
                 self.receive(key, lane, frame, now)
             }
         }
+    }
+
+    /// Counts a frame that was read, unless it waited to be through a long pause of this process.
+    fn count_in(
+        &mut self,
+        key: LaneKey,
+        number: u32,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if self.is_stale(now) {
+            self.pass_over(key, number, now);
+            return Err(DropReason::Stale);
+        }
+        self.stats.frames_received += 1;
+        self.stats.bytes_received += bytes as u64;
+        Ok(())
     }
 
     /// Takes note of the number of a frame that arrived: for recovery, for loss, and as a sign of life.
