@@ -111,12 +111,11 @@ fn avoids(
             .all(|relay| !of(relay).is_empty() && !barred.contains(of(relay)))
 }
 
-/// What a new route should have beside parallel links: the paths in order, and of the diverse one only what
-/// it costs.
+/// What a new route should have beside parallel links.
 struct Expected {
     best: (Cost, Path),
     disjoint: Option<(Cost, Path)>,
-    diverse: Option<Cost>,
+    diverse: Option<(Cost, Path)>,
     direct: Option<(Cost, Path)>,
 }
 
@@ -136,7 +135,7 @@ fn expected(
     Some(Expected {
         best,
         disjoint: found,
-        diverse: provider.or(region).map(|(cost, _)| cost),
+        diverse: provider.or(region),
         direct: cheapest(&|path| between(path).is_empty()),
     })
 }
@@ -252,9 +251,9 @@ fn check_route(
     prop_assert_eq!(of(Reason::Best).map(pair), Some(expected.best));
     prop_assert_eq!(of(Reason::Disjoint).map(pair), expected.disjoint);
     match (of(Reason::Diverse), expected.diverse) {
-        (Some(diverse), Some(cost)) => prop_assert_eq!(diverse.cost, cost),
+        (Some(diverse), Some(expected)) => prop_assert_eq!(pair(diverse), expected),
         // Then the disjoint path is it.
-        (None, Some(cost)) => prop_assert_eq!(of(Reason::Disjoint).map(|c| c.cost), Some(cost)),
+        (None, Some(expected)) => prop_assert_eq!(of(Reason::Disjoint).map(pair), Some(expected)),
         (found, None) => prop_assert_eq!(found, None),
     }
     let has_direct = found.iter().any(Candidate::is_direct);

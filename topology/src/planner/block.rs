@@ -12,8 +12,6 @@ use super::table::Row;
 
 /// Routes to do anew, of [`TILE`] sources and a chunk of destinations, for which exact bounds are worth their while.
 const TILE_ROUTES_MIN: u32 = 128;
-/// If more than one of so many routes of a source are to be done anew, diverse paths will be asked for.
-const DIVERSE_SHARE: usize = 16;
 
 /// Some sources of one plane whose routes are to be done anew.
 pub(super) struct Block<'a> {
@@ -75,9 +73,8 @@ impl Block<'_> {
     fn find_ways(&self, field: &Field<'_>, scratches: &mut [Scratch]) {
         let terrain = field.terrain(self.head, field.links);
         let ranks = field.ranks();
-        for ((source, _, dirty), scratch) in self.sources.iter().zip(&mut *scratches) {
-            let diverse = field.config.backups && dirty.count() >= field.stride / DIVERSE_SHARE;
-            scratch.all.begin(&terrain, *source, diverse);
+        for ((source, ..), scratch) in self.sources.iter().zip(&mut *scratches) {
+            scratch.all.begin(&terrain, *source);
             if let Some(admitted) = field.admitted {
                 let terrain = field.terrain(self.head, admitted);
                 scratch.admitted.start(&terrain, *source, Ranks::One);

@@ -16,6 +16,13 @@ pub struct Threshold {
 }
 
 impl Threshold {
+    /// What does not cost less is not exceeded by `dear`.
+    pub(super) fn limit(&self, dear: Cost) -> Cost {
+        let share = u64::from(dear.0) * u64::from(self.percent) / 100;
+        let most = share.max(self.absolute.0.into());
+        Cost(dear.0.saturating_sub(u32::try_from(most).unwrap_or(u32::MAX)))
+    }
+
     /// Whether `dear` exceeds `cheap` by more than the threshold.
     pub fn exceeded(&self, dear: Cost, cheap: Cost) -> bool {
         let difference = dear.0.saturating_sub(cheap.0);

@@ -88,11 +88,6 @@ impl Dirty {
         }
     }
 
-    /// How many are marked.
-    pub(super) fn count(&self) -> usize {
-        self.bits.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
     /// Destinations that are marked, in order.
     pub(super) fn marked(&self) -> impl Iterator<Item = usize> {
         self.bits.iter().enumerate().flat_map(|(word, &bits)| {

@@ -148,6 +148,15 @@ impl Links {
         }
     }
 
+    /// The same, where the links that reach one relay are asked for one after the other.
+    #[inline]
+    pub(super) fn cost_to(&self, class: usize, from: usize, to: usize) -> u32 {
+        match &self.pairs {
+            Pairs::Dense(dense) => dense.inward[class][to * dense.stride + from],
+            Pairs::Sparse(sparse) => sparse.hop_to(class, from, to).cost,
+        }
+    }
+
     /// The index of the cheapest link of a pair that has one.
     #[inline]
     pub(super) fn index(&self, class: usize, from: usize, to: usize) -> u8 {

@@ -19,7 +19,7 @@ use super::{PlannerConfig, Stats};
 use crate::Executor;
 
 /// Sources that take turns: the links that one reads are then at hand for the others.
-pub(super) const SOURCES_PER_BLOCK: usize = 16;
+pub(super) const SOURCES_PER_BLOCK: usize = 24;
 
 /// The routes of a class and policy.
 #[derive(Debug)]

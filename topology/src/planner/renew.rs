@@ -6,7 +6,7 @@ use super::links::Links;
 use super::packed::{Packed, Via};
 use super::plane::{Field, Head, Outcome, Told};
 use super::route::{Move, Place};
-use super::search::{By, Choice, Diverse, Further, Hints, Known, Source, is_diverse, shared};
+use super::search::{By, Choice, Diverse, Further, Hints, Known, Source, shared};
 use super::table::{DIRECT, DISJOINT, DIVERSE, IN_USE, PLACES, Record, Row, by_cheapest, parallel};
 use super::uses::Noted;
 use super::{PlannerConfig, Stats};
@@ -110,30 +110,36 @@ impl Scratch {
         let pack = |choice: Choice| {
             (by_cheapest(field.links, head.class, choice.via, (from, to)), choice.cost)
         };
-        let disjoint = self.all.disjoint(&terrain, to, hints, in_use).map(|found| {
-            let allowed = !record.is_parallel && kept[DISJOINT].via().is_disjoint(in_use);
-            place.backup(kept[DISJOINT], allowed, pack(found))
-        });
+        let may_keep = !record.is_parallel && kept[DISJOINT].via().is_disjoint(in_use);
+        let keep = |path: Packed, allowed: bool| {
+            if !allowed || !path.exists() {
+                return None;
+            }
+            place.keep(path, self.all.cost(&terrain, path, to))
+        };
+        let kept_disjoint = keep(kept[DISJOINT], may_keep);
+        let limit = kept_disjoint.map_or(NONE, |kept| kept.limit);
+        let disjoint = self.all.disjoint(&terrain, to, hints, in_use, limit).map(pack);
+        let disjoint = disjoint.or(kept_disjoint.map(|kept| (kept.path, kept.cost)));
         let diverse = match disjoint {
-            Some((disjoint, _)) => self.all.diverse(&terrain, to, hints, (in_use, disjoint.via())),
+            Some((disjoint, _)) => {
+                let may_keep = kept[DIVERSE] != disjoint && kept[DIVERSE].via() != in_use;
+                let kept = keep(kept[DIVERSE], may_keep);
+                let others = (in_use, disjoint.via());
+                self.all.diverse(&terrain, to, hints, others, kept)
+            }
             None => Diverse::None,
         };
         record.disjoint_is_diverse = matches!(diverse, Diverse::IsDisjoint(_));
         // One that differs by region gives way to one that differs by provider, whatever that costs.
-        let is_final = match diverse {
-            Diverse::Path(By::Provider, _) | Diverse::IsDisjoint(By::Provider) => true,
-            Diverse::Path(By::Region, _) | Diverse::IsDisjoint(By::Region) => {
-                !field.labels.provider.differ()
-            }
-            Diverse::None => !field.labels.provider.differ() && !field.labels.region.differ(),
+        let is_final = match diverse.by() {
+            Some(By::Provider) => true,
+            Some(By::Region) => !field.labels.provider.differ(),
+            None => !field.labels.provider.differ() && !field.labels.region.differ(),
         };
         let diverse = match diverse {
-            Diverse::Path(_, choice) => {
-                let via = kept[DIVERSE].via();
-                let allowed = disjoint.is_none_or(|(path, _)| path != kept[DIVERSE])
-                    && is_diverse(field.labels, via, in_use, (from, to));
-                Some(place.backup(kept[DIVERSE], allowed, pack(choice)))
-            }
+            Diverse::Path(_, choice) => Some(pack(choice)),
+            Diverse::Kept(_, kept) => Some((kept.path, kept.cost)),
             Diverse::IsDisjoint(_) | Diverse::None => None,
         };
         let sibling = match disjoint {
@@ -182,12 +188,19 @@ impl Scratch {
             return true;
         }
         let terrain = field.terrain(head, field.links);
-        let found = self.all.further(&terrain, place.ends.1, hints, in_use, disjoint);
-        let Some(Further { choice, shared: least }) = found else { return false };
-        let found = by_cheapest(field.links, head.class, choice.via, place.ends);
         let is_further = kept.exists() && kept.via() != Via::DIRECT;
-        let allowed = is_further && least == 0 && shared(kept.via(), in_use, disjoint) == 0;
-        let further = place.backup(kept, allowed, (found, choice.cost));
+        let may_keep = is_further && shared(kept.via(), in_use, disjoint) == 0;
+        let kept = if may_keep { place.keep(kept, None) } else { None };
+        let limit = kept.map(|kept| kept.limit);
+        let found = self.all.further(&terrain, place.ends.1, hints, in_use, disjoint, limit);
+        let (further, least) = match (found, kept) {
+            (Some(Further { choice, shared }), _) => {
+                let path = by_cheapest(field.links, head.class, choice.via, place.ends);
+                ((path, choice.cost), shared)
+            }
+            (None, Some(kept)) => ((kept.path, kept.cost), 0),
+            (None, None) => return false,
+        };
         if further.0 != diverse {
             (record.paths[DIRECT], record.costs[DIRECT]) = further;
         }

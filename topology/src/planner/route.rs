@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::PlannerConfig;
 use super::links::Links;
 use super::packed::Packed;
-use super::table::{IN_USE, Priced, Record, price};
+use super::table::{IN_USE, Priced, Record, cost, price};
 use crate::Cost;
 
 /// Paths remembered as left, the last ones: a third alternative takes longer to try than the hold time.
@@ -47,6 +47,15 @@ impl Left {
     }
 }
 
+/// A backup of the last plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) path: Packed,
+    pub(super) cost: u32,
+    /// One that costs less takes its place: nothing else needs to be searched for.
+    pub(super) limit: u32,
+}
+
 /// Where a route's rules are applied.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
@@ -63,13 +72,15 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     /// What a path costs, or `None` if a link or a relay of it cannot be used.
     pub(super) fn price(&self, path: Packed) -> Option<Priced> {
-        let carried =
-            path.via().relays().iter().all(|relay| self.carriers[usize::from(*relay)] == 0);
-        if carried { price(self.links, self.class, path, self.ends) } else { None }
+        if self.carries(path) { price(self.links, self.class, path, self.ends) } else { None }
     }
 
     fn cost(&self, path: Packed) -> Option<u32> {
-        self.price(path).map(|priced| priced.cost)
+        if self.carries(path) { cost(self.links, self.class, path, self.ends) } else { None }
+    }
+
+    fn carries(&self, path: Packed) -> bool {
+        path.via().relays().iter().all(|relay| self.carriers[usize::from(*relay)] == 0)
     }
 
     fn since(&self, then: u32) -> u128 {
@@ -210,20 +221,13 @@ impl Place<'_> {
         remaining.max().filter(|remaining| *remaining > 0)
     }
 
-    /// The backup of a place: the one of the last plan, unless it is not allowed, not usable, or clearly
-    /// dearer than `found`.
-    pub(super) fn backup(
-        &self,
-        kept: Packed,
-        allowed: bool,
-        found: (Packed, u32),
-    ) -> (Packed, u32) {
-        if !allowed || !kept.exists() || kept == found.0 {
-            return found;
-        }
-        match self.cost(kept) {
-            Some(cost) if !self.config.gain.exceeded(Cost(cost), Cost(found.1)) => (kept, cost),
-            Some(_) | None => found,
-        }
+    /// A backup of the last plan that stays unless one is found that is clearly cheaper; `None` if it cannot be used.
+    /// What it costs may be known.
+    pub(super) fn keep(&self, path: Packed, known: Option<u32>) -> Option<Kept> {
+        let cost = match known {
+            Some(cost) => self.carries(path).then_some(cost)?,
+            None => self.cost(path)?,
+        };
+        Some(Kept { path, cost, limit: self.config.gain.limit(Cost(cost)).0 })
     }
 }

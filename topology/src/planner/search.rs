@@ -12,18 +12,20 @@
 use super::kernel::{self, CHUNK, Found, Level, NONE, Ranks, Ways};
 use super::labels::Labels;
 use super::links::Links;
-use super::packed::Via;
+use super::packed::{Packed, Via};
+use super::route::Kept;
 
 mod avoiding;
+mod first;
 mod further;
 mod labelled;
 mod lasts;
 
 pub(super) use further::{Further, shared};
-pub(super) use labelled::is_diverse;
 pub(super) use lasts::{Hints, Known};
 
 use avoiding::{Wanted, cheapest_avoiding, sparse_ways};
+use first::Firsts;
 use labelled::{Labelled, State, avoids, labels_of};
 
 /// A class's costs for one policy: where paths may lead.
@@ -63,8 +65,19 @@ pub(super) enum Diverse {
     None,
     /// The disjoint path is the cheapest such.
     IsDisjoint(By),
+    /// The one of the last plan, as there is none that is clearly cheaper.
+    Kept(By, Kept),
     /// Another one.
     Path(By, Choice),
+}
+
+impl Diverse {
+    pub(super) fn by(&self) -> Option<By> {
+        match self {
+            Self::None => None,
+            Self::IsDisjoint(by) | Self::Kept(by, _) | Self::Path(by, _) => Some(*by),
+        }
+    }
 }
 
 /// What a diverse path differs by.
@@ -98,15 +111,14 @@ impl Carriers {
 impl Source {
     /// Finds the ways from a source. What was held before is gone.
     pub(super) fn start(&mut self, terrain: &Terrain<'_>, number: usize, ranks: Ranks) {
-        self.begin(terrain, number, false);
+        self.begin(terrain, number);
         (0..terrain.stride / CHUNK).for_each(|chunk| self.extend(terrain, chunk, ranks));
         self.finish(terrain);
     }
 
     /// Makes ready for a source, of which [`Self::extend`] is to be asked for every chunk of relays: several sources
-    /// take turns, so that the links to a chunk are at hand for all. `diverse` says that diverse paths will be
-    /// asked for, of many destinations.
-    pub(super) fn begin(&mut self, terrain: &Terrain<'_>, number: usize, diverse: bool) {
+    /// take turns, so that the links to a chunk are at hand for all.
+    pub(super) fn begin(&mut self, terrain: &Terrain<'_>, number: usize) {
         self.number = number;
         terrain.links.cheapest_first(terrain.class, number, &mut self.order);
         self.order.retain(|(_, relay)| terrain.carriers.all[*relay as usize] == 0);
@@ -115,19 +127,12 @@ impl Source {
         }
         self.providers.state = State::Unknown;
         self.regions.state = State::Unknown;
-        let (kind, carriers) = (&terrain.labels.provider, &terrain.carriers.with_provider);
-        if diverse && kind.differ() {
-            self.providers.begin(terrain, (kind, carriers), &self.order);
-        }
     }
 
     /// Finds the ways to a chunk of relays.
     pub(super) fn extend(&mut self, terrain: &Terrain<'_>, chunk: usize, ranks: Ranks) {
         let Some(rows) = terrain.links.rows(terrain.class) else { return };
         kernel::ways(terrain.level, rows, chunk, &self.order, ranks, &mut self.relays);
-        if self.providers.state == State::Begun {
-            self.providers.extend(terrain, chunk);
-        }
     }
 
     /// Ends what [`Self::begin`] began.
@@ -138,14 +143,22 @@ impl Source {
         }
         self.relays.bar(self.number);
         self.relays.masked(&terrain.carriers.all, &mut self.near);
-        if self.providers.state == State::Begun {
-            self.providers.finish(terrain, &terrain.labels.provider, self.number);
-        }
     }
 
     /// What the cheapest ways to relays cost that may be intermediates.
     pub(super) fn near(&self) -> &[u32] {
         &self.near
+    }
+
+    /// What a path costs, which is known here if it is one of the cheapest: then nothing is to be fetched from afar.
+    pub(super) fn cost(&self, terrain: &Terrain<'_>, path: Packed, to: usize) -> Option<u32> {
+        let &Terrain { links, class, .. } = terrain;
+        let &[first, last] = path.via().relays() else { return None };
+        let way = self.relays.over(usize::from(last), first.into())?;
+        let mut links_of = path.links(self.number, to);
+        let cheapest = links_of.all(|(from, to, index)| links.index(class, from, to) == index);
+        let cost = way + links.cost_to(class, last.into(), to);
+        (cheapest && cost < NONE).then_some(cost)
     }
 
     fn direct(&self, terrain: &Terrain<'_>, to: usize) -> u32 {
@@ -170,13 +183,15 @@ impl Source {
         (best.cost < NONE).then_some(best)
     }
 
-    /// The cheapest path that shares no intermediate with another one, and is not direct if that one is.
+    /// The cheapest path that shares no intermediate with another one, and is not direct if that one is, if it costs
+    /// less than `limit`.
     pub(super) fn disjoint(
         &self,
         terrain: &Terrain<'_>,
         to: usize,
         hints: &mut Hints<'_>,
         other: Via,
+        limit: u32,
     ) -> Option<Choice> {
         let none = Choice { cost: NONE, via: Via::DIRECT };
         let (barred, direct) = match other.relays() {
@@ -190,30 +205,34 @@ impl Source {
         let one = self.relays.avoiding(to, barred).map(one);
         let bound = one.filter(|one| one.cost < direct.cost).unwrap_or(direct);
         let own = &terrain.labels.own;
+        let below = bound.cost.min(limit);
         let found = terrain.two.then(|| {
             let carriers = &terrain.carriers.all;
             let wanted = Wanted { to, carriers, labels: own, barred };
-            cheapest_avoiding(terrain, &self.relays, &wanted, hints, bound.cost)
+            cheapest_avoiding(terrain, &self.relays, &wanted, hints, below)
         });
         let best = found.flatten().map_or(bound, |found| {
             let way = self.relays.avoiding(found.last, barred);
             let (_, first) = way.expect("the search found this way");
             Choice { cost: found.cost, via: Via::two(first, found.last) }
         });
-        (best.cost < NONE).then_some(best)
+        (best.cost < limit).then_some(best)
     }
 
     /// The cheapest path that avoids the providers of another one's intermediates, or else their regions; of a
-    /// direct one, those of its ends. `disjoint` is the cheapest that shares no intermediate with it.
+    /// direct one, those of its ends. `disjoint` shares no intermediate with it. `kept` is such a path of the last plan, if
+    /// there is one.
     pub(super) fn diverse(
         &mut self,
         terrain: &Terrain<'_>,
         to: usize,
         hints: &mut Hints<'_>,
         (other, disjoint): (Via, Via),
+        kept: Option<Kept>,
     ) -> Diverse {
         let labels = terrain.labels;
         let carriers = terrain.carriers;
+        let firsts = Firsts { source: self.number, ways: &self.relays, order: &self.order };
         let kinds = [
             (By::Provider, &labels.provider, &carriers.with_provider, &mut self.providers),
             (By::Region, &labels.region, &carriers.with_region, &mut self.regions),
@@ -223,17 +242,24 @@ impl Source {
             if avoids(kind, disjoint, barred) {
                 return Diverse::IsDisjoint(by);
             }
-            if labelled.state != State::Ready {
-                labelled.start(terrain, (kind, carriers), self.number, &self.order);
-            }
             let direct = if other == Via::DIRECT {
                 NONE
             } else {
                 terrain.links.cost(terrain.class, self.number, to)
             };
-            let wanted = Wanted { to, carriers, labels: &kind.of, barred };
-            if let Some(choice) = labelled.cheapest(terrain, &wanted, hints, direct) {
-                return Diverse::Path(by, choice);
+            let kept = kept.filter(|kept| avoids(kind, kept.path.via(), barred));
+            let limit = kept.map_or(NONE, |kept| kept.limit);
+            let least = direct.min(self.relays.get(0, to).0);
+            if least < limit || terrain.two && hints.least(terrain, to) < limit {
+                let wanted = Wanted { to, carriers, labels: &kind.of, barred };
+                let costs = (direct, limit);
+                let found = labelled.cheapest(terrain, (kind, &firsts), &wanted, hints, costs);
+                if let Some(choice) = found {
+                    return Diverse::Path(by, choice);
+                }
+            }
+            if let Some(kept) = kept {
+                return Diverse::Kept(by, kept);
             }
         }
         Diverse::None

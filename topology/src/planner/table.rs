@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use overway_wire::Micros;
 
+use super::kernel::NONE;
 use super::links::Links;
 use super::packed::{Packed, Via};
 use super::route::Left;
@@ -150,8 +151,8 @@ impl Row {
     /// Makes room for destinations numbered below `stride`.
     pub(super) fn resize(&mut self, stride: usize) {
         self.records.resize(stride, Record::NONE);
-        self.best.resize(stride, super::kernel::NONE);
-        self.worst.resize(stride, super::kernel::NONE);
+        self.best.resize(stride, NONE);
+        self.worst.resize(stride, NONE);
     }
 }
 
@@ -174,6 +175,27 @@ pub(super) fn price(
         sum.costs[at] = hop.cost;
     }
     path.exists().then_some(sum)
+}
+
+/// What a path costs, or `None` if a link of it is not usable: without its delay, which lies elsewhere.
+#[inline]
+pub(super) fn cost(
+    links: &Links,
+    class: usize,
+    path: Packed,
+    (from, to): (usize, usize),
+) -> Option<u32> {
+    let mut sum = 0;
+    for (sender, receiver, index) in path.links(from, to) {
+        sum += if links.index(class, sender, receiver) != index {
+            links.line(class, sender, receiver, index)?.cost
+        } else if receiver == to {
+            links.cost_to(class, sender, receiver)
+        } else {
+            links.cost(class, sender, receiver)
+        };
+    }
+    (path.exists() && sum < NONE).then_some(sum)
 }
 
 /// A path that the search found, by the links that it took.

@@ -42,6 +42,11 @@ impl Default for Bounds {
 }
 
 impl Bounds {
+    /// What a path over two relays costs at least.
+    pub(in super::super) fn least(&self) -> u32 {
+        self.least
+    }
+
     /// In bits, which blocks' bounds are at most `limit`.
     #[inline(always)]
     fn at_most<M: Masks>(&self, limit: u32) -> u64 {

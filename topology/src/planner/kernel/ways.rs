@@ -23,6 +23,26 @@ pub(super) struct WaysOfLanes {
     pub(super) label: [[u32; LANES]; WAYS],
 }
 
+impl WaysOfLanes {
+    /// Lets each way without a label give way to the next, and leaves its cost in the end as a lower bound.
+    fn close_up(&mut self) {
+        for lane in 0..LANES {
+            let mut kept = 0;
+            for rank in 0..WAYS {
+                if self.label[rank][lane] != 0 {
+                    self.cost[kept][lane] = self.cost[rank][lane];
+                    self.label[kept][lane] = self.label[rank][lane];
+                    kept += 1;
+                }
+            }
+            for rank in kept..WAYS {
+                self.cost[rank][lane] = self.cost[WAYS - 1][lane];
+                self.label[rank][lane] = 0;
+            }
+        }
+    }
+}
+
 /// How many ways are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Ranks {
@@ -79,14 +99,6 @@ impl Groups {
         }
     }
 
-    /// The relays of a label, cheapest first.
-    pub(in super::super) fn of(&self, label: u32) -> &[(u32, u32)] {
-        match self.places.get(label as usize) {
-            None | Some(0) => &[],
-            Some(&place) => self.slice(place as usize - 1),
-        }
-    }
-
     /// All of them, by label.
     pub(in super::super) fn all(&self) -> &[(u32, u32)] {
         &self.order
@@ -133,6 +145,32 @@ impl Ways {
         (lanes.cost[rank][relay % LANES], lanes.label[rank][relay % LANES])
     }
 
+    /// All ways to a relay, by rank.
+    pub(in super::super) fn of(&self, relay: usize) -> [(u32, u32); WAYS] {
+        std::array::from_fn(|rank| self.get(rank, relay))
+    }
+
+    /// Sets all ways to a relay, by rank.
+    pub(in super::super) fn put(&mut self, relay: usize, ways: [(u32, u32); WAYS]) {
+        (0..).zip(ways).for_each(|(rank, way)| self.set(rank, relay, way));
+    }
+
+    /// Takes over the ways of another, over a matrix, each under the label of its first relay. A way over one without a
+    /// label, which is zero, is as dear as the next, and zero stays.
+    pub(in super::super) fn sign(&mut self, other: &Self, labels: &[u32]) {
+        self.list.clear();
+        self.least.clone_from(&other.least);
+        self.lanes.clone_from(&other.lanes);
+        for lanes in &mut self.lanes {
+            for label in lanes.label.as_flattened_mut() {
+                *label = labels.get(*label as usize).copied().unwrap_or(u32::MAX);
+            }
+            if lanes.label.as_flattened().contains(&0) {
+                lanes.close_up();
+            }
+        }
+    }
+
     fn set(&mut self, rank: usize, relay: usize, (cost, label): (u32, u32)) {
         if let Some(ways) = self.list.get_mut(relay) {
             ways[rank] = (cost, label);
@@ -163,6 +201,13 @@ impl Ways {
     ) -> Option<(usize, (u32, u32))> {
         let mut ways = (0..WAYS).map(|rank| (rank, self.get(rank, relay)));
         ways.find(|(_, (cost, label))| *cost < NONE && !barred.contains(label))
+    }
+
+    /// What the way to a relay over this first one costs, if it is one of those kept.
+    #[inline]
+    pub(in super::super) fn over(&self, relay: usize, first: u32) -> Option<u32> {
+        let mut ways = (0..WAYS).map(|rank| self.get(rank, relay));
+        ways.find(|(_, label)| *label == first).map(|(cost, _)| cost)
     }
 
     /// What the cheapest ways cost, by relay, with what `mask` adds.

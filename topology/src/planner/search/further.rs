@@ -4,9 +4,10 @@
 //! use and its disjoint backup may each have one of them. A third path that shares no relay with either has
 //! neither. In a full mesh the direct link is such a path; where there is none, this one takes its place.
 
+use super::first::Firsts;
 use super::lasts::{Last, Search};
 use super::{Choice, Hints, NONE, Source, Terrain, narrow};
-use crate::planner::kernel::{Found, WAYS};
+use crate::planner::kernel::Found;
 use crate::planner::packed::Via;
 
 /// A further path, and what it has in common with the two before it: 0 is nothing.
@@ -30,7 +31,8 @@ pub(in crate::planner) fn shared(via: Via, in_use: Via, disjoint: Option<Via>) -
 
 impl Source {
     /// The cheapest path that shares no intermediate with the path in use and the disjoint one. Where there is
-    /// none, the cheapest of those that share least, and not all of either. There must be no direct link.
+    /// none, the cheapest of those that share least, and not all of either. There must be no direct link. With a
+    /// limit only a path that shares none and costs less is looked for.
     pub(in crate::planner) fn further(
         &self,
         terrain: &Terrain<'_>,
@@ -38,12 +40,14 @@ impl Source {
         hints: &mut Hints<'_>,
         in_use: Via,
         disjoint: Option<Via>,
+        limit: Option<u32>,
     ) -> Option<Further> {
         let others = disjoint.as_ref().map_or(&[][..], Via::relays);
         let barred: Vec<u32> =
             in_use.relays().iter().chain(others).map(|&relay| relay.into()).collect();
-        if let Some(choice) = self.sparing(terrain, to, hints, &barred) {
-            return Some(Further { choice, shared: 0 });
+        let found = self.sparing(terrain, to, hints, &barred, limit.unwrap_or(NONE));
+        if found.is_some() || limit.is_some() {
+            return found.map(|choice| Further { choice, shared: 0 });
         }
         let mut found: Option<Further> = None;
         for left_out in 1..1_u32 << barred.len() {
@@ -53,7 +57,7 @@ impl Source {
             if !spares(in_use.relays()) || !(others.is_empty() || spares(others)) {
                 continue;
             }
-            let Some(choice) = self.sparing(terrain, to, hints, &spared) else { continue };
+            let Some(choice) = self.sparing(terrain, to, hints, &spared, NONE) else { continue };
             let further = Further { choice, shared: shared(choice.via, in_use, disjoint) };
             let rank = |it: &Further| (it.shared, it.choice.cost);
             if found.is_none_or(|before| rank(&further) < rank(&before)) {
@@ -63,27 +67,30 @@ impl Source {
         found
     }
 
-    /// The cheapest path over one or two relays that are none of these.
+    /// The cheapest path over one or two relays that are none of these, if it costs less than `limit`.
     fn sparing(
         &self,
         terrain: &Terrain<'_>,
         to: usize,
         hints: &mut Hints<'_>,
         barred: &[u32],
+        limit: u32,
     ) -> Option<Choice> {
-        let one = self.way(terrain, to, barred, NONE);
+        let firsts = Firsts { source: self.number, ways: &self.relays, order: &self.order };
+        let is_allowed = |first: u32| !barred.contains(&first);
+        let one = firsts.way(terrain, to, limit, is_allowed);
         let mut best = one.map(|(cost, first)| Choice { cost, via: Via::one(first) });
         if !terrain.two {
             return best;
         }
-        let mut search = Search { bound: one.map_or(NONE, |(cost, _)| cost), found: None };
+        let mut search = Search { bound: one.map_or(limit, |(cost, _)| cost), found: None };
         let mut look = |last: Last, search: &mut Search| {
             if terrain.carriers.all[last.relay] != 0 || barred.contains(&narrow(last.relay)) {
                 return;
             }
             // One more, for of equals another relay may go first.
             let limit = search.bound + 1 - last.link;
-            if let Some((way, first)) = self.way(terrain, last.relay, barred, limit)
+            if let Some((way, first)) = firsts.way(terrain, last.relay, limit, is_allowed)
                 && search.take(Found { cost: way + last.link, last: last.relay })
             {
                 best = Some(Choice { cost: search.bound, via: Via::two(first, last.relay) });
@@ -103,36 +110,6 @@ impl Source {
                     let Some(last) = last.filter(|last| search.may_gain(last)) else { break };
                     look(last, &mut search);
                 }
-            }
-        }
-        best
-    }
-
-    /// The cheapest way to a relay whose first relay is none of these, if it costs less than so much. Mostly it
-    /// is one of those kept.
-    fn way(
-        &self,
-        terrain: &Terrain<'_>,
-        to: usize,
-        barred: &[u32],
-        limit: u32,
-    ) -> Option<(u32, u32)> {
-        for rank in 0..WAYS {
-            let (cost, first) = self.relays.get(rank, to);
-            if cost >= limit {
-                return None;
-            }
-            if !barred.contains(&first) {
-                return Some((cost, first));
-            }
-        }
-        let mut best = None;
-        let mut bound = limit;
-        for &(own, first) in self.order.iter().filter(|(_, first)| !barred.contains(first)) {
-            let cost = own + terrain.links.cost(terrain.class, first as usize, to);
-            if cost < bound {
-                bound = cost;
-                best = Some((cost, first));
             }
         }
         best

@@ -1,12 +1,19 @@
 //! Paths that avoid labels: providers or regions.
-
-use std::num::NonZeroU16;
+//!
+//! The cheapest ways of a source are over first relays of which mostly one is allowed, whatever labels are barred: so
+//! they serve here too, under the labels of their first relays ([`State::Signed`]). Where all that are kept of a
+//! relay are barred, the last of them is a lower bound; should that look cheapest, the way is looked for among all first
+//! relays. If that happens often, the cheapest ways by label are found once for all ([`State::Ready`]).
 
 use super::avoiding::{Wanted, cheapest_avoiding, sparse_ways};
+use super::first::Firsts;
 use super::{Choice, Hints, Terrain};
-use crate::planner::kernel::{self, CHUNK, Groups, NONE, WAYS, Ways};
-use crate::planner::labels::{Kind, Labels};
+use crate::planner::kernel::{self, CHUNK, Found, Groups, WAYS, Ways};
+use crate::planner::labels::Kind;
 use crate::planner::packed::Via;
+
+/// So many ways are looked for one by one: about what it takes to find the ways by label, over a matrix and over lists.
+const SCANS_MAX: [u32; 2] = [64, 4];
 
 /// Ways by label, made when they are first asked for.
 #[derive(Debug, Default)]
@@ -14,8 +21,10 @@ pub(super) struct Labelled {
     pub(super) state: State,
     groups: Groups,
     ways: Ways,
-    /// By relay and rank: the first relay of the way to it, if that was found out.
-    firsts: Vec<[Option<NonZeroU16>; WAYS]>,
+    /// How often a way was looked for among all first relays.
+    scans: u32,
+    /// Ways that are left out of a search, and are put back after it.
+    hidden: Vec<(usize, [(u32, u32); WAYS])>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,95 +32,130 @@ pub(super) enum State {
     /// Nothing is known.
     #[default]
     Unknown,
-    /// The ways are being found chunk by chunk.
-    Begun,
+    /// The cheapest ways, by the label of their first relay.
+    Signed,
+    /// The cheapest ways of each label.
     Ready,
 }
 
 impl Labelled {
-    pub(super) fn start(
-        &mut self,
-        terrain: &Terrain<'_>,
-        (kind, carriers): (&Kind, &[u32]),
-        source: usize,
-        order: &[(u32, u32)],
-    ) {
-        self.begin(terrain, (kind, carriers), order);
-        (0..terrain.stride / CHUNK).for_each(|chunk| self.extend(terrain, chunk));
-        self.finish(terrain, kind, source);
-    }
-
-    pub(super) fn begin(
-        &mut self,
-        terrain: &Terrain<'_>,
-        (kind, carriers): (&Kind, &[u32]),
-        order: &[(u32, u32)],
-    ) {
-        self.state = State::Begun;
-        let known = order.iter().filter(|(_, relay)| carriers[*relay as usize] == 0);
-        self.groups.fill(known.copied(), &kind.of, kind.count);
-        self.firsts.clear();
-        self.firsts.resize(terrain.stride, [None; WAYS]);
-        if terrain.links.rows(terrain.class).is_some() {
-            self.ways.clear(terrain.stride);
-        }
-    }
-
-    pub(super) fn extend(&mut self, terrain: &Terrain<'_>, chunk: usize) {
-        if let Some(rows) = terrain.links.rows(terrain.class) {
-            kernel::labelled_ways(terrain.level, rows, chunk, &self.groups, &mut self.ways);
-        }
-    }
-
-    pub(super) fn finish(&mut self, terrain: &Terrain<'_>, kind: &Kind, source: usize) {
-        if terrain.links.rows(terrain.class).is_none() {
-            sparse_ways(terrain, self.groups.all(), &kind.of, true, &mut self.ways);
-        }
-        self.ways.bar(source);
-        self.state = State::Ready;
-    }
-
+    /// The cheapest path that costs less than `limit`; `direct` is what the direct one costs.
     pub(super) fn cheapest(
         &mut self,
         terrain: &Terrain<'_>,
+        (kind, firsts): (&Kind, &Firsts<'_>),
         wanted: &Wanted<'_>,
         hints: &mut Hints<'_>,
-        direct: u32,
+        (direct, limit): (u32, u32),
     ) -> Option<Choice> {
         let &Wanted { to, barred, .. } = wanted;
-        let one = self.ways.avoiding(to, barred).filter(|(cost, _)| *cost < direct);
-        let bound = one.map_or(direct, |(cost, _)| cost);
-        let found =
-            terrain.two.then(|| cheapest_avoiding(terrain, &self.ways, wanted, hints, bound));
-        if let Some(found) = found.flatten() {
-            let first = self.first(terrain, found.last, barred)?;
-            return Some(Choice { cost: found.cost, via: Via::two(first, found.last) });
+        let is_allowed = |first: u32| {
+            let label = kind.of[first as usize];
+            label != 0 && !barred.contains(&label)
+        };
+        let below = direct.min(limit);
+        let one = firsts.way(terrain, to, below, is_allowed);
+        let bound = one.map_or(below, |(cost, _)| cost);
+        if terrain.two && hints.least(terrain, to) < bound {
+            self.prepare(terrain, (kind, firsts));
+            let found = match self.state {
+                State::Ready => cheapest_avoiding(terrain, &self.ways, wanted, hints, bound),
+                State::Signed | State::Unknown => {
+                    self.resolve(terrain, firsts, wanted, hints, bound, is_allowed)
+                }
+            };
+            if let Some(Found { cost, last }) = found {
+                let link = terrain.links.cost_to(terrain.class, last, to);
+                // One more than it costs, for it is to be found.
+                let way = firsts.way(terrain, last, cost - link + 1, is_allowed);
+                let (_, first) = way.expect("the search found this way");
+                return Some(Choice { cost, via: Via::two(first, last) });
+            }
         }
-        if let Some((cost, _)) = one {
-            return Some(Choice { cost, via: Via::one(self.first(terrain, to, barred)?) });
-        }
-        (direct < NONE).then_some(Choice { cost: direct, via: Via::DIRECT })
+        let one = one.map(|(cost, first)| Choice { cost, via: Via::one(first) });
+        one.or((direct < limit).then_some(Choice { cost: direct, via: Via::DIRECT }))
     }
 
-    /// The first relay of the cheapest way to a relay that has none of these labels: the cheapest from the source
-    /// of those with which the way costs as much.
-    fn first(&mut self, terrain: &Terrain<'_>, to: usize, barred: [u32; 2]) -> Option<u32> {
-        let (rank, (cost, label)) = self.ways.rank_avoiding(to, barred)?;
-        // One more than the number, since zero is none.
-        if let Some(known) = self.firsts[to][rank] {
-            return Some(u32::from(known.get()) - 1);
+    fn prepare(&mut self, terrain: &Terrain<'_>, (kind, firsts): (&Kind, &Firsts<'_>)) {
+        let is_matrix = terrain.links.rows(terrain.class).is_some();
+        match self.state {
+            State::Unknown => {
+                self.scans = 0;
+                if is_matrix {
+                    self.ways.sign(firsts.ways, &kind.of);
+                }
+                self.state = State::Signed;
+            }
+            State::Signed if self.scans > SCANS_MAX[usize::from(!is_matrix)] => {
+                self.find_all(terrain, kind, firsts);
+                self.state = State::Ready;
+            }
+            State::Signed | State::Ready => {}
         }
-        let mut firsts = self.groups.of(label).iter();
-        let next = terrain.links.inward(terrain.class, to);
-        let next = |relay: u32| match next {
-            Some(next) => next[relay as usize],
-            None => terrain.links.cost(terrain.class, relay as usize, to),
+    }
+
+    /// Finds the cheapest ways of each label.
+    fn find_all(&mut self, terrain: &Terrain<'_>, kind: &Kind, firsts: &Firsts<'_>) {
+        let known = firsts.order.iter().filter(|(_, relay)| kind.of[*relay as usize] != 0);
+        self.groups.fill(known.copied(), &kind.of, kind.count);
+        match terrain.links.rows(terrain.class) {
+            Some(rows) => {
+                self.ways.clear(terrain.stride);
+                for chunk in 0..terrain.stride / CHUNK {
+                    kernel::labelled_ways(terrain.level, rows, chunk, &self.groups, &mut self.ways);
+                }
+            }
+            None => sparse_ways(terrain, self.groups.all(), &kind.of, true, &mut self.ways),
+        }
+        self.ways.bar(firsts.source);
+    }
+
+    /// Searches over the ways that are signed, and looks for those that none of these is.
+    fn resolve(
+        &mut self,
+        terrain: &Terrain<'_>,
+        firsts: &Firsts<'_>,
+        wanted: &Wanted<'_>,
+        hints: &mut Hints<'_>,
+        bound: u32,
+        is_allowed: impl Fn(u32) -> bool + Copy,
+    ) -> Option<Found> {
+        let scans = &mut self.scans;
+        let mut way = |last: usize, limit: u32| {
+            firsts.kept(last, limit, is_allowed).unwrap_or_else(|| {
+                *scans += 1;
+                firsts.scan(terrain, last, limit, is_allowed)
+            })
         };
-        let (_, relay) = firsts.find(|(first, relay)| first + next(*relay) == cost)?;
-        let known =
-            u16::try_from(relay + 1).expect("relays have ids of 16 bits, of which one is none");
-        self.firsts[to][rank] = NonZeroU16::new(known);
-        Some(*relay)
+        if let Hints::Sparse(lasts) = hints {
+            return lasts.cheapest_by(terrain, wanted, bound, |last, limit| {
+                way(last, limit).map(|(cost, _)| cost)
+            });
+        }
+        let mut best: Option<Found> = None;
+        loop {
+            // One more, for of equals another relay may go first.
+            let limit = best.map_or(bound, |best| best.cost + 1);
+            let found = cheapest_avoiding(terrain, &self.ways, wanted, hints, limit);
+            let Some(Found { last, .. }) = found else { break };
+            let link = terrain.links.cost_to(terrain.class, last, wanted.to);
+            if let Some((cost, _)) = way(last, limit - link) {
+                let new = Found { cost: cost + link, last };
+                let rank = |found: Found| (found.cost, found.last);
+                if best.is_none_or(|best| rank(new) < rank(best)) {
+                    best = Some(new);
+                }
+            }
+            if found == best {
+                break;
+            }
+            self.hidden.push((last, self.ways.of(last)));
+            self.ways.bar(last);
+        }
+        for (last, ways) in self.hidden.drain(..) {
+            self.ways.put(last, ways);
+        }
+        best
     }
 }
 
@@ -129,20 +173,6 @@ pub(super) fn labels_of(kind: &Kind, via: Via, source: usize, to: usize) -> Opti
             Some(both).filter(|both| !both.contains(&0))
         }
     }
-}
-
-/// Whether a path avoids the providers of another one's intermediates, or else their regions.
-pub(in super::super) fn is_diverse(
-    labels: &Labels,
-    via: Via,
-    other: Via,
-    (source, to): (usize, usize),
-) -> bool {
-    let avoids_kind = |kind| {
-        let barred = labels_of(kind, other, source, to);
-        barred.is_some_and(|barred| avoids(kind, via, barred))
-    };
-    via != other && (avoids_kind(&labels.provider) || avoids_kind(&labels.region))
 }
 
 /// Whether no intermediate of a path has one of these labels, and all are known.

@@ -4,7 +4,7 @@
 //! search bars. So the searches for one pair look at the neighbours in the order of these sums, which is found as
 //! far as they ask for it, and end at the first one that is too dear: mostly after a few.
 
-use super::{Source, Terrain, Wanted};
+use super::{NONE, Source, Terrain, Wanted};
 use crate::planner::kernel::{self, Bounds, Found, LANES, Level, Ways};
 use crate::planner::links::Hop;
 
@@ -15,6 +15,16 @@ pub(in crate::planner) enum Hints<'a> {
     Dense(&'a Bounds),
     /// By neighbour of the destination.
     Sparse(&'a mut Lasts),
+}
+
+impl Hints<'_> {
+    /// What a path over two relays costs at least, whatever is barred.
+    pub(super) fn least(&mut self, terrain: &Terrain<'_>, to: usize) -> u32 {
+        match self {
+            Hints::Dense(bounds) => bounds.least(),
+            Hints::Sparse(lasts) => lasts.nth(terrain, to, 0).map_or(NONE, |last| last.least),
+        }
+    }
 }
 
 /// Room for the hints of one pair.
@@ -109,8 +119,21 @@ impl Lasts {
         &mut self,
         terrain: &Terrain<'_>,
         ways: &Ways,
+        wanted: &Wanted<'_>,
+        bound: u32,
+    ) -> Option<Found> {
+        self.cheapest_by(terrain, wanted, bound, |last, _| {
+            ways.avoiding(last, wanted.barred).map(|(cost, _)| cost)
+        })
+    }
+
+    /// The same, by other ways: `way` says what one to a relay costs, if that is less than so much.
+    pub(super) fn cheapest_by(
+        &mut self,
+        terrain: &Terrain<'_>,
         &Wanted { to, carriers, labels, barred }: &Wanted<'_>,
         bound: u32,
+        mut way: impl FnMut(usize, u32) -> Option<u32>,
     ) -> Option<Found> {
         let mut search = Search { bound, found: None };
         for rank in 0.. {
@@ -121,7 +144,8 @@ impl Lasts {
             if carriers[last.relay] != 0 || barred.contains(&labels[last.relay]) {
                 continue;
             }
-            if let Some((way, _)) = ways.avoiding(last.relay, barred) {
+            // One more, for of equals another relay may go first.
+            if let Some(way) = way(last.relay, search.bound + 1 - last.link) {
                 search.take(Found { cost: way + last.link, last: last.relay });
             }
         }
