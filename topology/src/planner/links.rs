@@ -242,7 +242,8 @@ impl Links {
                 order.extend(costs.zip(ends.iter().copied().map(u32::from)));
             }
         }
-        order.sort_unstable();
+        // One comparison instead of two.
+        order.sort_unstable_by_key(|(cost, to)| u64::from(*cost) << 32 | u64::from(*to));
     }
 
     /// The matrix by sender, if there is one.

@@ -63,35 +63,65 @@ impl Scratch {
         out: &mut Outcome,
     ) {
         let before = row.records[to];
-        let Some((best, cost)) = self.best(field, head, (from, to), hints) else {
+        let mut record = before;
+        let place = field.place(head, (from, to));
+        if let Some(least) = self.stays(field, head, row, &mut record, &place, hints) {
+            row.best[to] = least;
+            out.stats.count(Move::Stayed);
+        } else if let Some((best, cost)) = self.best(field, head, (from, to), hints) {
+            row.best[to] = cost;
+            out.stats.count(row.reconsider(field, &place, to, &mut record, best));
+        } else {
             row.forget((from, to), field.stride, &mut out.noted, &mut out.stats);
             if before.exists() {
                 out.changed.push(Told::new(head, (from, to)));
             }
             return;
-        };
-        let place = field.place(head, (from, to));
-        row.best[to] = cost;
-        let drains = |path: Packed| path.links(from, to).any(|link| field.draining.contains(&link));
-        let leave = !field.draining.is_empty()
-            && before.exists()
-            && drains(before.in_use())
-            && !drains(best.0);
-        let moved = row.consider(&place, to, best, leave);
-        out.stats.count(moved);
-        let record = &mut row.records[to];
+        }
         row.worst[to] = if field.config.backups {
-            self.back_up(field, head, record, &place, hints)
+            self.back_up(field, head, &mut record, &place, hints)
         } else {
             record.costs[IN_USE]
         };
         if record.paths != before.paths {
             out.noted.note(field.stride, before.paths, record.paths, (from, to));
         }
-        out.stats.tally(&before, record);
+        out.stats.tally(&before, &record);
         if record.tell(&before, |path| place.price(path).map_or(0, |priced| priced.delay)) {
             out.changed.push(Told::new(head, (from, to)));
         }
+        // Mostly it did not change, and need not go back to memory.
+        if record != before {
+            row.records[to] = record;
+        }
+    }
+
+    /// Says whether a route keeps its path by what the cheapest one costs, whichever that is; and if so, how much.
+    fn stays(
+        &self,
+        field: &Field<'_>,
+        head: &Head,
+        row: &Row,
+        record: &mut Record,
+        place: &Place<'_>,
+        hints: &mut Hints<'_>,
+    ) -> Option<u32> {
+        let is_calm = row.left.is_empty() && row.held.is_empty();
+        let is_open = field.admitted.is_none() && field.draining.is_empty();
+        if !is_calm || !is_open || !record.exists() {
+            return None;
+        }
+        let (terrain, to) = (field.terrain(head, field.links), place.ends.1);
+        let least = self.all.least(&terrain, to, hints)?;
+        let cost = place.cost(record.in_use(), self.all.cost(&terrain, record.in_use(), to))?;
+        if !place.is_near(record, cost, least) {
+            return None;
+        }
+        if cost == least {
+            place.normalise(record, cost);
+        }
+        record.costs[IN_USE] = cost;
+        Some(least)
     }
 
     /// Finds the backups of the path in use. Returns what the dearest path that was searched for costs.
@@ -253,8 +283,20 @@ impl Row {
     }
 
     /// Keeps the path in use or takes the best, which costs so much.
-    fn consider(&mut self, place: &Place<'_>, to: usize, best: (Packed, u32), leave: bool) -> Move {
-        let record = &mut self.records[to];
+    fn reconsider(
+        &mut self,
+        field: &Field<'_>,
+        place: &Place<'_>,
+        to: usize,
+        record: &mut Record,
+        best: (Packed, u32),
+    ) -> Move {
+        let drains =
+            |path: Packed| path.links(place.ends.0, to).any(|link| field.draining.contains(&link));
+        let leave = !field.draining.is_empty()
+            && record.exists()
+            && drains(record.in_use())
+            && !drains(best.0);
         if !record.exists() {
             record.paths[IN_USE] = best.0;
             record.costs[IN_USE] = best.1;

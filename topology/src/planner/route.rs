@@ -75,8 +75,12 @@ impl Place<'_> {
         if self.carries(path) { price(self.links, self.class, path, self.ends) } else { None }
     }
 
-    fn cost(&self, path: Packed) -> Option<u32> {
-        if self.carries(path) { cost(self.links, self.class, path, self.ends) } else { None }
+    /// What a path costs, or `None` if a link or a relay of it cannot be used. It may be known if all can.
+    pub(super) fn cost(&self, path: Packed, known: Option<u32>) -> Option<u32> {
+        if !self.carries(path) {
+            return None;
+        }
+        known.or_else(|| cost(self.links, self.class, path, self.ends))
     }
 
     fn carries(&self, path: Packed) -> bool {
@@ -102,26 +106,21 @@ impl Place<'_> {
     ) -> (Move, u32) {
         if best == record.in_use() {
             self.review_left(record, left, best, Some(cost));
-            if record.normal.iter().sum::<u32>() != cost {
-                record.normal = self.costs(best);
-            }
+            self.normalise(record, cost);
             return (Move::Stayed, cost);
         }
-        let current = self.cost(record.in_use()).filter(|_| !leave);
+        let current = self.cost(record.in_use(), None).filter(|_| !leave);
         self.review_left(record, left, best, current);
         let Some(current) = current else {
             self.leave(record, left, best);
             return (Move::LeftUnusable, cost);
         };
-        if self.since(record.first_seen) < self.config.settle.as_millis() {
-            if cost >= current {
-                return (Move::Stayed, current);
-            }
+        if self.is_near(record, current, cost) {
+            return (Move::Stayed, current);
+        }
+        if self.is_new(record) {
             self.take(record, left, best);
             return (Move::LeftForBetter, cost);
-        }
-        if !self.config.gain.exceeded(Cost(current), Cost(cost)) {
-            return (Move::Stayed, current);
         }
         let normal = Cost(record.normal.iter().sum());
         if self.is_held(record.in_use(), left, best).is_some()
@@ -131,6 +130,27 @@ impl Place<'_> {
         }
         self.leave(record, left, best);
         (Move::LeftForBetter, cost)
+    }
+
+    /// Whether a path in use that costs so much stays though the best costs less.
+    pub(super) fn is_near(&self, record: &Record, current: u32, best: u32) -> bool {
+        if self.is_new(record) {
+            best >= current
+        } else {
+            !self.config.gain.exceeded(Cost(current), Cost(best))
+        }
+    }
+
+    /// While a pair is new, it takes the best freely.
+    fn is_new(&self, record: &Record) -> bool {
+        self.since(record.first_seen) < self.config.settle.as_millis()
+    }
+
+    /// Notes what the links of the path in use cost, which is the best for so much.
+    pub(super) fn normalise(&self, record: &mut Record, cost: u32) {
+        if record.normal.iter().sum::<u32>() != cost {
+            record.normal = self.costs(record.in_use());
+        }
     }
 
     /// What each link of a path costs.
@@ -192,7 +212,7 @@ impl Place<'_> {
             return;
         }
         left.retain(|left| left.is_remembered(self.config, self.now));
-        let is_better = |path: Packed| match (self.cost(path), current) {
+        let is_better = |path: Packed| match (self.cost(path, None), current) {
             (Some(cost), Some(current)) => cost < current,
             (Some(_), None) => true,
             (None, _) => false,
@@ -224,10 +244,7 @@ impl Place<'_> {
     /// A backup of the last plan that stays unless one is found that is clearly cheaper; `None` if it cannot be used.
     /// What it costs may be known.
     pub(super) fn keep(&self, path: Packed, known: Option<u32>) -> Option<Kept> {
-        let cost = match known {
-            Some(cost) => self.carries(path).then_some(cost)?,
-            None => self.cost(path)?,
-        };
+        let cost = self.cost(path, known)?;
         Some(Kept { path, cost, limit: self.config.gain.limit(Cost(cost)).0 })
     }
 }

@@ -153,16 +153,37 @@ impl Source {
     /// What a path costs, which is known here if it is one of the cheapest: then nothing is to be fetched from afar.
     pub(super) fn cost(&self, terrain: &Terrain<'_>, path: Packed, to: usize) -> Option<u32> {
         let &Terrain { links, class, .. } = terrain;
-        let &[first, last] = path.via().relays() else { return None };
-        let way = self.relays.over(usize::from(last), first.into())?;
         let mut links_of = path.links(self.number, to);
-        let cheapest = links_of.all(|(from, to, index)| links.index(class, from, to) == index);
-        let cost = way + links.cost_to(class, last.into(), to);
-        (cheapest && cost < NONE).then_some(cost)
+        if !links_of.all(|(from, to, index)| links.index(class, from, to) == index) {
+            return None;
+        }
+        let cost = match path.via().relays() {
+            [] => self.direct(terrain, to),
+            &[relay] => self.relays.over(to, relay.into())?,
+            &[first, last, ..] => {
+                let way = self.relays.over(usize::from(last), first.into())?;
+                way + links.cost_to(class, last.into(), to)
+            }
+        };
+        (cost < NONE).then_some(cost)
     }
 
     fn direct(&self, terrain: &Terrain<'_>, to: usize) -> u32 {
         terrain.links.cost(terrain.class, self.number, to)
+    }
+
+    /// What the cheapest path costs, if the hints tell without a search.
+    pub(super) fn least(
+        &self,
+        terrain: &Terrain<'_>,
+        to: usize,
+        hints: &mut Hints<'_>,
+    ) -> Option<u32> {
+        let one = self.direct(terrain, to).min(self.relays.get(0, to).0);
+        if !terrain.two {
+            return Some(one);
+        }
+        hints.exact(terrain, to).map(|least| least.min(one))
     }
 
     /// The cheapest path. `hints` are those for the destination, here and below.

@@ -31,7 +31,7 @@ const DELAY_CHANGE_MIN: Micros = Micros(5_000);
 const TOLD_UNIT_US: u32 = 64;
 
 /// One route.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) paths: [Packed; PLACES],
     /// What the paths cost when they were looked at last.

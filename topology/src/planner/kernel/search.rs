@@ -47,6 +47,11 @@ impl Bounds {
         self.least
     }
 
+    /// Whether there is a path that costs so much.
+    pub(in super::super) fn is_exact(&self) -> bool {
+        self.is_exact
+    }
+
     /// In bits, which blocks' bounds are at most `limit`.
     #[inline(always)]
     fn at_most<M: Masks>(&self, limit: u32) -> u64 {

@@ -25,6 +25,15 @@ impl Hints<'_> {
             Hints::Sparse(lasts) => lasts.nth(terrain, to, 0).map_or(NONE, |last| last.least),
         }
     }
+
+    /// The same, if there is a path that costs so much.
+    pub(super) fn exact(&mut self, terrain: &Terrain<'_>, to: usize) -> Option<u32> {
+        let is_exact = match self {
+            Hints::Dense(bounds) => bounds.is_exact(),
+            Hints::Sparse(_) => true,
+        };
+        is_exact.then(|| self.least(terrain, to))
+    }
 }
 
 /// Room for the hints of one pair.
