@@ -162,7 +162,8 @@ impl Source {
             &[relay] => self.relays.over(to, relay.into())?,
             &[first, last, ..] => {
                 let way = self.relays.over(usize::from(last), first.into())?;
-                way + links.cost_to(class, last.into(), to)
+                // By sender: the links to a chunk of receivers were just gone through.
+                way + links.cost(class, last.into(), to)
             }
         };
         (cost < NONE).then_some(cost)
