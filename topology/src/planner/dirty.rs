@@ -30,6 +30,9 @@ pub(super) struct Changes {
     of: [Vec<Less>; CLASSES],
     /// Where the changes of a sender begin, and those of the next one.
     starts: Vec<usize>,
+    /// The senders and the receivers, each once.
+    senders: Vec<u16>,
+    receivers: Vec<u16>,
 }
 
 /// A changed pair in one class.
@@ -55,7 +58,12 @@ impl Changes {
             };
             order.iter().map(less).collect()
         };
-        Self { of: std::array::from_fn(less), starts }
+        let mut receivers: Vec<u16> = order.iter().map(|pair| narrow(pair.to)).collect();
+        receivers.sort_unstable();
+        receivers.dedup();
+        let mut senders: Vec<u16> = order.iter().map(|pair| narrow(pair.from)).collect();
+        senders.dedup();
+        Self { of: std::array::from_fn(less), starts, senders, receivers }
     }
 
     fn of(&self, class: usize, from: usize) -> &[Less] {
@@ -128,43 +136,50 @@ pub(super) fn find(
             }
         }
     }
-    for (first, cost) in links.from(class, source) {
-        for &Less { to, least, .. } in changes.of(class, first) {
+    for first in changes.senders.iter().map(|sender| usize::from(*sender)) {
+        let cost = links.cost(class, source, first);
+        for &Less { to, least, .. } in changes.of(class, first).iter().filter(|_| cost < NONE) {
             let over = &mut over[usize::from(to)];
             *over = (*over).min(cost + least);
         }
     }
     over[source] = NONE;
-    let before: Vec<u32> = row.best.iter().zip(&over).map(|(best, over)| *best.min(over)).collect();
     for &Less { from, to, least } in &changes.of[class] {
-        let before = before[usize::from(from)];
+        let before = row.best[usize::from(from)].min(over[usize::from(from)]);
         if before < NONE && before + least <= row.worst[usize::from(to)] {
             dirty.mark(usize::from(to), stride);
         }
     }
-    reached(links, class, level, (&over, &row.worst), &mut dirty);
+    let base = |relay: usize| (over[relay] < NONE).then(|| (over[relay], number(relay)));
+    let bases: Vec<(u32, u32)> = if changes.of(class, source).is_empty() {
+        changes.receivers.iter().filter_map(|relay| base(usize::from(*relay))).collect()
+    } else {
+        (0..stride).filter_map(base).collect()
+    };
+    reached(links, class, level, (&bases, &row.worst), &mut dirty);
     dirty.unmark(source);
     dirty
 }
 
-/// Marks where what it costs to come over a changed link and one more is not too much.
+/// Marks where it does not cost too much to come to one of some relays over a changed link, and over one link more.
 fn reached(
     links: &Links,
     class: usize,
     level: Level,
-    (over, worst): (&[u32], &[u32]),
+    (bases, worst): (&[(u32, u32)], &[u32]),
     dirty: &mut Dirty,
 ) {
-    let bases = (0_u32..).zip(over).filter(|(_, base)| **base < NONE);
-    let bases: Vec<(u32, u32)> = bases.map(|(relay, base)| (*base, relay)).collect();
+    if bases.is_empty() {
+        return;
+    }
     match links.rows(class) {
         Some(rows) => {
             let most = worst.chunks(CHUNK).map(|chunk| chunk.iter().copied().max().unwrap_or(0));
             let most: Vec<u32> = most.collect();
-            kernel::reached(level, rows, &bases, (worst, &most), &mut dirty.bits);
+            kernel::reached(level, rows, bases, (worst, &most), &mut dirty.bits);
         }
         None => {
-            for (base, relay) in bases {
+            for &(base, relay) in bases {
                 for (last, cost) in links.from(class, relay as usize) {
                     if base + cost <= worst[last] {
                         dirty.mark(last, worst.len());
@@ -173,4 +188,8 @@ fn reached(
             }
         }
     }
+}
+
+fn number(relay: usize) -> u32 {
+    u32::try_from(relay).expect("relays have ids of 16 bits")
 }
