@@ -81,9 +81,9 @@ use uses::Uses;
 
 /// In one plan of so many a row forgets paths that were left long ago.
 const FORGET_TURNS: usize = 64;
-/// If pairs changed for more than one of so many links, everything is done anew: to find out what need not be would take as
-/// long.
-const CHANGES_WHOLE: usize = 10;
+/// If pairs changed for more than one of so many links, everything is done anew, over a matrix and over lists: to find
+/// out what need not be would take as long.
+const CHANGES_WHOLE: [usize; 2] = [50, 10];
 
 /// Chooses paths, and remembers what it needs for choosing calmly.
 #[derive(Debug)]
@@ -173,7 +173,8 @@ impl Planner {
         let readmitted = self.admit(topology, &changed, now);
         changed.extend(readmitted);
         let Repriced { pairs, lines } = self.reprice(topology, &changed, was_barring, executor);
-        whole |= pairs.len() > topology.links().len() / CHANGES_WHOLE;
+        let share = CHANGES_WHOLE[usize::from(!self.links.is_matrix())];
+        whole |= pairs.len() > topology.links().len() / share;
         #[cfg(test)]
         {
             whole |= self.always_whole;

@@ -106,7 +106,7 @@ impl Scratch {
         place: &Place<'_>,
         hints: &mut Hints<'_>,
     ) -> Option<u32> {
-        let is_calm = row.left.is_empty() && row.held.is_empty();
+        let is_calm = row.is_calm(place.ends.1);
         let is_open = field.admitted.is_none() && field.draining.is_empty();
         if !is_calm || !is_open || !record.exists() {
             return None;
@@ -258,6 +258,12 @@ fn direct(
 }
 
 impl Row {
+    /// Whether nothing is remembered of a route that its path would be compared with.
+    fn is_calm(&self, to: usize) -> bool {
+        (self.left.is_empty() || !self.left.contains_key(&narrow(to)))
+            && (self.held.is_empty() || !self.held.contains_key(&narrow(to)))
+    }
+
     /// Drops a route.
     pub(super) fn forget(
         &mut self,

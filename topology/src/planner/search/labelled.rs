@@ -53,27 +53,40 @@ impl Labelled {
             let label = kind.of[first as usize];
             label != 0 && !barred.contains(&label)
         };
-        let below = direct.min(limit);
-        let one = firsts.way(terrain, to, below, is_allowed);
-        let bound = one.map_or(below, |(cost, _)| cost);
+        let most = direct.min(limit);
+        let kept = firsts.kept(to, most, is_allowed);
+        let bound = kept.flatten().map_or(most, |(cost, _)| cost);
+        let mut found = None;
         if terrain.two && hints.least(terrain, to) < bound {
             self.prepare(terrain, (kind, firsts));
-            let found = match self.state {
+            found = match self.state {
                 State::Ready => cheapest_avoiding(terrain, &self.ways, wanted, hints, bound),
                 State::Signed | State::Unknown => {
                     self.resolve(terrain, firsts, wanted, hints, bound, is_allowed)
                 }
             };
-            if let Some(Found { cost, last }) = found {
-                let link = terrain.links.cost_to(terrain.class, last, to);
-                // One more than it costs, for it is to be found.
-                let way = firsts.way(terrain, last, cost - link + 1, is_allowed);
-                let (_, first) = way.expect("the search found this way");
-                return Some(Choice { cost, via: Via::two(first, last) });
-            }
         }
-        let one = one.map(|(cost, first)| Choice { cost, via: Via::one(first) });
-        one.or((direct < limit).then_some(Choice { cost: direct, via: Via::DIRECT }))
+        // One more, for of equals fewer hops win.
+        let below = found.map_or(most, |found| found.cost + 1);
+        let one = kept.unwrap_or_else(|| {
+            let by_label = (self.state == State::Ready).then(|| self.ways.avoiding(to, barred));
+            if by_label.is_some_and(|way| way.is_none_or(|(cost, _)| cost >= below)) {
+                return None;
+            }
+            self.scans += 1;
+            firsts.scan(terrain, to, below, is_allowed)
+        });
+        if let Some((cost, first)) = one.filter(|(cost, _)| *cost < below) {
+            return Some(Choice { cost, via: Via::one(first) });
+        }
+        if let Some(Found { cost, last }) = found {
+            let link = terrain.links.cost_to(terrain.class, last, to);
+            // One more than it costs, for it is to be found.
+            let way = firsts.way(terrain, last, cost - link + 1, is_allowed);
+            let (_, first) = way.expect("the search found this way");
+            return Some(Choice { cost, via: Via::two(first, last) });
+        }
+        (direct < limit).then_some(Choice { cost: direct, via: Via::DIRECT })
     }
 
     fn prepare(&mut self, terrain: &Terrain<'_>, (kind, firsts): (&Kind, &Firsts<'_>)) {
