@@ -77,3 +77,26 @@ impl Default for PlannerConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_costs_less_than_the_limit_is_what_is_exceeded(
+            dear in 0..200_000_u32,
+            below in -2..3_i64,
+            absolute in 0..5_000_u32,
+            percent in 0..20_u32,
+        ) {
+            let threshold = Threshold { absolute: Micros(absolute), percent };
+            let limit = threshold.limit(Cost(dear));
+            // Near the limit, where it matters.
+            let cheap = Cost(u32::try_from(i64::from(limit.0) - below).unwrap_or(0));
+            prop_assert_eq!(threshold.exceeded(Cost(dear), cheap), cheap < limit);
+        }
+    }
+}

@@ -2,9 +2,12 @@
 //!
 //! For one source at a time, [`Source`] holds the cheapest ways over one relay to each other one (see
 //! [`Ways`]). A path to a destination is then the direct link, a way to it, or a way to some relay and that
-//! one's link to the destination. A way is only barred by its first relay or that relay's label, and at
-//! most two are barred at a time, so one of the three ways kept is always the cheapest allowed: avoiding
-//! relays, providers or regions is as exact as avoiding none.
+//! one's link to the destination. A way is only barred by its first relay, and at most two are barred at a
+//! time, so one of the three ways kept is always the cheapest allowed: avoiding relays is as exact as avoiding
+//! none. Where providers or regions are barred, all three may be: see [`labelled`].
+//!
+//! A backup of the last plan stays unless another is clearly cheaper, so that searches for backups are for what costs
+//! less than a *limit*; what the cheapest path costs, whatever is barred, mostly says that there is none.
 //!
 //! Among equal costs fewer hops win, then the last intermediate of the least number, then the first one
 //! whose own link is cheapest, then that of the least number.
