@@ -26,6 +26,8 @@ use tracing::{debug, info, warn};
 use crate::counters::Counters;
 use crate::events::{EventRecord, EventRing};
 
+/// Late by more than this, the core is told so: less than its timers for relays' silence and acknowledgements.
+const LATE: Duration = Duration::from_secs(1);
 /// Inputs that wait for the core. A report of 1,000 links is about 150 KB; most are far smaller.
 const INPUTS_MAX: usize = 256;
 /// Messages that wait for one relay. The core has one update in flight for each, and sends the whole
@@ -208,19 +210,36 @@ struct State {
 impl State {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>, shutdown: CancellationToken) {
         loop {
-            let due = self.core.poll_timeout();
-            tokio::select! {
+            let (top, due) = (Instant::now(), self.core.poll_timeout());
+            let input = tokio::select! {
                 () = shutdown.cancelled() => break,
                 input = inputs.recv() => match input {
-                    Some(input) => self.handle(input, Instant::now()),
+                    Some(input) => Some(input),
                     None => break,
                 },
-                () = sleep_until(due) => self.timeout(Instant::now()),
+                () = sleep_until(due) => None,
+            };
+            let now = Instant::now();
+            let overslept = due.map(|due| now.saturating_duration_since(due.max(top)));
+            self.notice_stall(overslept.unwrap_or_default(), now);
+            match input {
+                Some(input) => self.handle(input, now),
+                None => self.timeout(now),
             }
             self.pump();
+            self.notice_stall(now.elapsed(), Instant::now());
         }
         for session in self.sessions.values() {
             session.closing.cancel();
+        }
+    }
+
+    /// Tells the core if a long plan, its updates, or a sleep of this process kept it from its timers: what relays sent
+    /// meanwhile waits to be read.
+    fn notice_stall(&mut self, late_by: Duration, now: Instant) {
+        if late_by >= LATE {
+            debug!(?late_by, "was busy or asleep");
+            self.core.handle_stall(late_by, now);
         }
     }
 

@@ -64,6 +64,7 @@ fn core_counters(out: &mut Exposition, stats: Stats) {
         resyncs: "Relays' requests for the whole state",
         ack_timeouts: "Updates that were not acknowledged in time",
         blind: "Times that no relay was heard",
+        stalls: "Times that the scheduler was busy or asleep for longer than its timers allow",
         events_dropped: "Events of the core that were not recorded",
     } and reports_refused, absurd);
     refused_reports(out, refused);

@@ -16,6 +16,8 @@ use super::threads::Threads;
 
 /// From a relay to the scheduler and back.
 const ACK_DELAY: Duration = Duration::from_millis(50);
+/// The scheduler is told that it was late from here on.
+const LATE: Duration = Duration::from_secs(1);
 /// Reports between two that say everything.
 const FULL_EVERY: u64 = 30;
 /// What a relay's line carries.
@@ -246,8 +248,14 @@ impl Mesh {
             if self.scheduler.stats().plans > plans {
                 self.tally.epochs_ms.push(millis(began));
             }
+            // As in the scheduler's process: the mesh does not wait for a long plan.
+            let took = began.elapsed();
+            if took >= LATE {
+                self.now += took;
+                self.scheduler.handle_stall(took, self.now);
+            }
         }
-        self.now = until;
+        self.now = until.max(self.now);
         while self.scheduler.poll_event().is_some() {}
     }
 

@@ -26,6 +26,8 @@ use prost::Message;
 
 pub(crate) use key::{ItemKey, Named};
 
+use crate::session::later;
+
 /// Bits of a revision that count; the term is above them, without its upper bits. At a hundred a second they last
 /// 300 years, and leave room for sixteen million terms in a row that all differ.
 const COUNT_BITS: u32 = 40;
@@ -175,6 +177,13 @@ impl Push {
     /// When the update in flight is given up.
     pub(crate) fn ack_deadline(&self, timeout: Duration) -> Option<Instant> {
         Some(self.in_flight?.sent + timeout)
+    }
+
+    /// The scheduler did not look for so long: the update in flight counts as sent so much later.
+    pub(crate) fn handle_stall(&mut self, late_by: Duration, now: Instant) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.sent = later(in_flight.sent, late_by, now);
+        }
     }
 
     /// When the next update may go, if there is one.

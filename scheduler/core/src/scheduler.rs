@@ -10,7 +10,7 @@ mod reporting;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use overway_wire::control::{Ack, Hello, ToRelay, ToScheduler, Welcome, to_scheduler};
 use overway_wire::{Epoch, RelayId};
@@ -65,6 +65,9 @@ pub struct Scheduler {
     /// When the next plan is due, if anything changed.
     plan_due: Option<PlanDue>,
     last_plan: Option<Instant>,
+    /// Whether a plan was made since the caller was last known to be late.
+    planned: bool,
+    rest: Rest,
     /// Relays that may have an update to send.
     ready: BTreeSet<RelayId>,
     events: VecDeque<Event>,
@@ -83,6 +86,22 @@ enum Phase {
 struct PlanDue {
     at: Instant,
     urgency: Urgency,
+}
+
+/// No plan is made before these, after one that took long.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    routine: Instant,
+    urgent: Instant,
+}
+
+impl Rest {
+    fn until(self, urgency: Urgency) -> Instant {
+        match urgency {
+            Urgency::Routine => self.routine,
+            Urgency::Urgent => self.urgent,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +139,8 @@ impl Scheduler {
             held: BTreeSet::new(),
             plan_due: None,
             last_plan: None,
+            planned: false,
+            rest: Rest { routine: now, urgent: now },
             ready: BTreeSet::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -242,6 +263,20 @@ impl Scheduler {
         self.stats.sessions_lost += 1;
         self.emit(Event::RelayLost { relay, draining });
         self.request_plan(Urgency::Urgent);
+    }
+
+    /// The caller was busy or asleep for so long until `now`, a long plan included: what relays sent meanwhile may not
+    /// have been handed in yet. They count as heard, and updates as sent, so much later; and if it was a plan, the
+    /// next one waits as long, an urgent one an epoch at most, so that there is time to read.
+    pub fn handle_stall(&mut self, late_by: Duration, now: Instant) {
+        self.advance(now);
+        for relay in self.relays.values_mut() {
+            relay.handle_stall(late_by, self.now);
+        }
+        if std::mem::take(&mut self.planned) {
+            self.begin_rest(late_by);
+        }
+        self.stats.stalls += 1;
     }
 
     /// Does what is due.

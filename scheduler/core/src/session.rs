@@ -94,6 +94,15 @@ impl Relay {
         }
     }
 
+    /// The scheduler did not look for so long: what it holds against the relay by its clock is so much younger.
+    pub(crate) fn handle_stall(&mut self, late_by: Duration, now: Instant) {
+        if let Some(session) = &mut self.session {
+            session.heard = later(session.heard, late_by, now);
+        }
+        self.absent_since = later(self.absent_since, late_by, now);
+        self.push.handle_stall(late_by, now);
+    }
+
     /// What the topology is to know of the relay, if it is registered.
     pub(crate) fn attributes(&self, drain: Option<DrainStage>) -> Option<RelayAttributes> {
         let registration = self.registration.as_ref()?;
@@ -158,6 +167,11 @@ impl Relay {
         let gone = self.draining && self.session.is_none() && self.registration.is_some();
         gone.then(|| self.absent_since + goodbye_absence)
     }
+}
+
+/// So much later, and not in the future.
+pub(crate) fn later(at: Instant, by: Duration, now: Instant) -> Instant {
+    at.checked_add(by).map_or(now, |at| at.min(now))
 }
 
 impl Session {

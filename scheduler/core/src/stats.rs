@@ -69,6 +69,8 @@ pub struct Stats {
     pub ack_timeouts: u64,
     /// Times that no relay was heard.
     pub blind: u64,
+    /// Times that the scheduler was busy or asleep for longer than its timers allow.
+    pub stalls: u64,
     /// Events dropped because nobody polled them.
     pub events_dropped: u64,
 }

@@ -174,3 +174,17 @@ fn a_state_beyond_one_message_comes_in_a_row_of_updates() {
 
     assert_eq!((had.len(), fixture.push.due(now)), (8, None));
 }
+
+#[test]
+fn an_update_waits_longer_for_its_acknowledgement_if_nobody_looked_meanwhile() {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let now = start();
+    let mut fixture = Fixture::new(3);
+    fixture.put(1, "a");
+    fixture.push.commit(1);
+    fixture.next(now);
+
+    fixture.push.handle_stall(8 * TIMEOUT, now + TIMEOUT);
+
+    assert_eq!(fixture.push.ack_deadline(TIMEOUT), Some(now + 2 * TIMEOUT));
+}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use overway_wire::{LinkId, RelayId};
 
-use super::{PlanDue, Scheduler, Urgency};
+use super::{PlanDue, Rest, Scheduler, Urgency};
 use crate::links::{self, Standing, link_index};
 use crate::plan::{Line, Member, Replanned, lines_between};
 use crate::registration::LINKS_MAX;
@@ -27,7 +27,16 @@ impl Scheduler {
                 spaced(spacing.min(self.config.epoch_interval)).max(self.now + self.config.debounce)
             }
         };
-        self.request_plan_at(at, urgency);
+        self.request_plan_at(at.max(self.rest.until(urgency)), urgency);
+    }
+
+    /// The last plan took so long: leaves time for messages before the next one.
+    pub(super) fn begin_rest(&mut self, took: Duration) {
+        let urgent = took.min(self.config.epoch_interval);
+        self.rest = Rest { routine: self.now + took, urgent: self.now + urgent };
+        if let Some(due) = &mut self.plan_due {
+            due.at = due.at.max(self.rest.until(due.urgency));
+        }
     }
 
     /// As [`Self::request_plan`], at this time.
@@ -74,6 +83,7 @@ impl Scheduler {
         let Some(due) = self.plan_due.filter(|due| due.at <= self.now) else { return false };
         self.plan_due = None;
         self.last_plan = Some(self.now);
+        self.planned = true;
         self.stats.plans += 1;
         self.stats.plans_urgent += u64::from(due.urgency == Urgency::Urgent);
 
