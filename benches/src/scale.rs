@@ -10,7 +10,8 @@
 //!
 //! Time is the relays' own and passes as fast as the machine can; what is measured is the real time that the
 //! scheduler takes: for an epoch from the moment when a plan is due until the last update is encoded, and for the
-//! reports of one second. Memory is that of the whole process, in which the fake relays have a small part.
+//! reports of one second. A plan that takes longer than a second takes as much of the relays' time, as in a scheduler's
+//! process, and measuring begins once plans are of what changed and not of everything. Memory is that of the whole process, in which the fake relays have a small part.
 
 pub(crate) mod mesh;
 mod noise;
@@ -24,6 +25,9 @@ use overway::lab::stage::Stage;
 
 use crate::common::{Common, machine};
 use mesh::{Mesh, Size};
+
+/// Seconds of the mesh's time until which plans must be of what changed.
+const SETTLING_MAX: u32 = 3_600;
 
 /// Arguments of `bench scale`.
 #[derive(Debug, Args)]
@@ -63,15 +67,16 @@ pub(crate) fn run(args: &ScaleArgs, common: &Common, stage: &Stage) -> anyhow::R
     let mut mesh = Mesh::new(size);
     mesh.connect();
     let settling = mesh.settling_seconds();
-    for second in 0..settling + seconds {
-        if stage.stop().is_set() {
-            anyhow::bail!("stopped");
+    for second in 0.. {
+        if second >= settling && mesh.is_calm() {
+            break;
         }
-        if second == settling {
-            mesh.begin_measuring();
-        }
-        mesh.pass_second();
-        stage.status(format!("second {second} of {}: {}", settling + seconds, mesh.progress()));
+        anyhow::ensure!(second < SETTLING_MAX, "plans were still long after {second} s");
+        pass_second(&mut mesh, stage, &format!("second {second}, settling"))?;
+    }
+    mesh.begin_measuring();
+    for second in 0..seconds {
+        pass_second(&mut mesh, stage, &format!("second {second} of {seconds}"))?;
     }
     let measured = mesh.finish();
     let mut figures = Figures::default();
@@ -89,6 +94,13 @@ pub(crate) fn run(args: &ScaleArgs, common: &Common, stage: &Stage) -> anyhow::R
     let peak = peak_rss_mb().context("how much memory was used")?;
     figures.add("peak_rss_mb", peak, Promise::Reported);
     Ok(figures)
+}
+
+fn pass_second(mesh: &mut Mesh, stage: &Stage, which: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(!stage.stop().is_set(), "stopped");
+    mesh.pass_second();
+    stage.status(format!("{which}: {}", mesh.progress()));
+    Ok(())
 }
 
 /// The greatest resident size that this process had.

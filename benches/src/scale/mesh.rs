@@ -16,6 +16,8 @@ use super::threads::Threads;
 
 /// From a relay to the scheduler and back.
 const ACK_DELAY: Duration = Duration::from_millis(50);
+/// A plan of everything takes longer than this where it is worth waiting for its end, and one of some links less.
+const CALM_MS: f64 = 10_000.0;
 /// The scheduler is told that it was late from here on.
 const LATE: Duration = Duration::from_secs(1);
 /// Reports between two that say everything.
@@ -125,6 +127,11 @@ impl Mesh {
             self.scheduler.handle_hello(id, hello, self.now).expect("the hello is of a member");
             self.report(id);
         }
+    }
+
+    /// Whether the last plan was of what changed, and not of everything.
+    pub(super) fn is_calm(&self) -> bool {
+        self.tally.epochs_ms.last().is_some_and(|&took| took < CALM_MS)
     }
 
     pub(super) fn begin_measuring(&mut self) {
