@@ -227,7 +227,8 @@ impl State {
                 None => self.timeout(now),
             }
             self.pump();
-            self.notice_stall(now.elapsed(), Instant::now());
+            let done = Instant::now();
+            self.notice_stall(done.duration_since(now), done);
         }
         for session in self.sessions.values() {
             session.closing.cancel();

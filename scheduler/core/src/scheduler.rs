@@ -65,8 +65,6 @@ pub struct Scheduler {
     /// When the next plan is due, if anything changed.
     plan_due: Option<PlanDue>,
     last_plan: Option<Instant>,
-    /// Whether a plan was made since the caller was last known to be late.
-    planned: bool,
     rest: Rest,
     /// Relays that may have an update to send.
     ready: BTreeSet<RelayId>,
@@ -139,7 +137,6 @@ impl Scheduler {
             held: BTreeSet::new(),
             plan_due: None,
             last_plan: None,
-            planned: false,
             rest: Rest { routine: now, urgent: now },
             ready: BTreeSet::new(),
             events: VecDeque::new(),
@@ -266,14 +263,14 @@ impl Scheduler {
     }
 
     /// The caller was busy or asleep for so long until `now`, a long plan included: what relays sent meanwhile may not
-    /// have been handed in yet. They count as heard, and updates as sent, so much later; and if it was a plan, the
-    /// next one waits as long, an urgent one an epoch at most, so that there is time to read.
+    /// have been handed in yet. They count as heard, and updates as sent, so much later; and if a plan was
+    /// made in that time, the next one waits as long, an urgent one an epoch at most, so that there is time to read.
     pub fn handle_stall(&mut self, late_by: Duration, now: Instant) {
         self.advance(now);
         for relay in self.relays.values_mut() {
             relay.handle_stall(late_by, self.now);
         }
-        if std::mem::take(&mut self.planned) {
+        if self.last_plan.is_some_and(|began| began + late_by >= self.now) {
             self.begin_rest(late_by);
         }
         self.stats.stalls += 1;

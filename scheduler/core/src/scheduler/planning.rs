@@ -83,7 +83,6 @@ impl Scheduler {
         let Some(due) = self.plan_due.filter(|due| due.at <= self.now) else { return false };
         self.plan_due = None;
         self.last_plan = Some(self.now);
-        self.planned = true;
         self.stats.plans += 1;
         self.stats.plans_urgent += u64::from(due.urgency == Urgency::Urgent);
 

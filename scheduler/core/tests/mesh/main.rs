@@ -1,5 +1,6 @@
 //! The scheduler against a mesh of fake relays.
 
+mod busy;
 mod harness;
 mod operators;
 mod random;
@@ -202,44 +203,6 @@ fn a_scheduler_that_hears_nobody_changes_nothing_and_settles_anew() {
     world.assert_in_step();
     assert!(world.relays[&id(1)].has_peer(4));
     assert!(!world.relays[&id(1)].paths(4, Class::Realtime).is_empty());
-}
-
-#[test]
-fn a_scheduler_that_was_busy_blames_no_relay_for_it() {
-    let blind_after = |told: bool| {
-        let mut world = World::running(4);
-        let busy = 8 * SECOND;
-        world.now += busy;
-        if told {
-            world.scheduler.handle_stall(busy, world.now);
-        }
-        // The timers come before what waits to be read.
-        world.scheduler.handle_timeout(world.now);
-        world.report_all();
-        (world.scheduler.stats().blind, world.scheduler.status(world.now).settling)
-    };
-    assert_eq!(blind_after(true), (0, false));
-    assert_eq!(blind_after(false), (1, true), "it thinks that it heard nobody");
-}
-
-#[test]
-fn after_a_long_plan_there_is_time_for_messages_before_the_next() {
-    let plans_after = |took: Option<Duration>, span: Duration| {
-        let mut world = World::running(5);
-        world.kill(id(4));
-        world.advance(BURST);
-        if let Some(took) = took {
-            world.now += took;
-            world.scheduler.handle_stall(took, world.now);
-        }
-        let plans = world.scheduler.stats().plans;
-        world.kill(id(3));
-        world.advance(span);
-        world.scheduler.stats().plans - plans
-    };
-    assert!(plans_after(None, BURST) > 0);
-    assert_eq!(plans_after(Some(3 * SECOND), SECOND * 9 / 10), 0);
-    assert!(plans_after(Some(3 * SECOND), SECOND + BURST) > 0);
 }
 
 #[test]
