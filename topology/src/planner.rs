@@ -38,7 +38,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use overway_wire::{Class, LinkId, LinkIndex, Micros, RelayId};
+use overway_wire::{Class, LinkId, LinkIndex, Micros, Path, RelayId};
 
 use crate::potentials::Clocks;
 use crate::{Candidate, Cost, Executor, LinkDelay, LinkMeasure, Reason, RouteKey, Topology};
@@ -50,6 +50,7 @@ mod dirty;
 mod explain;
 mod kernel;
 mod labels;
+mod left;
 mod links;
 mod numbers;
 mod order;
@@ -74,6 +75,7 @@ use kernel::Level;
 use labels::Labels;
 use links::{DENSE_STRIDE_MAX, Line, Links};
 use numbers::Numbers;
+use packed::Packed;
 use plane::{Field, Head, Plane};
 use prices::Repriced;
 use table::{DIRECT, DISJOINT, DIVERSE, Record};
@@ -81,9 +83,12 @@ use uses::Uses;
 
 /// In one plan of so many a row forgets paths that were left long ago.
 const FORGET_TURNS: usize = 64;
-/// If pairs changed for more than one of so many links, everything is done anew, over a matrix and over lists: to find
-/// out what need not be would take as long.
-const CHANGES_WHOLE: [usize; 2] = [50, 10];
+/// A pair is new for so many plans after its first at least: where plans take long, a mesh that is measured for the first
+/// time takes the best freely, too.
+const NEW_PLANS: usize = 3;
+/// If pairs of a matrix changed for more than one of so many links, everything is done anew: to find out what need not be
+/// would take as long. Over lists it never does: of 150,000 links 40 % can change, and four routes of five cannot.
+const CHANGES_WHOLE: usize = 50;
 
 /// Chooses paths, and remembers what it needs for choosing calmly.
 #[derive(Debug)]
@@ -96,6 +101,8 @@ pub struct Planner {
     always_whole: bool,
     /// Time is counted from the first plan.
     origin: Option<Instant>,
+    /// When the last plans were made, the earliest first.
+    recent: [u32; NEW_PLANS],
     numbers: Numbers,
     labels: Labels,
     links: Links,
@@ -124,6 +131,7 @@ impl Planner {
             #[cfg(test)]
             always_whole: false,
             origin: None,
+            recent: [0; NEW_PLANS],
             links: Links::new(numbers.stride(), true),
             numbers,
             labels: Labels::default(),
@@ -156,6 +164,10 @@ impl Planner {
     ) -> Vec<RouteKey> {
         self.stats.plans += 1;
         self.origin.get_or_insert(now);
+        if self.planes.is_empty() && topology.links().len() == 0 {
+            // There are no routes: what changed until the first link comes is done with it.
+            return Vec::new();
+        }
         let changes = topology.take_changes();
         let mut gone = Vec::new();
         let mut whole = changes.structure;
@@ -173,8 +185,7 @@ impl Planner {
         let readmitted = self.admit(topology, &changed, now);
         changed.extend(readmitted);
         let Repriced { pairs, lines } = self.reprice(topology, &changed, was_barring, executor);
-        let share = CHANGES_WHOLE[usize::from(!self.links.is_matrix())];
-        whole |= pairs.len() > topology.links().len() / share;
+        whole |= self.links.is_matrix() && pairs.len() > topology.links().len() / CHANGES_WHOLE;
         #[cfg(test)]
         {
             whole |= self.always_whole;
@@ -183,6 +194,8 @@ impl Planner {
         self.set_pairs(&pairs, &lines);
         self.stats.plans_whole += u64::from(whole);
         let mut keys = self.run(dirty, executor, now);
+        self.recent.rotate_left(1);
+        self.recent[NEW_PLANS - 1] = self.millis(now);
         if !gone.is_empty() {
             keys.extend(gone);
             keys.sort_unstable();
@@ -198,6 +211,19 @@ impl Planner {
             return Vec::new();
         };
         self.decode(&self.links, &plane.head, record, (from, to))
+    }
+
+    /// The paths of a route, the one in use first, each with the delay that its source is told: as it was when the paths
+    /// or a delay last changed by more than a relay would notice, within 64 microseconds and up to four seconds.
+    pub fn told(&self, key: RouteKey) -> Vec<(Path, Micros)> {
+        let Some((plane, from, to)) = self.find(key) else { return Vec::new() };
+        let Some(record) = plane.rows.get(from).and_then(|row| row.records.get(to)) else {
+            return Vec::new();
+        };
+        let path = |(packed, delay): (Packed, Micros)| {
+            Some((packed.path(&self.numbers, from, to)?, delay))
+        };
+        record.told().filter_map(path).collect()
     }
 
     /// Every route, in order.
@@ -266,7 +292,15 @@ impl Planner {
             stride: self.numbers.stride(),
             config: &self.config,
             now,
+            new_since: self.new_since(now),
         }
+    }
+
+    /// Pairs that were first planned since then are new.
+    fn new_since(&self, now: u32) -> u32 {
+        let settle = u32::try_from(self.config.settle.as_millis()).unwrap_or(u32::MAX);
+        let settled = now.saturating_add(1).saturating_sub(settle);
+        if settle == 0 { settled } else { settled.min(self.recent[0]) }
     }
 
     /// The number of a relay, by which ties are broken.
@@ -319,7 +353,7 @@ impl Planner {
         record: &Record,
         (from, to): (usize, usize),
     ) -> Vec<Candidate> {
-        let decode = |(at, packed): (usize, &packed::Packed)| {
+        let decode = |(at, packed): (usize, &Packed)| {
             let priced = table::price(links, head.class, *packed, (from, to))?;
             let path = packed.path(&self.numbers, from, to)?;
             let reason = match at {
@@ -372,7 +406,7 @@ impl Planner {
         let turn = usize::try_from(self.stats.plans % FORGET_TURNS as u64).expect("it is small");
         for plane in &mut planes {
             let rows = plane.rows.iter_mut().skip(turn).step_by(FORGET_TURNS);
-            rows.for_each(|row| row.forget_left(field.config, field.now));
+            rows.for_each(|row| row.left.expire(field.config, field.now));
         }
         let outcomes = plane::run(&mut planes, dirty, &field, &uses, executor);
         self.uses = uses.into_inner().unwrap_or_else(PoisonError::into_inner);

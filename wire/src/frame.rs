@@ -185,6 +185,11 @@ impl Path {
         self
     }
 
+    /// Bytes that it takes on the wire.
+    pub fn encoded_len(&self) -> usize {
+        ELEMENT_BYTES * self.elements().len()
+    }
+
     /// Writes the steps, three bytes each: as in a frame, and as in a route (`control::Route`).
     pub fn encode(&self, out: &mut impl BufMut) {
         for element in self.elements() {
@@ -292,7 +297,7 @@ pub enum FrameError {
 impl Header {
     /// Bytes that it takes on the wire, at most [`HEADER_BYTES_MAX`].
     pub fn encoded_len(&self) -> usize {
-        FIXED_BYTES + ELEMENT_BYTES * self.path.elements().len()
+        FIXED_BYTES + self.path.encoded_len()
     }
 
     /// Writes the header; the payload follows it.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use overway_wire::{Class, LinkId, LinkIndex, LossPpm, Micros};
 
 use super::Planner;
+use super::left::Left;
 use super::packed::Packed;
 use super::plane::Head;
 use super::renew::Scratch;
@@ -127,7 +128,7 @@ impl Asked<'_> {
         let (current, best) = (cost(in_use), cost(self.best));
         let saving = |cheap: Cost| Cost(current.0.saturating_sub(cheap.0));
         let left = self.planner.left(self.head, place.ends);
-        let held = |packed| place.is_held(in_use, left, packed);
+        let held = |packed| place.is_held(in_use, &left, packed);
         let packed = self.pack(candidate);
         if packed == Some(in_use) {
             return match held(self.best) {
@@ -158,11 +159,11 @@ impl Asked<'_> {
 }
 
 impl Planner {
-    fn left(&self, head: &Head, (from, to): (usize, usize)) -> &[super::route::Left] {
+    fn left(&self, head: &Head, (from, to): (usize, usize)) -> Vec<Left> {
         let plane = self.planes.iter().find(|plane| std::ptr::eq(&raw const plane.head, head));
         let row = plane.and_then(|plane| plane.rows.get(from));
-        let left = row.and_then(|row| row.left.get(&u16::try_from(to).ok()?));
-        left.map_or(&[], Vec::as_slice)
+        let to = u16::try_from(to).expect("relays have ids of 16 bits");
+        row.map_or_else(Vec::new, |row| row.left.of(to).copied().collect())
     }
 }
 

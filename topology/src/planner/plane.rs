@@ -52,6 +52,8 @@ pub(super) struct Field<'a> {
     pub(super) config: &'a PlannerConfig,
     /// Milliseconds since the planner's start.
     pub(super) now: u32,
+    /// Pairs that were first planned since then are new.
+    pub(super) new_since: u32,
 }
 
 /// A route that changed for a relay: there may be many at once.
@@ -229,6 +231,7 @@ impl Field<'_> {
             ends,
             config: self.config,
             now: self.now,
+            new_since: self.new_since,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One route done anew: the search, the rules, the backups, the record.
 
+use super::Stats;
 use super::admission::WAIT_COST;
 use super::kernel::{NONE, Ranks};
 use super::links::Links;
@@ -9,7 +10,6 @@ use super::route::{Move, Place};
 use super::search::{By, Choice, Diverse, Further, Hints, Known, Source, shared};
 use super::table::{DIRECT, DISJOINT, DIVERSE, IN_USE, PLACES, Record, Row, by_cheapest, parallel};
 use super::uses::Noted;
-use super::{PlannerConfig, Stats};
 
 /// What is needed to do routes anew, one at a time.
 #[derive(Debug, Default)]
@@ -260,7 +260,7 @@ fn direct(
 impl Row {
     /// Whether nothing is remembered of a route that its path would be compared with.
     fn is_calm(&self, to: usize) -> bool {
-        (self.left.is_empty() || !self.left.contains_key(&narrow(to)))
+        !self.left.contains(narrow(to))
             && (self.held.is_empty() || !self.held.contains_key(&narrow(to)))
     }
 
@@ -276,16 +276,8 @@ impl Row {
         noted.note(stride, record.paths, [Packed::NONE; PLACES], (from, to));
         stats.tally(&record, &Record::NONE);
         (self.best[to], self.worst[to]) = (NONE, NONE);
-        self.left.remove(&narrow(to));
+        self.left.take(narrow(to));
         self.held.remove(&narrow(to));
-    }
-
-    /// Forgets the paths that were left too long ago to matter.
-    pub(super) fn forget_left(&mut self, config: &PlannerConfig, now: u32) {
-        self.left.retain(|_, left| {
-            left.retain(|left| left.is_remembered(config, now));
-            !left.is_empty()
-        });
     }
 
     /// Keeps the path in use or takes the best, which costs so much.
@@ -310,10 +302,7 @@ impl Row {
             (record.in_use_since, record.first_seen) = (place.now, place.now);
             return Move::Stayed;
         }
-        let mut left = Vec::new();
-        if !self.left.is_empty() {
-            left = self.left.remove(&narrow(to)).unwrap_or_default();
-        }
+        let mut left = self.left.take(narrow(to));
         let (moved, cost) = place.consider(record, &mut left, best, leave);
         record.costs[IN_USE] = cost;
         let again = match moved {
@@ -331,9 +320,7 @@ impl Row {
                 self.held.remove(&narrow(to));
             }
         }
-        if !left.is_empty() {
-            self.left.insert(narrow(to), left);
-        }
+        self.left.put(narrow(to), left);
         moved
     }
 }

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use super::PlannerConfig;
+use super::left::{LEFT_MAX, Left};
 use super::links::Links;
 use super::packed::Packed;
 use super::table::{IN_USE, Priced, Record, cost, price};
 use crate::Cost;
 
-/// Paths remembered as left, the last ones: a third alternative takes longer to try than the hold time.
-pub(super) const LEFT_MAX: usize = 3;
 /// A link that rose by more than this since its path was last the best is a reason for leaving it.
 const CULPRIT_RISE: u32 = 1_000;
 
@@ -24,27 +23,6 @@ pub(super) enum Move {
     LeftForBetter,
     /// Another path is better, but was left lately.
     Held,
-}
-
-/// A path that was left.
-#[derive(Clone, Debug)]
-pub(super) struct Left {
-    pub(super) path: Packed,
-    /// Links that were the reason. None if a better path came up.
-    culprits: Vec<(usize, usize, u8)>,
-    /// Milliseconds since the planner's start, as all times here.
-    at: u32,
-    /// For how long it has to be better before it is taken again.
-    hold: u32,
-    /// Since when it, or a path over one of the culprits, has been better than the path in use, as far as one
-    /// is.
-    better_since: Option<u32>,
-}
-
-impl Left {
-    pub(super) fn is_remembered(&self, config: &PlannerConfig, now: u32) -> bool {
-        u128::from(now.saturating_sub(self.at)) < config.return_memory.as_millis()
-    }
 }
 
 /// A backup of the last plan.
@@ -67,6 +45,8 @@ pub(super) struct Place<'a> {
     pub(super) config: &'a PlannerConfig,
     /// Milliseconds since the planner's start.
     pub(super) now: u32,
+    /// Pairs that were first planned since then are new.
+    pub(super) new_since: u32,
 }
 
 impl Place<'_> {
@@ -85,10 +65,6 @@ impl Place<'_> {
 
     fn carries(&self, path: Packed) -> bool {
         path.via().relays().iter().all(|relay| self.carriers[usize::from(*relay)] == 0)
-    }
-
-    fn since(&self, then: u32) -> u128 {
-        u128::from(self.now.saturating_sub(then))
     }
 
     fn links_of(&self, path: Packed) -> impl Iterator<Item = (usize, usize, u8)> {
@@ -143,7 +119,7 @@ impl Place<'_> {
 
     /// While a pair is new, it takes the best freely.
     fn is_new(&self, record: &Record) -> bool {
-        self.since(record.first_seen) < self.config.settle.as_millis()
+        record.first_seen >= self.new_since
     }
 
     /// Notes what the links of the path in use cost, which is the best for so much.
@@ -169,32 +145,37 @@ impl Place<'_> {
     fn leave(&self, record: &mut Record, left: &mut Vec<Left>, best: Packed) {
         let path = record.in_use();
         let links = self.links_of(path).zip(record.normal);
-        let rose = |&((from, to, index), normal): &((usize, usize, u8), u32)| {
+        let mut culprits = 0;
+        for (at, ((from, to, index), normal)) in links.enumerate() {
             let hop = self.links.line(self.class, from, to, index);
-            hop.is_none_or(|hop| hop.cost > normal + CULPRIT_RISE)
-        };
-        let culprits: Vec<_> = links.filter(rose).map(|(link, _)| link).collect();
-        let hold = self.hold(&culprits, left);
+            let rose = hop.is_none_or(|hop| hop.cost > normal + CULPRIT_RISE);
+            culprits |= u8::from(rose) << at;
+        }
+        let mut new = Left::new(path, culprits, 0, self.now);
+        new.hold = self.hold(&new, left);
         self.take(record, left, best);
         left.retain(|before| before.path != path);
         if left.len() >= LEFT_MAX {
             left.remove(0);
         }
-        left.push(Left { path, culprits, at: self.now, hold, better_since: None });
+        left.push(new);
     }
 
-    /// How long a path that is left for these links has to hold: the whole time if one of them loses or failed,
+    /// How long a path that is left has to hold: the whole time if one of the links for which it is loses or failed,
     /// else for delay, twice as long as last time if one of them was left for before.
-    fn hold(&self, culprits: &[(usize, usize, u8)], left: &[Left]) -> u32 {
+    fn hold(&self, new: &Left, left: &[Left]) -> u32 {
         let millis = |hold: Duration| u32::try_from(hold.as_millis()).unwrap_or(u32::MAX);
         let most = millis(self.config.return_hold);
-        let loses = |&(from, to, index): &(usize, usize, u8)| {
+        let loses = |(from, to, index): (usize, usize, u8)| {
             self.links.line(self.class, from, to, index).is_none_or(|hop| hop.lossy)
         };
-        if culprits.iter().any(loses) {
+        if new.culprits(self.ends).any(loses) {
             return most;
         }
-        let again = |before: &&Left| before.culprits.iter().any(|link| culprits.contains(link));
+        let again = |before: &&Left| {
+            let blamed = |link| new.culprits(self.ends).any(|culprit| culprit == link);
+            before.culprits(self.ends).any(blamed)
+        };
         let twice = left.iter().filter(again).map(|before| before.hold.saturating_mul(2)).max();
         twice.unwrap_or(millis(self.config.return_hold_delay)).min(most)
     }
@@ -220,14 +201,15 @@ impl Place<'_> {
         for left in left {
             let blamed = self.blames(left, best, record.in_use()) && is_better(best);
             let better = is_better(left.path) || blamed;
-            left.better_since = if better { left.better_since.or(Some(self.now)) } else { None };
+            left.note_better(better, self.now);
         }
     }
 
     /// Whether `path` has a link for which a path was left, and which is not in use.
     fn blames(&self, left: &Left, path: Packed, in_use: Packed) -> bool {
         let used = |link| self.links_of(in_use).any(|other| other == link);
-        self.links_of(path).any(|link| left.culprits.contains(&link) && !used(link))
+        let blamed = |link| left.culprits(self.ends).any(|culprit| culprit == link);
+        self.links_of(path).any(|link| blamed(link) && !used(link))
     }
 
     /// If `best` was left lately, or has a link for which a path was: for how many milliseconds more it is
@@ -235,7 +217,7 @@ impl Place<'_> {
     pub(super) fn is_held(&self, in_use: Packed, left: &[Left], best: Packed) -> Option<u32> {
         let holds = |left: &&Left| left.path == best || self.blames(left, best, in_use);
         let remaining = left.iter().filter(holds).map(|left| {
-            let held = left.better_since.map_or(0, |since| self.now.saturating_sub(since));
+            let held = left.better_since().map_or(0, |since| self.now.saturating_sub(since));
             left.hold.saturating_sub(held)
         });
         remaining.max().filter(|remaining| *remaining > 0)

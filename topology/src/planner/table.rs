@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use overway_wire::Micros;
 
 use super::kernel::NONE;
+use super::left::Memory;
 use super::links::Links;
 use super::packed::{Packed, Via};
-use super::route::Left;
 
 /// Places of a record: the path in use, the one that shares no relay with it (or else is parallel to it), the
 /// one that avoids its providers or regions, the direct one or else a further one.
@@ -60,7 +60,7 @@ pub(super) struct Row {
     /// What the dearest path that was searched for costs: what costs more cannot change the route.
     pub(super) worst: Vec<u32>,
     /// Paths that were left lately.
-    pub(super) left: BTreeMap<u16, Vec<Left>>,
+    pub(super) left: Memory,
     /// Routes that have just moved, or have a better path that was left lately, and when they are looked at again if no
     /// cost changes. In milliseconds since the planner's start.
     pub(super) held: BTreeMap<u16, u32>,
@@ -123,6 +123,12 @@ impl Record {
 
     pub(super) fn in_use(&self) -> Packed {
         self.paths[IN_USE]
+    }
+
+    /// The paths that there are, and what the source was told of how long each takes.
+    pub(super) fn told(&self) -> impl Iterator<Item = (Packed, Micros)> {
+        let told = self.told.map(|told| Micros(u32::from(told) * TOLD_UNIT_US));
+        self.paths.into_iter().zip(told).filter(|(path, _)| path.exists())
     }
 
     /// Says whether the route is to be told after it was `before`: paths are others, or a delay differs much from
