@@ -1,13 +1,14 @@
 //! Fake relays around a scheduler's core, second by second.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overway_scheduler_core::{Config, Scheduler, Stats};
 use overway_wire::RelayId;
 use overway_wire::control::{
-    Ack, Demand, Hello, Report, ToRelay, ToScheduler, VERSION_MAX, VERSION_MIN, item, to_relay,
+    Ack, Demand, Hello, LinkReport, Report, ToRelay, ToScheduler, VERSION_MAX, VERSION_MIN, item,
+    to_relay,
 };
 use prost::Message;
 
@@ -68,9 +69,8 @@ pub(crate) struct Mesh {
 /// A relay as far as the scheduler can tell.
 struct Fake {
     place: Place,
-    peers: BTreeSet<u16>,
-    /// Peers that it has not reported on yet.
-    fresh: BTreeSet<u16>,
+    /// What it measured last, by peer; nothing yet of those that are new.
+    peers: BTreeMap<u16, Option<LinkReport>>,
     revision: u64,
     sequence: u64,
     demands: Vec<Demand>,
@@ -93,8 +93,7 @@ impl Mesh {
         let now = Instant::now();
         let fake = |place| Fake {
             place,
-            peers: BTreeSet::new(),
-            fresh: BTreeSet::new(),
+            peers: BTreeMap::new(),
             revision: 0,
             sequence: 0,
             demands: demands(size, &mut rng),
@@ -158,13 +157,14 @@ impl Mesh {
     pub(crate) fn one_link_changes(&mut self) -> f64 {
         self.stay_heard();
         let id = RelayId(self.rng.u16(1..=self.size.relays));
-        let peers: Vec<u16> = self.fake(id).peers.iter().copied().collect();
+        let peers: Vec<u16> = self.fake(id).peers.keys().copied().collect();
         let peer = peers[self.rng.usize(..peers.len())];
         let from = self.relays[usize::from(peer) - 1].place;
         let to = self.fake(id).place;
         let seed = self.size.seed << 32 | u64::from(peer) << 16 | u64::from(id.0);
         let links = vec![noise::measure(peer.into(), &from, &to, seed, &mut self.rng)];
         let fake = self.fake_mut(id);
+        fake.peers.insert(peer, links.first().cloned());
         fake.sequence += 1;
         let (sequence, demands) = (fake.sequence, fake.demands.clone());
         let report = Report { sequence, links, demands, ..Report::default() };
@@ -276,25 +276,28 @@ impl Mesh {
     }
 
     fn report(&mut self, id: RelayId) {
-        let changing = self.size.changing;
-        let fake = &self.relays[usize::from(id.0) - 1];
+        let (changing, seed) = (self.size.changing, self.size.seed);
+        let at = usize::from(id.0) - 1;
+        let mut peers = std::mem::take(&mut self.relays[at].peers);
+        let fake = &self.relays[at];
         let full = fake.sequence % FULL_EVERY == u64::from(id.0) % FULL_EVERY;
         let mut links = Vec::new();
-        for &peer in &fake.peers {
-            let changes = full || self.rng.f64() < changing || fake.fresh.contains(&peer);
+        for (&peer, measured) in &mut peers {
+            let changes = measured.is_none() || self.rng.f64() < changing;
             if changes {
                 let from = &self.relays[usize::from(peer) - 1].place;
-                let seed = self.size.seed << 32 | u64::from(peer) << 16 | u64::from(id.0);
+                let seed = seed << 32 | u64::from(peer) << 16 | u64::from(id.0);
                 let noise = &mut self.rng;
-                links.push(noise::measure(peer.into(), from, &fake.place, seed, noise));
+                *measured = Some(noise::measure(peer.into(), from, &fake.place, seed, noise));
             }
+            links.extend(measured.clone().filter(|_| changes || full));
         }
         let mut demands = fake.demands.clone();
         for demand in &mut demands {
             demand.bps = demand.bps / 100 * self.rng.u64(80..120);
         }
         let fake = self.fake_mut(id);
-        fake.fresh.clear();
+        fake.peers = peers;
         fake.sequence += 1;
         let report = Report { sequence: fake.sequence, full, links, demands, ..Report::default() };
         let message = ToScheduler::from(report);
@@ -331,10 +334,8 @@ impl Fake {
             self.peers.remove(&id(key.relay));
         }
         for item in &update.put {
-            if let Some(item::Body::Peer(peer)) = &item.body
-                && self.peers.insert(id(peer.neighbour))
-            {
-                self.fresh.insert(id(peer.neighbour));
+            if let Some(item::Body::Peer(peer)) = &item.body {
+                self.peers.entry(id(peer.neighbour)).or_default();
             }
         }
         self.revision = update.revision;

@@ -89,7 +89,9 @@ pub(crate) struct Judged {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
     /// Whether a direction went down or came up.
-    pub(crate) urgent: bool,
+    pub(crate) turned: bool,
+    /// Whether a link of which nothing was known came up.
+    pub(crate) met: bool,
     /// Neighbours that the reporter heard before, and hears no longer.
     pub(crate) lost: Vec<RelayId>,
     /// Whether the reporter hears a neighbour no longer, or is no longer heard by one.
@@ -201,8 +203,10 @@ impl Links {
             if was.1 != is.1 || old.is_none() {
                 self.suspect(inbound.reversed());
             }
-            if was != is {
-                result.urgent = true;
+            if was != is && old.is_none() {
+                result.met = true;
+            } else if was != is {
+                result.turned = true;
             }
             result.turned_down |= (was.0 && !is.0) || (was.1 && !is.1);
             if was.0 && !is.0 {

@@ -203,6 +203,16 @@ impl Neighbours {
         }
     }
 
+    /// Whether sets are bounded.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.bounded
+    }
+
+    /// When the next relay is to be reviewed, if any is.
+    pub(crate) fn next_review(&self) -> Option<Instant> {
+        self.reviews.first().map(|(at, _)| *at)
+    }
+
     /// What changed since the last call.
     pub(crate) fn take_change(&mut self) -> Change {
         let changed = std::mem::take(&mut self.changed);

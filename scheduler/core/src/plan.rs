@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overway_topology::{
-    Candidate, Executor, LinkMeasure, Planner, Policy, RelayAttributes, RouteKey, Topology,
-    TopologyError,
+    Executor, LinkMeasure, Planner, Policy, RelayAttributes, RouteKey, Topology, TopologyError,
 };
 use overway_wire::control::{Item, Route, RoutePath};
-use overway_wire::{LinkId, PolicyId, RelayId};
+use overway_wire::{LinkId, Micros, Path, PolicyId, RelayId};
 
 use crate::Config;
 
@@ -98,12 +97,12 @@ impl Mesh {
 }
 
 /// A route as its source is told of it. `weights` are the shares of its paths; none where all goes over the first.
-pub(crate) fn route(key: RouteKey, candidates: &[Candidate], weights: &[u16]) -> Item {
+pub(crate) fn route(key: RouteKey, told: &[(Path, Micros)], weights: &[u16]) -> Item {
     let weight = |at: usize| weights.get(at).copied().unwrap_or(0);
-    let paths = candidates.iter().enumerate().map(|(at, candidate)| {
-        let mut steps = Vec::new();
-        candidate.path.encode(&mut steps);
-        RoutePath { steps, delay_us: candidate.delay.0, weight: weight(at).into() }
+    let paths = told.iter().enumerate().map(|(at, (path, delay))| {
+        let mut steps = Vec::with_capacity(path.encoded_len());
+        path.encode(&mut steps);
+        RoutePath { steps, delay_us: delay.0, weight: weight(at).into() }
     });
     Item::from(Route {
         destination: u32::from(key.destination.0),

@@ -152,7 +152,7 @@ impl Push {
 
     /// The relay has this revision.
     pub(crate) fn ack(&mut self, revision: u64) -> Acked {
-        if self.in_flight.is_none_or(|in_flight| in_flight.revision != revision) {
+        if !self.is_in_flight(revision) {
             return Acked::Ignored;
         }
         self.in_flight = None;
@@ -167,6 +167,16 @@ impl Push {
         self.in_flight = None;
         self.changed.clear();
         self.sent.clear();
+    }
+
+    /// How many items the next update has at most; `None` for the whole state.
+    pub(crate) fn items(&self) -> Option<usize> {
+        (self.acked != 0).then_some(self.changed.len())
+    }
+
+    /// Whether this is the update in flight.
+    pub(crate) fn is_in_flight(&self, revision: u64) -> bool {
+        self.in_flight.is_some_and(|in_flight| in_flight.revision == revision)
     }
 
     /// Whether something is left for a further update.

@@ -12,7 +12,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use overway_wire::control::{Ack, Hello, ToRelay, ToScheduler, Welcome, to_scheduler};
+use overway_wire::control::{Ack, Hello, ToRelay, ToScheduler, Update, Welcome, to_scheduler};
 use overway_wire::{Epoch, RelayId};
 
 use crate::doubts::Doubts;
@@ -56,6 +56,10 @@ pub struct Scheduler {
     shared_changed: bool,
     /// Relays whose links are to be made anew by the next plan.
     relinked: BTreeSet<RelayId>,
+    /// All of them are.
+    relink_all: bool,
+    /// Pairs that ceased to be neighbours, the lesser relay first; they keep their links until the next plan.
+    parting: BTreeSet<(RelayId, RelayId)>,
     /// Relays of which a line costs something else now, or is used otherwise.
     repriced: BTreeSet<RelayId>,
     /// When relays' own timers are to be looked after; each relay at most once.
@@ -65,9 +69,13 @@ pub struct Scheduler {
     /// When the next plan is due, if anything changed.
     plan_due: Option<PlanDue>,
     last_plan: Option<Instant>,
+    /// When neighbours were last reviewed without a plan.
+    last_introduction: Option<Instant>,
     rest: Rest,
     /// Relays that may have an update to send.
     ready: BTreeSet<RelayId>,
+    /// Updates that are made, and to be sent.
+    written: VecDeque<(RelayId, Update)>,
     events: VecDeque<Event>,
     stats: Stats,
 }
@@ -133,12 +141,16 @@ impl Scheduler {
             repriced: BTreeSet::new(),
             shared_changed: true,
             relinked: BTreeSet::new(),
+            relink_all: false,
+            parting: BTreeSet::new(),
             timers: BTreeSet::new(),
             held: BTreeSet::new(),
             plan_due: None,
             last_plan: None,
+            last_introduction: None,
             rest: Rest { routine: now, urgent: now },
             ready: BTreeSet::new(),
+            written: VecDeque::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
         }
@@ -264,7 +276,8 @@ impl Scheduler {
 
     /// The caller was busy or asleep for so long until `now`, a long plan included: what relays sent meanwhile may not
     /// have been handed in yet. They count as heard, and updates as sent, so much later; and if a plan was
-    /// made in that time, the next one waits as long, an urgent one an epoch at most, so that there is time to read.
+    /// made in that time, the next one waits for a quarter of it, an urgent one an epoch at most, so that there is time to
+    /// read.
     pub fn handle_stall(&mut self, late_by: Duration, now: Instant) {
         self.advance(now);
         for relay in self.relays.values_mut() {
@@ -288,6 +301,8 @@ impl Scheduler {
             self.expire_holds();
             if self.plan_if_due() {
                 self.offer_updates();
+            } else {
+                self.introduce_if_due();
             }
         }
         for id in due {
@@ -298,12 +313,17 @@ impl Scheduler {
 
     /// The next message to send, and to whom.
     pub fn poll_transmit(&mut self) -> Option<(RelayId, ToRelay)> {
-        while let Some(id) = self.ready.pop_first() {
-            if let Some(update) = self.next_update(id) {
+        loop {
+            if self.written.is_empty() {
+                self.make_updates();
+            }
+            let (id, update) = self.written.pop_front()?;
+            // Nothing is sent of which the relay's state is no longer what it was when this was written.
+            let relay = self.relays.get(&id).filter(|relay| relay.session.is_some());
+            if relay.is_some_and(|relay| relay.push.is_in_flight(update.revision)) {
                 return Some((id, update.into()));
             }
         }
-        None
     }
 
     /// The next event, in order.
@@ -315,7 +335,10 @@ impl Scheduler {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Settling { until } => until,
-            Phase::Planning => self.plan_due.map(|due| due.at).or_else(|| self.first_hold()),
+            Phase::Planning => {
+                let plan = self.plan_due.map(|due| due.at).or_else(|| self.first_hold());
+                [plan, self.introduction()].into_iter().flatten().min()
+            }
         };
         let relays = self.timers.first().map(|(at, _)| *at);
         [phase, relays, self.drains.next_deadline(), self.doubts.next_deadline()]

@@ -41,12 +41,17 @@ impl Weights {
 
     /// The shares of a route's candidates; empty where all goes over the first.
     pub(crate) fn of(&self, key: RouteKey, candidates: &[Candidate]) -> Vec<u16> {
+        self.of_paths(key, candidates.iter().map(|candidate| candidate.path))
+    }
+
+    /// The same by the candidates' paths.
+    pub(crate) fn of_paths(&self, key: RouteKey, paths: impl Iterator<Item = Path>) -> Vec<u16> {
         let Some(split) = self.0.get(&key) else { return Vec::new() };
-        let share = |candidate: &Candidate| {
-            let known = split.shares.iter().find(|(path, _)| *path == candidate.path);
+        let share = |path: Path| {
+            let known = split.shares.iter().find(|(known, _)| *known == path);
             known.map_or(0, |(_, share)| *share)
         };
-        let mut shares: Vec<u16> = candidates.iter().map(share).collect();
+        let mut shares: Vec<u16> = paths.map(share).collect();
         let whole = u16::try_from(WEIGHT_SUM).expect("thousandths are few");
         let Some(first) = shares.first().copied() else { return shares };
         // What was on a path that is gone takes the first.

@@ -53,7 +53,8 @@ impl Fixture {
         full: bool,
         links: Vec<(NeighbourLink, Observation)>,
     ) -> bool {
-        self.links.observe(reporter, full, links).urgent
+        let seen = self.links.observe(reporter, full, links);
+        seen.turned || seen.met
     }
 
     fn judge(&mut self) -> Vec<Judged> {

@@ -14,6 +14,10 @@ use crate::{DrainStage, Event};
 /// one flapping link must not take the whole processor. Thirty relays are planned every 30 ms at most.
 const URGENT_SPACING_PER_RELAY: Duration = Duration::from_millis(1);
 
+/// After a plan that took long there is a rest of one of so many parts of that time. What relays of a large mesh report
+/// takes a few hundredths of the time; and what changes meanwhile makes the next plan longer.
+const REST_SHARE: u32 = 4;
+
 impl Scheduler {
     /// Asks for a plan, no later than one that is due already.
     pub(super) fn request_plan(&mut self, urgency: Urgency) {
@@ -32,8 +36,9 @@ impl Scheduler {
 
     /// The last plan took so long: leaves time for messages before the next one.
     pub(super) fn begin_rest(&mut self, took: Duration) {
-        let urgent = took.min(self.config.epoch_interval);
-        self.rest = Rest { routine: self.now + took, urgent: self.now + urgent };
+        let rest = took / REST_SHARE;
+        let urgent = rest.min(self.config.epoch_interval);
+        self.rest = Rest { routine: self.now + rest, urgent: self.now + urgent };
         if let Some(due) = &mut self.plan_due {
             due.at = due.at.max(self.rest.until(due.urgency));
         }
@@ -101,12 +106,10 @@ impl Scheduler {
 
     /// Makes links anew where relays became neighbours, ceased to be, or said something new of their lines.
     fn put_links(&mut self) {
-        let links = &self.links;
-        self.neighbours.review(self.now, |a, b| links.round_trip(a, b));
-        let change = self.neighbours.take_change();
+        self.review_neighbours();
         let mut relinked = std::mem::take(&mut self.relinked);
-        let mut pairs = change.pairs;
-        if change.anew {
+        let mut pairs = std::mem::take(&mut self.parting);
+        if std::mem::take(&mut self.relink_all) {
             let strangers =
                 self.links.iter().map(|(id, _)| (id.from.min(id.to), id.from.max(id.to)));
             pairs.extend(strangers.filter(|&(a, b)| !self.neighbours.are(a, b)));
@@ -116,16 +119,54 @@ impl Scheduler {
             let others = self.neighbours.of(id).into_iter();
             pairs.extend(others.map(|other| (id.min(other), id.max(other))));
         }
-        pairs.sort_unstable();
-        pairs.dedup();
         for (a, b) in pairs {
             if self.neighbours.are(a, b) {
-                self.put_lines(a, b);
-                self.put_lines(b, a);
+                self.put_pair(a, b);
             } else {
                 self.remove_pair(a, b);
             }
         }
+    }
+
+    /// Between plans that take long: relays learn of new neighbours at once, so that the next plan knows how near they
+    /// are. Those that are none any more keep their links until then, for routes take them.
+    pub(super) fn introduce_if_due(&mut self) {
+        if self.introduction().is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.last_introduction = Some(self.now);
+        self.review_neighbours();
+        self.make_epoch(0);
+        self.offer_updates();
+    }
+
+    /// When neighbours are to be reviewed before the next plan, if they are.
+    pub(super) fn introduction(&self) -> Option<Instant> {
+        let due = self.neighbours.next_review()?;
+        let spaced = self.last_introduction.map(|last| last + self.config.epoch_interval);
+        let at = spaced.map_or(due, |spaced| spaced.max(due));
+        (at < self.rest.routine && !self.relink_all).then_some(at)
+    }
+
+    /// Reviews neighbours, and links those that are new.
+    fn review_neighbours(&mut self) {
+        let links = &self.links;
+        self.neighbours.review(self.now, |a, b| links.round_trip(a, b));
+        let change = self.neighbours.take_change();
+        self.relink_all |= change.anew;
+        for (a, b) in change.pairs {
+            if self.neighbours.are(a, b) {
+                self.put_pair(a, b);
+            } else {
+                self.parting.insert((a, b));
+            }
+        }
+    }
+
+    /// Makes the links between two neighbours anew.
+    fn put_pair(&mut self, a: RelayId, b: RelayId) {
+        self.put_lines(a, b);
+        self.put_lines(b, a);
     }
 
     /// Makes the links from a relay to a neighbour anew.

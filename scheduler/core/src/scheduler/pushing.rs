@@ -1,6 +1,7 @@
 //! What relays are to have, made when it is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use overway_topology::RouteKey;
 use overway_wire::control::{Item, Key, Update};
@@ -11,6 +12,18 @@ use super::Scheduler;
 use crate::plan::{peer, route};
 use crate::push::{ItemKey, Named, Push};
 
+/// Updates of so many items together are worth threads.
+const LARGE_ITEMS: usize = 2_000;
+/// Large updates that are written at once, for each thread; they wait in memory.
+const UPDATES_PER_THREAD: usize = 4;
+
+/// An update that is being written.
+struct Writing {
+    id: RelayId,
+    push: Push,
+    update: Update,
+}
+
 impl Scheduler {
     /// The state that a relay is to have, by key; empty if it is not registered.
     pub fn pushed(&self, relay: RelayId) -> impl Iterator<Item = (Key, Item)> {
@@ -19,8 +32,47 @@ impl Scheduler {
         items.map(keyed).collect::<BTreeMap<_, _>>().into_iter()
     }
 
-    /// The next update of a relay, if one is to be sent now.
-    pub(super) fn next_update(&mut self, id: RelayId) -> Option<Update> {
+    /// Makes the next updates of relays that may have one: one, or if it is large some more, on threads.
+    pub(super) fn make_updates(&mut self) {
+        let (mut writing, mut items) = (Vec::new(), 0);
+        let width = self.config.executor.width();
+        while let Some(id) = self.ready.pop_first() {
+            if let Some(push) = self.take_push(id) {
+                items += push.items().unwrap_or(LARGE_ITEMS);
+                writing.push(Writing { id, push, update: Update::default() });
+            }
+            let most = if items >= LARGE_ITEMS { width * UPDATES_PER_THREAD } else { 1 };
+            if writing.len() >= most {
+                break;
+            }
+        }
+        let queue = Mutex::new(writing.iter_mut());
+        let write = || {
+            while let Some(writing) = {
+                let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.next()
+            } {
+                self.write(writing);
+            }
+        };
+        if items >= LARGE_ITEMS {
+            let task = || Box::new(write) as Box<dyn FnOnce() + Send + '_>;
+            self.config.executor.run((0..width).map(|_| task()).collect());
+        } else {
+            write();
+        }
+        for Writing { id, push, update } in writing {
+            self.count_update(&update, push.is_behind());
+            if let Some(relay) = self.relays.get_mut(&id) {
+                relay.push = push;
+            }
+            self.arm(id);
+            self.written.push_back((id, update));
+        }
+    }
+
+    /// Takes out what a relay has, if it is to be sent an update now; it is put back with the update.
+    fn take_push(&mut self, id: RelayId) -> Option<Push> {
         let relay = self.relays.get_mut(&id)?;
         let due = relay.push.due(self.now).is_some_and(|due| due <= self.now);
         if relay.session.is_none() || !due {
@@ -30,16 +82,14 @@ impl Scheduler {
         if relay.push.last_epoch() >= self.epoch {
             self.epoch.sequence += 1;
         }
-        let mut push = std::mem::replace(&mut relay.push, Push::new(self.epoch.term));
+        Some(std::mem::replace(&mut relay.push, Push::new(self.epoch.term)))
+    }
+
+    /// Writes an update.
+    fn write(&self, Writing { id, push, update }: &mut Writing) {
         let missing = |key: ItemKey| key.to_wire(|number| self.shared.service_name(number));
-        let make = |key| self.item(id, key).ok_or_else(|| missing(key));
-        let update = push.next(self.epoch, self.now, || self.item_keys(id), make);
-        self.count_update(&update, push.is_behind());
-        if let Some(relay) = self.relays.get_mut(&id) {
-            relay.push = push;
-        }
-        self.arm(id);
-        Some(update)
+        let make = |key| self.item(*id, key).ok_or_else(|| missing(key));
+        *update = push.next(self.epoch, self.now, || self.item_keys(*id), make);
     }
 
     fn count_update(&mut self, update: &Update, partial: bool) {
@@ -96,9 +146,9 @@ impl Scheduler {
             }
             Named::Route { destination, class, policy } => {
                 let key = RouteKey { source: id, destination, class, policy };
-                let candidates = self.mesh.planner().candidates(key);
-                let weights = self.weights.of(key, &candidates);
-                (!candidates.is_empty()).then(|| route(key, &candidates, &weights))
+                let told = self.mesh.planner().told(key);
+                let weights = self.weights.of_paths(key, told.iter().map(|(path, _)| *path));
+                (!told.is_empty()).then(|| route(key, &told, &weights))
             }
         }
     }

@@ -53,7 +53,9 @@ impl Scheduler {
         self.doubt(id, &observed);
         let pressed = self.take_lines(id, checked.lines) || pressed;
         let pressed = self.take_demands(id, checked.demands) || pressed;
-        let urgent = observed.urgent || awaited || pressed;
+        // In bounded sets links come up all the time, to see whether they are better than others.
+        let met = observed.met && !self.neighbours.is_bounded();
+        let urgent = observed.turned || met || awaited || pressed;
         self.request_plan(if urgent { Urgency::Urgent } else { Urgency::Routine });
         Ok(())
     }

@@ -78,10 +78,14 @@ pub(crate) fn hello(relay: u16, lines: u16) -> Hello {
 impl World {
     /// Relays 1 to `count` with one line each, as members that have not said hello.
     pub(crate) fn new(count: u16) -> Self {
+        Self::with(Config::default(), count)
+    }
+
+    pub(crate) fn with(config: Config, count: u16) -> Self {
         #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
         let now = Instant::now();
         let mut world = Self {
-            scheduler: Scheduler::new(Config::default(), 1, now),
+            scheduler: Scheduler::new(config, 1, now),
             now,
             relays: BTreeMap::new(),
             removed: BTreeSet::new(),
