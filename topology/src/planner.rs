@@ -215,15 +215,16 @@ impl Planner {
 
     /// The paths of a route, the one in use first, each with the delay that its source is told: as it was when the paths
     /// or a delay last changed by more than a relay would notice, within 64 microseconds and up to four seconds.
-    pub fn told(&self, key: RouteKey) -> Vec<(Path, Micros)> {
-        let Some((plane, from, to)) = self.find(key) else { return Vec::new() };
-        let Some(record) = plane.rows.get(from).and_then(|row| row.records.get(to)) else {
-            return Vec::new();
-        };
-        let path = |(packed, delay): (Packed, Micros)| {
-            Some((packed.path(&self.numbers, from, to)?, delay))
-        };
-        record.told().filter_map(path).collect()
+    pub fn told(&self, key: RouteKey) -> impl Iterator<Item = (Path, Micros)> {
+        let found = self
+            .find(key)
+            .and_then(|(plane, from, to)| Some((plane.rows.get(from)?.records.get(to)?, from, to)));
+        found.into_iter().flat_map(move |(record, from, to)| {
+            let path = move |(packed, delay): (Packed, Micros)| {
+                Some((packed.path(&self.numbers, from, to)?, delay))
+            };
+            record.told().filter_map(path)
+        })
     }
 
     /// Every route, in order.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overway_topology::{
-    Executor, LinkMeasure, Planner, Policy, RelayAttributes, RouteKey, Topology, TopologyError,
+    CANDIDATES_MAX, Executor, LinkMeasure, Planner, Policy, RelayAttributes, RouteKey, Topology,
+    TopologyError,
 };
 use overway_wire::control::{Item, Route, RoutePath};
 use overway_wire::{LinkId, Micros, Path, PolicyId, RelayId};
@@ -96,18 +97,25 @@ impl Mesh {
     }
 }
 
-/// A route as its source is told of it. `weights` are the shares of its paths; none where all goes over the first.
-pub(crate) fn route(key: RouteKey, told: &[(Path, Micros)], weights: &[u16]) -> Item {
+/// A route as its source is told of it, or `None` if it has no path. `weights` are the shares of its paths; none where all
+/// goes over the first.
+pub(crate) fn route(
+    key: RouteKey,
+    told: impl Iterator<Item = (Path, Micros)>,
+    weights: &[u16],
+) -> Option<Item> {
     let weight = |at: usize| weights.get(at).copied().unwrap_or(0);
-    let paths = told.iter().enumerate().map(|(at, (path, delay))| {
+    let mut paths = Vec::with_capacity(CANDIDATES_MAX);
+    for (at, (path, delay)) in told.enumerate() {
         let mut steps = Vec::with_capacity(path.encoded_len());
         path.encode(&mut steps);
-        RoutePath { steps, delay_us: delay.0, weight: weight(at).into() }
-    });
-    Item::from(Route {
+        paths.push(RoutePath { steps, delay_us: delay.0, weight: weight(at).into() });
+    }
+    let route = |paths| Route {
         destination: u32::from(key.destination.0),
         class: u32::from(key.class.code()),
-        paths: paths.collect(),
+        paths,
         policy: u32::from(key.policy.0),
-    })
+    };
+    (!paths.is_empty()).then(|| Item::from(route(paths)))
 }

@@ -10,6 +10,9 @@ use super::hash::{mix, pair_hash};
 
 /// Reviews in quick succession after an arrival: each finds neighbours about half as far.
 const FIRST_REVIEWS: u32 = 8;
+/// One of so many relays is reviewed at once, the first reviews left aside: after a plan that took minutes all would be,
+/// and the links that they exchange make the next plan longer.
+const LATE_SHARE: usize = 64;
 /// Distances kept of relays that are no longer neighbours.
 const KNOWN_MAX: usize = 64;
 /// What a near neighbour's place is worth: another must be nearer by a fifth and a millisecond.
@@ -26,15 +29,22 @@ const SAME_REGION_MAX: usize = 16;
 const ANYONE_EVERY: u32 = 4;
 
 impl Neighbours {
-    /// Reviews the relays whose time has come. `distance` is the round trip that was measured between two.
+    /// Reviews the relays whose time has come, not too many at once. `distance` is the round trip that was measured between two.
     pub(crate) fn review(
         &mut self,
         now: Instant,
         distance: impl Fn(RelayId, RelayId) -> Option<Micros>,
     ) {
+        let mut seldom = self.sites.len() / LATE_SHARE + 1;
         while let Some(&(at, id)) = self.reviews.first()
             && at <= now
         {
+            if self.site(id).reviews >= FIRST_REVIEWS {
+                if seldom == 0 {
+                    return;
+                }
+                seldom -= 1;
+            }
             self.reviews.pop_first();
             self.remember(id, &distance);
             self.choose_near(id, &distance);

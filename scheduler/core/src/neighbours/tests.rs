@@ -358,3 +358,20 @@ fn a_settled_mesh_changes_little() {
     let changed = fixture.neighbours.take_change().pairs.len();
     assert!(changed < 300 * 6, "{changed}");
 }
+
+#[test]
+fn after_a_long_plan_reviews_take_turns() {
+    let mut fixture = Fixture::with(few(), 200, 100);
+    fixture.settle();
+    let reviews = |fixture: &Fixture| -> u32 {
+        fixture.neighbours.sites.values().map(|site| site.reviews).sum()
+    };
+    let settled = reviews(&fixture);
+    fixture.now += fixture.neighbours.config.review;
+
+    let counts = (1..=3).map(|_| {
+        fixture.review();
+        reviews(&fixture) - settled
+    });
+    assert_eq!(counts.collect::<Vec<_>>(), [4, 8, 12]);
+}

@@ -146,9 +146,9 @@ impl Scheduler {
             }
             Named::Route { destination, class, policy } => {
                 let key = RouteKey { source: id, destination, class, policy };
-                let told = self.mesh.planner().told(key);
-                let weights = self.weights.of_paths(key, told.iter().map(|(path, _)| *path));
-                (!told.is_empty()).then(|| route(key, &told, &weights))
+                let told = || self.mesh.planner().told(key);
+                let weights = self.weights.of_paths(key, told().map(|(path, _)| path));
+                route(key, told(), &weights)
             }
         }
     }
