@@ -7,7 +7,7 @@
 //! - [`frame`], [`hop_message`], [`notice`]: what one relay sends another.
 //! - [`to_relay`], [`to_scheduler`]: what a scheduler and a relay send one another, and what it does to their state.
 //! - [`join_token`]: what an operator pastes.
-//! - [`recovery`]: two relays and a line between them that loses, repeats, reorders and forges.
+//! - [`recovery`]: two relays and a line between them, short or long, that loses, repeats, reorders and forges.
 
 mod control;
 mod line;
@@ -15,8 +15,8 @@ mod line;
 use overway_pki::JoinToken;
 use overway_wire::frame::HEADER_BYTES_MAX;
 use overway_wire::hop::{
-    HopMessage, NACK_RANGES_MAX, NackRange, encode_data_prefix, encode_nack, encode_received,
-    encode_tail, encode_twin_prefix,
+    HopMessage, NACK_RANGES_MAX, NackRange, REPAIR_MESSAGES_MAX, REPAIRS_MAX, encode_data_prefix,
+    encode_nack, encode_received, encode_tail, encode_twin_prefix,
 };
 use overway_wire::notice::Notice;
 use overway_wire::{Header, Path};
@@ -54,6 +54,16 @@ pub fn hop_message(bytes: &[u8]) {
         HopMessage::Twin { number, frame } => {
             encode_twin_prefix(number, &mut written);
             written.extend_from_slice(frame);
+        }
+        HopMessage::Repair(repair) => {
+            assert!((1..=REPAIR_MESSAGES_MAX).contains(&repair.slots.len()));
+            assert!(usize::from(repair.part) < REPAIRS_MAX);
+            assert!(repair.slots.contains(repair.slots.first()));
+            assert!(!repair.slots.contains(repair.slots.next()));
+            repair.encode(&mut written);
+            assert_eq!(HopMessage::decode(&written), Ok(message));
+            // That each message has one frame may be said in two ways.
+            written.clear();
         }
         HopMessage::Bundle { number, .. } => {
             let expected = (0..).map(|at| number.wrapping_add(at));

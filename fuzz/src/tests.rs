@@ -29,7 +29,7 @@ proptest! {
     }
 
     #[test]
-    fn hop_messages_hold(bytes in bytes(&[1, 2, 3, 4, 5, 6, 7, 8])) {
+    fn hop_messages_hold(bytes in bytes(&[1, 2, 3, 4, 5, 6, 7, 8, 9])) {
         hop_message(&bytes);
     }
 
@@ -63,7 +63,11 @@ proptest! {
     }
 
     #[test]
-    fn no_frame_comes_twice_whatever_is_done_to_datagrams(steps in prop::collection::vec(steps(), 0..400)) {
+    fn no_frame_comes_twice_whatever_is_done_to_datagrams(
+        long in any::<bool>(),
+        mut steps in prop::collection::vec(steps(), 0..400),
+    ) {
+        steps.insert(0, u8::from(long));
         recovery(&steps);
     }
 }

@@ -272,6 +272,7 @@ impl LinkProbe {
             received_next: Lane::DATA.map(|lane| self.received_next(lane)),
             complete_next: None,
             lost: None,
+            repairs: false,
         })
     }
 

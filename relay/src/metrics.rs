@@ -87,13 +87,15 @@ fn core(out: &mut Exposition, stats: &Stats) {
 
 fn redundancy(out: &mut Exposition, snapshot: &Snapshot) {
     let twins = snapshot.recovery.iter().map(|lane| lane.twin_bytes).sum();
+    let repairs = snapshot.recovery.iter().map(|lane| lane.repair_bytes).sum();
     for (mode, reason, bytes) in [
         (Redundancy::Adaptive, "silence", snapshot.stats.copy_bytes),
         (Redundancy::Adaptive, "loss", twins),
+        (Redundancy::Adaptive, "repair", repairs),
         (Redundancy::Always, "always", snapshot.stats.double_bytes),
     ] {
         let labels = [("mode", mode.name()), ("reason", reason)];
-        let help = "Bytes of frames sent more than once unasked, on each link that they cross.";
+        let help = "Bytes sent beside a frame's first copy unasked, on each link that they cross.";
         out.counter("redundancy_bytes_total", help, &labels, bytes);
     }
 }
@@ -165,7 +167,7 @@ fn recovery(out: &mut Exposition, lanes: &[RecoveryStats; Lane::DATA.len()]) {
     }
 }
 
-fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64); 20] {
+fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64); 27] {
     let RecoveryStats {
         missing,
         recovered,
@@ -186,6 +188,14 @@ fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64
         twin_bytes: _,
         twins_over_budget,
         spared,
+        blocks,
+        repairs_sent,
+        repair_bytes: _,
+        repairs_over_budget: unsent,
+        repairs_received,
+        repairs_spare,
+        repairs_vain,
+        rebuilt,
         tails_sent,
         tails_received,
     } = *stats;
@@ -216,6 +226,13 @@ fn recovery_counters(stats: &RecoveryStats) -> [(&'static str, &'static str, u64
             twins_over_budget,
         ),
         ("recovery_spared_total", "Frames that came by their second copy first.", spared),
+        ("recovery_blocks_total", "Blocks of messages with repairs sent.", blocks),
+        ("recovery_repairs_sent_total", "Repairs sent.", repairs_sent),
+        ("recovery_repairs_over_budget_total", "Repairs not sent, for too many.", unsent),
+        ("recovery_repairs_received_total", "Repairs received.", repairs_received),
+        ("recovery_repairs_spare_total", "Of these, where nothing was missing.", repairs_spare),
+        ("recovery_repairs_vain_total", "Of these, where too much was missing.", repairs_vain),
+        ("recovery_rebuilt_total", "Frames computed from repairs.", rebuilt),
         ("recovery_tails_sent_total", "Tail probes sent.", tails_sent),
         ("recovery_tails_received_total", "Tail probes received.", tails_received),
     ]

@@ -55,6 +55,10 @@ figures! {
     twins,
     /// Frames that came by such a copy.
     spared,
+    /// Repairs sent over links that are long and lose much.
+    repairs,
+    /// Frames computed from such.
+    rebuilt,
     /// Frames that took a detour.
     detours,
     /// Unacknowledged frames sent again over a detour.
@@ -177,6 +181,14 @@ impl Figures {
             twin_bytes: _,
             twins_over_budget: _,
             spared,
+            blocks: _,
+            repairs_sent,
+            repair_bytes: _,
+            repairs_over_budget: _,
+            repairs_received: _,
+            repairs_spare: _,
+            repairs_vain: _,
+            rebuilt,
             tails_sent,
             tails_received: _,
         } = *stats;
@@ -189,6 +201,8 @@ impl Figures {
         self.tails += tails_sent;
         self.twins += twins_sent;
         self.spared += spared;
+        self.repairs += repairs_sent;
+        self.rebuilt += rebuilt;
     }
 
     fn count_relay(&mut self, stats: &Stats) {

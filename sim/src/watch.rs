@@ -189,6 +189,7 @@ impl Watch {
                 | DropReason::TooLong
                 | DropReason::UnknownPolicy
                 | DropReason::PolicyForbids
+                | DropReason::BadRepair
                 | DropReason::BadNotice => false,
                 DropReason::Expired
                 | DropReason::NoPath

@@ -11,6 +11,7 @@
 //! 0x05 bundle:     number u32 | (bytes u16 | frame) for each frame
 //! 0x06 twin:       number u32 | frame
 //! 0x07 received:   lane u8 | received next u32 | complete next u32
+//! 0x08 repair:     see Repair
 //! ```
 //!
 //! Integers are big-endian. Numbers count up by one per lane and direction from the start of the link's
@@ -19,15 +20,20 @@
 //! successor. A bundle is what as many data messages with consecutive numbers would be: small frames that
 //! waited together share a datagram. Where many frames come between two heartbeats, a message of its own tells what was
 //! received, so that the sender need not keep them all. A twin is a second copy, which nobody asked for, of a frame that was sent a moment
-//! ago; it has a type of its own so that the loss of the first still shows.
+//! ago; it has a type of its own so that the loss of the first still shows. A repair is computed from several data
+//! messages and bundles, of which one that is lost can be computed again.
 
 mod heartbeat;
+mod repair;
 
 use bytes::BufMut;
 
 use crate::Class;
 
 pub use heartbeat::{Heard, Heartbeat};
+pub use repair::{
+    REPAIR_BYTES_MAX, REPAIR_MESSAGES_MAX, REPAIR_PREFIX_BYTES, REPAIRS_MAX, Repair, Slots,
+};
 
 /// Bytes before the frame in a data message.
 pub const DATA_PREFIX_BYTES: usize = 5;
@@ -46,6 +52,7 @@ const TAIL: u8 = 0x04;
 const BUNDLE: u8 = 0x05;
 const RECEIVED: u8 = 0x07;
 const TWIN: u8 = 0x06;
+const REPAIR: u8 = 0x08;
 /// No frame is shorter: so a datagram is no bundle of more frames than its bytes could be worth.
 const FRAME_BYTES_MIN: usize = crate::frame::FIXED_BYTES + crate::frame::ELEMENT_BYTES;
 /// Ranges in one NACK: one burst of scattered losses, in a datagram that any link carries.
@@ -142,6 +149,8 @@ pub enum HopMessage<'a> {
         /// Header and payload.
         frame: &'a [u8],
     },
+    /// What lost data messages and bundles can be computed from.
+    Repair(Repair<'a>),
     /// A heartbeat.
     Heartbeat(Heartbeat),
     /// Frames that are missing, to be sent again.
@@ -229,6 +238,9 @@ pub enum HopError {
     /// About a lane that is none, or has no numbers.
     #[error("hop message about no data lane")]
     Lane,
+    /// A repair of nothing, of more than one may be of, or one too many.
+    #[error("repair of an impossible block")]
+    Block,
 }
 
 /// Writes what stands before a frame in a data message.
@@ -298,6 +310,7 @@ impl<'a> HopMessage<'a> {
                 let (number, frame) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
                 Ok(Self::Twin { number: u32::from_be_bytes(*number), frame })
             }
+            REPAIR => Repair::decode(rest).map(Self::Repair),
             HEARTBEAT => Heartbeat::decode(rest).map(Self::Heartbeat),
             NACK => {
                 let (lane, rest) = data_lane(rest)?;
@@ -333,9 +346,11 @@ impl<'a> HopMessage<'a> {
                 (number, Some(frame), None)
             }
             Self::Bundle { number, frames } => (number, None, Some(frames)),
-            Self::Heartbeat(_) | Self::Nack { .. } | Self::Tail { .. } | Self::Received { .. } => {
-                (0, None, None)
-            }
+            Self::Heartbeat(_)
+            | Self::Nack { .. }
+            | Self::Repair(_)
+            | Self::Tail { .. }
+            | Self::Received { .. } => (0, None, None),
         };
         let frames = one.into_iter().chain(bundle.into_iter().flatten().flatten());
         (0..).zip(frames).map(move |(at, frame)| (number.wrapping_add(at), frame))

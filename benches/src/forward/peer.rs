@@ -154,7 +154,12 @@ impl Peer {
             Ok(HopMessage::Received { lane, received_next, complete_next }) => {
                 probe.borrow_mut().handle_received(lane, received_next, complete_next, now);
             }
-            Ok(HopMessage::Twin { .. } | HopMessage::Nack { .. } | HopMessage::Tail { .. })
+            Ok(
+                HopMessage::Twin { .. }
+                | HopMessage::Nack { .. }
+                | HopMessage::Repair(_)
+                | HopMessage::Tail { .. },
+            )
             | Err(_) => {}
         }
     }

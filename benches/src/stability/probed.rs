@@ -161,6 +161,7 @@ impl End {
             received_next: [0; 2],
             complete_next: None,
             lost: None,
+            repairs: false,
         }
     }
 

@@ -42,6 +42,7 @@ fn heartbeats() -> impl Strategy<Value = Heartbeat> {
             received_next,
             complete_next: (boot > 0).then_some(received_next),
             lost: None,
+            repairs: false,
         },
     )
 }
@@ -75,6 +76,7 @@ fn heartbeat(number: u32) -> Heartbeat {
         received_next: [0, 0],
         complete_next: None,
         lost: None,
+        repairs: false,
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use overway_probe::{LocalClock, ProbeConfig};
 use overway_wire::{BootId, RelayId};
 
+use crate::Fec;
+
 /// Configuration of [`crate::Relay`]. The durations and bounds have defaults for production.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -18,6 +20,8 @@ pub struct Config {
     pub probe: ProbeConfig,
     /// Whether frames between other relays are carried.
     pub transit: bool,
+    /// Whether repairs are sent to neighbours and made use of.
+    pub fec: Fec,
     /// How often links are reported.
     pub report_interval: Duration,
     /// How long after its last frame a link still counts as carrying flows. Two seconds bridge the
@@ -51,6 +55,7 @@ impl Config {
             clock,
             probe: ProbeConfig::default(),
             transit: true,
+            fec: Fec::default(),
             report_interval: Duration::from_secs(1),
             active_for: Duration::from_secs(2),
             notice_hold: Duration::from_secs(5),

@@ -49,6 +49,8 @@ drop_reasons! {
     QueueAge = "queue_age",
     /// Came before: sent again although it had arrived.
     Duplicate = "duplicate",
+    /// A repair that does not fit what came of its block, or that nobody wanted.
+    BadRepair = "bad_repair",
     /// Older than a pause of this process.
     Stale = "stale",
     /// A local end sent more than a frame carries.

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use overway_wire::hop::Lane;
-use overway_wire::{Class, NeighbourLink};
+use overway_wire::hop::{self, Lane};
+use overway_wire::{Class, Header, NeighbourLink};
 
 use crate::lane::message_cost;
 use crate::lane::shaper::Turn;
 use crate::link::{LaneKey, Link};
+use crate::recovery::Written;
 use crate::writer::{Piece, Writer, is_small};
 use crate::{Config, QueueStats, Relay, Transmit};
 
@@ -50,8 +51,12 @@ impl Relay {
         };
         let (state, recovery) = link.recovering(lane)?;
         let mut sent =
-            Sent { message: recovery.resends.pop(&mut state.ring, now), frames: 1, tail: None };
+            Sent { message: recovery.resends.pop(&mut state.ring, now), frames: 1, wake: None };
         if sent.message.is_none() {
+            if let Some(message) = link.pop_repair(lane, now) {
+                link.shaper.charge(lane, message_cost(&message), contended, now);
+                return Some(Transmit { link: key, lane, message });
+            }
             sent = fill(&mut self.writer, link, lane, &self.config, now);
             let state = link.lane(lane)?;
             self.stats.drop_all(state.take_shed());
@@ -59,7 +64,7 @@ impl Relay {
                 self.queued.remove(&(lane, key));
             }
         }
-        if let Some(due) = sent.tail {
+        if let Some(due) = sent.wake {
             self.timers.wake(key, due);
         }
         let message = sent.message?;
@@ -92,36 +97,57 @@ struct Sent {
     /// `None` if nothing was left to send.
     message: Option<Bytes>,
     frames: u64,
-    /// When a tail probe is due, if nobody waits for that yet.
-    tail: Option<Instant>,
+    /// When a tail probe or a repair is due, if nobody waits for that yet.
+    wake: Option<Instant>,
 }
 
 /// Takes the next frames of a lane's queues: one, or as many small ones as share a message.
 fn fill(writer: &mut Writer, link: &mut Link, lane: Lane, config: &Config, now: Instant) -> Sent {
-    let none = Sent { message: None, frames: 0, tail: None };
+    let none = Sent { message: None, frames: 0, wake: None };
     let bundles = link.probe.recovers();
     let Some(state) = link.lane(lane) else { return none };
     let Some(mut queued) = state.pop(config, usize::MAX, now) else { return none };
     let is_bundle = bundles && is_small(queued.bytes()) && !state.is_empty();
-    let mut number = link.probe.handle_sent(lane);
-    writer.begin(number, is_bundle);
+    let coded = link.is_coded(lane, now);
+    let first = link.probe.handle_sent(lane);
+    let (mut number, mut worth) = (first, false);
+    writer.begin(first, is_bundle);
+    // Its repairs say how many frames a bundle has.
+    let spared = if coded { hop::REPAIR_MESSAGES_MAX } else { 0 };
     loop {
         queued.spend_waiting(now);
         writer.add(number, &queued.header, &queued.payload, queued.copied);
+        worth |= is_worth_a_copy(&queued.header);
         let next = link.lane(lane).filter(|_| is_bundle);
-        let Some(next) = next.and_then(|state| state.pop(config, writer.room(), now)) else {
+        let Some(next) =
+            next.and_then(|state| state.pop(config, writer.room().saturating_sub(spared), now))
+        else {
             break;
         };
         queued = next;
         number = link.probe.handle_sent(lane);
     }
     let (message, pieces) = writer.finish();
-    let (mut frames, mut tail) = (0, None);
+    let (mut frames, mut wake) = (0, None);
     for Piece { number, copied, place } in pieces {
         frames += 1;
-        tail = tail.or(link.handle_sent((lane, number), message.slice(place), copied, now));
+        let frame = message.slice(place);
+        wake = wake.or(link.handle_sent((lane, number), frame, (copied, coded), now));
     }
-    Sent { message: Some(message), frames, tail }
+    if coded && let Ok(frames) = u8::try_from(frames) {
+        let written = Written { message: &message, number: first, frames, worth };
+        let repair = link.code(lane, written, now);
+        wake = [wake, repair].into_iter().flatten().min();
+    }
+    Sent { message: Some(message), frames, wake }
+}
+
+/// Whether a frame is of a flow that copies are made for, and none itself.
+fn is_worth_a_copy(header: &Header) -> bool {
+    match header.class {
+        Class::Realtime | Class::Interactive => !header.copy,
+        Class::Bulk => false,
+    }
 }
 
 fn add_queues(sums: &mut [QueueStats; Class::ALL.len()], link: &Link) {

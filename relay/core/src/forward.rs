@@ -17,7 +17,7 @@ use crate::spread::{draw, flow_hash};
 use crate::{Delivered, DropReason, Event, FibPath, LocalFrame, Relay};
 
 /// A budget without an end: it is not counted down.
-const UNLIMITED: Millis = Millis(u16::MAX);
+pub(crate) const UNLIMITED: Millis = Millis(u16::MAX);
 
 impl Relay {
     /// Takes a frame from a local end, chooses its path and sends it on its way.

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! What a link loses is asked for and sent again by the two relays at its ends ([`RecoveryStats`] counts it), while
-//! frames behind it go on as they come. On long lines that lose much, realtime frames are sent twice at once. How much of
+//! frames behind it go on as they come. On long lines that lose much, realtime frames are sent twice at once, or followed
+//! by repairs from which lost ones are computed ([`Fec`]). How much of
 //! a flow goes more than once its owner says: the module `redundancy` has the modes.
 //!
 //! Where the scheduler gives a route's paths weights, its flows are spread over them by a hash, and a flow
@@ -66,7 +67,7 @@ pub use drop_reason::DropReason;
 pub use exchange::{Delivered, Event, LocalFrame, Transmit};
 pub use fib::{Fib, FibPath, FibPolicy, PeerLink};
 pub use lane::QueueStats;
-pub use recovery::RecoveryStats;
+pub use recovery::{Fec, RecoveryStats};
 pub use relay::Relay;
 pub use report::REPORT_INTERVAL_RANGE;
 pub use stats::Stats;

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use overway_probe::{LinkProbe, Rate, State};
 use overway_wire::hop::{Heartbeat, Lane};
-use overway_wire::{Class, Header, LossPpm, NeighbourLink};
+use overway_wire::{Class, Header, NeighbourLink};
 
-use crate::Config;
 use crate::budget::CopyBudget;
 use crate::lane::LaneState;
 use crate::lane::shaper::Shaper;
-use crate::recovery::{LaneRecovery, RecoveryStats, Twins, lost_share};
+use crate::recovery::{LaneRecovery, RecoveryStats, Twins, Written, lost_share};
+use crate::{Config, Fec};
 
 /// So many numbers after the last word of it, the neighbour is told what was received: at a gigabit a second every
 /// 5 ms, so that it keeps little more than a round trip's frames, and they stay near its processor.
@@ -30,6 +30,8 @@ pub(crate) struct Link {
     pub(crate) shaper: Shaper,
     lanes: [LaneState; Lane::DATA.len()],
     recovery: [LaneRecovery; Lane::DATA.len()],
+    /// Whether repairs are sent and made use of.
+    fec: Fec,
     /// Whether realtime frames go twice.
     twins: Twins,
     /// What the neighbour was last told to be received.
@@ -63,6 +65,7 @@ impl Link {
             lanes: std::array::from_fn(|_| LaneState::new(config)),
             recovery: Lane::DATA.map(|lane| LaneRecovery::new(lane, now)),
             told_received: [0; Lane::DATA.len()],
+            fec: config.fec,
             twins: Twins::default(),
             candidate,
             active_until: None,
@@ -171,16 +174,37 @@ impl Link {
         std::array::from_fn(|at| self.recovery[at].stats())
     }
 
-    /// Keeps a frame that goes out now; returns when its tail probe is due, if nobody waits for that yet.
+    /// A message is about to be written on a lane; says whether it joins a block that has repairs.
+    pub(crate) fn is_coded(&mut self, lane: Lane, now: Instant) -> bool {
+        self.recovering(lane).is_some_and(|(_, recovery)| recovery.coder.joins(now))
+    }
+
+    /// Adds a message to its block; returns when to be woken for that.
+    pub(crate) fn code(
+        &mut self,
+        lane: Lane,
+        written: Written<'_>,
+        now: Instant,
+    ) -> Option<Instant> {
+        self.recovering(lane).and_then(|(_, recovery)| recovery.coder.add(written, now))
+    }
+
+    /// The next repair to send on a lane, if any is due and copies leave room for it on the line.
+    pub(crate) fn pop_repair(&mut self, lane: Lane, now: Instant) -> Option<Bytes> {
+        let at = lane.data_index()?;
+        self.recovery[at].coder.pop(&mut self.copies, now)
+    }
+
+    /// Keeps a frame that goes out now, of which a copy may have gone over a detour, and which may be in a block; returns when its tail probe is due, if nobody waits for that yet.
     pub(crate) fn handle_sent(
         &mut self,
         (lane, number): (Lane, u32),
         frame: Bytes,
-        copied: bool,
+        (copied, coded): (bool, bool),
         now: Instant,
     ) -> Option<Instant> {
         let recovers = self.probe.recovers();
-        let doubled = self.is_doubled(lane, &frame, now);
+        let doubled = if coded { None } else { self.is_doubled(lane, &frame, now) };
         let (state, recovery) = self.recovering(lane)?;
         match doubled {
             None => {}
@@ -206,7 +230,8 @@ impl Link {
         self.recovery.iter_mut().for_each(|lane| lane.tail.handle_told());
         let complete_next = Some(self.recovery.each_mut().map(|lane| lane.gaps.complete_next()));
         let lost = Some(lost_share(self.probe.windows(now)));
-        Some(Heartbeat { complete_next, lost, ..heartbeat })
+        let repairs = self.takes_repairs();
+        Some(Heartbeat { complete_next, lost, repairs, ..heartbeat })
     }
 
     /// What was received of a lane, if the neighbour keeps many frames for want of knowing: one more than the greatest
@@ -230,13 +255,24 @@ impl Link {
     }
 
     /// After a heartbeat: forgets what the neighbour has no need of, and notes the link's delay and loss.
-    pub(crate) fn acknowledge(&mut self, lost: Option<LossPpm>, now: Instant) {
+    pub(crate) fn acknowledge(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        let lost = heartbeat.lost;
+        let coded_lost = lost.filter(|_| heartbeat.repairs && self.takes_repairs());
         let round_trip = Duration::from(self.probe.windows(now).0.rtt);
         self.delay = round_trip / 2;
         self.twins.handle_lost(lost, round_trip);
         for (at, lane) in Lane::DATA.into_iter().enumerate() {
             self.forget_complete(lane);
             self.recovery[at].gaps.set_round_trip(round_trip);
+            self.recovery[at].coder.handle_lost(coded_lost, round_trip);
+        }
+    }
+
+    /// Whether repairs are made use of, and sent to who does so too.
+    pub(crate) fn takes_repairs(&self) -> bool {
+        match self.fec {
+            Fec::Off => false,
+            Fec::Adaptive => true,
         }
     }
 

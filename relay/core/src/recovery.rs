@@ -9,6 +9,7 @@
 //!    |
 //!    +--- the same number again --------------------> recovered: handed on; or a duplicate: dropped
 //!    +--- twin, 3 ms later, on lossy lines ---------> spared: handed on; mostly it came before: dropped
+//!    +--- repairs of a block, on lossy lines -------> rebuilt: handed on; mostly nothing is missing: dropped
 //! ```
 //!
 //! The receiver knows which numbers are missing ([`gaps`]) and asks for them once they have been so for longer than
@@ -16,7 +17,8 @@
 //! says that it will not be asked for, and sends it again within a budget ([`resends`]). On the realtime lane
 //! question and answer are sent twice, milliseconds apart, since a round trip more is what realtime frames cannot
 //! wait for. On a long line that loses more than now and then even one round trip is too much: there realtime frames
-//! are sent twice without a question ([`twins`]), unless they are marked as copies. Twins take no more of a
+//! are sent twice without a question ([`twins`]), unless they are marked as copies; or, where there are many, and on the
+//! bulk lane, in blocks with repairs, from which lost ones are computed ([`coding`]). Twins and repairs take no more of a
 //! line than copies may ([`crate::budget`]), and leave half of what is saved up to those. Nothing waits for a frame
 //! that is missing.
 //!
@@ -28,10 +30,12 @@
 //! A neighbour whose heartbeats do not say what is complete is of a version that recovers nothing: it is asked for
 //! nothing and sent no tail probes.
 
+mod coding;
 mod driving;
 mod gaps;
 mod lateness;
 mod quota;
+mod repairing;
 mod resends;
 mod stats;
 mod tail;
@@ -42,6 +46,9 @@ use std::time::{Duration, Instant};
 
 use overway_wire::hop::Lane;
 
+pub use coding::Fec;
+pub(crate) use coding::Written;
+use coding::{Coder, Rebuilder};
 pub(crate) use gaps::Arrival;
 use gaps::Gaps;
 use resends::Resends;
@@ -97,6 +104,8 @@ pub(crate) struct LaneRecovery {
     pub(crate) gaps: Gaps,
     pub(crate) resends: Resends,
     pub(crate) tail: Tail,
+    pub(crate) coder: Coder,
+    pub(crate) rebuilder: Rebuilder,
     /// Messages, which neither of the above sees.
     pub(crate) messages: RecoveryStats,
 }
@@ -111,6 +120,8 @@ impl LaneRecovery {
             gaps: Gaps::new(&manner, now),
             resends: Resends::new(manner.answers_twice, now),
             tail: Tail::new(manner.tail_after),
+            coder: Coder::new(lane, now),
+            rebuilder: Rebuilder::default(),
             messages: RecoveryStats::default(),
         }
     }
@@ -119,12 +130,16 @@ impl LaneRecovery {
         let mut sum = self.messages;
         sum.add(self.gaps.stats());
         sum.add(self.resends.stats());
+        sum.add(self.coder.stats());
+        sum.add(self.rebuilder.stats());
         sum
     }
 
     /// When anything of it is due.
     pub(crate) fn due(&self) -> Option<Instant> {
-        [self.gaps.due(), self.resends.due(), self.tail.due()].into_iter().flatten().min()
+        let questions = [self.gaps.due(), self.resends.due(), self.tail.due()];
+        let repairs = [self.coder.due(), self.rebuilder.due()];
+        questions.into_iter().chain(repairs).flatten().min()
     }
 
     /// This process slept, and has to read before it knows what is missing.

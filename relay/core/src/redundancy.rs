@@ -2,8 +2,8 @@
 //!
 //! | mode | at the source | on the way |
 //! | --- | --- | --- |
-//! | `off` | every frame bears the copy mark | no copies, no twins |
-//! | `adaptive` | nothing | a copy around a link that falls silent ([`crate::failover`]); a twin over a long link that loses much ([`crate::recovery`]) |
+//! | `off` | every frame bears the copy mark | no copies, no twins, no repairs of its own |
+//! | `adaptive` | nothing | a copy around a link that falls silent ([`crate::failover`]); a twin or repairs over a long link that loses much ([`crate::recovery`]) |
 //! | `always` | every frame goes over a second path besides | as `adaptive`, for the first |
 //!
 //! So one bit of the header tells a relay all that it has to know: a frame with the mark has another like it, or wants
@@ -15,7 +15,7 @@
 //! route's order: a path disjoint from it wherever the scheduler pushed one. It is chosen anew for each
 //! frame, so that when the first path changes, so does the second. Where the route has one path only, nothing goes twice.
 //!
-//! **What it costs** is counted by cause, each byte as often as it crosses a link: copies and twins, which together take at most a tenth of a link's capacity
+//! **What it costs** is counted by cause, each byte as often as it crosses a link: copies, twins and repairs, which together take at most a tenth of a link's capacity
 //! ([`crate::budget`]), and second paths, which have no such bound: who asks for twice the bytes gets them,
 //! within the queues' fairness.
 

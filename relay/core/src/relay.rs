@@ -219,10 +219,15 @@ impl Relay {
     /// A data lane's connection stands, or no longer does. What a connection that was replaced had not
     /// brought over is sent again on the new one.
     pub fn handle_lane(&mut self, (key, lane): LaneKey, open: bool, now: Instant) {
-        let Some(state) = self.links.get_mut(&key).and_then(|link| link.lane(lane)) else { return };
+        let Some((state, recovery)) =
+            self.links.get_mut(&key).and_then(|link| link.recovering(lane))
+        else {
+            return;
+        };
         state.open = open;
         state.wanted = false;
         if open {
+            recovery.coder.forget();
             state.requeue_unacknowledged(now);
             if !state.is_empty() {
                 self.mark_queued((key, lane));
@@ -267,7 +272,7 @@ impl Relay {
             Ok(HopMessage::Heartbeat(heartbeat)) if lane == Lane::Light => {
                 if let Some(link) = self.links.get_mut(&key) {
                     link.probe.handle_heartbeat(&heartbeat, now);
-                    link.acknowledge(heartbeat.lost, now);
+                    link.acknowledge(&heartbeat, now);
                 }
                 self.hear_sent(key, heartbeat.sent_next, now);
             }
@@ -292,8 +297,12 @@ impl Relay {
                 | HopMessage::Tail { .. },
             ) => self.stats.drop(DropReason::WrongLane),
             Ok(HopMessage::Data { number, .. }) => {
-                datagram.advance(DATA_PREFIX_BYTES);
                 let taken = self.handle_data((key, lane), number, datagram, now);
+                self.count_drop(taken);
+            }
+            Ok(HopMessage::Repair(repair)) => {
+                let sum = datagram.slice_ref(repair.sum);
+                let taken = self.handle_repair((key, lane), &repair, sum, now);
                 self.count_drop(taken);
             }
             Ok(HopMessage::Twin { number, .. }) => {
@@ -302,16 +311,20 @@ impl Relay {
                 self.count_drop(taken);
             }
             Ok(HopMessage::Bundle { number, frames }) => {
+                let awaited = self.keep_bundle((key, lane), number, &datagram);
                 for (at, frame) in (0..).zip(frames) {
                     let number = number.wrapping_add(at);
                     let taken = match frame {
                         Ok(frame) => {
                             let frame = datagram.slice_ref(frame);
-                            self.handle_data((key, lane), number, frame, now)
+                            self.handle_bundled((key, lane), number, frame, now)
                         }
                         Err(_) => Err(DropReason::BadMessage),
                     };
                     self.count_drop(taken);
+                }
+                if awaited {
+                    self.retry_block((key, lane), number, now);
                 }
             }
             Err(_) => self.stats.drop(DropReason::BadMessage),

@@ -52,7 +52,7 @@ const LINK_MTU: u16 = 1_300;
 /// A datagram of quinn needs at most this many bytes beside its payload: short header with an 8-byte
 /// connection id and 4-byte number, AEAD tag, frame type and length.
 const QUIC_OVERHEAD: usize = 38;
-const _: () = assert!(hop::MESSAGE_BYTES_MAX + QUIC_OVERHEAD <= LINK_MTU as usize);
+const _: () = assert!(hop::REPAIR_BYTES_MAX + QUIC_OVERHEAD <= LINK_MTU as usize);
 /// Packets that quinn hands to the system at once, at most (GSO).
 const BATCH: usize = 10;
 /// What quinn may hold unsent on a data lane is what the link's line drains in this time, so that what waits does so in

@@ -8,6 +8,7 @@ use crate::{BootId, LossPpm, Micros, Millis, Ticks};
 /// After the type byte, up to the fields that every version has.
 const HEARTBEAT_BYTES: usize = 4 + 4 + 8 + 1 + 8 + 4 + 4 + 2 + 2 + 4 * 4;
 const HEARD_BIT: u8 = 1;
+const REPAIRS_BIT: u8 = 2;
 
 /// Sent on the light lane of every link in both directions: life, timing, and what was received. The
 /// idea is BFD's (RFC 5880): each end says how often it sends and how often it wants to hear.
@@ -38,6 +39,8 @@ pub struct Heartbeat {
     /// Of what the receiver sent lately, the share that the sender found lost, before any of it was recovered. `None`
     /// from a neighbour that does not say; written only with `complete_next`.
     pub lost: Option<LossPpm>,
+    /// Whether the sender makes use of [`super::Repair`]s.
+    pub repairs: bool,
 }
 
 /// What a heartbeat's sender last heard of its receiver.
@@ -61,7 +64,8 @@ impl Heartbeat {
         out.put_u32(self.boot.0);
         out.put_u32(self.number);
         out.put_u64(self.sent.0);
-        out.put_u8(if self.heard.is_some() { HEARD_BIT } else { 0 });
+        let heard_bit = if self.heard.is_some() { HEARD_BIT } else { 0 };
+        out.put_u8(heard_bit | if self.repairs { REPAIRS_BIT } else { 0 });
         out.put_u64(heard.echo.0);
         out.put_u32(heard.held.0);
         out.put_u32(heard.silence.0);
@@ -85,7 +89,7 @@ impl Heartbeat {
         let boot = BootId(rest.get_u32());
         let number = rest.get_u32();
         let sent = Ticks(rest.get_u64());
-        let has_heard = rest.get_u8() & HEARD_BIT != 0;
+        let flags = rest.get_u8();
         let heard = Heard {
             echo: Ticks(rest.get_u64()),
             held: Micros(rest.get_u32()),
@@ -101,13 +105,14 @@ impl Heartbeat {
             boot,
             number,
             sent,
-            heard: has_heard.then_some(heard),
+            heard: (flags & HEARD_BIT != 0).then_some(heard),
             interval,
             wanted,
             sent_next,
             received_next,
             complete_next,
             lost: has_lost.then(|| LossPpm::new(rest.get_u32())),
+            repairs: flags & REPAIRS_BIT != 0,
         })
     }
 }
@@ -129,6 +134,7 @@ mod tests {
             received_next: [3, 4],
             complete_next: Some([5, 6]),
             lost: Some(LossPpm::new(0x0102)),
+            repairs: true,
         }
     }
 
@@ -142,7 +148,7 @@ mod tests {
     fn a_heartbeat_has_these_bytes() {
         let golden = [
             0x02, 0x01, 0x02, 0x03, 0x04, 0, 0, 0, 5, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
-            0x18, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 7, 0, 0, 0, 3, 0, 30, 0, 200, 0, 0, 0, 1, 0,
+            0x18, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 7, 0, 0, 0, 3, 0, 30, 0, 200, 0, 0, 0, 1, 0,
             0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 1, 2,
         ];
 

@@ -2,27 +2,58 @@
 
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use overway_probe::State;
 use overway_wire::NeighbourLink;
 use overway_wire::hop::{self, Lane, NACK_NUMBERS_MAX, NACK_RANGES_MAX, NackRange, NackRanges};
 
 use super::Arrival;
+use super::gaps::Spare;
 use crate::link::{LaneKey, Link};
 use crate::{DropReason, Relay};
 
 impl Relay {
-    /// Takes a numbered frame from a neighbour, unless it came before.
+    /// Takes a message with a numbered frame from a neighbour, unless it came before.
     pub(crate) fn handle_data(
         &mut self,
-        (key, lane): LaneKey,
+        key: LaneKey,
+        number: u32,
+        mut message: Bytes,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let bytes = message.len() - hop::DATA_PREFIX_BYTES;
+        self.count_in(key, number, bytes, now)?;
+        let (arrival, awaited) = self.arrival(key, number, bytes, Some(&message), now);
+        message.advance(hop::DATA_PREFIX_BYTES);
+        let taken = self.take_arrived(key, arrival, message, now);
+        if awaited {
+            self.retry_block(key, number, now);
+        }
+        taken
+    }
+
+    /// Takes a numbered frame out of a bundle, unless it came before.
+    pub(crate) fn handle_bundled(
+        &mut self,
+        key: LaneKey,
         number: u32,
         frame: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.count_in((key, lane), number, frame.len(), now)?;
-        match self.arrival((key, lane), number, frame.len(), now) {
-            Arrival::Duplicate => Err(DropReason::Duplicate),
+        self.count_in(key, number, frame.len(), now)?;
+        let (arrival, _) = self.arrival(key, number, frame.len(), None, now);
+        self.take_arrived(key, arrival, frame, now)
+    }
+
+    fn take_arrived(
+        &mut self,
+        (key, lane): LaneKey,
+        arrival: Arrival,
+        frame: Bytes,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        match arrival {
+            Arrival::Overtaken | Arrival::Duplicate => Err(DropReason::Duplicate),
             Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => {
                 self.receive(key, lane, frame, now)
             }
@@ -41,10 +72,10 @@ impl Relay {
         let link = self.links.get_mut(&key).ok_or(DropReason::UnknownLink)?;
         let chasing = is_chasing(link);
         let (_, recovery) = link.recovering(lane).ok_or(DropReason::WrongLane)?;
-        let arrival = recovery.gaps.handle_twin(number, chasing, now);
+        let arrival = recovery.gaps.handle_spare(number, Spare::Twin, chasing, now);
         link.probe.handle_resent(lane, number, frame.len(), now);
         match arrival {
-            Arrival::Duplicate => Ok(()),
+            Arrival::Overtaken | Arrival::Duplicate => Ok(()),
             Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => {
                 self.receive(key, lane, frame, now)
             }
@@ -68,29 +99,42 @@ impl Relay {
         Ok(())
     }
 
-    /// Takes note of the number of a frame that arrived: for recovery, for loss, and as a sign of life.
+    /// Takes note of the number of a frame that arrived: for recovery, for loss, and as a sign of life. Keeps its message
+    /// if repairs may need it, and says whether one waits for it.
     fn arrival(
         &mut self,
         (key, lane): LaneKey,
         number: u32,
         bytes: usize,
+        message: Option<&Bytes>,
         now: Instant,
-    ) -> Arrival {
-        let Some(link) = self.links.get_mut(&key) else { return Arrival::New };
+    ) -> (Arrival, bool) {
+        let Some(link) = self.links.get_mut(&key) else { return (Arrival::New, false) };
         let chasing = is_chasing(link);
+        let mut awaited = false;
         let arrival = match link.recovering(lane) {
-            Some((_, recovery)) => recovery.gaps.handle_number(number, chasing, now),
+            Some((_, recovery)) => {
+                if let Some(message) = message
+                    && recovery.rebuilder.is_keeping()
+                    && recovery.gaps.is_first(number)
+                {
+                    awaited = recovery.rebuilder.keep(number, message);
+                }
+                recovery.gaps.handle_number(number, chasing, now)
+            }
             // What is sent on the light lane has no numbers.
             None => Arrival::New,
         };
         match arrival {
             Arrival::New | Arrival::Forgotten => link.probe.handle_frame(lane, number, bytes, now),
-            Arrival::Late => link.probe.handle_late(lane, number, bytes, now),
+            Arrival::Late | Arrival::Overtaken => {
+                link.probe.handle_late(lane, number, bytes, now);
+            }
             Arrival::Recovered | Arrival::Duplicate => {
                 link.probe.handle_resent(lane, number, bytes, now);
             }
         }
-        arrival
+        (arrival, awaited)
     }
 
     /// Takes note of a frame that waited to be read through a long pause of this process. What was lost among such is not
@@ -116,6 +160,7 @@ impl Relay {
         for ((_, recovery), next) in link.recovery().zip(sent_next) {
             if anew {
                 recovery.gaps.forget();
+                recovery.rebuilder.forget();
             }
             recovery.gaps.handle_told(next, chasing, now);
         }
@@ -174,7 +219,8 @@ impl Relay {
                 hop::encode_tail(lane, next, &mut message);
                 messages.push(message.freeze());
             }
-            if recovery.resends.handle_timeout(now) {
+            recovery.rebuilder.handle_timeout(now);
+            if recovery.resends.handle_timeout(now) | recovery.coder.handle_timeout(now) {
                 ready.push(lane);
             }
         }
@@ -184,7 +230,7 @@ impl Relay {
 }
 
 /// Whether what is missing is asked for: while the neighbour is heard, if it understands.
-fn is_chasing(link: &Link) -> bool {
+pub(super) fn is_chasing(link: &Link) -> bool {
     let heard = match link.probe.inbound() {
         State::Unknown | State::Down => false,
         State::Up | State::Suspect => true,

@@ -23,14 +23,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use overway_wire::hop::{NACK_NUMBERS_MAX, NackRange};
-
 use super::lateness::Lateness;
 use super::quota::Quota;
 use super::stats::RecoveryStats;
-use super::{Manner, Pause, pop_if};
+use super::{Manner, Pause};
 use crate::ring::is_before;
 
+mod asking;
 mod bits;
 
 use bits::{Bits, WINDOW};
@@ -48,11 +47,6 @@ const FIRST_MAX: u32 = 64;
 const ASK_SHARE: u64 = 2;
 /// and so many besides: a neighbour that jumps ahead with every frame is not answered with a flood of questions.
 const ASK_BURST: u64 = CHASED_MAX as u64;
-/// A question is put again this soon where its loss would cost too much time: beyond most bursts of loss, and
-/// well within a round trip.
-const TWIN_AFTER: Duration = Duration::from_millis(4);
-/// Least pause for an answer: a neighbour on the same machine may still be a timer's grain late at either end.
-const ANSWER_MIN: Duration = Duration::from_millis(10);
 
 /// What a number is that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +59,19 @@ pub(crate) enum Arrival {
     Recovered,
     /// It was missing, and was given up or never sought.
     Forgotten,
+    /// It was overtaken, by a second copy of it or by what it could be computed from.
+    Overtaken,
     /// It came before, or is too old to tell.
     Duplicate,
+}
+
+/// How a number came that was neither sent first nor asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spare {
+    /// By a second copy.
+    Twin,
+    /// It was computed from repairs.
+    Rebuilt,
 }
 
 /// Numbers in a row, some of which may have arrived since.
@@ -98,6 +103,8 @@ pub(crate) struct Gaps {
     /// One more than the greatest number that arrived or is missing.
     end: Option<u32>,
     bits: Bits,
+    /// Which of them came another way, not asked for, and have not come by themselves.
+    spared: Bits,
     pauses: &'static [Pause],
     /// What was not asked for yet, what was once, and so on; the last is given up when due.
     stages: Vec<VecDeque<Run>>,
@@ -109,6 +116,8 @@ pub(crate) struct Gaps {
     lateness: Lateness,
     /// Of numbers overtaken by word of them.
     lateness_told: Lateness,
+    /// Until when repairs are expected, and how long after a frame they come.
+    repairs: Option<(Instant, Duration)>,
     /// Nothing is asked for before.
     held_until: Option<Instant>,
     asks: Quota,
@@ -122,6 +131,7 @@ impl Gaps {
         Self {
             end: None,
             bits: Bits::default(),
+            spared: Bits::default(),
             pauses,
             stages: (0..=pauses.len()).map(|_| VecDeque::new()).collect(),
             chased: 0,
@@ -129,6 +139,7 @@ impl Gaps {
             round_trip: Duration::ZERO,
             lateness: Lateness::new(window_part),
             lateness_told: Lateness::new(window_part),
+            repairs: None,
             held_until: None,
             asks: Quota::new(ASK_SHARE, ASK_BURST, now),
             stats: RecoveryStats::default(),
@@ -151,7 +162,7 @@ impl Gaps {
         if ahead >= 0 {
             self.asks.earn(1, now);
             let found = (chasing && ahead > 0).then(|| {
-                let due = now + self.lateness.window(self.round_trip, now);
+                let due = now + self.patience(&self.lateness, now);
                 Told { next: number, since: now, due }
             });
             self.advance(number.wrapping_add(1), found, false);
@@ -161,25 +172,73 @@ impl Gaps {
         }
         if ahead.unsigned_abs() > WINDOW || self.bits.has(number) {
             self.stats.duplicates += 1;
-            return Arrival::Duplicate;
+            let overtaken = ahead.unsigned_abs() <= WINDOW && self.spared.has(number);
+            self.spared.clear(number, u32::from(overtaken));
+            return if overtaken { Arrival::Overtaken } else { Arrival::Duplicate };
         }
         self.bits.set(number);
-        self.fill(number, false, now)
+        self.fill(number, None, now)
     }
 
-    /// Takes a second copy of a number, which was not asked for. That it came before is no surprise.
-    pub(crate) fn handle_twin(&mut self, number: u32, chasing: bool, now: Instant) -> Arrival {
+    /// Takes a number that came another way, not asked for. That it came before is no surprise.
+    pub(crate) fn handle_spare(
+        &mut self,
+        number: u32,
+        spare: Spare,
+        chasing: bool,
+        now: Instant,
+    ) -> Arrival {
         let end = self.end_before(number, chasing);
         let ahead = number.wrapping_sub(end).cast_signed();
         if ahead >= 0 {
-            self.stats.spared += 1;
-            return self.handle_number(number, chasing, now);
+            self.count_spare(spare);
+            let arrival = self.handle_number(number, chasing, now);
+            self.spared.set(number);
+            return arrival;
         }
         if ahead.unsigned_abs() > WINDOW || self.bits.has(number) {
             return Arrival::Duplicate;
         }
         self.bits.set(number);
-        self.fill(number, true, now)
+        self.fill(number, Some(spare), now)
+    }
+
+    fn count_spare(&mut self, spare: Spare) {
+        match spare {
+            Spare::Twin => self.stats.spared += 1,
+            Spare::Rebuilt => self.stats.rebuilt += 1,
+        }
+    }
+
+    /// Until then repairs are expected, so long after a frame.
+    pub(crate) fn expect_repairs(&mut self, until: Instant, wait: Duration) {
+        self.repairs = Some((until, wait));
+    }
+
+    /// Whether a number came, or is so far back that it counts as such.
+    pub(crate) fn is_here(&self, number: u32) -> bool {
+        let behind = self.end.map(|end| end.wrapping_sub(number).cast_signed());
+        behind.is_some_and(|behind| {
+            behind > 0 && (behind.unsigned_abs() > WINDOW || self.bits.has(number))
+        })
+    }
+
+    /// Whether a number that comes now comes as it was sent first: it was not asked for.
+    pub(crate) fn is_first(&self, number: u32) -> bool {
+        let is_next = self.end.is_none_or(|end| !is_before(number, end));
+        is_next || find(&self.stages[0], number).is_some()
+    }
+
+    /// How long a number has been missing, zero if nobody knew.
+    pub(crate) fn missing_for(&self, number: u32, now: Instant) -> Duration {
+        let run = self.stages.iter().find_map(|runs| find(runs, number));
+        run.map_or(Duration::ZERO, |run| now.saturating_duration_since(run.since))
+    }
+
+    /// How long a number may be missing before it is asked for: as long as it may be late, and as its repair takes.
+    fn patience(&self, lateness: &Lateness, now: Instant) -> Duration {
+        let repair = self.repairs.filter(|(until, _)| now < *until);
+        lateness.window(self.round_trip, now) + repair.map_or(Duration::ZERO, |(_, wait)| wait)
     }
 
     /// Takes the neighbour's word that all numbers before `next` were sent.
@@ -192,7 +251,7 @@ impl Gaps {
             self.told = None;
             return self.advance(next, None, true);
         }
-        let due = now + self.lateness_told.window(self.round_trip, now);
+        let due = now + self.patience(&self.lateness_told, now);
         let told = self.told.get_or_insert(Told { next, since: now, due });
         if is_before(told.next, next) {
             told.next = next;
@@ -215,10 +274,10 @@ impl Gaps {
 
     /// While numbers arrive, those that were only told of are behind them.
     fn put_off_told(&mut self, end: u32, now: Instant) {
-        let Some(told) = &mut self.told else { return };
+        let due = self.told.map(|_| now + self.patience(&self.lateness_told, now));
+        let (Some(told), Some(due)) = (&mut self.told, due) else { return };
         if is_before(end, told.next) {
-            told.since = now;
-            told.due = now + self.lateness_told.window(self.round_trip, now);
+            (told.since, told.due) = (now, due);
         } else {
             self.told = None;
         }
@@ -230,6 +289,7 @@ impl Gaps {
         let end = self.end.expect("callers have set it");
         self.drop_before(next.wrapping_sub(WINDOW));
         self.bits.clear(end, next.wrapping_sub(end));
+        self.spared.clear(end, next.wrapping_sub(end));
         self.end = Some(next);
         let Some(Told { next: to, since, due }) = found.filter(|found| found.next != end) else {
             return;
@@ -245,7 +305,7 @@ impl Gaps {
     }
 
     /// A number that is not here, at or before the greatest.
-    fn fill(&mut self, number: u32, twin: bool, now: Instant) -> Arrival {
+    fn fill(&mut self, number: u32, spare: Option<Spare>, now: Instant) -> Arrival {
         let mut stages = self.stages.iter().enumerate();
         let Some((stage, run)) = stages.find_map(|(at, runs)| Some((at, find(runs, number)?)))
         else {
@@ -254,26 +314,33 @@ impl Gaps {
         self.chased -= 1;
         // An answer takes a round trip; what came much sooner was under way already.
         let answered = now.saturating_duration_since(run.asked) >= self.round_trip * 3 / 4;
-        if stage > 0 && answered && !twin {
+        if stage > 0 && answered && spare.is_none() {
             self.stats.recovered += 1;
             return Arrival::Recovered;
         }
-        // A twin that is due soon is worth waiting for, too.
-        let lateness = if run.told { &mut self.lateness_told } else { &mut self.lateness };
-        lateness.note(now.saturating_duration_since(run.since), now);
-        if twin {
-            self.stats.spared += 1;
-            return Arrival::Recovered;
+        // A twin that is due soon is worth waiting for, too; repairs say themselves how long.
+        if spare != Some(Spare::Rebuilt) {
+            let lateness = if run.told { &mut self.lateness_told } else { &mut self.lateness };
+            lateness.note(now.saturating_duration_since(run.since), now);
         }
-        self.stats.late += 1;
-        Arrival::Late
+        let Some(spare) = spare else {
+            self.stats.late += 1;
+            return Arrival::Late;
+        };
+        self.count_spare(spare);
+        if stage == 0 {
+            self.spared.set(number);
+        }
+        Arrival::Recovered
     }
 
     /// The neighbour counts anew: nothing is known of its numbers.
     pub(crate) fn forget(&mut self) {
         self.forgive();
         self.end = None;
+        self.repairs = None;
         self.bits = Bits::default();
+        self.spared = Bits::default();
     }
 
     /// Whatever is missing now is not asked for.
@@ -308,100 +375,6 @@ impl Gaps {
         let runs = self.stages.iter().filter_map(|stage| stage.front().map(|run| run.due));
         let due = runs.chain(self.told.map(|told| told.due)).min()?;
         Some(self.held_until.map_or(due, |until| due.max(until)))
-    }
-
-    /// Adds to `ranges` what is to be asked for now, and gives up what was asked for often enough.
-    pub(crate) fn ask(&mut self, now: Instant, ranges: &mut Vec<NackRange>) {
-        if self.held_until.is_some_and(|until| now < until) {
-            return;
-        }
-        self.held_until = None;
-        if let Some(told) = self.told.take_if(|told| told.due <= now) {
-            self.advance(told.next, Some(told), true);
-        }
-        // The last stage first, so that nothing moves on twice.
-        for stage in (0..self.stages.len()).rev() {
-            while let Some(run) = pop_if(&mut self.stages[stage], |run| run.due <= now) {
-                match self.pauses.get(stage) {
-                    Some(&pause) => self.ask_for(run, stage, pause, now, ranges),
-                    None => {
-                        self.give_up(run);
-                    }
-                }
-            }
-        }
-    }
-
-    fn ask_for(
-        &mut self,
-        run: Run,
-        stage: usize,
-        pause: Pause,
-        now: Instant,
-        ranges: &mut Vec<NackRange>,
-    ) {
-        let due = now + self.length(pause, now);
-        let asked = if stage == 0 { now } else { run.asked };
-        for (mut first, mut count) in self.bits.missing(run.first, run.count) {
-            self.stages[stage + 1].push_back(Run { first, count, due, asked, ..run });
-            self.stats.missing += if stage == 0 { u64::from(count) } else { 0 };
-            while count > 0 {
-                let part = count.min(NACK_NUMBERS_MAX);
-                if self.asks.take(u64::from(part), now) {
-                    let count = u16::try_from(part).expect("at most 512");
-                    ranges.push(NackRange { first, count });
-                    self.stats.asked += u64::from(part);
-                } else {
-                    self.stats.asks_over_budget += u64::from(part);
-                }
-                (first, count) = (first.wrapping_add(part), count - part);
-            }
-        }
-    }
-
-    fn length(&self, pause: Pause, now: Instant) -> Duration {
-        match pause {
-            Pause::Twin => TWIN_AFTER,
-            Pause::Answer => {
-                let answer = self.round_trip * 5 / 4;
-                answer.max(self.lateness.window(self.round_trip, now)).max(ANSWER_MIN)
-            }
-        }
-    }
-
-    /// Gives up what is to leave the bits.
-    fn drop_before(&mut self, number: u32) {
-        if self.chased == 0 {
-            return;
-        }
-        for stage in 0..self.stages.len() {
-            while let Some(run) =
-                pop_if(&mut self.stages[stage], |run| is_before(run.first, number))
-            {
-                self.give_up_unasked(run, stage);
-            }
-        }
-    }
-
-    fn give_up_oldest(&mut self) -> bool {
-        let oldest = (0..self.stages.len()).rev().find(|&at| !self.stages[at].is_empty());
-        let Some(stage) = oldest else { return false };
-        if let Some(run) = self.stages[stage].pop_front() {
-            self.give_up_unasked(run, stage);
-        }
-        true
-    }
-
-    fn give_up_unasked(&mut self, run: Run, stage: usize) {
-        let missing = self.give_up(run);
-        self.stats.missing += if stage == 0 { u64::from(missing) } else { 0 };
-    }
-
-    fn give_up(&mut self, run: Run) -> u32 {
-        let missing = self.bits.missing(run.first, run.count).map(|(_, count)| count).sum();
-        self.chased -= missing;
-        self.stats.given_up += u64::from(missing);
-        missing
     }
 }
 

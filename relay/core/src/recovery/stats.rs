@@ -58,6 +58,22 @@ recovery_stats! {
     twins_over_budget,
     /// Frames that came by such a copy, their first having been lost or overtaken.
     spared,
+    /// Blocks of messages that ended, for which repairs were made.
+    blocks,
+    /// Repairs sent.
+    repairs_sent,
+    /// Bytes of these, headers included.
+    repair_bytes,
+    /// Repairs not sent, because they, or copies, had their share of the line.
+    repairs_over_budget,
+    /// Repairs received.
+    repairs_received,
+    /// Of these, repairs of blocks from which nothing was missing.
+    repairs_spare,
+    /// Of these, repairs of blocks from which more was missing than they made up for.
+    repairs_vain,
+    /// Frames computed from repairs.
+    rebuilt,
     /// Tail probes sent.
     tails_sent,
     /// Tail probes received.

@@ -123,6 +123,16 @@ impl Mesh {
 
     /// A mesh whose relays are told of their peers and of these items.
     pub(crate) fn with(relays: u16, links: u8, items: impl Fn(u16) -> Vec<Item>) -> Self {
+        Self::configured(relays, links, items, |_| {})
+    }
+
+    /// A mesh whose relays are told of their peers and of these items, and configured like this.
+    pub(crate) fn configured(
+        relays: u16,
+        links: u8,
+        items: impl Fn(u16) -> Vec<Item>,
+        configure: impl Fn(&mut Config),
+    ) -> Self {
         let now = Instant::now();
         let mut mesh = Self {
             now,
@@ -143,7 +153,9 @@ impl Mesh {
         };
         for id in 1..=relays {
             let clock = LocalClock::new(now, Ticks(u64::from(id) * 1_000_000_000), 0);
-            let mut relay = Relay::new(Config::new(RelayId(id), BootId(u32::from(id)), clock));
+            let mut config = Config::new(RelayId(id), BootId(u32::from(id)), clock);
+            configure(&mut config);
+            let mut relay = Relay::new(config);
             let others = (1..=relays).filter(|&other| other != id);
             let pairs = others.flat_map(|other| (0..links).map(move |index| (other, index)));
             let pairs: Vec<(u16, u8)> = pairs.collect();
@@ -215,6 +227,7 @@ impl Mesh {
                     HopMessage::Nack { .. }
                     | HopMessage::Tail { .. }
                     | HopMessage::Received { .. }
+                    | HopMessage::Repair(_)
                     | HopMessage::Twin { .. } => {
                         self.puzzling += u64::from(self.old.contains(&to));
                     }

@@ -2,6 +2,7 @@
 
 mod bundles;
 mod failover;
+mod fec;
 mod harness;
 mod policies;
 mod queues;

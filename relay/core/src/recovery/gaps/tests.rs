@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use overway_wire::hop::{NACK_NUMBERS_MAX, NackRange};
 use proptest::prelude::*;
 
 use super::*;
@@ -128,16 +129,41 @@ fn a_twin_fills_its_gap_and_is_dropped_where_there_is_none() {
     let mut lane = lane(HASTY);
     lane.receive([0, 2]);
     lane.at(1);
-    let mut twin = |number| lane.gaps.handle_twin(number, true, lane.now);
+    let mut twin = |number| lane.gaps.handle_spare(number, Spare::Twin, true, lane.now);
 
     assert_eq!(twin(2), Arrival::Duplicate);
     assert_eq!([twin(1), twin(1)], [Arrival::Recovered, Arrival::Duplicate]);
     assert_eq!(twin(3), Arrival::New);
 
-    assert_eq!(lane.receive([3, 1]), [Arrival::Duplicate; 2]);
+    assert_eq!(
+        lane.receive([3, 1, 1]),
+        [Arrival::Overtaken, Arrival::Overtaken, Arrival::Duplicate]
+    );
     assert_eq!(lane.ask_all(), []);
     let RecoveryStats { spared, missing, recovered, late, .. } = *lane.gaps.stats();
     assert_eq!((spared, missing, recovered, late), (2, 0, 0, 0));
+}
+
+#[test]
+fn while_repairs_are_expected_nothing_is_asked_for_before_they_come() {
+    let mut lane = lane(PATIENT);
+    lane.receive([0]);
+    lane.gaps.expect_repairs(lane.start + Duration::from_millis(100), Duration::from_millis(24));
+    lane.receive([2, 4]);
+    assert!(lane.gaps.is_here(2) && !lane.gaps.is_here(3) && !lane.gaps.is_here(5));
+    assert!(lane.gaps.is_first(3) && lane.gaps.is_first(5) && !lane.gaps.is_first(2));
+    lane.at(20);
+    assert_eq!(lane.gaps.missing_for(3, lane.now), Duration::from_millis(20));
+    let rebuilt = lane.gaps.handle_spare(3, Spare::Rebuilt, true, lane.now);
+    assert_eq!(rebuilt, Arrival::Recovered);
+    assert_eq!(lane.at(24 + WINDOW_MS - 1).ask(), []);
+    assert_eq!(lane.at(24 + WINDOW_MS).ask(), [1]);
+    assert!(!lane.gaps.is_first(1), "what comes now may be an answer");
+
+    lane.at(100).receive([6]);
+    assert!(lane.at(100 + WINDOW_MS).ask().contains(&5), "repairs come no more");
+    let RecoveryStats { rebuilt, missing, late, spared, .. } = *lane.gaps.stats();
+    assert_eq!((rebuilt, missing, late, spared), (1, 2, 0, 0));
 }
 
 #[test]
@@ -251,6 +277,13 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
     proptest::collection::vec(fate, 1..400)
 }
 
+fn is_new(arrival: Arrival) -> bool {
+    match arrival {
+        Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => true,
+        Arrival::Overtaken | Arrival::Duplicate => false,
+    }
+}
+
 proptest! {
     /// Frames and answers take 20 ms; questions are never lost.
     #[test]
@@ -277,7 +310,7 @@ proptest! {
         for millis in 0..1_500 {
             lane.at(millis);
             for number in events.remove(&millis).unwrap_or_default() {
-                let new = lane.receive([number])[0] != Arrival::Duplicate;
+                let new = is_new(lane.receive([number])[0]);
                 prop_assert_eq!(new, taken.insert(number), "{}", number);
             }
             if millis == u64::from(sent) + 30 {
@@ -331,14 +364,15 @@ proptest! {
                     if number.wrapping_sub(start) > 900_000 {
                         continue;
                     }
-                    if lane.receive([number])[0] != Arrival::Duplicate {
+                    if is_new(lane.receive([number])[0]) {
                         prop_assert!(taken.insert(number), "{} twice", number);
                     }
                     last = number;
                 }
                 7 => {
+                    let spare = if value & 1 == 0 { Spare::Twin } else { Spare::Rebuilt };
                     let twin = number.wrapping_sub(start) <= 900_000
-                        && lane.gaps.handle_twin(number, true, lane.now) != Arrival::Duplicate;
+                        && is_new(lane.gaps.handle_spare(number, spare, true, lane.now));
                     prop_assert!(!twin || taken.insert(number), "{} twice", number);
                 }
                 4 => { lane.tell(last.wrapping_add(value % 500)); }
