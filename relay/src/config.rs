@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use overway_config::{ConfigError, Document, Spanned};
 use overway_gateway::{GatewayConfig, RawForward, RawService};
+use overway_relay_core::Fec;
 use overway_wire::control::Line;
 use overway_wire::{BitsPerSec, PricePerGb};
 use serde::Deserialize;
@@ -60,6 +61,7 @@ struct RawMesh {
     advertise: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default = "yes")]
     offload: bool,
+    fec: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,6 +104,8 @@ pub struct Config {
     /// Whether the system may cut batches into packets (segmentation offload, GSO), where it can. Off
     /// only helps where a driver does it wrongly.
     pub offload: bool,
+    /// Whether neighbours are sent repairs, and theirs made use of.
+    pub fec: Fec,
     /// What is known of the line behind each address of `listen`, in their order; empty if nothing more
     /// than the relay's own capacity and price.
     pub lines: Vec<Line>,
@@ -165,6 +169,7 @@ impl TryFrom<&Document> for Config {
             listen,
             advertise,
             offload: raw.mesh.offload,
+            fec: raw.mesh.fec.as_ref().map_or(Ok(Fec::default()), |name| fec(document, name))?,
             schedulers,
             admin,
             gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward)?,
@@ -203,6 +208,17 @@ fn reachable(
         }
     }
     Ok(())
+}
+
+fn fec(document: &Document, name: &Spanned<String>) -> Result<Fec, ConfigError> {
+    match name.get_ref().as_str() {
+        "off" => Ok(Fec::Off),
+        "adaptive" => Ok(Fec::Adaptive),
+        given => {
+            let message = format!("{given:?} is none; expected \"off\" or \"adaptive\"");
+            Err(document.error(name.span(), message))
+        }
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: 0 to 10^12")]
@@ -250,6 +266,9 @@ seed = 7
         assert_eq!(config.price, PricePerGb(2_000));
         assert!(config.transit && config.fault.is_some());
         assert_eq!(config.gateway.services.len(), 1);
+        assert_eq!(config.fec, Fec::Adaptive);
+        let off = load(&GOOD.replace("[scheduler]", "fec = \"off\"\n[scheduler]")).unwrap();
+        assert_eq!(off.fec, Fec::Off);
     }
 
     const LINE: &str = "[[line]]\nlisten = \"127.0.0.1:4401\"\n";
@@ -326,6 +345,7 @@ seed = 7
             ("127.0.0.1:9401", "0.0.0.0:9401", "relay.toml:12", "loopback"),
             ("capacity_mbps = 200", "capacity_mbps = \"fast\"", "relay.toml:5", "capacity_mbps"),
             ("capacity_mbps = 200", "capacity_mbps = -1", "relay.toml:5", "capacity_mbps"),
+            ("[scheduler]", "fec = \"on\"\n[scheduler]", "relay.toml:9", "mesh.fec"),
             ("seed = 7", "seed = 7\nclock_drift_ppm = 100000", "relay.toml:17", "clock_drift_ppm"),
         ];
         for (right, wrong, place, word) in cases {

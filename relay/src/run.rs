@@ -41,6 +41,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let boot = BootId(fastrand::u32(1..));
     let mut core = overway_relay_core::Config::new(local, boot, clock(&config));
     core.transit = config.transit;
+    core.fec = config.fec;
     let lines = Lines::load(&config.state_dir, &config.listen, SystemTime::now());
     let (mesh, outputs) = Mesh::start(MeshConfig {
         core,
