@@ -29,6 +29,8 @@ struct Line {
     /// Relays 1 and 2.
     ends: [End; 2],
     sent: u64,
+    /// Datagrams that came or were lost over the long line.
+    travelled: u64,
     arrived: BTreeSet<u64>,
     /// Whether bytes of the fuzzer's own went in: then frames may be anything.
     forged: bool,
@@ -37,12 +39,17 @@ struct Line {
     reopened: bool,
 }
 
-/// Bytes are read as steps: a frame is sent, time passes, a datagram arrives, is lost, comes twice or overtakes,
+/// A long line's one-way delay, and which of its datagrams are lost before the steps: enough for twins and repairs.
+const LONG: Duration = Duration::from_millis(50);
+const LOST_EACH: u64 = 25;
+
+/// The first byte says whether the line is a long one that has lost much, over which twins and repairs go. The others
+/// are read as steps: a frame is sent, time passes, a datagram arrives, is lost, comes twice or overtakes,
 /// a lane closes or opens, or bytes of the input arrive as if a neighbour had sent them. No frame is handed on twice,
 /// whatever is done to datagrams, and what a datagram makes a relay send has a bound.
 pub fn recovery(bytes: &[u8]) {
-    let mut line = Line::new();
-    let mut rest = bytes;
+    let [first, rest @ ..] = bytes else { return };
+    let (mut line, mut rest) = (Line::new(first & 1 == 1), rest);
     for _ in 0..STEPS_MAX {
         let [step, more @ ..] = rest else { break };
         rest = line.step(*step, more);
@@ -50,11 +57,7 @@ pub fn recovery(bytes: &[u8]) {
     // What is left arrives in peace.
     for _ in 0..100 {
         line.pass(Duration::from_millis(10));
-        for to in 0..2 {
-            while let Some(datagram) = line.ends[to].inbox.pop_front() {
-                line.arrive(to, &datagram);
-            }
-        }
+        line.deliver();
     }
     for end in &line.ends {
         let waiting: u64 = end.relay.queue_stats().iter().map(|class| class.waiting_bytes).sum();
@@ -63,21 +66,59 @@ pub fn recovery(bytes: &[u8]) {
 }
 
 impl Line {
-    fn new() -> Self {
+    fn new(long: bool) -> Self {
         let now = Instant::now();
         let ends = [1, 2].map(|id| End { relay: relay(id, now), inbox: VecDeque::new() });
-        let mut line =
-            Self { now, ends, sent: 0, arrived: BTreeSet::new(), forged: false, reopened: false };
+        let mut line = Self {
+            now,
+            ends,
+            sent: 0,
+            travelled: 0,
+            arrived: BTreeSet::new(),
+            forged: false,
+            reopened: false,
+        };
         // Until both hear one another.
         for _ in 0..30 {
             line.pass(Duration::from_millis(100));
-            for to in 0..2 {
-                while let Some(datagram) = line.ends[to].inbox.pop_front() {
-                    line.arrive(to, &datagram);
+            line.deliver();
+        }
+        if long {
+            line.lengthen();
+        }
+        line
+    }
+
+    /// Makes the line a long and lossy one, in the eyes of both ends.
+    fn lengthen(&mut self) {
+        for _ in 0..20 {
+            (0..5).for_each(|much| self.send(much));
+            self.travel();
+        }
+    }
+
+    /// What is under way arrives after the long line's delay, but for a few.
+    fn travel(&mut self) {
+        let under_way = [0, 1].map(|to| std::mem::take(&mut self.ends[to].inbox));
+        // A step longer than this would be a pause of both processes.
+        (0..5).for_each(|_| self.pass(LONG / 5));
+        for (to, datagrams) in under_way.into_iter().enumerate() {
+            for datagram in datagrams {
+                self.travelled += 1;
+                if !self.travelled.is_multiple_of(LOST_EACH) {
+                    self.arrive(to, &datagram);
                 }
             }
         }
-        line
+    }
+
+    /// What is under way arrives.
+    fn deliver(&mut self) {
+        for to in 0..2 {
+            while let Some(datagram) = self.ends[to].inbox.pop_front() {
+                self.arrive(to, &datagram);
+            }
+        }
     }
 
     /// Does one step; returns what is left of the input.
@@ -222,4 +263,24 @@ fn relay(id: u16, now: Instant) -> Relay {
     relay.handle_link_opened(link, now);
     Lane::DATA.into_iter().for_each(|lane| relay.handle_lane((link, lane), true, now));
     relay
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repairs_go_over_the_long_line_and_make_up_for_losses() {
+        let mut line = Line::new(true);
+        for _ in 0..40 {
+            (0..20).for_each(|_| line.send(3));
+            (0..6).for_each(|_| line.send(1));
+            line.travel();
+        }
+        (0..10).for_each(|_| line.travel());
+        let stats = |end: &End| end.relay.recovery_stats();
+        assert!(stats(&line.ends[0]).iter().all(|lane| lane.repairs_sent > 0));
+        assert!(stats(&line.ends[1]).iter().all(|lane| lane.rebuilt > 0));
+        assert_eq!(line.arrived.len() as u64, line.sent);
+    }
 }
