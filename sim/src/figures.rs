@@ -184,7 +184,7 @@ impl Figures {
             blocks: _,
             repairs_sent,
             repair_bytes: _,
-            repairs_over_budget: _,
+            repairs_unsent: _,
             repairs_received: _,
             repairs_spare: _,
             repairs_vain: _,

@@ -31,6 +31,7 @@ mod network;
 mod packet;
 mod pipe;
 mod process;
+mod repaired;
 mod rng;
 mod run;
 mod scenario;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use overway_probe::State;
 use overway_relay_core::{Config, Delivered, Event, LocalFrame, Relay, Transmit};
 use overway_wire::control::{Ack, Report, Update};
-use overway_wire::hop::{HopMessage, Lane};
+use overway_wire::hop::{HopMessage, Lane, Slots};
 use overway_wire::{BootId, Header, LinkId, NeighbourLink, RelayId};
 
 use crate::packet::{Body, ConnectionId, Packet};
@@ -33,6 +33,8 @@ pub(crate) struct Outbox {
     pub(crate) packets: Vec<Packet>,
     /// Frames read, by the link over which they came.
     pub(crate) received: Vec<(LinkId, Header)>,
+    /// Blocks of which repairs came, and over which lane.
+    pub(crate) repairs: Vec<(LinkId, Lane, Slots)>,
     pub(crate) delivered: Vec<Delivered>,
     pub(crate) reports: Vec<Report>,
     pub(crate) fib_changed: bool,
@@ -187,6 +189,9 @@ impl Process {
         let read = HopMessage::decode(message).into_iter().flat_map(HopMessage::frames);
         let headers = read.filter_map(|(_, frame)| Header::decode(frame).ok());
         let link = key.0.inbound(self.local());
+        if let Ok(HopMessage::Repair(repair)) = HopMessage::decode(message) {
+            out.repairs.push((link, key.1, repair.slots));
+        }
         out.received.extend(headers.map(|(header, _)| (link, header)));
         self.core.handle_datagram(key, message, now);
     }

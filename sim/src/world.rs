@@ -34,6 +34,7 @@ use crate::network::Network;
 use crate::packet::Packet;
 use crate::pipe::{PAUSE_MIN, Parcel, Pipe, PipeId, Way};
 use crate::process::TICK;
+use crate::repaired::Repaired;
 use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::site::{Client, Site};
@@ -137,6 +138,7 @@ pub(crate) struct World {
     pub(crate) slots: Vec<usize>,
     pub(crate) applied: Vec<Option<Applied>>,
     pub(crate) watch: Watch,
+    pub(crate) repaired: Repaired,
     pub(crate) trace: Trace,
     pub(crate) figures: Figures,
     pub(crate) chance: Rng,
@@ -167,6 +169,7 @@ impl World {
             slots: Vec::new(),
             applied: Vec::new(),
             watch: Watch::new(base),
+            repaired: Repaired::default(),
             trace: Trace::new(text),
             figures: Figures::default(),
             chance,

@@ -155,10 +155,23 @@ impl World {
     }
 
     fn absorb(&mut self, id: RelayId, out: Outbox) {
-        let Outbox { packets, received, delivered, reports, fib_changed, link_changes, saved } =
-            out;
+        let Outbox {
+            packets,
+            received,
+            repairs,
+            delivered,
+            reports,
+            fib_changed,
+            link_changes,
+            saved,
+        } = out;
         for (link, header) in &received {
             self.watch.handle_received(*link, header, self.now);
+        }
+        for (link, lane, slots) in &repairs {
+            for header in self.repaired.handle_repair(*link, *lane, slots) {
+                self.watch.handle_received(*link, &header, self.now);
+            }
         }
         for packet in packets {
             self.transmit(packet);
@@ -168,8 +181,10 @@ impl World {
                 (header.source, header.flow, header.sequence)
                     == (frame.source, frame.flow, frame.sequence)
             };
-            let header = received.iter().map(|(_, header)| header).find(|header| own(header));
-            self.deliver(id, &frame, header.map(|header| header.path));
+            let came = received.iter().map(|(_, header)| header).find(|header| own(header));
+            let header = came.or_else(|| self.repaired.find(id, |header| own(header)));
+            let path = header.map(|header| header.path);
+            self.deliver(id, &frame, path);
         }
         for report in reports {
             self.send_up(id, report.into());
@@ -192,6 +207,7 @@ impl World {
         self.figures.packets += 1;
         if let Body::Datagram(message) = &packet.body {
             self.watch.handle_sent(packet.link, message, self.now);
+            self.repaired.handle_sent(packet.link, message);
         }
         let carried = self.network.carry(packet.link);
         self.tell_sent(&packet, carried);
