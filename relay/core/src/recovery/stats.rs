@@ -64,8 +64,8 @@ recovery_stats! {
     repairs_sent,
     /// Bytes of these, headers included.
     repair_bytes,
-    /// Repairs not sent, because they, or copies, had their share of the line.
-    repairs_over_budget,
+    /// Repairs not sent, because they, or copies, had their share of the line, or because the lane took none in time.
+    repairs_unsent,
     /// Repairs received.
     repairs_received,
     /// Of these, repairs of blocks from which nothing was missing.

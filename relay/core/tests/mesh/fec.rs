@@ -142,7 +142,7 @@ fn a_dense_realtime_flow_on_a_long_lossy_line_is_in_time_for_a_quarter_of_its_by
         receiver.nacks_sent * 10 < twins.receiver.nacks_sent,
         "what is rebuilt is not asked for"
     );
-    assert!(sender.resent * 10 < twins.sender.resent && sender.repairs_over_budget == 0);
+    assert!(sender.resent * 10 < twins.sender.resent && sender.repairs_unsent == 0);
 }
 
 #[test]

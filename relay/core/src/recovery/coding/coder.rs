@@ -28,8 +28,10 @@ const DENSE_OFF: u128 = 4;
 const SHARE: u64 = 3;
 /// And so many bytes besides: a sparse lane's.
 const BURST_BYTES: u64 = 64 << 10;
-/// Repairs that wait for the lane; beyond it none is added. What a gigabit a second makes in 15 ms.
+/// Repairs that are to be sent; beyond it none is added. What a gigabit a second makes in 15 ms.
 const READY_MAX: usize = 256;
+/// After this long a repair is of no use: what it would have made up for was asked for.
+const LATE_MAX: Duration = Duration::from_millis(100);
 /// Longer messages are in no block with bundles, whose repairs must say how many frames each has.
 const COUNTED_BYTES_MAX: usize = REPAIR_BYTES_MAX - REPAIR_PREFIX_BYTES - REPAIR_MESSAGES_MAX - 2;
 
@@ -53,6 +55,8 @@ pub(crate) struct Coder {
     density: Density,
     block: Option<Block>,
     sums: Sums,
+    /// Repairs that are not due yet, and those that wait for the lane since they were.
+    later: VecDeque<(Instant, Bytes)>,
     ready: VecDeque<(Instant, Bytes)>,
     quota: Quota,
     stats: RecoveryStats,
@@ -82,6 +86,7 @@ impl Coder {
             density: Density { since: now, messages: 0, dense: false },
             block: None,
             sums: Sums::default(),
+            later: VecDeque::new(),
             ready: VecDeque::new(),
             quota: Quota::new(SHARE, BURST_BYTES, now),
             stats: RecoveryStats::default(),
@@ -136,7 +141,7 @@ impl Coder {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let repair = self.ready.front().map(|&(due, _)| due);
+        let repair = self.later.front().map(|&(due, _)| due);
         [self.block.as_ref().map(|block| block.due), repair].into_iter().flatten().min()
     }
 
@@ -145,25 +150,30 @@ impl Coder {
         if self.block.as_ref().is_some_and(|block| block.due <= now) {
             self.end(now);
         }
-        self.ready.front().is_some_and(|&(due, _)| due <= now)
+        while let Some(repair) = pop_if(&mut self.later, |&(due, _)| due <= now) {
+            self.ready.push_back(repair);
+        }
+        !self.ready.is_empty()
     }
 
     /// The lane's connection is another: what the old one lost comes under new numbers.
     pub(crate) fn forget(&mut self) {
         self.block = None;
+        self.later.clear();
         self.ready.clear();
     }
 
     /// The next repair to send, if copies leave room for it on the line.
     pub(crate) fn pop(&mut self, copies: &mut CopyBudget, now: Instant) -> Option<Bytes> {
-        while let Some((_, repair)) = pop_if(&mut self.ready, |&(due, _)| due <= now) {
+        while let Some((due, repair)) = self.ready.pop_front() {
             let bytes = repair.len() as u64;
-            if self.quota.take(bytes, now) && copies.take_spare(repair.len(), now) {
+            let in_time = now.saturating_duration_since(due) <= LATE_MAX;
+            if in_time && self.quota.take(bytes, now) && copies.take_spare(repair.len(), now) {
                 self.stats.repairs_sent += 1;
                 self.stats.repair_bytes += bytes;
                 return Some(repair);
             }
-            self.stats.repairs_over_budget += 1;
+            self.stats.repairs_unsent += 1;
         }
         None
     }
@@ -177,8 +187,8 @@ impl Coder {
         let repairs = self.plan.repairs(slots.len()).min(self.sums.parts());
         let mut due = now;
         for part in 0..repairs {
-            if self.ready.len() >= READY_MAX {
-                self.stats.repairs_over_budget += 1;
+            if self.later.len() + self.ready.len() >= READY_MAX {
+                self.stats.repairs_unsent += 1;
                 continue;
             }
             due += SPACING;
@@ -186,7 +196,7 @@ impl Coder {
             let part = u8::try_from(part).expect("below three");
             let mut message = BytesMut::with_capacity(slots.prefix_bytes() + sum.len());
             Repair { slots, part, wait_ms, sum }.encode(&mut message);
-            self.ready.push_back((due, message.freeze()));
+            self.later.push_back((due, message.freeze()));
         }
     }
 }

@@ -67,8 +67,9 @@ fn sent(
 
 fn repairs(coder: &mut Coder, now: Instant) -> Vec<Bytes> {
     let mut copies = CopyBudget::new(0, now);
-    coder.handle_timeout(now);
     let late = now + TIME;
+    coder.handle_timeout(now);
+    coder.handle_timeout(late);
     std::iter::from_fn(|| coder.pop(&mut copies, late)).collect()
 }
 
@@ -177,10 +178,28 @@ fn a_block_ends_when_it_is_full_or_its_time_is_up_and_its_repairs_follow_one_by_
     for millis in 1..=3 {
         let due = now + Duration::from_millis(millis);
         assert_eq!(coder.due(), Some(due));
-        assert!(coder.pop(&mut copies, due - Duration::from_nanos(1)).is_none());
+        assert!(!coder.handle_timeout(due - Duration::from_nanos(1)));
         assert!(coder.handle_timeout(due) && coder.pop(&mut copies, due).is_some());
     }
     assert_eq!(coder.due(), None);
+}
+
+#[test]
+fn repairs_that_the_lane_does_not_take_wake_nobody_and_are_dropped_in_the_end() {
+    let now = Instant::now();
+    let mut coder = coder(Lane::Bulk, 20_000, now);
+    let mut copies = CopyBudget::new(0, now);
+    for number in 0..32 {
+        let message = message(number, &[100]);
+        coder.add(Written { message: &message, number, frames: 1, worth: true }, now);
+    }
+    let late = now + Duration::from_millis(90);
+    assert!(coder.handle_timeout(late));
+    assert_eq!(coder.due(), None);
+
+    assert!(coder.pop(&mut copies, late).is_some());
+    assert!(coder.pop(&mut copies, late + TIME).is_none());
+    assert_eq!((coder.stats().repairs_sent, coder.stats().repairs_unsent), (1, 5));
 }
 
 #[test]
@@ -217,11 +236,16 @@ fn repairs_take_a_third_of_the_lane_and_what_copies_leave() {
     }
     // And a burst for every one or two seconds.
     assert!((carried / 3..carried / 3 + 20 * (64 << 10)).contains(&spent), "{spent} for {carried}");
-    assert!(coder.stats().repairs_over_budget > 0);
+    assert!(coder.stats().repairs_unsent > 0);
 
     let mut none = CopyBudget::new(8, start);
-    coder.handle_timeout(start + Duration::from_secs(30));
-    assert!(coder.pop(&mut none, start + Duration::from_secs(31)).is_none());
+    let (_, repairs) = sent(&mut coder, number, &[vec![500]], start + Duration::from_secs(30));
+    assert_eq!(repairs.len(), 1);
+    let message = message(number + 1, &[500]);
+    let now = start + Duration::from_secs(40);
+    coder.add(Written { message: &message, number: number + 1, frames: 1, worth: true }, now);
+    coder.handle_timeout(now + TIME);
+    assert!(coder.handle_timeout(now + TIME * 2) && coder.pop(&mut none, now + TIME * 2).is_none());
 }
 
 #[test]
