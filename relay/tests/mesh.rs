@@ -13,6 +13,7 @@ use overway_relay::lines::Lines;
 use overway_relay::mesh::{Command, Mesh, MeshConfig, MeshOutputs};
 use overway_session::{FabricSender as _, Outbound};
 use overway_wire::control::{self, Item, Node, Peer, Route, RoutePath, Update};
+use overway_wire::hop::Lane;
 use overway_wire::{
     Address, AttachmentId, BootId, Class, FlowId, FrameKind, LinkIndex, Millis, Path, PathElement,
     PolicyId, RelayId, Ticks,
@@ -201,6 +202,30 @@ async fn a_line_that_is_cut_is_gone_around() {
 
     let entry = Mesh::snapshot(&nodes[0].mesh.commands).await.unwrap();
     assert!(entry.stats.downs > 0);
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn what_a_long_lossy_line_loses_is_rebuilt_from_repairs() {
+    let authority = Authority::create("test").unwrap();
+    let mut nodes = connected(&authority).await;
+    let rule = Rule { delay: Duration::from_millis(30), loss: 0.03, ..Rule::default() };
+    let (one, two) = (nodes[0].mesh.addresses[0], nodes[1].mesh.addresses[0]);
+    nodes[0].mesh.fault.as_ref().unwrap().set(two, rule).unwrap();
+    nodes[1].mesh.fault.as_ref().unwrap().set(one, rule).unwrap();
+
+    let start = Instant::now();
+    let bulk = Lane::Bulk.data_index().unwrap();
+    loop {
+        exchange(&mut nodes, Class::Interactive, 200).await;
+        let transit = Mesh::snapshot(&nodes[1].mesh.commands).await.unwrap().recovery[bulk];
+        if transit.rebuilt > 0 {
+            // Of frames whose messages are as long as any.
+            assert!(transit.repairs_received > transit.repairs_vain);
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "{transit:?}");
+    }
     stop(nodes).await;
 }
 
