@@ -137,14 +137,24 @@ impl LaneRecovery {
 
     /// When anything of it is due.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let questions = [self.gaps.due(), self.resends.due(), self.tail.due()];
-        let repairs = [self.coder.due(), self.rebuilder.due()];
-        questions.into_iter().chain(repairs).flatten().min()
+        let answers = earlier(self.resends.due(), self.tail.due());
+        let repairs = earlier(self.coder.due(), self.rebuilder.due());
+        earlier(self.gaps.due(), earlier(answers, repairs))
     }
 
     /// This process slept, and has to read before it knows what is missing.
     pub(crate) fn handle_stall(&mut self, late_by: Duration, now: Instant) {
         self.gaps.hold(now + late_by.min(READING_MAX));
+    }
+}
+
+/// The earlier of two times, of which there may be none. Asked after every batch of datagrams.
+#[inline]
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, None) => one,
+        (None, other) => other,
     }
 }
 

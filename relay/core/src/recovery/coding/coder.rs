@@ -12,9 +12,9 @@ use overway_wire::hop::{
 use super::field::Sums;
 use super::plan::Plan;
 use crate::budget::CopyBudget;
-use crate::recovery::pop_if;
 use crate::recovery::quota::Quota;
 use crate::recovery::stats::RecoveryStats;
+use crate::recovery::{earlier, pop_if};
 
 /// From one repair to the next, and from the block to the first: together as long as most short bursts of loss.
 const SPACING: Duration = Duration::from_millis(1);
@@ -103,6 +103,7 @@ impl Coder {
     }
 
     /// A message is about to be written; says whether it is to join a block.
+    #[inline]
     pub(crate) fn joins(&mut self, now: Instant) -> bool {
         self.plan.is_on() && (!self.dense_only || self.density.count(self.plan.time(), now))
     }
@@ -142,7 +143,7 @@ impl Coder {
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
         let repair = self.later.front().map(|&(due, _)| due);
-        [self.block.as_ref().map(|block| block.due), repair].into_iter().flatten().min()
+        earlier(self.block.as_ref().map(|block| block.due), repair)
     }
 
     /// Ends the block whose time is up; says whether there is something to send now.
