@@ -32,6 +32,9 @@ pub const VERSION_MAX: u32 = 2;
 pub const POLICY_VERSION: u32 = 2;
 /// Bytes of the largest message. A full update for 1,000 relays in three classes is about 400 KB.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Workers of one relay, and shards of one link: sixteen processors carry what a relay's lines do, and a shard takes
+/// three connections. A relay that says more counts as having so many.
+pub const WORKERS_MAX: u8 = 16;
 /// Lines of one relay, as many as addresses; further ones are ignored.
 pub const LINES_MAX: usize = 16;
 
@@ -150,6 +153,9 @@ pub struct Hello {
     /// relay's own capacity and price, which then count for each.
     #[prost(message, repeated, tag = "16")]
     pub lines: Vec<Line>,
+    /// Workers of its data plane, at most [`WORKERS_MAX`]; 0 if not said, which is one.
+    #[prost(uint32, tag = "17")]
+    pub workers: u32,
 }
 
 /// A provider's line at a relay: what it carries and what its outgoing traffic costs. Zero: not said.
@@ -270,6 +276,15 @@ mod tests {
 
         let line = [0x08, 0xe8, 7, 0x10, 5, 0x18, 2, 0x20, 3, 0x2a, 1, b'x'];
         assert_eq!(bytes, [&[0x82, 1, 12], &line[..]].concat());
+    }
+
+    #[test]
+    fn the_workers_of_a_relay_have_these_bytes() {
+        let hello = Hello { workers: 4, ..Hello::default() };
+        assert_eq!(hello.encode_to_vec(), [0x88, 1, 4]);
+
+        let peer = Peer { neighbour: 3, workers: 4, ..Peer::default() };
+        assert_eq!(peer.encode_to_vec(), [0x08, 3, 0x38, 4]);
     }
 
     #[test]

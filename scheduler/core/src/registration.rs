@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use overway_wire::control::{self, Hello, VERSION_MAX, VERSION_MIN};
+use overway_wire::control::{self, Hello, VERSION_MAX, VERSION_MIN, WORKERS_MAX};
 use overway_wire::{BitsPerSec, BootId, PricePerGb};
 
 use crate::HelloError;
@@ -40,6 +40,8 @@ pub(crate) struct Registration {
     pub(crate) capacity: BitsPerSec,
     pub(crate) price: PricePerGb,
     pub(crate) transit: bool,
+    /// Workers of its data plane, 1 to [`WORKERS_MAX`].
+    pub(crate) workers: u8,
     pub(crate) services: BTreeSet<String>,
     /// Of the addresses in use, in their order.
     pub(crate) tariffs: Vec<Tariff>,
@@ -83,6 +85,7 @@ impl Registration {
             capacity: BitsPerSec(hello.capacity_bps),
             price: PricePerGb(hello.price_per_gb),
             transit: !hello.no_transit,
+            workers: u8::try_from(hello.workers).unwrap_or(WORKERS_MAX).clamp(1, WORKERS_MAX),
             services,
             tariffs,
         })

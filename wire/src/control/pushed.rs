@@ -135,6 +135,9 @@ pub struct Peer {
     /// Capacity in bits per second, the lesser of the two ends'; 0 if not known.
     #[prost(uint64, tag = "6")]
     pub capacity_bps: u64,
+    /// Workers of the neighbour's data plane; 0 if not known, which is one.
+    #[prost(uint32, tag = "7")]
+    pub workers: u32,
 }
 
 /// What a link is for.

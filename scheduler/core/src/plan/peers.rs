@@ -19,6 +19,8 @@ pub(crate) struct Line {
     pub(crate) remote_address: SocketAddr,
     /// The lesser of both ends'; 0 if neither is known.
     pub(crate) capacity: BitsPerSec,
+    /// Workers of the other's data plane.
+    pub(crate) workers: u8,
 }
 
 /// The parallel links between `local` and `remote`, by index.
@@ -32,6 +34,7 @@ pub(crate) fn lines_between<'a>(
             local_address: here,
             remote_address: remote.addresses[there],
             capacity: lesser_known(local.line(here).capacity, remote.line(there).capacity),
+            workers: remote.workers,
         }
     })
 }
@@ -46,6 +49,7 @@ pub(crate) fn peer(link: NeighbourLink, line: Line, candidate: bool) -> Item {
         remote_address: line.remote_address.to_string(),
         role: role.into(),
         capacity_bps: line.capacity.0,
+        workers: line.workers.into(),
     })
 }
 
@@ -57,7 +61,8 @@ fn lesser_known(a: BitsPerSec, b: BitsPerSec) -> BitsPerSec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use overway_wire::control::Hello;
+    use overway_wire::control::{Hello, item};
+    use overway_wire::{LinkIndex, RelayId};
 
     fn relay(addresses: &[&str], capacity_bps: u64) -> Registration {
         let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
@@ -80,6 +85,22 @@ mod tests {
         assert_eq!(pairs(&one, &two), [(0, "10.0.0.2:1".into()), (0, "10.0.0.2:2".into())]);
         assert_eq!(pairs(&two, &one), [(0, "10.0.0.1:1".into()), (1, "10.0.0.1:1".into())]);
         assert_eq!(pairs(&two, &three), [(0, "10.0.0.3:1".into()), (1, "10.0.0.3:2".into())]);
+    }
+
+    #[test]
+    fn a_relay_is_told_how_many_workers_its_neighbour_has() {
+        let told = |workers| {
+            let addresses = vec!["10.0.0.1:1".to_owned()];
+            let hello = Hello { addresses, workers, ..Hello::default() };
+            let remote = Registration::check(hello).unwrap();
+            let line = lines_between(&relay(&["10.0.0.2:1"], 0), &remote).next().unwrap();
+            let link = NeighbourLink::new(RelayId(1), LinkIndex::default());
+            match peer(link, line, true).body {
+                Some(item::Body::Peer(peer)) => peer.workers,
+                other => panic!("{other:?} is no peer"),
+            }
+        };
+        assert_eq!([told(0), told(3), told(4_000_000_000)], [1, 3, 16]);
     }
 
     #[test]
