@@ -66,6 +66,7 @@ fn core(out: &mut Exposition, stats: &Stats) {
         demands_uncounted: "Frames from local ends that no demand report counts.",
         frames_delivered: "Frames given to local ends.",
         frames_forwarded: "Frames carried between neighbours.",
+        handed: "Frames handed from one shard of this relay to another.",
         copies: "Second copies sent because a link was suspect.",
         doubles: "Frames sent over a second path because their flow wants all of it twice.",
         copies_over_budget: "Copies not made because the detour's share was used up.",

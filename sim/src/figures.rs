@@ -210,6 +210,7 @@ impl Figures {
             frames_received: _,
             bytes_received: _,
             frames_sent: _,
+            handed: _,
             bytes_sent: _,
             frames_originated: _,
             demands_uncounted: _,

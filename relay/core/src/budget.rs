@@ -19,10 +19,10 @@ pub(crate) struct CopyBudget {
 }
 
 impl CopyBudget {
-    /// A full budget for a link of this capacity, 0 if not known.
-    pub(crate) fn new(capacity_bps: u64, now: Instant) -> Self {
+    /// A full budget for one of the shards of a link of this capacity, 0 if not known.
+    pub(crate) fn new(capacity_bps: u64, shards: u8, now: Instant) -> Self {
         let capacity = if capacity_bps == 0 { CAPACITY_BPS_DEFAULT } else { capacity_bps };
-        let bytes_per_sec = capacity / 8 / COPY_SHARE;
+        let bytes_per_sec = capacity / 8 / COPY_SHARE / u64::from(shards.max(1));
         Self { bytes_per_sec, bytes: Self::burst_bytes(bytes_per_sec), at: now }
     }
 
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn copies_take_a_tenth_of_the_capacity_and_no_more() {
         let start = Instant::now();
-        let mut budget = CopyBudget::new(8_000_000, start);
+        let mut budget = CopyBudget::new(8_000_000, 1, start);
         let mut taken = 0;
 
         for ms in 0..10_000 {
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn half_of_what_is_saved_up_is_left_by_those_who_take_what_is_spare() {
         let now = Instant::now();
-        let mut budget = CopyBudget::new(8_000_000, now);
+        let mut budget = CopyBudget::new(8_000_000, 1, now);
         let take =
             |budget: &mut CopyBudget| (0..).take_while(|_| budget.take_spare(1_000, now)).count();
 

@@ -1,11 +1,12 @@
 //! What a relay's core is told at its start.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use overway_probe::{LocalClock, ProbeConfig};
 use overway_wire::{BootId, RelayId};
 
-use crate::Fec;
+use crate::{Fec, Shard, SharedLines};
 
 /// Configuration of [`crate::Relay`]. The durations and bounds have defaults for production.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub struct Config {
     pub boot: BootId,
     /// The process's clock.
     pub clock: LocalClock,
+    /// Which of the relay's cores this is.
+    pub shard: Shard,
+    /// What the cores of one relay together have sent on each link; `None` for a relay that is one core.
+    pub lines: Option<Arc<SharedLines>>,
     /// Timers and thresholds of probing.
     pub probe: ProbeConfig,
     /// Whether frames between other relays are carried.
@@ -53,6 +58,8 @@ impl Config {
             local,
             boot,
             clock,
+            shard: Shard::default(),
+            lines: None,
             probe: ProbeConfig::default(),
             transit: true,
             fec: Fec::default(),

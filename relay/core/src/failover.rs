@@ -112,6 +112,10 @@ impl Relay {
         now: Instant,
     ) -> Result<(), DropReason> {
         let detour = self.detour(&header, now);
+        if detour.is_none() && !self.config.shard.is_lead() {
+            self.hand(header, payload);
+            return Ok(());
+        }
         self.tell_source(&header, detour.is_some(), now);
         let detour = detour.ok_or_else(|| self.why_no_detour(&header, now))?;
         self.enqueue(detour, payload, false, now)?;
@@ -232,6 +236,10 @@ impl Relay {
 
     fn resend(&mut self, header: Header, payload: Bytes, now: Instant) -> Result<(), DropReason> {
         let around = self.around(&header, now);
+        if around.is_none() && !self.config.shard.is_lead() {
+            self.hand(header, payload);
+            return Ok(());
+        }
         let around = around.ok_or_else(|| self.why_no_detour(&header, now))?;
         self.enqueue(around, payload, false, now)
     }
@@ -275,7 +283,13 @@ impl Relay {
             sequence: 0,
             path: way.path,
         };
-        let sent = self.enqueue(notice, payload.freeze(), false, now);
+        let first = way.path.first();
+        let sent = if self.is_lent(NeighbourLink::new(first.relay, first.link)) {
+            self.hand(notice, payload.freeze());
+            Ok(())
+        } else {
+            self.enqueue(notice, payload.freeze(), false, now)
+        };
         self.count(sent, |stats| &mut stats.notices_sent);
     }
 }

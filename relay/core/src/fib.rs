@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overway_wire::control::{
-    Item, Key, Policy, ROUTE_PATHS_MAX, Role, Route, RoutePath, Sort, WEIGHT_SUM, item,
+    Item, Key, Policy, ROUTE_PATHS_MAX, Role, Route, RoutePath, Sort, WEIGHT_SUM, WORKERS_MAX, item,
 };
 use overway_wire::{Class, Epoch, LinkIndex, NeighbourLink, Path, PolicyId, RelayId};
 
@@ -69,6 +69,8 @@ pub struct PeerLink {
     pub candidate: bool,
     /// Its capacity in bits per second, 0 if not known.
     pub capacity_bps: u64,
+    /// Workers of the neighbour, 0 if not known.
+    pub workers: u8,
 }
 
 impl Fib {
@@ -161,6 +163,7 @@ impl Fib {
                     remote: peer.remote_address.parse().ok()?,
                     candidate: peer.role() == Role::Candidate,
                     capacity_bps: peer.capacity_bps,
+                    workers: u8::try_from(peer.workers).unwrap_or(WORKERS_MAX),
                 };
                 self.peers.insert(NeighbourLink::new(neighbour, index), link);
             }
@@ -278,6 +281,13 @@ impl Fib {
         }
         relays.sort_by_key(|&relay| (delay(relay), relay));
         relays
+    }
+}
+
+impl PeerLink {
+    /// Shards of the link, for a relay with so many workers of its own. A neighbour of which nothing is known has one.
+    pub fn shards(&self, own_workers: u8) -> u8 {
+        if self.workers == 0 { 1 } else { self.workers.max(own_workers).min(WORKERS_MAX) }
     }
 }
 

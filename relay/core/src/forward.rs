@@ -13,6 +13,7 @@ use overway_wire::{
 use crate::lane::encode;
 use crate::link::Usability;
 use crate::redundancy::is_marked;
+use crate::shard::Handed;
 use crate::spread::{draw, flow_hash};
 use crate::{Delivered, DropReason, Event, FibPath, LocalFrame, Relay};
 
@@ -27,13 +28,21 @@ impl Relay {
         }
         let source = Address::new(self.config.local, frame.source);
         if frame.destination.relay == self.config.local {
+            self.stats.frames_originated += 1;
             self.deliver(source, frame);
             return Ok(());
         }
-        if !self.fib.knows(frame.policy) {
+        let known = self.fib.knows(frame.policy);
+        let chosen = if known { self.choose_for(&frame, now) } else { None };
+        let first = chosen.map(|way| first_link(&way));
+        if let Some(link) = first.filter(|&link| self.is_lent(link)) {
+            self.hand_local(frame, link);
+            return Ok(());
+        }
+        self.stats.frames_originated += 1;
+        if !known {
             return Err(DropReason::UnknownPolicy);
         }
-        let chosen = self.choose_for(&frame, now);
         self.count_demand(&frame, chosen.as_ref(), now);
         let path = chosen.ok_or(DropReason::NoPath)?.path;
         let header = Header {
@@ -110,9 +119,10 @@ impl Relay {
 
     /// Whether a path's first link, or one beside it, is not down.
     pub(crate) fn is_open(&self, path: &FibPath) -> bool {
-        let first = path.path.first();
-        let link = NeighbourLink::new(first.relay, first.link);
-        self.usability(link) != Usability::Down || self.parallel(link).is_some()
+        let link = first_link(path);
+        self.usability(link) != Usability::Down
+            || self.parallel(link).is_some()
+            || self.is_lent(link)
     }
 
     /// Whether no notice says that a link of the path is down.
@@ -201,6 +211,9 @@ impl Relay {
         }
         self.stats.notices_received += 1;
         self.notices.note(link, self.config.notice_hold, now);
+        if self.config.lines.is_some() {
+            self.handed.push_back(Handed::Notice(link));
+        }
         Ok(())
     }
 
@@ -217,6 +230,10 @@ impl Relay {
         let usability = self.usability(link);
         if usability == Usability::Up {
             return self.enqueue(header, payload, false, now);
+        }
+        if self.is_lent(link) {
+            self.hand(header, payload);
+            return Ok(());
         }
         if let Some(parallel) = self.parallel(link) {
             // Whether the link or the neighbour fails is not known before the parallel link is due.
@@ -265,6 +282,11 @@ impl Relay {
         }
         Ok(())
     }
+}
+
+fn first_link(path: &FibPath) -> NeighbourLink {
+    let first = path.path.first();
+    NeighbourLink::new(first.relay, first.link)
 }
 
 /// The path that a flow draws of these by their weights; the first if none has a weight.

@@ -35,6 +35,8 @@
 //! frame loops; a hop limit backs that up. A *notice* tells the source, which then chooses a whole
 //! better path. None of this asks the scheduler.
 //!
+//! A relay with several processors is several such cores side by side, its *shards*: the module `shard` has the model.
+//!
 //! What never happens: a number of a neighbour's lane taken twice; a frame accepted from a neighbour that its path does
 //! not name before us; a copy copied; an allocation that grows with flows; a route taken from anything but the scheduler's update
 //! or, for seconds, a notice; a frame sent to a relay that its policy forbids, unless its source says so.
@@ -57,6 +59,7 @@ mod redundancy;
 mod relay;
 mod report;
 mod ring;
+mod shard;
 mod spread;
 mod stats;
 mod timers;
@@ -67,7 +70,10 @@ pub use drop_reason::DropReason;
 pub use exchange::{Delivered, Event, LocalFrame, Transmit};
 pub use fib::{Fib, FibPath, FibPolicy, PeerLink};
 pub use lane::QueueStats;
+pub use lane::shaper::SharedLines;
 pub use recovery::{Fec, RecoveryStats};
 pub use relay::Relay;
 pub use report::REPORT_INTERVAL_RANGE;
-pub use stats::Stats;
+pub use shard::{Handed, Load, Shard};
+pub use spread::flow_shard;
+pub use stats::{Counts, Stats};

@@ -9,9 +9,9 @@ use overway_wire::{Class, Header, NeighbourLink};
 
 use crate::budget::CopyBudget;
 use crate::lane::LaneState;
-use crate::lane::shaper::Shaper;
+use crate::lane::shaper::{Shaper, SharedLine};
 use crate::recovery::{LaneRecovery, RecoveryStats, Twins, Written, lost_share};
-use crate::{Config, Fec};
+use crate::{Config, Fec, PeerLink};
 
 /// So many numbers after the last word of it, the neighbour is told what was received: at a gigabit a second every
 /// 5 ms, so that it keeps little more than a round trip's frames, and they stay near its processor.
@@ -43,6 +43,16 @@ pub(crate) struct Link {
     last: Usability,
 }
 
+/// What a shard of a link may use of its line.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Of all shards together; 0 if not known.
+    capacity_bps: u64,
+    shards: u8,
+    /// What the shards share, if there are several.
+    shared: Option<SharedLine>,
+}
+
 /// What a link is good for, from the worse of its two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Usability {
@@ -54,14 +64,26 @@ pub(crate) enum Usability {
     Down,
 }
 
+impl Line {
+    pub(crate) fn new(config: &Config, link: NeighbourLink, peer: Option<&PeerLink>) -> Self {
+        let shards = peer.map_or(1, |peer| peer.shards(config.shard.workers));
+        let lines = config.lines.as_ref().filter(|_| shards > 1);
+        Self {
+            capacity_bps: peer.map_or(0, |peer| peer.capacity_bps),
+            shards,
+            shared: lines.map(|lines| lines.line(link)),
+        }
+    }
+}
+
 impl Link {
-    pub(crate) fn new(config: &Config, capacity_bps: u64, candidate: bool, now: Instant) -> Self {
+    pub(crate) fn new(config: &Config, line: Line, candidate: bool, now: Instant) -> Self {
         let mut link = Self {
             probe: LinkProbe::new(config.probe.clone(), config.boot, config.clock, now),
-            copies: CopyBudget::new(capacity_bps, now),
+            copies: CopyBudget::new(line.capacity_bps, line.shards, now),
             delay: Duration::ZERO,
             heard: None,
-            shaper: Shaper::new(capacity_bps, now),
+            shaper: Shaper::new(line.capacity_bps, line.shared, now),
             lanes: std::array::from_fn(|_| LaneState::new(config)),
             recovery: Lane::DATA.map(|lane| LaneRecovery::new(lane, now)),
             told_received: [0; Lane::DATA.len()],
@@ -79,6 +101,16 @@ impl Link {
     pub(crate) fn set_candidate(&mut self, candidate: bool, now: Instant) {
         self.candidate = candidate;
         self.update_rate(now);
+    }
+
+    /// The line's capacity is another now, or is shared by others.
+    pub(crate) fn set_line(&mut self, line: Line, now: Instant) {
+        self.shaper.set_line(line.capacity_bps, line.shared, now);
+    }
+
+    /// Whether the neighbour was heard, and has said that it hears us, at any time since the link was opened.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.probe.inbound() != State::Unknown && self.probe.outbound() != State::Unknown
     }
 
     /// Notes that a flow's frame went or came over the link; says whether heartbeats are due sooner now.

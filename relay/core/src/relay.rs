@@ -11,15 +11,16 @@ use overway_wire::hop::{self, DATA_PREFIX_BYTES, HopMessage, Lane};
 use overway_wire::{Class, NeighbourLink, RelayId};
 
 use crate::demand::Demands;
-use crate::link::{LaneKey, Link, Usability};
+use crate::link::{LaneKey, Line, Link, Usability};
 use crate::notices::Notices;
 use crate::pushed::{Pushed, PushedError};
 use crate::recovery::RecoveryStats;
 use crate::report::{Held, Reporter};
+use crate::shard::{self, Handed, Loads};
 use crate::stats::{add_lanes, sum_probes};
 use crate::timers::Timers;
 use crate::writer::Writer;
-use crate::{Config, DropReason, Event, Fib, LocalFrame, QueueStats, Stats, Transmit};
+use crate::{Config, Counts, DropReason, Event, Fib, LocalFrame, QueueStats, Stats, Transmit};
 
 /// Late by more than half a heartbeat of an active link: this process slept.
 const LATE: Duration = Duration::from_millis(15);
@@ -58,6 +59,10 @@ pub struct Relay {
     stale_until: Option<Instant>,
     /// Where hop messages with frames are written.
     pub(crate) writer: Writer,
+    /// What other shards are to take.
+    pub(crate) handed: VecDeque<Handed>,
+    /// What they said of their load.
+    pub(crate) loads: Loads,
     /// The two neighbours touched last, and when: frames that come together touch theirs once.
     pub(crate) touched: [Option<(RelayId, Instant)>; 2],
 }
@@ -84,6 +89,8 @@ impl Relay {
             recovery_ended: Default::default(),
             stale_until: None,
             writer: Writer::default(),
+            handed: VecDeque::new(),
+            loads: Loads::new(),
             touched: [None; 2],
         }
     }
@@ -122,6 +129,16 @@ impl Relay {
         sums
     }
 
+    /// All of these counters, and those of the queues.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            stats: self.stats,
+            probes: self.probe_stats(),
+            recovery: self.recovery_stats(),
+            queues: self.queue_stats(),
+        }
+    }
+
     /// What recovery counted on one link since it was opened, for each data lane.
     pub fn link_recovery(&self, link: NeighbourLink) -> Option<[RecoveryStats; Lane::DATA.len()]> {
         self.links.get(&link).map(Link::recovery_stats)
@@ -129,7 +146,7 @@ impl Relay {
 
     /// Every link that is held or should be, as the scheduler is told of it.
     pub fn link_reports(&self, now: Instant) -> Vec<LinkReport> {
-        Held { links: &self.links, fib: &self.fib }.describe(now)
+        self.held().describe(now)
     }
 
     /// State of a link's two directions, inbound first, or `None` while its light lane does not stand.
@@ -154,17 +171,27 @@ impl Relay {
         let applied = self.pushed.apply(update);
         let changed = applied.inspect_err(|_| self.stats.updates_refused += 1)?;
         self.stats.updates_applied += 1;
-        self.fib = Arc::new(self.fib.updated(&self.pushed, &changed, self.config.local));
-        let fib = Arc::clone(&self.fib);
+        let fib = self.fib.updated(&self.pushed, &changed, self.config.local);
+        self.follow(Arc::new(fib), now);
+        Ok(())
+    }
+
+    /// Follows a table that the lead of this relay's shards has made of an update.
+    pub fn handle_fib(&mut self, fib: Arc<Fib>, now: Instant) {
+        self.notice_stall(now);
+        self.follow(fib, now);
+    }
+
+    fn follow(&mut self, fib: Arc<Fib>, now: Instant) {
         self.silent_since.retain(|key, _| fib.peers.contains_key(key));
         for (&key, link) in &mut self.links {
             let peer = fib.peers.get(&key);
             link.set_candidate(peer.is_some_and(|peer| peer.candidate), now);
-            link.shaper.set_rate(peer.map_or(0, |peer| peer.capacity_bps));
+            link.set_line(Line::new(&self.config, key, peer), now);
         }
+        self.fib = fib;
         self.settle_all(now);
         self.events.push_back(Event::FibChanged);
-        Ok(())
     }
 
     /// A scheduler's control connection stands: reports start anew, with a full one at once.
@@ -194,9 +221,9 @@ impl Relay {
         self.handle_link_closed(key, now);
         self.silent_since.remove(&key);
         let peer = self.fib.peers.get(&key);
-        let capacity = peer.map_or(0, |peer| peer.capacity_bps);
         let candidate = peer.is_some_and(|peer| peer.candidate);
-        self.links.insert(key, Link::new(&self.config, capacity, candidate, now));
+        let line = Line::new(&self.config, key, peer);
+        self.links.insert(key, Link::new(&self.config, line, candidate, now));
         self.touched = [None; 2];
         self.settle(key, now);
     }
@@ -340,7 +367,6 @@ impl Relay {
     /// A local end sends a frame.
     pub fn handle_frame(&mut self, frame: LocalFrame, now: Instant) {
         self.notice_stall(now);
-        self.stats.frames_originated += 1;
         if let Err(reason) = self.originate(frame, now) {
             self.stats.drop(reason);
         }
@@ -391,10 +417,17 @@ impl Relay {
 
     /// The report that is due now, if any.
     pub fn poll_report(&mut self, now: Instant) -> Option<Report> {
-        let held = Held { links: &self.links, fib: &self.fib };
+        let held = Held { links: &self.links, fib: &self.fib, loads: &self.loads };
         let report = self.reporter.poll(held, now)?;
-        let (demands, self_stalls) = (self.demands.list(now), self.stats.self_stalls);
+        let demands = shard::sum_demands(self.demands.list(now), &self.loads);
+        // A process that sleeps does so with all its shards.
+        let self_stalls = self.loads.values().map(|load| load.self_stalls);
+        let self_stalls = self_stalls.fold(self.stats.self_stalls, u64::max);
         Some(Report { demands, self_stalls, ..report })
+    }
+
+    fn held(&self) -> Held<'_> {
+        Held { links: &self.links, fib: &self.fib, loads: &self.loads }
     }
 
     /// Whether what is read now has waited through a long pause of this process.

@@ -13,6 +13,7 @@ use overway_wire::{BitsPerSec, NeighbourLink, RelayId};
 
 use crate::Fib;
 use crate::link::Link;
+use crate::shard::{Loads, received_bps};
 
 mod change;
 
@@ -46,6 +47,7 @@ pub(crate) struct Reporter {
 pub(crate) struct Held<'a> {
     pub(crate) links: &'a BTreeMap<NeighbourLink, Link>,
     pub(crate) fib: &'a Fib,
+    pub(crate) loads: &'a Loads,
 }
 
 impl Reporter {
@@ -138,7 +140,7 @@ impl Held<'_> {
     }
 
     fn keys(&self) -> impl Iterator<Item = NeighbourLink> {
-        let Self { links, fib } = *self;
+        let Self { links, fib, loads: _ } = *self;
         let strangers = links.keys().filter(|key| !fib.peers.contains_key(key));
         fib.peers.keys().chain(strangers).copied()
     }
@@ -166,7 +168,7 @@ impl Held<'_> {
             report.set_outbound(link.probe.outbound().into());
             report.fast = (fast.samples > 0).then(|| fast.into());
             report.slow = (slow.samples > 0).then(|| slow.into());
-            report.received_bps = link.probe.received_bps(now).0;
+            report.received_bps = link.probe.received_bps(now).0 + received_bps(self.loads, key);
         }
         report
     }
@@ -178,8 +180,8 @@ mod tests {
 
     /// When full reports came, after the first.
     fn full_reports(relay: u16, interval: Duration) -> Vec<Duration> {
-        let (links, fib, start) = (BTreeMap::new(), Fib::default(), Instant::now());
-        let held = Held { links: &links, fib: &fib };
+        let (links, fib, loads) = (BTreeMap::new(), Fib::default(), Loads::new());
+        let (held, start) = (Held { links: &links, fib: &fib, loads: &loads }, Instant::now());
         let mut reporter = Reporter::new(RelayId(relay), Duration::from_secs(1));
         reporter.set_interval(interval);
         reporter.start(start);
@@ -214,8 +216,8 @@ mod tests {
 
     #[test]
     fn what_is_urgent_is_told_at_once_and_what_follows_together() {
-        let (links, fib, start) = (BTreeMap::new(), Fib::default(), Instant::now());
-        let held = Held { links: &links, fib: &fib };
+        let (links, fib, loads) = (BTreeMap::new(), Fib::default(), Loads::new());
+        let (held, start) = (Held { links: &links, fib: &fib, loads: &loads }, Instant::now());
         let mut reporter = Reporter::new(RelayId(1), Duration::from_secs(1));
         reporter.start(start);
         assert!(reporter.poll(held, start).is_some());
@@ -234,8 +236,8 @@ mod tests {
 
     #[test]
     fn the_wanted_interval_is_kept_within_its_range() {
-        let (links, fib, start) = (BTreeMap::new(), Fib::default(), Instant::now());
-        let held = Held { links: &links, fib: &fib };
+        let (links, fib, loads) = (BTreeMap::new(), Fib::default(), Loads::new());
+        let (held, start) = (Held { links: &links, fib: &fib, loads: &loads }, Instant::now());
         for (wanted, kept) in [(1, 200), (500, 500), (600_000, 60_000)] {
             let mut reporter = Reporter::new(RelayId(1), Duration::from_secs(1));
             reporter.set_interval(Duration::from_millis(wanted));

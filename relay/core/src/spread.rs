@@ -9,7 +9,7 @@
 //! A draw depends on the flow and on the path's own steps, not on its place in the route. The arithmetic is
 //! of integers, so that every build draws alike.
 
-use overway_wire::{Address, AttachmentId, FlowId, Path};
+use overway_wire::{Address, AttachmentId, Class, FlowId, Path, PolicyId};
 
 use crate::FibPath;
 
@@ -19,6 +19,22 @@ pub(crate) fn flow_hash(source: AttachmentId, destination: Address, flow: FlowId
         | u64::from(destination.relay.0) << 16
         | u64::from(destination.attachment.0);
     mix(mix(ends) ^ u64::from(flow.0))
+}
+
+/// The shard among so many that carries a flow of this class and policy: its frames go to the one, in order. Classes
+/// are told apart because an end may give the flows of all of them one id.
+pub fn flow_shard(
+    destination: Address,
+    class: Class,
+    policy: PolicyId,
+    flow: FlowId,
+    shards: u8,
+) -> u8 {
+    let terms = u64::from(policy.0) << 8 | u64::from(class.code());
+    let hash = mix(flow_hash(AttachmentId::GATEWAY, destination, flow) ^ terms);
+    // The high half times the number, less its low half.
+    let shard = ((hash >> 32) * u64::from(shards)) >> 32;
+    u8::try_from(shard).expect("it is less than the number of shards")
 }
 
 /// What tells a path from others: the same for the same steps.

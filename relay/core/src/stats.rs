@@ -1,8 +1,10 @@
 //! Counters of a relay's core; the shell exports them.
 
 use overway_probe::Stats as ProbeStats;
+use overway_wire::Class;
+use overway_wire::hop::Lane;
 
-use crate::{DropReason, RecoveryStats};
+use crate::{DropReason, QueueStats, RecoveryStats};
 
 /// Counts since the start. A shell destructures it without `..`, so that none is forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Stats {
     pub frames_delivered: u64,
     /// Frames carried between two neighbours.
     pub frames_forwarded: u64,
+    /// Frames handed to another shard of this relay.
+    pub handed: u64,
     /// Second copies sent because a link was suspect.
     pub copies: u64,
     /// Bytes of these, headers included, as often as they cross a link.
@@ -68,6 +72,51 @@ impl Stats {
     /// How many were dropped for this reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
+    }
+}
+
+/// What a relay's core counts, of itself and of its links, those that ended included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The core's counters.
+    pub stats: Stats,
+    /// What the probes of all links counted.
+    pub probes: ProbeStats,
+    /// What was recovered on each data lane, in the order of [`Lane::DATA`].
+    pub recovery: [RecoveryStats; Lane::DATA.len()],
+    /// What the queues in front of all links have seen, in the order of [`Class::ALL`].
+    pub queues: [QueueStats; Class::ALL.len()],
+}
+
+impl Counts {
+    /// Adds what another shard of the same relay counts. What befalls the relay or a link as a whole befalls each
+    /// shard, and is not added: a stall, updates, and a link's silence, of which the lead's word counts.
+    pub fn add(&mut self, other: &Self) {
+        let Self { stats, probes, recovery, queues } = other;
+        self.stats.add_shard(stats);
+        self.probes = sum_probes([&self.probes, probes].into_iter());
+        add_lanes(&mut self.recovery, recovery);
+        self.queues.iter_mut().zip(queues).for_each(|(sum, queue)| sum.add(queue));
+    }
+}
+
+impl Stats {
+    fn add_shard(&mut self, other: &Self) {
+        macro_rules! add {
+            ($($field:ident),+ but $($once:ident),+ and drops) => {{
+                // Destructured, so that none is forgotten.
+                let Self { $($field,)+ $($once: _,)+ drops, self_stalls } = other;
+                $(self.$field += $field;)+
+                self.self_stalls = self.self_stalls.max(*self_stalls);
+                self.drops.iter_mut().zip(drops).for_each(|(sum, drops)| *sum += drops);
+            }};
+        }
+        add!(
+            frames_received, bytes_received, frames_sent, bytes_sent, frames_originated,
+            demands_uncounted, frames_delivered, frames_forwarded, handed, copies, copy_bytes, doubles,
+            double_bytes, copies_over_budget, detours, replays, notices_sent, notices_received
+            but suspects, downs, updates_applied, updates_refused and drops
+        );
     }
 }
 

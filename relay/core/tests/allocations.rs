@@ -4,6 +4,7 @@ mod chain;
 
 use std::time::Duration;
 
+use overway_relay_core::Shard;
 use overway_wire::Class;
 use overway_wire::hop::Lane;
 
@@ -16,8 +17,8 @@ const WARM_UP: usize = 200;
 const ROUNDS: usize = 200;
 
 /// Allocations for each frame that goes through the middle relay.
-fn allocations_per_frame(class: Class, payload: usize) -> f64 {
-    let mut chain = Chain::new();
+fn allocations_per_frame(shard: Shard, class: Class, payload: usize) -> f64 {
+    let mut chain = Chain::new(shard);
     let lane = Lane::of(class);
     let (mut allocations, mut frames) = (0, 0);
     for round in 0..WARM_UP + ROUNDS {
@@ -44,13 +45,20 @@ fn allocations_per_frame(class: Class, payload: usize) -> f64 {
 #[test]
 fn a_frame_in_transit_takes_its_part_of_a_block_and_no_allocation_of_its_own() {
     // A block holds some fifty full frames; what heartbeats and words of receipt take comes on top, once in a batch.
-    for (class, payload, most) in [
-        (Class::Bulk, 1_200, 0.1),
-        (Class::Interactive, 1_200, 0.1),
-        (Class::Realtime, 160, 0.1),
-        (Class::Bulk, 160, 0.1),
-    ] {
-        let each = allocations_per_frame(class, payload);
-        assert!(each <= most, "{class}, {payload} bytes: {each} allocations for a frame");
+    // A relay that is one core, and a shard that shares its lines with others.
+    for shard in [Shard::default(), Shard { index: 1, workers: 2 }] {
+        for (class, payload, most) in [
+            (Class::Bulk, 1_200, 0.1),
+            (Class::Interactive, 1_200, 0.1),
+            (Class::Realtime, 160, 0.1),
+            (Class::Bulk, 160, 0.1),
+        ] {
+            let each = allocations_per_frame(shard, class, payload);
+            println!("{shard:?}, {class}, {payload} bytes: {each:.4} allocations for a frame");
+            assert!(
+                each <= most,
+                "{shard:?}, {class}, {payload} bytes: {each} allocations for a frame"
+            );
+        }
     }
 }

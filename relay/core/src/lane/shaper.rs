@@ -14,11 +14,20 @@
 //! Lanes that are held back are looked at again when half a burst has drained: one wake for many frames, and none
 //! for each. A realtime frame that comes when another may go goes at once.
 //!
+//! **Between the shards** of a link ([`crate::shard`]) *busy until* is one number that all of them read and move forward:
+//! they keep to the rate together, up to one frame of each, and one that is alone has all of it. Who is held back waits
+//! until half a burst has drained, and in that time a frame of another shard goes at once, realtime or not; so a
+//! realtime frame waits for bulk of other shards no longer than half a burst and a timer's grain.
+//!
 //! **Between the lanes** realtime goes first, and bulk is owed an eighth of the bytes, as interactive owes it (see
 //! [`super::share`]). A rate of 0 is none: nothing waits here, and the connection's window is what orders the lanes.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use overway_wire::NeighbourLink;
 use overway_wire::hop::Lane;
 
 use super::COST_MAX;
@@ -33,11 +42,86 @@ const NANOS_PER_SEC: u128 = 1_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Shaper {
     rate_bps: u64,
-    busy_until: Instant,
+    busy: Busy,
     /// What the last division left, in parts of a nanosecond by the rate.
     rest: u128,
     /// What bulk is owed by realtime.
     share: Share,
+}
+
+/// Until when the line is busy.
+#[derive(Debug)]
+enum Busy {
+    /// With this core's frames alone.
+    Own(Instant),
+    /// With those of several shards.
+    Shared(SharedLine),
+}
+
+/// What the shards of a link know of their line together.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedLine {
+    origin: Instant,
+    /// Nanoseconds from the origin until which it is busy.
+    busy_nanos: Arc<AtomicU64>,
+}
+
+/// What the shards of a relay know of their links' lines together. Asked for a line when a link is opened, not for each
+/// frame.
+#[derive(Debug)]
+pub struct SharedLines {
+    origin: Instant,
+    lines: Mutex<BTreeMap<NeighbourLink, Arc<AtomicU64>>>,
+}
+
+impl SharedLines {
+    /// Idle lines; nothing is sent before `origin`.
+    pub fn new(origin: Instant) -> Self {
+        Self { origin, lines: Mutex::default() }
+    }
+
+    /// The line of a link. Those that no shard uses any more are forgotten.
+    pub(crate) fn line(&self, link: NeighbourLink) -> SharedLine {
+        // A panic elsewhere leaves the map whole.
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|&other, line| other == link || Arc::strong_count(line) > 1);
+        let busy_nanos = Arc::clone(lines.entry(link).or_default());
+        SharedLine { origin: self.origin, busy_nanos }
+    }
+}
+
+impl SharedLine {
+    fn until(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed))
+    }
+
+    fn extend(&self, nanos: u64, now: Instant) {
+        let now = now.saturating_duration_since(self.origin).as_nanos();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        let later = |busy: u64| Some(busy.max(now).saturating_add(nanos));
+        // Never refused.
+        let _ = self.busy_nanos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+    }
+}
+
+impl Busy {
+    fn new(shared: Option<SharedLine>, now: Instant) -> Self {
+        shared.map_or(Self::Own(now), Self::Shared)
+    }
+
+    fn until(&self) -> Instant {
+        match self {
+            Self::Own(until) => *until,
+            Self::Shared(line) => line.until(),
+        }
+    }
+
+    fn extend(&mut self, nanos: u64, now: Instant) {
+        match self {
+            Self::Own(until) => *until = (*until).max(now) + Duration::from_nanos(nanos),
+            Self::Shared(line) => line.extend(nanos, now),
+        }
+    }
 }
 
 /// What a lane with frames may do.
@@ -53,8 +137,8 @@ pub(crate) enum Turn {
 
 impl Shaper {
     /// A line of this capacity in bits per second, 0 if it has none that is known, that is idle.
-    pub(crate) fn new(rate_bps: u64, now: Instant) -> Self {
-        Self { rate_bps, busy_until: now, rest: 0, share: Share::default() }
+    pub(crate) fn new(rate_bps: u64, shared: Option<SharedLine>, now: Instant) -> Self {
+        Self { rate_bps, busy: Busy::new(shared, now), rest: 0, share: Share::default() }
     }
 
     /// Whether the line has a capacity that is known.
@@ -62,10 +146,19 @@ impl Shaper {
         self.rate_bps != 0
     }
 
-    /// Sets the capacity; what was sent counts as it did.
-    pub(crate) fn set_rate(&mut self, rate_bps: u64) {
+    /// Sets the capacity, and who shares it; what was sent counts as it did.
+    pub(crate) fn set_line(&mut self, rate_bps: u64, shared: Option<SharedLine>, now: Instant) {
         if rate_bps != self.rate_bps {
             (self.rate_bps, self.rest) = (rate_bps, 0);
+        }
+        match (&self.busy, shared) {
+            (Busy::Own(_), None) | (Busy::Shared(_), Some(_)) => {}
+            (Busy::Own(until), Some(line)) => {
+                let ahead = until.saturating_duration_since(now).as_nanos();
+                line.extend(u64::try_from(ahead).unwrap_or(u64::MAX), now);
+                self.busy = Busy::Shared(line);
+            }
+            (Busy::Shared(line), None) => self.busy = Busy::Own(line.until()),
         }
     }
 
@@ -75,8 +168,9 @@ impl Shaper {
         if self.rate_bps == 0 {
             return Turn::Now;
         }
-        if self.busy_until > now + BURST {
-            return Turn::At(self.busy_until - BURST / 2);
+        let busy_until = self.busy.until();
+        if busy_until > now + BURST {
+            return Turn::At(busy_until - BURST / 2);
         }
         match lane {
             Lane::Realtime if contended && self.share.is_due(COST_MAX) => Turn::Other,
@@ -93,7 +187,7 @@ impl Shaper {
         let rate = u128::from(self.rate_bps);
         self.rest = total % rate;
         let nanos = u64::try_from(total / rate).unwrap_or(u64::MAX);
-        self.busy_until = self.busy_until.max(now) + Duration::from_nanos(nanos);
+        self.busy.extend(nanos, now);
         match lane {
             Lane::Realtime if contended => self.share.pass(cost),
             Lane::Realtime => self.share.close(),
@@ -113,7 +207,7 @@ mod tests {
     #[test]
     fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
         let start = Instant::now();
-        let mut shaper = Shaper::new(RATE_BPS, start);
+        let mut shaper = Shaper::new(RATE_BPS, None, start);
         let mut sent_bytes = 0;
         let mut now = start;
         let mut wakes = 0;
@@ -139,7 +233,7 @@ mod tests {
     #[test]
     fn without_a_capacity_nothing_waits() {
         let now = Instant::now();
-        let mut shaper = Shaper::new(0, now);
+        let mut shaper = Shaper::new(0, None, now);
         for _ in 0..1_000_000 {
             shaper.charge(Lane::Realtime, COST_MAX, true, now);
         }
@@ -149,7 +243,7 @@ mod tests {
     #[test]
     fn realtime_goes_first_and_bulk_keeps_an_eighth() {
         let mut now = Instant::now();
-        let mut shaper = Shaper::new(RATE_BPS, now);
+        let mut shaper = Shaper::new(RATE_BPS, None, now);
         let mut sent = [0_usize; 2];
         for _ in 0..100_000 {
             let (lane, cost) = match shaper.turn(Lane::Realtime, true, now) {
@@ -170,9 +264,9 @@ mod tests {
     #[test]
     fn a_capacity_that_is_lowered_counts_from_then_on() {
         let now = Instant::now();
-        let mut shaper = Shaper::new(RATE_BPS, now);
+        let mut shaper = Shaper::new(RATE_BPS, None, now);
         shaper.charge(Lane::Bulk, 1_000, false, now);
-        shaper.set_rate(RATE_BPS / 1_000);
+        shaper.set_line(RATE_BPS / 1_000, None, now);
         assert_eq!(shaper.turn(Lane::Bulk, false, now), Turn::Now);
         shaper.charge(Lane::Bulk, 1_000, false, now);
 
@@ -187,7 +281,7 @@ mod tests {
             steps in proptest::collection::vec((0_u64..5_000_000, 1_usize..=COST_MAX, 1_u8..20), 1..30),
         ) {
             let start = Instant::now();
-            let mut shaper = Shaper::new(rate_bps, start);
+            let mut shaper = Shaper::new(rate_bps, None, start);
             let mut now = start;
             let mut sent: Vec<(Instant, usize)> = Vec::new();
             for (pause, cost, frames) in steps {

@@ -1,10 +1,11 @@
 //! Three relays in a row, to look at what the middle one does with a frame.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overway_probe::LocalClock;
-use overway_relay_core::{Config, LocalFrame, Relay};
+use overway_relay_core::{Config, LocalFrame, Relay, Shard, SharedLines};
 use overway_wire::control::{Item, Peer, Role, Route, RoutePath, Update};
 use overway_wire::hop::Lane;
 use overway_wire::{
@@ -20,9 +21,10 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(shard: Shard) -> Self {
         let now = Instant::now();
-        let mut chain = Self { now, relays: [1, 2, 3].map(|id| relay(id, now)), sequence: 0 };
+        let relays = [1, 2, 3].map(|id| relay(id, shard, now));
+        let mut chain = Self { now, relays, sequence: 0 };
         // Until all hear one another.
         (0..30).for_each(|_| chain.settle(Duration::from_millis(100)));
         chain
@@ -110,9 +112,11 @@ fn towards(relay: u16) -> NeighbourLink {
     NeighbourLink::new(RelayId(relay), LinkIndex::default())
 }
 
-fn relay(id: u16, now: Instant) -> Relay {
+fn relay(id: u16, shard: Shard, now: Instant) -> Relay {
     let clock = LocalClock::new(now, Ticks(u64::from(id) * 1_000_000_000), 0);
-    let mut relay = Relay::new(Config::new(RelayId(id), BootId(u32::from(id)), clock));
+    let lines = (shard.workers > 1).then(|| Arc::new(SharedLines::new(now)));
+    let config = Config::new(RelayId(id), BootId(u32::from(id)), clock);
+    let mut relay = Relay::new(Config { shard, lines, ..config });
     let neighbours: &[u16] = match id {
         1 => &[2],
         2 => &[1, 3],
@@ -122,6 +126,9 @@ fn relay(id: u16, now: Instant) -> Relay {
         neighbour: neighbour.into(),
         remote_address: format!("127.0.0.1:{neighbour}"),
         role: Role::Candidate.into(),
+        // More than is ever asked for, so that a line that is shared is charged and nothing waits.
+        capacity_bps: if shard.workers > 1 { 1_000_000_000_000 } else { 0 },
+        workers: shard.workers.into(),
         ..Peer::default()
     };
     let mut put: Vec<Item> = neighbours.iter().map(peer).map(Item::from).collect();
