@@ -195,6 +195,7 @@ fn start(
     stage: &Stage,
 ) -> anyhow::Result<Arc<World>> {
     let spawner = common::spawner(changes::LOG_FILTER)?;
-    let options = WorldOptions { spawner, profile, seed, dir: None, wires: pairs.to_vec() };
-    World::start(options, stage)
+    let options =
+        WorldOptions { spawner, profile, seed, dir: None, wires: pairs.to_vec(), workers: 1 };
+    World::start(&options, stage)
 }

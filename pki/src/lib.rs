@@ -46,7 +46,7 @@ pub use authority::{Authority, LIFETIME_MAX, fingerprint};
 pub use credentials::{Credentials, CredentialsError, PendingKey};
 pub use files::FileError;
 pub use identity::{Identity, IdentityError, MESH_NAME_BYTES_MAX, Role, peer_identity};
-pub use quic::endpoint_config;
+pub use quic::{connection_id_key, endpoint_config};
 pub use revoked::RevokedRelays;
 pub use tls::{ClientAuth, JOIN_SERVER_NAME, client_config, join_client_config, server_config};
 pub use token::{JoinSecret, JoinToken, NewTokenError, TokenError, secret_hash};

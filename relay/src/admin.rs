@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::ControlStatus;
-use crate::fault::{FaultConfigError, FaultSocket, FaultTable, RawRule, Rule};
+use crate::fault::{FaultConfigError, FaultSocket, FaultStats, FaultTable, RawRule, Rule};
 use crate::lines::Lines;
 use crate::mesh::{Command, Mesh, Snapshot};
 use crate::metrics;
@@ -57,8 +57,8 @@ pub struct Admin {
     pub gateway: Arc<Gateway>,
     /// Rules of fault injection, if configured.
     pub fault: Option<Arc<FaultTable>>,
-    /// The sockets that follow these rules.
-    pub fault_sockets: Vec<Arc<FaultSocket>>,
+    /// The sockets that follow these rules: of each worker, one for each address.
+    pub fault_sockets: Vec<Vec<Arc<FaultSocket>>>,
     /// What the lines have carried.
     pub lines: Arc<Lines>,
     /// Sockets whose kernel buffers are smaller than asked for.
@@ -112,6 +112,16 @@ impl Admin {
         Mesh::snapshot(&self.commands).await.ok_or_else(stopping)
     }
 
+    /// What faults did on each line, to all workers together.
+    fn fault_stats(&self) -> Vec<FaultStats> {
+        let lines = self.fault_sockets.first().map_or(0, Vec::len);
+        let mut sums = vec![FaultStats::default(); lines];
+        for sockets in &self.fault_sockets {
+            sums.iter_mut().zip(sockets).for_each(|(sum, socket)| sum.add(socket.stats()));
+        }
+        sums
+    }
+
     fn table(&self) -> Result<&FaultTable, Problem> {
         let off = "fault injection is off: the configuration has no [fault] section";
         self.fault.as_deref().ok_or_else(|| Problem(StatusCode::NOT_FOUND, off.into()))
@@ -156,7 +166,7 @@ async fn metrics_text(State(admin): Shared) -> Result<Response, Problem> {
         certificate_seconds: left.as_secs_f64(),
         buffers_short: admin.buffers_short,
         lines: admin.lines.totals(SystemTime::now()),
-        faults: admin.fault_sockets.iter().map(|socket| socket.stats()).collect(),
+        faults: admin.fault_stats(),
     };
     let text = metrics::exposition(gathered).render();
     Ok(([(header::CONTENT_TYPE, overway_telemetry::CONTENT_TYPE)], text).into_response())

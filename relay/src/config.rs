@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use overway_config::{ConfigError, Document, Spanned};
 use overway_gateway::{GatewayConfig, RawForward, RawService};
 use overway_relay_core::Fec;
-use overway_wire::control::Line;
+use overway_wire::control::{Line, WORKERS_MAX};
 use overway_wire::{BitsPerSec, PricePerGb};
 use serde::Deserialize;
 
@@ -62,6 +62,7 @@ struct RawMesh {
     #[serde(default = "yes")]
     offload: bool,
     fec: Option<Spanned<String>>,
+    workers: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,6 +107,8 @@ pub struct Config {
     pub offload: bool,
     /// Whether neighbours are sent repairs, and theirs made use of.
     pub fec: Fec,
+    /// Threads that carry the mesh's frames, at least one.
+    pub workers: u8,
     /// What is known of the line behind each address of `listen`, in their order; empty if nothing more
     /// than the relay's own capacity and price.
     pub lines: Vec<Line>,
@@ -170,6 +173,7 @@ impl TryFrom<&Document> for Config {
             advertise,
             offload: raw.mesh.offload,
             fec: raw.mesh.fec.as_ref().map_or(Ok(Fec::default()), |name| fec(document, name))?,
+            workers: workers(document, raw.mesh.workers.as_ref())?,
             schedulers,
             admin,
             gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward)?,
@@ -221,6 +225,19 @@ fn fec(document: &Document, name: &Spanned<String>) -> Result<Fec, ConfigError> 
     }
 }
 
+/// One for each processor that the process may use, unless the file says how many.
+fn workers(document: &Document, said: Option<&Spanned<u64>>) -> Result<u8, ConfigError> {
+    let workers = match said {
+        Some(said) => document.in_range(said, 1..=u64::from(WORKERS_MAX))?,
+        // A system that does not say has one.
+        None if cfg!(unix) => {
+            std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
+        }
+        None => 1,
+    };
+    Ok(u8::try_from(workers).unwrap_or(WORKERS_MAX).min(WORKERS_MAX))
+}
+
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: 0 to 10^12")]
 fn whole(value: f64) -> u64 {
     value.round() as u64
@@ -269,6 +286,9 @@ seed = 7
         assert_eq!(config.fec, Fec::Adaptive);
         let off = load(&GOOD.replace("[scheduler]", "fec = \"off\"\n[scheduler]")).unwrap();
         assert_eq!(off.fec, Fec::Off);
+        assert!((1..=16).contains(&config.workers), "{}", config.workers);
+        let two = load(&GOOD.replace("[scheduler]", "workers = 2\n[scheduler]")).unwrap();
+        assert_eq!(two.workers, 2);
     }
 
     const LINE: &str = "[[line]]\nlisten = \"127.0.0.1:4401\"\n";
@@ -342,6 +362,12 @@ seed = 7
             ("127.0.0.1:4401", "127.0.0.1:99999", "relay.toml:8", "IP:PORT"),
             ("[\"127.0.0.1:4401\"]", "[\"0.0.0.0:4401\"]", "relay.toml:8", "mesh.advertise"),
             ("[\"127.0.0.1:4401\"]", "[]", "relay.toml:8", "mesh.listen"),
+            (
+                "[\"127.0.0.1:4401\"]",
+                "[\"127.0.0.1:4401\"]\nworkers = 17",
+                "relay.toml:9",
+                "expected 1 to 16",
+            ),
             ("127.0.0.1:9401", "0.0.0.0:9401", "relay.toml:12", "loopback"),
             ("capacity_mbps = 200", "capacity_mbps = \"fast\"", "relay.toml:5", "capacity_mbps"),
             ("capacity_mbps = 200", "capacity_mbps = -1", "relay.toml:5", "capacity_mbps"),

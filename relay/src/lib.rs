@@ -1,19 +1,20 @@
 //! The relay process: sockets, clocks and disks around [`overway_relay_core::Relay`].
 //!
-//! Two threads, so that nothing that an application or a scheduler does delays a heartbeat:
+//! The mesh has threads of its own, so that nothing that an application or a scheduler does delays a heartbeat:
 //!
 //! | thread | runs | ends when |
 //! | --- | --- | --- |
-//! | mesh ([`mesh`]) | the core, one QUIC endpoint per address, a task per connection, the timer | its command channel closes |
+//! | workers ([`mesh`]) | shards of the core, a QUIC endpoint per address, a task per connection, timers | the command channel closes |
 //! | main runtime | control client ([`control`]), gateway, session endpoint, admin HTTP ([`admin`]), state writer | the shutdown token is cancelled |
 //!
 //! | channel | from, to | bound and policy |
 //! | --- | --- | --- |
-//! | commands | main to mesh | 64, the sender waits |
-//! | local frames | session to mesh | [`local::QUEUE_FRAMES_MAX`] frames, the session waits |
-//! | delivered frames | mesh to session | 1,024 batches, the newest is dropped and counted |
-//! | reports | mesh to control | 8, the newest is dropped; the next full report mends it |
-//! | table | mesh to main | a watch: the latest only |
+//! | commands | main to the first worker | 64, the sender waits |
+//! | local frames | session to each worker | [`local::QUEUE_FRAMES_MAX`] frames, the session waits |
+//! | mail | worker to worker | 4,096, the newest is dropped and counted |
+//! | delivered frames | workers to session | 1,024 batches, the newest is dropped and counted |
+//! | reports | the first worker to control | 8, the newest is dropped; the next full report mends it |
+//! | table | the first worker to the others and to main | a watch: the latest only |
 
 pub mod admin;
 mod config;
@@ -27,6 +28,7 @@ mod metrics;
 mod run;
 pub mod socket;
 mod state;
+mod steer;
 
 pub use config::Config;
 pub use run::run;

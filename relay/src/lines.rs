@@ -2,7 +2,7 @@
 //! month.
 //!
 //! ```text
-//! endpoint --> MeteredSocket --> UDP socket         one per line, on the mesh thread
+//! endpoint --> MeteredSocket --> UDP socket         for each line and worker
 //!                   | adds
 //!                   v
 //!                meter ---> ledger (month, bytes) <--> lines.json in the state directory

@@ -1,22 +1,82 @@
-//! Where local ends meet the mesh thread: a bounded queue of frames with back-pressure.
+//! Where local ends meet the mesh's workers: bounded queues of frames with back-pressure, one for each worker. A flow's
+//! frames go to one of them, by a hash, so that they stay in order.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use overway_relay_core::flow_shard;
 use overway_session::{FabricSender, Full, Outbound};
 use tokio::sync::Notify;
 
-/// Frames that wait for the mesh thread. At 1,200 bytes each this is 5 MB, and 40 ms at 1 Gbit/s: longer
+/// Frames that wait for a worker. At 1,200 bytes each this is 5 MB, and 40 ms at 1 Gbit/s: longer
 /// than the thread should ever be away.
 pub const QUEUE_FRAMES_MAX: usize = 4_096;
 /// Tasks that may wait for room; one per session connection. Beyond it the oldest is woken early, which
 /// costs it a look and nothing else.
 const WAITING_MAX: usize = 4_096;
 
-/// The queue between local ends and the mesh thread.
+/// The queues between local ends and all workers.
+#[derive(Debug)]
+pub struct LocalQueues {
+    queues: Vec<LocalQueue>,
+    /// What flows are spread over: as many as the link with most of them has.
+    shards: AtomicU8,
+}
+
+impl LocalQueues {
+    pub(crate) fn new(workers: u8) -> Self {
+        let queues = (0..workers.max(1)).map(|_| LocalQueue::default()).collect();
+        Self { queues, shards: AtomicU8::new(1) }
+    }
+
+    /// Spreads flows over so many shards from now on.
+    pub(crate) fn set_shards(&self, shards: u8) {
+        self.shards.store(shards.max(1), Ordering::Relaxed);
+    }
+
+    /// The shard that a flow is carried by.
+    pub(crate) fn shard_of(&self, frame: &Outbound) -> u8 {
+        let shards = self.shards.load(Ordering::Relaxed);
+        let Outbound { destination, class, policy, flow, .. } = frame;
+        flow_shard(*destination, *class, *policy, *flow, shards)
+    }
+
+    /// A worker's queue.
+    pub(crate) fn of(&self, worker: u8) -> &LocalQueue {
+        &self.queues[usize::from(worker)]
+    }
+
+    fn worker_of(&self, frame: &Outbound) -> usize {
+        usize::from(self.shard_of(frame)) % self.queues.len()
+    }
+}
+
+impl FabricSender for LocalQueues {
+    fn try_send(&self, frames: &mut Vec<Outbound>) -> Result<(), Full> {
+        if let [queue] = &self.queues[..] {
+            let all = frames.len();
+            return queue.put(frames, all);
+        }
+        while let Some(first) = frames.first() {
+            let worker = self.worker_of(first);
+            let run = frames.iter().take_while(|frame| self.worker_of(frame) == worker).count();
+            self.queues[worker].put(frames, run)?;
+        }
+        Ok(())
+    }
+
+    /// Ready when every queue has room: the caller does not say which it waits for.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let full = self.queues.iter().any(|queue| queue.poll_ready(cx).is_pending());
+        if full { Poll::Pending } else { Poll::Ready(()) }
+    }
+}
+
+/// The queue between local ends and a worker.
 #[derive(Debug, Default)]
-pub struct LocalQueue {
+pub(crate) struct LocalQueue {
     state: Mutex<State>,
     filled: Notify,
 }
@@ -50,17 +110,18 @@ impl LocalQueue {
     }
 }
 
-impl FabricSender for LocalQueue {
-    fn try_send(&self, frames: &mut Vec<Outbound>) -> Result<(), Full> {
+impl LocalQueue {
+    /// Takes the first `count` frames in, or as many as there is room for.
+    fn put(&self, frames: &mut Vec<Outbound>, count: usize) -> Result<(), Full> {
         let mut state = self.lock();
         let room = QUEUE_FRAMES_MAX - state.frames.len();
-        let taken = room.min(frames.len());
+        let taken = room.min(count);
         state.frames.extend(frames.drain(..taken));
         drop(state);
         if taken > 0 {
             self.filled.notify_one();
         }
-        if frames.is_empty() { Ok(()) } else { Err(Full) }
+        if taken == count { Ok(()) } else { Err(Full) }
     }
 
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -1,45 +1,51 @@
-//! The mesh thread: the core, its endpoints and its connections, on a runtime of their own.
+//! The mesh's threads: cores, endpoints and connections, on runtimes of their own.
 //!
-//! Everything here runs on one thread, so the core needs no lock. Tasks: one accepts on each endpoint,
-//! one dials what is missing (`connect`), one reads each connection, one waits for the core's next
-//! timeout, one takes local frames, one takes commands. All end when the command channel closes.
+//! There is a thread for each *worker*, and each runs the shards of the relay that are its own (see the module `shard`
+//! of the core): shard `s` on worker `s mod n`. A shard's core, its connections and their timers stay on one thread, so
+//! that none of them needs a lock and a frame on its way crosses no thread. The first worker runs the lead, which
+//! takes commands and reports. `mesh/worker.rs` has the tasks and what crosses threads; `steer` how packets find their
+//! worker.
 
 mod close;
 mod connect;
 mod driver;
+mod endpoints;
 mod news;
+mod snapshot;
+mod worker;
 
-use std::cell::RefCell;
-use std::net::SocketAddr;
-use std::rc::Rc;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use overway_pki::Credentials;
-use overway_relay_core::{Fib, FibPath, QueueStats, RecoveryStats, Stats};
+use overway_relay_core::{Fib, FibPath, QueueStats, RecoveryStats, SharedLines, Stats};
 use overway_session::Inbound;
-use overway_wire::control::{Ack, LinkReport, Report, Update};
+use overway_wire::control::{Ack, LinkReport, Report, Update, WORKERS_MAX};
 use overway_wire::hop::Lane;
 use overway_wire::{Class, RelayId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::fault::{FaultConfig, FaultSocket, FaultTable};
 use crate::lines::Lines;
-use crate::local::LocalQueue;
+use crate::local::LocalQueues;
 use crate::socket::BufferReport;
-use driver::Driver;
+use worker::{Mail, Shared, Worker};
 
 const COMMANDS_MAX: usize = 64;
 const DELIVERED_BATCHES_MAX: usize = 1_024;
 const REPORTS_MAX: usize = 8;
 
-/// What the mesh thread needs at its start.
+/// What the mesh needs at its start.
 pub struct MeshConfig {
-    /// The core's configuration.
+    /// The core's configuration, that of the lead; what its shards share is filled in.
     pub core: overway_relay_core::Config,
+    /// Threads, 1 to [`WORKERS_MAX`].
+    pub workers: u8,
     /// One address per provider line.
     pub listen: Vec<SocketAddr>,
     /// Whether batches are cut into packets by the system, where it can (GSO).
@@ -85,7 +91,9 @@ pub struct Snapshot {
     pub queues: [QueueStats; Class::ALL.len()],
     /// The shell's counters.
     pub shell: ShellStats,
-    /// Every link that is held.
+    /// Frames that each worker took from neighbours and local ends.
+    pub workers: Vec<u64>,
+    /// Every link that is held, as the lead sees it.
     pub links: Vec<LinkReport>,
     /// The path that frames would take now, by destination and class.
     pub chosen: Vec<(RelayId, Class, Option<FibPath>)>,
@@ -104,6 +112,43 @@ pub struct ShellStats {
     pub delivered_dropped: u64,
     /// Reports dropped because the control connection did not keep up.
     pub reports_dropped: u64,
+    /// Frames dropped on their way from one worker to another, because that did not keep up.
+    pub handed_dropped: u64,
+    /// Datagrams that the kernel gave to one worker and that were another's.
+    pub datagrams_moved: u64,
+    /// Of such, those dropped because that worker did not keep up.
+    pub datagrams_moved_dropped: u64,
+}
+
+impl ShellStats {
+    /// Adds what another part of the shell counts.
+    fn add(&mut self, other: &Self) {
+        macro_rules! add {
+            ($($field:ident),+) => {{
+                // Destructured, so that none is forgotten.
+                let Self { $($field),+ } = other;
+                $(self.$field += $field;)+
+            }};
+        }
+        add!(
+            connections,
+            dials_failed,
+            refused,
+            delivered_dropped,
+            reports_dropped,
+            handed_dropped,
+            datagrams_moved,
+            datagrams_moved_dropped
+        );
+    }
+}
+
+/// Where the mesh's outputs go.
+#[derive(Clone)]
+struct Sinks {
+    delivered: mpsc::Sender<Vec<Inbound>>,
+    reports: mpsc::Sender<Report>,
+    fib: watch::Sender<Arc<Fib>>,
 }
 
 /// The main runtime's side of the mesh thread.
@@ -112,7 +157,7 @@ pub struct Mesh {
     /// Commands to it. Dropping all of these ends the thread.
     pub commands: mpsc::Sender<Command>,
     /// Frames to it.
-    pub local: Arc<LocalQueue>,
+    pub local: Arc<LocalQueues>,
     /// The table that frames follow.
     pub fib: watch::Receiver<Arc<Fib>>,
     /// Addresses bound, in the order of the configuration.
@@ -121,9 +166,9 @@ pub struct Mesh {
     pub buffers: Vec<BufferReport>,
     /// Rules of fault injection, if configured.
     pub fault: Option<Arc<FaultTable>>,
-    /// The sockets that follow these rules.
-    pub fault_sockets: Vec<Arc<FaultSocket>>,
-    thread: thread::JoinHandle<()>,
+    /// The sockets that follow these rules: of each worker, one for each address.
+    pub fault_sockets: Vec<Vec<Arc<FaultSocket>>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 /// What comes from the mesh thread, to be taken once each.
@@ -136,36 +181,90 @@ pub struct MeshOutputs {
 }
 
 impl Mesh {
-    /// Binds the addresses and starts the thread.
+    /// Binds the addresses and starts the threads.
     ///
     /// # Errors
     /// Says which address cannot be bound, or that there is no thread to be had.
-    pub fn start(config: MeshConfig) -> anyhow::Result<(Self, MeshOutputs)> {
+    pub fn start(mut config: MeshConfig) -> anyhow::Result<(Self, MeshOutputs)> {
+        config.workers = config.workers.clamp(1, WORKERS_MAX);
+        config.core.lines = Some(Arc::new(SharedLines::new(Instant::now())));
+        let opened = endpoints::open_sockets(&config)?;
+        let endpoints::Opened { addresses, buffers, sockets, steering } = opened;
+        let fault = config.fault.as_ref().map(FaultTable::new);
         let (commands, command_rx) = mpsc::channel(COMMANDS_MAX);
         let (delivered_tx, delivered) = mpsc::channel(DELIVERED_BATCHES_MAX);
         let (report_tx, reports) = mpsc::channel(REPORTS_MAX);
         let (fib_tx, fib) = watch::channel(Arc::default());
+        let sinks = Sinks { delivered: delivered_tx, reports: report_tx, fib: fib_tx };
+        let local = Arc::new(LocalQueues::new(config.workers));
+        let (mailboxes, mail): (Vec<_>, Vec<_>) =
+            (0..config.workers).map(|_| mpsc::channel(worker::MAIL_MAX)).unzip();
+        let shared = Arc::new(Shared {
+            config,
+            local: Arc::clone(&local),
+            mailboxes,
+            fib: fib.clone(),
+            steering,
+            stop: CancellationToken::new(),
+        });
+        // Dropped if a worker cannot be started: ends those that were.
+        let stop = shared.stop.clone().drop_guard();
+        let mut mesh = Self {
+            commands,
+            local,
+            fib,
+            addresses,
+            buffers,
+            fault,
+            fault_sockets: Vec::new(),
+            threads: Vec::new(),
+        };
+        let mut commands = Some(command_rx);
+        for (index, (sockets, mail)) in (0..).zip(sockets.into_iter().zip(mail)) {
+            let begun = Begun { index, sockets, mail, commands: commands.take() };
+            mesh.start_worker(begun, Arc::clone(&shared), sinks.clone())?;
+        }
+        stop.disarm();
+        Ok((mesh, MeshOutputs { delivered, reports }))
+    }
+
+    /// Starts a thread, and waits until its endpoints stand.
+    fn start_worker(
+        &mut self,
+        begun: Begun,
+        shared: Arc<Shared>,
+        sinks: Sinks,
+    ) -> anyhow::Result<()> {
         let (ready_tx, ready) = std::sync::mpsc::channel();
-        let local = Arc::new(LocalQueue::default());
-        let sinks = driver::Sinks { delivered: delivered_tx, reports: report_tx, fib: fib_tx };
-        let queue = Arc::clone(&local);
-        let main = move || match connect::bind(&config) {
-            Ok((runtime, endpoints, started)) => {
-                // The receiver waits for exactly this message.
-                let _ = ready_tx.send(Ok(started));
-                let driver = Driver::new(config, endpoints, sinks);
-                LocalSet::new().block_on(&runtime, serve(driver, queue, command_rx));
-                runtime.shutdown_timeout(Duration::from_millis(200));
-            }
-            Err(error) => {
-                let _ = ready_tx.send(Err(error));
+        let name = format!("mesh-{}", begun.index);
+        let fault = self.fault.clone();
+        let main = move || {
+            let Begun { index, sockets, mail, commands } = begun;
+            let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let bound = made.map_err(anyhow::Error::from).and_then(|runtime| {
+                let _inside = runtime.enter();
+                let Shared { config, steering, .. } = &*shared;
+                let bound = endpoints::bind(config, index, sockets, steering, fault.as_ref())?;
+                drop(_inside);
+                Ok((runtime, bound))
+            });
+            // The receiver waits for exactly one message.
+            match bound {
+                Ok((runtime, (endpoints, fault_sockets))) => {
+                    let _ = ready_tx.send(Ok(fault_sockets));
+                    let worker = Worker::new(index, shared, sinks, endpoints);
+                    LocalSet::new().block_on(&runtime, worker::serve(worker, mail, commands));
+                    runtime.shutdown_timeout(Duration::from_millis(200));
+                }
+                Err(error) => {
+                    let _ = ready_tx.send(Err(error));
+                }
             }
         };
-        let thread = thread::Builder::new().name("mesh".into()).spawn(main)?;
-        let started = ready.recv().context("the mesh thread ended at its start")??;
-        let connect::Started { addresses, buffers, fault, fault_sockets } = started;
-        let mesh = Self { commands, local, fib, addresses, buffers, fault, fault_sockets, thread };
-        Ok((mesh, MeshOutputs { delivered, reports }))
+        self.threads.push(thread::Builder::new().name(name).spawn(main)?);
+        let sockets = ready.recv().context("a mesh thread ended at its start")??;
+        self.fault_sockets.push(sockets);
+        Ok(())
     }
 
     /// Asks for a snapshot; `None` once the thread has ended.
@@ -175,69 +274,22 @@ impl Mesh {
         rx.await.ok()
     }
 
-    /// Closes every connection and waits for the thread's end.
+    /// Closes every connection and waits for the threads' end.
     pub async fn stop(self) {
-        let Self { commands, thread, .. } = self;
+        let Self { commands, threads, .. } = self;
         drop(commands);
-        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-        if !matches!(joined, Ok(Ok(()))) {
-            tracing::error!("the mesh thread ended with a panic");
+        let join = || threads.into_iter().map(thread::JoinHandle::join).all(|ended| ended.is_ok());
+        if !matches!(tokio::task::spawn_blocking(join).await, Ok(true)) {
+            tracing::error!("a mesh thread ended with a panic");
         }
     }
 }
 
-/// Serves until the command channel closes.
-async fn serve(driver: Driver, queue: Arc<LocalQueue>, mut commands: mpsc::Receiver<Command>) {
-    let driver = Rc::new(RefCell::new(driver));
-    connect::spawn_accepting(&driver);
-    tokio::task::spawn_local(connect::keep_connected(Rc::clone(&driver)));
-    tokio::task::spawn_local(keep_time(Rc::clone(&driver)));
-    tokio::task::spawn_local(take_local(Rc::clone(&driver), queue));
-    Driver::pump(&driver, Instant::now());
-    while let Some(command) = commands.recv().await {
-        driver.borrow_mut().command(command, Instant::now());
-        Driver::pump(&driver, Instant::now());
-    }
-    let endpoints = driver.borrow_mut().close();
-    for endpoint in endpoints {
-        // A peer that does not answer is not waited for: it will notice by silence.
-        let _ = tokio::time::timeout(Duration::from_millis(300), endpoint.wait_idle()).await;
-    }
-}
-
-/// Wakes the core when it wants to be woken.
-async fn keep_time(driver: Rc<RefCell<Driver>>) {
-    let rearm = driver.borrow().rearm();
-    loop {
-        let due = driver.borrow_mut().arm();
-        let sleep = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = sleep => {
-                driver.borrow_mut().timeout(Instant::now());
-                Driver::pump(&driver, Instant::now());
-            }
-            () = rearm.notified() => {}
-        }
-    }
-}
-
-/// Frames taken from local ends before others get a turn.
-const LOCAL_BATCH: usize = 64;
-
-async fn take_local(driver: Rc<RefCell<Driver>>, queue: Arc<LocalQueue>) {
-    let mut frames = Vec::with_capacity(LOCAL_BATCH);
-    loop {
-        queue.filled().await;
-        while queue.take(LOCAL_BATCH, &mut frames) || !frames.is_empty() {
-            let now = Instant::now();
-            driver.borrow_mut().local_frames(frames.drain(..), now);
-            Driver::pump(&driver, now);
-            tokio::task::yield_now().await;
-        }
-    }
+/// What a thread begins with.
+struct Begun {
+    index: u8,
+    sockets: Vec<UdpSocket>,
+    mail: mpsc::Receiver<Mail>,
+    /// The first worker's.
+    commands: Option<mpsc::Receiver<Command>>,
 }

@@ -1,6 +1,6 @@
 //! The relay's metrics, built from everybody's plain counters at each scrape.
 //!
-//! The label budget: `reason`, `mode`, `class`, `lane`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a
+//! The label budget: `worker`, `reason`, `mode`, `class`, `lane`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a
 //! pair of relays.
 
 use std::sync::atomic::Ordering;
@@ -39,6 +39,11 @@ pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     probes(&mut out, snapshot.probes);
     recovery(&mut out, &snapshot.recovery);
     redundancy(&mut out, snapshot);
+    for (worker, &frames) in snapshot.workers.iter().enumerate() {
+        let help = "Frames that a worker took from neighbours and local ends.";
+        let worker = worker.to_string();
+        out.counter("worker_frames_total", help, &[("worker", &worker)], frames);
+    }
     for (class, stats) in Class::ALL.into_iter().zip(snapshot.queues) {
         queue(&mut out, class, stats);
     }
@@ -127,6 +132,9 @@ fn shell(out: &mut Exposition, stats: ShellStats) {
         refused: "Incoming connections refused.",
         delivered_dropped: "Batches of frames that local ends missed.",
         reports_dropped: "Reports that the control client missed.",
+        handed_dropped: "Frames dropped between two workers.",
+        datagrams_moved: "Datagrams that the kernel gave to another worker than theirs.",
+        datagrams_moved_dropped: "Of such, datagrams dropped because their worker did not keep up.",
     } and connections);
     out.gauge("connections", "QUIC connections that stand.", &[], float(connections));
 }
@@ -386,6 +394,7 @@ mod tests {
             recovery: Default::default(),
             queues: Default::default(),
             shell: ShellStats::default(),
+            workers: vec![3, 4],
             links,
             chosen: Vec::new(),
         };
@@ -400,7 +409,8 @@ mod tests {
             faults: vec![FaultStats::default(); 2],
         });
 
-        let allowed = ["reason", "class", "lane", "neighbour", "link", "direction", "line", "mode"];
+        let allowed =
+            ["worker", "reason", "class", "lane", "neighbour", "link", "direction", "line", "mode"];
         for (family, labels) in exposition.labels() {
             for label in labels {
                 assert!(allowed.contains(&label.as_str()), "{family} has the label {label}");

@@ -45,6 +45,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let lines = Lines::load(&config.state_dir, &config.listen, SystemTime::now());
     let (mesh, outputs) = Mesh::start(MeshConfig {
         core,
+        workers: config.workers,
         listen: config.listen.clone(),
         offload: config.offload,
         lines: Arc::clone(&lines),
@@ -55,7 +56,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     })?;
     for (address, buffers) in mesh.addresses.iter().zip(&mesh.buffers) {
         let hint = buffers.hint();
-        tracing::info!(%address, relay = %local, name = config.name, "mesh socket");
+        let workers = config.workers;
+        tracing::info!(%address, relay = %local, name = config.name, workers, "mesh socket");
         if let Some(hint) = hint {
             tracing::warn!(%address, hint, "kernel buffers are too small for bursts");
         }
@@ -190,6 +192,7 @@ fn hello(config: &Config, boot: BootId, mesh: &Mesh) -> Hello {
         no_transit: !config.transit,
         services,
         lines: config.lines.clone(),
+        workers: config.workers.into(),
         ..Hello::default()
     }
 }

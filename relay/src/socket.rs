@@ -5,8 +5,10 @@
 //! process has it, and read back: the kernel cuts a request down without saying so. A shortfall is no
 //! error; [`BufferReport::hint`] says what mends it.
 //!
-//! An address belongs to one socket. It is not shared with another process (no `SO_REUSEADDR`), so that
-//! a second relay on the same address fails at its start instead of taking half of the datagrams. An
+//! An address belongs to one process: a second relay on the same address fails at its start instead of taking half of
+//! the datagrams. One socket does not share it at all (no `SO_REUSEADDR`). Where several workers share it, the first
+//! socket is bound as if it were alone, so that it fails where anybody else has the address, and lets others in
+//! (`SO_REUSEPORT`) only then; the next relay's first socket fails likewise. An
 //! IPv6 socket is IPv6 only: an advertised address is one line of one family, `[::]` leaves the port to
 //! IPv4, and no source ever shows up as an IPv4-mapped address.
 
@@ -14,7 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Bytes requested for each of a socket's two kernel buffers: 65 ms at 1 Gbit/s, more than a relay's
 /// thread is kept from its socket on a busy machine.
@@ -45,6 +47,7 @@ enum Step {
     Create,
     Configure,
     Bind,
+    Share,
 }
 
 /// Opens a non-blocking UDP socket bound to `address`, and says which buffers it got.
@@ -53,6 +56,40 @@ enum Step {
 /// Names the address and the step that failed; the usual one is that the address is in use or is not
 /// this machine's.
 pub(crate) fn open(address: SocketAddr) -> Result<(UdpSocket, BufferReport), SocketError> {
+    open_as(Sharing::Alone, address)
+}
+
+/// Opens so many sockets on one address, for as many workers, in their order.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_shared(
+    address: SocketAddr,
+    workers: usize,
+) -> Result<Vec<(UdpSocket, BufferReport)>, SocketError> {
+    let first = open(address)?;
+    if workers <= 1 {
+        return Ok(vec![first]);
+    }
+    let failed = |source| SocketError { address, step: Step::Share, source };
+    share(&SockRef::from(&first.0)).map_err(failed)?;
+    // The port is known only now if any would do.
+    let bound = first.0.local_addr().map_err(failed)?;
+    let others = (1..workers).map(|_| open_as(Sharing::Shared, bound));
+    std::iter::once(Ok(first)).chain(others).collect()
+}
+
+/// Whether other sockets of this process may have the same address.
+#[derive(Clone, Copy, Debug)]
+enum Sharing {
+    Alone,
+    Shared,
+}
+
+fn open_as(
+    sharing: Sharing,
+    address: SocketAddr,
+) -> Result<(UdpSocket, BufferReport), SocketError> {
     let failed = |step| move |source| SocketError { address, step, source };
 
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
@@ -61,10 +98,24 @@ pub(crate) fn open(address: SocketAddr) -> Result<(UdpSocket, BufferReport), Soc
         socket.set_only_v6(true).map_err(failed(Step::Configure))?;
     }
     socket.set_nonblocking(true).map_err(failed(Step::Configure))?;
+    match sharing {
+        Sharing::Alone => {}
+        Sharing::Shared => share(&SockRef::from(&socket)).map_err(failed(Step::Share))?,
+    }
     request_buffers(&socket);
     let report = read_buffers(&socket).map_err(failed(Step::Configure))?;
     socket.bind(&address.into()).map_err(failed(Step::Bind))?;
     Ok((socket.into(), report))
+}
+
+#[cfg(unix)]
+fn share(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+#[cfg(not(unix))]
+fn share(_socket: &SockRef<'_>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 impl BufferReport {
@@ -94,6 +145,7 @@ impl fmt::Display for Step {
             Self::Create => "create a socket for",
             Self::Configure => "configure the socket of",
             Self::Bind => "bind",
+            Self::Share => "share between workers",
         })
     }
 }
@@ -173,6 +225,17 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with(&format!("cannot bind UDP {address}: ")), "{text}");
         assert!(text.contains("another process has it"), "{text}");
+    }
+
+    #[test]
+    fn an_address_that_workers_share_is_nobody_elses() {
+        let ours = open_shared((Ipv4Addr::LOCALHOST, 0).into(), 3).unwrap();
+        let address = ours[0].0.local_addr().unwrap();
+        assert_eq!(ours.len(), 3);
+        assert!(ours.iter().all(|(socket, _)| socket.local_addr().unwrap() == address));
+
+        assert_eq!(open(address).unwrap_err().address, address);
+        assert!(open_shared(address, 3).is_err());
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn config_text(
     let Place { mesh, admin } = seen.places[relay];
     let mut text = format!(
         "[relay]\nname = \"relay-{relay}\"\nstate_dir = \"{}\"\n\
-         [mesh]\nlisten = [\"{mesh}\"]\n[scheduler]\naddresses = [\"{scheduler}\"]\n\
+         [mesh]\nlisten = [\"{mesh}\"]\nworkers = 1\n[scheduler]\naddresses = [\"{scheduler}\"]\n\
          [admin]\nlisten = \"{admin}\"\n",
         home.display()
     );

@@ -138,7 +138,7 @@ pub(super) async fn connect(
     let connection = endpoint.connect_with(config, address, &name)?.await?;
     let mut stream = connection.open_uni().await?;
     for lane in Lane::DATA {
-        stream.write_all(&[HELLO_VERSION, 0, lane.code()]).await?;
+        stream.write_all(&[HELLO_VERSION, 0, lane.code(), 0]).await?;
     }
     stream.finish()?;
     Ok(connection)

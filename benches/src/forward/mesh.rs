@@ -17,7 +17,7 @@ use overway_wire::control::{self, Node, Peer, Update};
 use prost::Message as _;
 
 /// The version that dialler and dialled agree on; see WIRE.md, "Lanes".
-pub(super) const HELLO_VERSION: u8 = 1;
+pub(super) const HELLO_VERSION: u8 = 2;
 /// The relay under test.
 pub(super) const TRANSIT: RelayId = RelayId(1);
 /// The end that sends.
@@ -87,7 +87,7 @@ fn config_text(state_dir: &Path, scheduler: SocketAddr, offload: bool) -> String
     let offload = if offload { "" } else { "offload = false\n" };
     format!(
         "[relay]\nname = \"transit\"\nstate_dir = \"{state_dir}\"\n\
-         [mesh]\nlisten = [\"127.0.0.1:0\"]\n{offload}\
+         [mesh]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n{offload}\
          [scheduler]\naddresses = [\"{scheduler}\"]\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n"
     )

@@ -38,8 +38,8 @@ const READ_BATCH: usize = 256;
 const LOOK: Duration = Duration::from_millis(10);
 /// A relay tells as often.
 const TOLD_EVERY: u32 = 512;
-/// A hello is three bytes; of one connection for all lanes there are as many.
-const HELLO_BYTES: usize = 3;
+/// A hello is four bytes; of one connection for all lanes there are as many.
+const HELLO_BYTES: usize = 4;
 const HELLOS_BYTES_MAX: usize = HELLO_BYTES * Lane::ALL.len();
 
 /// One end.
@@ -209,7 +209,7 @@ async fn accept(peer: Rc<Peer>, endpoint: quinn::Endpoint) {
             let Ok(mut stream) = connection.accept_uni().await else { return };
             let Ok(hellos) = stream.read_to_end(HELLOS_BYTES_MAX).await else { return };
             let lane = |hello: &[u8]| match *hello {
-                [HELLO_VERSION, _link, lane] => Lane::from_code(lane),
+                [HELLO_VERSION, _link, lane, _shard] => Lane::from_code(lane),
                 _ => None,
             };
             let mut last = None;

@@ -51,6 +51,9 @@ pub struct LabArgs {
     /// Seed of clocks, losses, jitter and files.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
+    /// Workers of each relay, 1 to 16: threads that carry frames.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    workers: u8,
     /// Keep keys, configurations and logs in this directory, which must not hold a lab yet. Without it
     /// they are temporary.
     #[arg(long, value_name = "DIR")]
@@ -187,8 +190,9 @@ fn start(args: &LabArgs, spawner: Spawner) -> anyhow::Result<ExitCode> {
             "in the profile {name:?} no pair is faster over other relays: there is nothing to show"
         );
     }
-    let options = WorldOptions { spawner, profile, seed: args.seed, dir: args.dir.clone(), wires };
-    let world = World::start(options, &stage)?;
+    let (seed, workers) = (args.seed, args.workers);
+    let options = WorldOptions { spawner, profile, seed, dir: args.dir.clone(), wires, workers };
+    let world = World::start(&options, &stage)?;
     let outcome =
         if args.check { run_check(args, &world, &stage) } else { run_live(&world, &stage) };
     stage.clear();

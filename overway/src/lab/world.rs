@@ -53,6 +53,8 @@ pub struct WorldOptions {
     pub dir: Option<PathBuf>,
     /// Pairs of an entry and an exit relay that get a TCP and a UDP forward.
     pub wires: Vec<(usize, usize)>,
+    /// Workers of each relay. One is enough where all relays share a machine.
+    pub workers: u8,
 }
 
 /// A process of the world.
@@ -103,7 +105,7 @@ impl World {
     ///
     /// # Errors
     /// Something did not come up, said with the end of its log; or the lab was stopped.
-    pub fn start(options: WorldOptions, stage: &Stage) -> anyhow::Result<Arc<Self>> {
+    pub fn start(options: &WorldOptions, stage: &Stage) -> anyhow::Result<Arc<Self>> {
         start::start(options, stage)
     }
 

@@ -41,6 +41,20 @@ pub struct FaultStats {
     pub oversize: u64,
 }
 
+impl FaultStats {
+    /// Adds what became of another socket's datagrams.
+    pub fn add(&mut self, other: Self) {
+        // Destructured, so that none is forgotten.
+        let Self { delivered, cut, lost, overflowed, crowded, oversize } = other;
+        self.delivered += delivered;
+        self.cut += cut;
+        self.lost += lost;
+        self.overflowed += overflowed;
+        self.crowded += crowded;
+        self.oversize += oversize;
+    }
+}
+
 /// The lines of one socket.
 #[derive(Debug)]
 pub(super) struct Lines {

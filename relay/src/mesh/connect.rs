@@ -3,13 +3,12 @@
 //! For each peer that the scheduler names, the relay with the lower id dials: the light lane first, the
 //! data lanes once it stands. The other dials only if nothing came for [`FALLBACK`], or if frames wait
 //! for a lane; of two connections dialled at once the lower id's stays. The dialler opens one
-//! unidirectional stream and says which link and lane the connection is: `version u8 | index u8 | lane
-//! u8`.
+//! unidirectional stream and says what the connection is: `version u8 | index u8 | lane u8 | shard u8`. Each
+//! shard dials and accepts for itself; the first packet leads to the worker that runs it (`steer`).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::rc::Rc;
@@ -26,14 +25,15 @@ use overway_wire::{LinkIndex, NeighbourLink, RelayId};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 use super::MeshConfig;
-use super::close::{CloseCode, close};
+use super::close::{CloseCode, close as close_connection};
 use super::driver::{Driver, LaneKey};
+use super::worker::Worker;
 use crate::congestion::HopConfig;
-use crate::fault::{FaultSocket, FaultTable};
-use crate::socket::{self, BufferReport};
+use crate::steer::ids;
 
 /// The hello's version.
-const HELLO_VERSION: u8 = 1;
+const HELLO_VERSION: u8 = 2;
+/// Bytes that follow the version.
 const HELLO_BYTES: usize = 3;
 /// A connection that is not usable by then is given up; twice the longest sane round trip.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
@@ -49,9 +49,9 @@ const HANDSHAKES_MAX: usize = 256;
 /// Bytes of every QUIC packet on a link: DESIGN's fabric MTU. quinn's black-hole detection would fall
 /// below what a frame needs, so it is also the minimum, and there is no discovery.
 const LINK_MTU: u16 = 1_300;
-/// A datagram of quinn needs at most this many bytes beside its payload: short header with an 8-byte
+/// A datagram of quinn needs at most this many bytes beside its payload: short header with the
 /// connection id and 4-byte number, AEAD tag, frame type and length.
-const QUIC_OVERHEAD: usize = 38;
+const QUIC_OVERHEAD: usize = 30 + ids::ID_BYTES;
 const _: () = assert!(hop::REPAIR_BYTES_MAX + QUIC_OVERHEAD <= LINK_MTU as usize);
 /// Packets that quinn hands to the system at once, at most (GSO).
 const BATCH: usize = 10;
@@ -67,51 +67,6 @@ const DATAGRAM_RECEIVE_BUFFER: usize = 2 << 20;
 /// A silent connection is closed by then; liveness has detoured its frames long before, and a short
 /// freeze does not cost a handshake.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-
-/// What the start made known.
-pub(super) struct Started {
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) buffers: Vec<BufferReport>,
-    pub(super) fault: Option<Arc<FaultTable>>,
-    pub(super) fault_sockets: Vec<Arc<FaultSocket>>,
-}
-
-type Bound = (tokio::runtime::Runtime, Vec<quinn::Endpoint>, Started);
-
-/// Makes the thread's runtime and binds its endpoints.
-pub(super) fn bind(config: &MeshConfig) -> anyhow::Result<Bound> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let _inside = runtime.enter();
-    let table = config.fault.as_ref().map(FaultTable::new);
-    let mut endpoints = Vec::new();
-    let (mut addresses, mut buffers, mut fault_sockets) = (Vec::new(), Vec::new(), Vec::new());
-    // Each line has keys of its own: a packet of one shown to another must not earn a valid reset.
-    for (line, &address) in config.listen.iter().enumerate() {
-        let (udp, report) = socket::open(address)?;
-        let quinn_runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
-        let socket = quinn_runtime.wrap_udp_socket(udp)?;
-        let socket = config.lines.metered(line, socket);
-        let socket: Arc<dyn quinn::AsyncUdpSocket> = match &table {
-            Some(table) => {
-                let faulty = FaultSocket::new(socket, Arc::clone(table))?;
-                fault_sockets.push(Arc::clone(&faulty));
-                faulty
-            }
-            None => socket,
-        };
-        let endpoint = quinn::Endpoint::new_with_abstract_socket(
-            overway_pki::endpoint_config(&config.reset_secret, &format!("mesh line {line}")),
-            Some(server_config(config, 0)?),
-            socket,
-            quinn_runtime,
-        )?;
-        addresses.push(endpoint.local_addr()?);
-        buffers.push(report);
-        endpoints.push(endpoint);
-    }
-    drop(_inside);
-    Ok((runtime, endpoints, Started { addresses, buffers, fault: table, fault_sockets }))
-}
 
 /// The side that is dialled, for a link of this capacity in bits per second, 0 if not known.
 pub(super) fn server_config(
@@ -160,10 +115,10 @@ fn unsent_bytes(capacity_bps: u64) -> usize {
 }
 
 /// Accepts on every endpoint until it closes.
-pub(super) fn spawn_accepting(driver: &Rc<RefCell<Driver>>) {
-    let endpoints = driver.borrow().endpoints.clone();
+pub(super) fn spawn_accepting(worker: &Rc<Worker>) {
+    let endpoints = worker.endpoints.borrow().clone();
     for endpoint in endpoints {
-        let driver = Rc::clone(driver);
+        let worker = Rc::clone(worker);
         tokio::task::spawn_local(async move {
             let handshakes = Rc::new(());
             while let Some(incoming) = endpoint.accept().await {
@@ -177,18 +132,20 @@ pub(super) fn spawn_accepting(driver: &Rc<RefCell<Driver>>) {
                     let _ = incoming.retry();
                     continue;
                 }
-                let (driver, handshake) = (Rc::clone(&driver), Rc::clone(&handshakes));
+                let (worker, handshake) = (Rc::clone(&worker), Rc::clone(&handshakes));
                 tokio::task::spawn_local(async move {
-                    let accepting = accept(&driver, incoming);
+                    let accepting = accept(&worker, incoming);
                     let accepted = tokio::time::timeout(HANDSHAKE_MAX, accepting).await;
                     drop(handshake);
                     match accepted {
-                        Ok(Ok((key, connection))) => admit(&driver, key, connection).await,
+                        Ok(Ok((shard, key, connection))) => {
+                            admit(&worker.shard(shard), key, connection).await;
+                        }
                         Ok(Err(error)) => {
                             tracing::debug!(%error, "incoming connection refused");
-                            driver.borrow_mut().stats.refused += 1;
+                            worker.stats.borrow_mut().refused += 1;
                         }
-                        Err(_elapsed) => driver.borrow_mut().stats.refused += 1,
+                        Err(_elapsed) => worker.stats.borrow_mut().refused += 1,
                     }
                 });
             }
@@ -197,22 +154,33 @@ pub(super) fn spawn_accepting(driver: &Rc<RefCell<Driver>>) {
 }
 
 async fn accept(
-    driver: &Rc<RefCell<Driver>>,
+    worker: &Worker,
     incoming: quinn::Incoming,
-) -> anyhow::Result<(LaneKey, quinn::Connection)> {
-    let server = driver.borrow().server_config(incoming.remote_address())?;
+) -> anyhow::Result<(u8, LaneKey, quinn::Connection)> {
+    let capacity_bps = {
+        let fib = worker.shared.fib.borrow();
+        let from = incoming.remote_address();
+        fib.peers.values().find(|peer| peer.remote == from).map_or(0, |peer| peer.capacity_bps)
+    };
+    let server = server_config(&worker.shared.config, capacity_bps)?;
     let connection = incoming.accept_with(Arc::new(server))?.await?;
     let peer = identity(&connection)?;
     let mut stream = connection.accept_uni().await?;
-    let mut hello = [0; HELLO_BYTES];
+    let (mut version, mut hello) = ([0], [0; HELLO_BYTES]);
+    stream.read_exact(&mut version).await?;
+    if version != [HELLO_VERSION] {
+        close_connection(&connection, CloseCode::BadHello);
+        let [version] = version;
+        anyhow::bail!("relay {} says hello in version {version}; this is {HELLO_VERSION}", peer.id);
+    }
     stream.read_exact(&mut hello).await?;
-    let [version, index, lane] = hello;
-    match (version, LinkIndex::new(index), Lane::from_code(lane)) {
-        (HELLO_VERSION, Some(index), Some(lane)) => {
-            Ok(((NeighbourLink::new(RelayId(peer.id), index), lane), connection))
+    let [index, lane, shard] = hello;
+    match (LinkIndex::new(index), Lane::from_code(lane), worker.runs(shard)) {
+        (Some(index), Some(lane), true) => {
+            Ok((shard, (NeighbourLink::new(RelayId(peer.id), index), lane), connection))
         }
         _ => {
-            close(&connection, CloseCode::BadHello);
+            close_connection(&connection, CloseCode::BadHello);
             anyhow::bail!("bad hello {hello:?} from relay {}", peer.id)
         }
     }
@@ -262,7 +230,8 @@ fn due_dials(
 ) -> Vec<(LaneKey, PeerLink)> {
     let local = driver.core.local();
     let mut due = Vec::new();
-    for (&link, &peer) in &driver.core.fib().peers {
+    let peers = &driver.core.fib().peers;
+    for (&link, &peer) in peers.iter().filter(|&(&link, peer)| driver.is_due(link, peer)) {
         let light = driver.is_connected((link, Lane::Light));
         for lane in Lane::ALL {
             let key = (link, lane);
@@ -315,21 +284,24 @@ async fn open(
     (link, lane): LaneKey,
     peer: PeerLink,
 ) -> anyhow::Result<quinn::Connection> {
-    let (endpoint, tls, name, offload) = {
+    let (endpoint, tls, name, offload, shard) = {
         let held = driver.borrow();
-        let at = peer.local_address.min(held.endpoints.len().saturating_sub(1));
-        let endpoint = held.endpoints.get(at).context("the relay is stopping")?.clone();
-        let credentials = &held.config.credentials;
+        let endpoints = held.worker.endpoints.borrow();
+        let at = peer.local_address.min(endpoints.len().saturating_sub(1));
+        let endpoint = endpoints.get(at).context("the relay is stopping")?.clone();
+        let MeshConfig { credentials, offload, .. } = &held.worker.shared.config;
         let tls = overway_pki::client_config(credentials, &[ALPN_MESH]);
         let neighbour = Identity::new(Role::Relay, link.neighbour.0, &credentials.identity().mesh)?;
-        (endpoint, tls, neighbour.server_name(), held.config.offload)
+        (endpoint, tls, neighbour.server_name(), *offload, held.shard.index)
     };
     let crypto = QuicClientConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(peer.capacity_bps, offload)));
+    config
+        .transport_config(Arc::new(transport(peer.capacity_bps, offload)))
+        .initial_dst_cid_provider(Arc::new(move || ids::first_id(shard)));
     let connection = endpoint.connect_with(config, peer.remote, &name)?.await?;
     let mut stream = connection.open_uni().await?;
-    stream.write_all(&[HELLO_VERSION, link.index.value(), lane.code()]).await?;
+    stream.write_all(&[HELLO_VERSION, link.index.value(), lane.code(), shard]).await?;
     stream.finish()?;
     Ok(connection)
 }

@@ -2,22 +2,24 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use overway_relay_core::{Delivered, Event, Fib, LocalFrame, PeerLink, Relay, Transmit};
+use overway_relay_core::{
+    Delivered, Event, Handed, Load, LocalFrame, PeerLink, Relay, Shard, Transmit,
+};
 use overway_session::{Inbound, Outbound};
 use overway_wire::control::Report;
 use overway_wire::hop::Lane;
-use overway_wire::{AttachmentId, Class, NeighbourLink, RelayId};
-use tokio::sync::{Notify, mpsc, watch};
+use overway_wire::{AttachmentId, NeighbourLink, RelayId};
+use tokio::sync::Notify;
 
 use super::close::{CloseCode, close};
 use super::news::LinkNews;
-use super::{Command, MeshConfig, ShellStats, Snapshot, connect};
+use super::worker::{Shared, Worker, shards};
+use super::{Command, ShellStats};
 
 /// One lane of one neighbour link: what a connection is for.
 pub(super) type LaneKey = (NeighbourLink, Lane);
@@ -28,13 +30,6 @@ const PROVING_TIME: Duration = Duration::from_secs(1);
 
 /// What quinn counts in its buffer for a datagram beside its bytes: that which holds them.
 const BUFFERED_EXTRA: usize = size_of::<Bytes>();
-
-/// Where the mesh thread's outputs go.
-pub(super) struct Sinks {
-    pub(super) delivered: mpsc::Sender<Vec<Inbound>>,
-    pub(super) reports: mpsc::Sender<Report>,
-    pub(super) fib: watch::Sender<Arc<Fib>>,
-}
 
 /// A lane's connection.
 struct LaneConnection {
@@ -47,50 +42,50 @@ struct LaneConnection {
     room: usize,
 }
 
-/// The core with its connections.
+/// The core of a shard with its connections.
 pub(super) struct Driver {
     pub(super) core: Relay,
-    pub(super) config: MeshConfig,
-    pub(super) endpoints: Vec<quinn::Endpoint>,
+    pub(super) worker: Rc<Worker>,
+    pub(super) shard: Shard,
     pub(super) stats: ShellStats,
     pub(super) dialing: HashSet<LaneKey>,
     pub(super) wanted: HashSet<LaneKey>,
     connections: BTreeMap<LaneKey, LaneConnection>,
     delivered: Vec<Inbound>,
     news: LinkNews,
-    sinks: Sinks,
     armed: Option<Instant>,
     rearm: Rc<Notify>,
     reconnect: Rc<Notify>,
 }
 
 impl Driver {
-    pub(super) fn new(
-        mut config: MeshConfig,
-        endpoints: Vec<quinn::Endpoint>,
-        sinks: Sinks,
-    ) -> Self {
-        let mut core = Relay::new(config.core.clone());
-        if let Some(update) = config.restored.take()
+    /// A shard that holds nothing yet; the lead goes on from the last good state.
+    pub(super) fn new(worker: Rc<Worker>, shard: Shard) -> Self {
+        let config = &worker.shared.config;
+        let mut core = Relay::new(overway_relay_core::Config { shard, ..config.core.clone() });
+        if let Some(update) = config.restored.clone().filter(|_| shard.is_lead())
             && let Err(error) = core.restore(update, Instant::now())
         {
             tracing::warn!(%error, "the saved state does not apply; waiting for a scheduler");
         }
         Self {
             core,
-            config,
-            endpoints,
+            worker,
+            shard,
             stats: ShellStats::default(),
             dialing: HashSet::new(),
             wanted: HashSet::new(),
             connections: BTreeMap::new(),
             delivered: Vec::new(),
             news: LinkNews::default(),
-            sinks,
             armed: None,
             rearm: Rc::default(),
             reconnect: Rc::default(),
         }
+    }
+
+    pub(super) fn is_lead(&self) -> bool {
+        self.shard.is_lead()
     }
 
     pub(super) fn rearm(&self) -> Rc<Notify> {
@@ -125,11 +120,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn local_frames(&mut self, frames: impl Iterator<Item = Outbound>, now: Instant) {
-        frames.for_each(|frame| self.local_frame(frame, now));
-    }
-
-    fn local_frame(&mut self, frame: Outbound, now: Instant) {
+    pub(super) fn local_frame(&mut self, frame: Outbound, now: Instant) {
         let Outbound {
             kind,
             class,
@@ -156,6 +147,7 @@ impl Driver {
         self.core.handle_frame(frame, now);
     }
 
+    /// What the lead does when it is told to.
     pub(super) fn command(&mut self, command: Command, now: Instant) {
         // An asker that has gone away needs no answer.
         match command {
@@ -163,35 +155,26 @@ impl Driver {
                 let _ = answer.send(self.core.handle_update(*update, now));
             }
             Command::SchedulerConnected(interval) => {
-                let interval = interval.unwrap_or(self.config.core.report_interval);
+                let interval = interval.unwrap_or(self.worker.shared.config.core.report_interval);
                 self.core.set_report_interval(interval);
                 self.core.handle_scheduler_connected(now);
             }
             Command::SchedulerLost => self.core.handle_scheduler_lost(),
-            Command::Snapshot(answer) => {
-                let _ = answer.send(self.snapshot(now));
-            }
+            // The worker asks all shards.
+            Command::Snapshot(answer) => drop(answer),
             Command::Pushed(answer) => {
                 let _ = answer.send(self.core.pushed().to_update());
             }
         }
     }
 
-    fn snapshot(&self, now: Instant) -> Snapshot {
-        let destinations = self.core.fib().names.keys().filter(|&&id| id != self.core.local());
-        let chosen = destinations
-            .flat_map(|&id| Class::ALL.map(|class| (id, class, self.core.choose(id, class, now))))
-            .collect();
-        let shell = ShellStats { connections: self.connections.len() as u64, ..self.stats };
-        Snapshot {
-            stats: *self.core.stats(),
-            probes: self.core.probe_stats(),
-            recovery: self.core.recovery_stats(),
-            queues: self.core.queue_stats(),
-            shell,
-            links: self.core.link_reports(now),
-            chosen,
-        }
+    pub(super) fn shell_stats(&self) -> ShellStats {
+        ShellStats { connections: self.connections.len() as u64, ..self.stats }
+    }
+
+    /// What the lead is to know of this shard.
+    pub(super) fn load(&mut self, now: Instant) -> (u8, Load) {
+        (self.shard.index, self.core.load(now))
     }
 
     /// Puts everything that the core has to say where it belongs.
@@ -207,10 +190,10 @@ impl Driver {
         if !this.delivered.is_empty() {
             let batch = std::mem::take(&mut this.delivered);
             this.stats.delivered_dropped +=
-                u64::from(this.sinks.delivered.try_send(batch).is_err());
+                u64::from(this.worker.sinks.delivered.try_send(batch).is_err());
         }
         if let Some(mut report) = this.core.poll_report(now) {
-            report.lines = this.config.lines.report(now, SystemTime::now());
+            report.lines = this.worker.shared.config.lines.report(now, SystemTime::now());
             this.report(report, now);
         }
         let due = this.core.poll_timeout();
@@ -218,10 +201,36 @@ impl Driver {
             this.armed = due;
             this.rearm.notify_one();
         }
+        let Some(first) = this.core.poll_handed() else { return };
+        let mut handed = Some(first);
+        let mut given = Vec::new();
+        while let Some(next) = handed {
+            given.push((this.heir(&next), next));
+            handed = this.core.poll_handed();
+        }
+        let (worker, from) = (Rc::clone(&this.worker), this.shard.index);
+        drop(held);
+        for (heir, handed) in given {
+            worker.give(from, heir, handed, now);
+        }
+    }
+
+    /// The shard that takes what this one hands on. If the link should be there, it is dialled.
+    fn heir(&mut self, handed: &Handed) -> u8 {
+        match handed {
+            Handed::Local(_, link) | Handed::Frame(_, _, link) => {
+                let key = (*link, Lane::Light);
+                if !self.is_connected(key) && self.wanted.insert(key) {
+                    self.reconnect.notify_one();
+                }
+                self.core.heir(*link)
+            }
+            Handed::Notice(_) => 0,
+        }
     }
 
     fn report(&mut self, report: Report, now: Instant) {
-        if self.sinks.reports.try_send(report).is_err() {
+        if self.worker.sinks.reports.try_send(report).is_err() {
             self.stats.reports_dropped += 1;
             self.core.handle_report_lost(now);
         }
@@ -275,8 +284,11 @@ impl Driver {
             Event::Deliver(delivered) => self.deliver(delivered),
             Event::LinkChanged { link, inbound, outbound } => {
                 let name = self.core.fib().names.get(&link.neighbour).cloned().unwrap_or_default();
-                tracing::debug!(%link, name, ?inbound, ?outbound, "link changed");
-                self.news.tell(link, &name, (inbound, outbound), now);
+                let shard = self.shard.index;
+                tracing::debug!(%link, shard, name, ?inbound, ?outbound, "link changed");
+                if self.is_lead() {
+                    self.news.tell(link, &name, (inbound, outbound), now);
+                }
             }
             Event::LaneWanted(link, lane) => {
                 self.wanted.insert((link, lane));
@@ -284,13 +296,22 @@ impl Driver {
             }
             Event::FibChanged => {
                 let fib = Arc::clone(self.core.fib());
-                let revoked = self.config.credentials.revoked();
-                revoked.replace(fib.revoked.iter().map(|relay| relay.0));
+                self.wanted.retain(|(link, _)| fib.peers.contains_key(link));
                 self.close_strangers(&fib.peers);
-                self.sinks.fib.send_replace(fib);
+                if self.is_lead() {
+                    let Shared { config, local, .. } = &*self.worker.shared;
+                    let revoked = config.credentials.revoked();
+                    revoked.replace(fib.revoked.iter().map(|relay| relay.0));
+                    local.set_shards(shards(&fib, self.shard.workers));
+                    self.worker.sinks.fib.send_replace(fib);
+                }
                 self.reconnect.notify_one();
             }
-            Event::SelfStall(late) => tracing::info!(?late, "this process was stopped or starved"),
+            Event::SelfStall(late) if self.shard.index == self.worker.index => {
+                let worker = self.worker.index;
+                tracing::info!(?late, worker, "this process was stopped or starved");
+            }
+            Event::SelfStall(_) => {}
         }
     }
 
@@ -303,12 +324,14 @@ impl Driver {
         }
     }
 
-    /// The configuration for a connection that comes from this address: with the capacity of the link to
-    /// the peer that is there.
-    pub(super) fn server_config(&self, from: SocketAddr) -> anyhow::Result<quinn::ServerConfig> {
-        let peers = &self.core.fib().peers;
-        let peer = peers.values().find(|peer| peer.remote == from);
-        connect::server_config(&self.config, peer.map_or(0, |peer| peer.capacity_bps))
+    /// Whether this shard is to have a link: the lead has every one, the others those on a path, and those for which
+    /// frames were handed on.
+    pub(super) fn is_due(&self, link: NeighbourLink, peer: &PeerLink) -> bool {
+        let Shard { index, workers } = self.shard;
+        let used = peer.candidate
+            || self.wanted.contains(&(link, Lane::Light))
+            || self.is_connected((link, Lane::Light));
+        self.is_lead() || index < peer.shards(workers) && used
     }
 
     /// Whether a lane's connection stands.
@@ -410,13 +433,5 @@ impl Driver {
         for (_, lane) in strangers {
             close(&lane.connection, CloseCode::NotAPeer);
         }
-    }
-
-    /// Closes everything; returns the endpoints, to wait for their last packets.
-    pub(super) fn close(&mut self) -> Vec<quinn::Endpoint> {
-        for endpoint in &self.endpoints {
-            endpoint.close((CloseCode::Stopping as u32).into(), b"relay stops");
-        }
-        std::mem::take(&mut self.endpoints)
     }
 }

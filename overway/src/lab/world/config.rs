@@ -60,6 +60,7 @@ struct RelaySection<'a> {
 #[derive(Debug, Serialize)]
 struct Mesh {
     listen: [SocketAddr; 1],
+    workers: u8,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,6 +94,7 @@ pub(super) fn write(
     layout: &Layout,
     targets: Targets,
     seed: u64,
+    workers: u8,
 ) -> anyhow::Result<()> {
     let scheduler = SchedulerFile {
         scheduler: SchedulerSection {
@@ -103,7 +105,7 @@ pub(super) fn write(
     };
     write_file(&config_file(dir, "scheduler"), &toml::to_string(&scheduler)?)?;
     for relay in 0..profile.relays().len() {
-        let text = relay_text(dir, profile, layout, targets, seed, relay)?;
+        let text = relay_text(dir, profile, layout, targets, (seed, workers), relay)?;
         write_file(&config_file(dir, profile.relay_name(relay)), &text)?;
     }
     Ok(())
@@ -114,7 +116,7 @@ fn relay_text(
     profile: &Profile,
     layout: &Layout,
     targets: Targets,
-    seed: u64,
+    (seed, workers): (u64, u8),
     relay: usize,
 ) -> anyhow::Result<String> {
     let about = &profile.relays()[relay];
@@ -142,7 +144,7 @@ fn relay_text(
             capacity_mbps: about.capacity_mbps,
             price_per_gb: about.price_per_gb,
         },
-        mesh: Mesh { listen: [place.mesh] },
+        mesh: Mesh { listen: [place.mesh], workers },
         scheduler: Addresses { addresses: [layout.scheduler.control] },
         admin: Listen { listen: place.admin },
         service: services,
@@ -184,7 +186,8 @@ mod tests {
         let layout = Layout::new(profile.relays().len(), &[(0, 1), (2, 1)]).unwrap();
         let address = "127.0.0.1:1".parse().unwrap();
         let targets = Targets { sink: address, web: address };
-        let text = |relay| relay_text(Path::new("/lab"), &profile, &layout, targets, seed, relay);
+        let text =
+            |relay| relay_text(Path::new("/lab"), &profile, &layout, targets, (seed, 1), relay);
         let texts = (0..profile.relays().len()).map(|relay| text(relay).unwrap()).collect();
         (profile, layout, texts)
     }

@@ -15,8 +15,7 @@ use super::layout::{self, Layout};
 use super::{LOOK, Node, World, WorldOptions};
 use crate::lab::admin::Client;
 use crate::lab::flow::Sink;
-use crate::lab::process::{Keeper, Spawner};
-use crate::lab::profile::Profile;
+use crate::lab::process::Keeper;
 use crate::lab::stage::{Ink, Stage, Stopped};
 use crate::lab::transfer;
 
@@ -31,12 +30,11 @@ const MESH_TIME_MAX: Duration = Duration::from_secs(90);
 const MESH: &str = "lab";
 
 /// Starts a mesh, with other ports if one was taken.
-pub(super) fn start(options: WorldOptions, stage: &Stage) -> anyhow::Result<Arc<World>> {
-    let WorldOptions { spawner, profile, seed, dir, wires } = options;
+pub(super) fn start(options: &WorldOptions, stage: &Stage) -> anyhow::Result<Arc<World>> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match try_start(&spawner, &profile, seed, dir.as_deref(), &wires, stage) {
+        match try_start(options, stage) {
             Err(error) if tries < TRIES_MAX && is_port_taken(&error) => {
                 stage.say("a port was taken by another program; starting again with others");
             }
@@ -51,15 +49,10 @@ fn is_port_taken(error: &anyhow::Error) -> bool {
     text.contains("address already in use") || text.contains("address in use")
 }
 
-fn try_start(
-    spawner: &Spawner,
-    profile: &Profile,
-    seed: u64,
-    dir: Option<&Path>,
-    wires: &[(usize, usize)],
-    stage: &Stage,
-) -> anyhow::Result<Arc<World>> {
-    let (dir, temporary) = directory(dir)?;
+fn try_start(options: &WorldOptions, stage: &Stage) -> anyhow::Result<Arc<World>> {
+    let WorldOptions { spawner, profile, seed, dir, wires, workers } = options;
+    let seed = *seed;
+    let (dir, temporary) = directory(dir.as_deref())?;
     let count = profile.relays().len();
     let mut layout = Layout::new(count, wires).context("no free ports")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,7 +63,7 @@ fn try_start(
     let sink = Sink::start()?;
     let web = runtime.block_on(transfer::serve(seed))?;
     let targets = Targets { sink: sink.address(), web };
-    config::write(&dir, profile, &layout, targets, seed)?;
+    config::write(&dir, profile, &layout, targets, seed, *workers)?;
     overway_scheduler::init(&layout::state_dir(&dir, "scheduler"), MESH)?;
     layout.release(Node::Scheduler);
     let mut world = World {
