@@ -12,6 +12,7 @@ mod driver;
 mod endpoints;
 mod news;
 mod snapshot;
+mod unused;
 mod worker;
 
 use std::net::{SocketAddr, UdpSocket};

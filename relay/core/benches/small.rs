@@ -17,7 +17,7 @@ use chain::Chain;
 const BATCH: usize = 64;
 
 fn header(c: &mut Criterion) {
-    let message = Chain::new(Shard::default()).batch(Class::Bulk, 1, 1_200).remove(0);
+    let message = Chain::new(Shard::default(), 1).batch(Class::Bulk, 1, 1_200).remove(0);
     let (_, frame) = HopMessage::decode(&message)
         .expect("a relay wrote it")
         .frames()
@@ -35,7 +35,7 @@ fn header(c: &mut Criterion) {
 }
 
 fn fib(c: &mut Criterion) {
-    let chain = Chain::new(Shard::default());
+    let chain = Chain::new(Shard::default(), 1);
     let fib = chain.relays[0].fib();
     c.bench_function("route look-up", |b| {
         b.iter(|| fib.route(black_box(RelayId(3)), Class::Bulk, PolicyId::default()).len());
@@ -51,7 +51,7 @@ fn transit(c: &mut Criterion) {
         ("bulk 160", Class::Bulk, 160),
         ("realtime 160", Class::Realtime, 160),
     ] {
-        let mut chain = Chain::new(Shard::default());
+        let mut chain = Chain::new(Shard::default(), 1);
         group.bench_function(name, |b| {
             b.iter_custom(|rounds| {
                 let mut sum = Duration::ZERO;
@@ -77,7 +77,7 @@ fn transit(c: &mut Criterion) {
 
 /// Frames that came before: what a replayed sequence costs.
 fn duplicates(c: &mut Criterion) {
-    let mut chain = Chain::new(Shard::default());
+    let mut chain = Chain::new(Shard::default(), 1);
     let messages = chain.batch(Class::Bulk, BATCH, 1_200);
     chain.transit(Lane::Bulk, messages.iter().cloned(), |_, _| {});
     let mut group = c.benchmark_group("duplicate");

@@ -7,13 +7,13 @@ use overway_wire::frame::{ELEMENT_BYTES, FIXED_BYTES, FrameEcn, HOP_LIMIT, PAYLO
 use overway_wire::hop::Lane;
 use overway_wire::notice::Notice;
 use overway_wire::{
-    Address, AttachmentId, Class, FrameKind, Header, Millis, NeighbourLink, Redundancy, RelayId,
+    Address, AttachmentId, Class, FrameKind, Header, Millis, NeighbourLink, Path, Redundancy,
+    RelayId,
 };
 
 use crate::lane::encode;
 use crate::link::Usability;
 use crate::redundancy::is_marked;
-use crate::shard::Handed;
 use crate::spread::{draw, flow_hash};
 use crate::{Delivered, DropReason, Event, FibPath, LocalFrame, Relay};
 
@@ -34,10 +34,18 @@ impl Relay {
         }
         let known = self.fib.knows(frame.policy);
         let chosen = if known { self.choose_for(&frame, now) } else { None };
-        let first = chosen.map(|way| first_link(&way));
-        if let Some(link) = first.filter(|&link| self.is_lent(link)) {
-            self.hand_local(frame, link);
-            return Ok(());
+        match chosen {
+            Some(way) if self.is_lent(first_link(&way)) => {
+                let header = header(&frame, source, way.path);
+                self.hand_local(frame, &header);
+                return Ok(());
+            }
+            // A table that has just come is the lead's first.
+            None if !self.config.shard.is_lead() => {
+                self.hand_to_lead(frame);
+                return Ok(());
+            }
+            Some(_) | None => {}
         }
         self.stats.frames_originated += 1;
         if !known {
@@ -45,21 +53,7 @@ impl Relay {
         }
         self.count_demand(&frame, chosen.as_ref(), now);
         let path = chosen.ok_or(DropReason::NoPath)?.path;
-        let header = Header {
-            kind: frame.kind,
-            class: frame.class,
-            ecn: FrameEcn::Capable,
-            copy: is_marked(frame.redundancy, frame.class),
-            hops_left: HOP_LIMIT,
-            position: 0,
-            policy: frame.policy,
-            source,
-            destination: frame.destination,
-            budget: frame.budget,
-            flow: frame.flow,
-            sequence: frame.sequence,
-            path,
-        };
+        let header = header(&frame, source, path);
         match frame.redundancy {
             Redundancy::Off | Redundancy::Adaptive => {}
             Redundancy::Always => self.double(&header, &frame.payload, now),
@@ -163,7 +157,10 @@ impl Relay {
         header.position += 1;
         header.hops_left = header.hops_left.checked_sub(1).ok_or(DropReason::HopLimit)?;
         self.stats.frames_forwarded += 1;
-        self.send(header, payload, now)
+        match self.hand_along(link, header, payload) {
+            Some((header, payload)) => self.send(header, payload, now),
+            None => Ok(()),
+        }
     }
 
     /// Takes the link's delay off the budget.
@@ -211,9 +208,7 @@ impl Relay {
         }
         self.stats.notices_received += 1;
         self.notices.note(link, self.config.notice_hold, now);
-        if self.config.lines.is_some() {
-            self.handed.push_back(Handed::Notice(link));
-        }
+        self.pass_notice(link);
         Ok(())
     }
 
@@ -281,6 +276,25 @@ impl Relay {
             self.push_event(Event::LaneWanted(key, lane));
         }
         Ok(())
+    }
+}
+
+/// The header of a local end's frame at its source.
+fn header(frame: &LocalFrame, source: Address, path: Path) -> Header {
+    Header {
+        kind: frame.kind,
+        class: frame.class,
+        ecn: FrameEcn::Capable,
+        copy: is_marked(frame.redundancy, frame.class),
+        hops_left: HOP_LIMIT,
+        position: 0,
+        policy: frame.policy,
+        source,
+        destination: frame.destination,
+        budget: frame.budget,
+        flow: frame.flow,
+        sequence: frame.sequence,
+        path,
     }
 }
 

@@ -74,6 +74,6 @@ pub use lane::shaper::SharedLines;
 pub use recovery::{Fec, RecoveryStats};
 pub use relay::Relay;
 pub use report::REPORT_INTERVAL_RANGE;
-pub use shard::{Handed, Load, Shard};
+pub use shard::{Handed, Heir, Load, Shard};
 pub use spread::flow_shard;
 pub use stats::{Counts, Stats};

@@ -16,7 +16,7 @@ use crate::notices::Notices;
 use crate::pushed::{Pushed, PushedError};
 use crate::recovery::RecoveryStats;
 use crate::report::{Held, Reporter};
-use crate::shard::{self, Handed, Loads};
+use crate::shard::{self, Handed, Heir, Loads};
 use crate::stats::{add_lanes, sum_probes};
 use crate::timers::Timers;
 use crate::writer::Writer;
@@ -60,7 +60,9 @@ pub struct Relay {
     /// Where hop messages with frames are written.
     pub(crate) writer: Writer,
     /// What other shards are to take.
-    pub(crate) handed: VecDeque<Handed>,
+    pub(crate) handed: VecDeque<(Heir, Handed)>,
+    /// Whether a link has several shards, so that there are several cores.
+    pub(crate) has_shards: bool,
     /// What they said of their load.
     pub(crate) loads: Loads,
     /// The two neighbours touched last, and when: frames that come together touch theirs once.
@@ -90,6 +92,7 @@ impl Relay {
             stale_until: None,
             writer: Writer::default(),
             handed: VecDeque::new(),
+            has_shards: false,
             loads: Loads::new(),
             touched: [None; 2],
         }
@@ -149,6 +152,11 @@ impl Relay {
         self.held().describe(now)
     }
 
+    /// Whether a flow's frame went or came over a link lately.
+    pub fn is_active(&self, link: NeighbourLink) -> bool {
+        self.links.get(&link).is_some_and(|link| link.active_until().is_some())
+    }
+
     /// State of a link's two directions, inbound first, or `None` while its light lane does not stand.
     pub fn link_state(&self, link: NeighbourLink) -> Option<(State, State)> {
         self.links.get(&link).map(|link| (link.probe.inbound(), link.probe.outbound()))
@@ -189,6 +197,9 @@ impl Relay {
             link.set_candidate(peer.is_some_and(|peer| peer.candidate), now);
             link.set_line(Line::new(&self.config, key, peer), now);
         }
+        let workers = self.config.shard.workers;
+        self.has_shards =
+            self.config.lines.is_some() && fib.peers.values().any(|peer| peer.shards(workers) > 1);
         self.fib = fib;
         self.settle_all(now);
         self.events.push_back(Event::FibChanged);

@@ -16,20 +16,24 @@
 //! others ([`Relay::handle_fib`]), and its reports tell of links as it sees them, with what the others say of load
 //! added ([`Relay::handle_load`]). Other shards open links only where traffic goes. So a shard may lack a link, or not
 //! have heard the neighbour there yet: that says nothing of the link, and the frame is *handed* to a shard that has it
-//! ([`Relay::poll_handed`]), at most twice:
+//! ([`Relay::poll_handed`]). A frame is handed besides where the next link has other shards than the one on which it
+//! came, or the flows of small relays would use few of a large one's workers:
 //!
 //! ```text
-//! shard s >= shards of the link      --> shard s mod n, on the same worker
-//! link not there, or not heard yet   --> the lead
-//! no detour that this shard can take --> the lead
+//! the next link lacks this shard, or has more than the last  --> by the flow's hash, one of the next link's shards
+//!                                                                that run on this worker
+//! this shard's link is not there, or was not heard yet       --> the lead
+//! no path or detour that this shard knows                    --> the lead
 //! ```
+//!
+//! The first keeps to the thread, and comes once: what was handed to a shard stays there or goes to the lead.
 //!
 //! What is silent on a shard that had heard it is avoided there, as in a relay that is one core. A notice is told to
 //! all shards. What the shards of a link send together keeps to its capacity ([`crate::SharedLines`]), and so do their
 //! copies, of which each makes its part.
 //!
-//! What never happens: a frame handed to a greater shard, or by the lead; a link reported by two shards; a frame of a
-//! local end counted as asked for by two.
+//! What never happens: a frame handed more than twice; one that was handed to the lead handed on; a link reported by two
+//! shards; a frame of a local end counted as asked for by two.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -38,6 +42,7 @@ use bytes::Bytes;
 use overway_wire::control::{DEMANDS_MAX, Demand};
 use overway_wire::{Header, LinkId, NeighbourLink};
 
+use crate::spread::next_share;
 use crate::{LocalFrame, Relay};
 
 /// Which of a relay's cores one is.
@@ -59,12 +64,21 @@ impl Default for Shard {
 /// What one shard gives to another.
 #[derive(Clone, Debug)]
 pub enum Handed {
-    /// A local end's frame, whose path begins with this link.
-    Local(LocalFrame, NeighbourLink),
-    /// A frame on its way, and the link that it should take.
-    Frame(Header, Bytes, NeighbourLink),
-    /// What a notice said to be down: for every other shard.
+    /// A local end's frame.
+    Local(LocalFrame),
+    /// A frame on its way.
+    Frame(Header, Bytes),
+    /// What a notice said to be down.
     Notice(LinkId),
+}
+
+/// For whom that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heir {
+    /// A shard. It is told which link this one lacks, if one that it should have.
+    Shard(u8, Option<NeighbourLink>),
+    /// Every other shard.
+    Others,
 }
 
 /// What a shard adds to the lead's reports.
@@ -86,44 +100,96 @@ impl Shard {
 }
 
 impl Relay {
-    /// The shard that takes what this one is to hand on over a link; never a greater one.
-    pub fn heir(&self, link: NeighbourLink) -> u8 {
-        let Shard { index, workers } = self.config.shard;
-        let shards = self.fib.peers.get(&link).map_or(1, |peer| peer.shards(workers));
-        let home = index % workers.max(1);
-        if index >= shards && home != index { home } else { 0 }
-    }
-
     /// Whether a frame over this link is handed to another shard: this one is not the lead, and has not heard the
     /// neighbour on it.
     pub(crate) fn is_lent(&self, link: NeighbourLink) -> bool {
         !self.config.shard.is_lead() && self.links.get(&link).is_none_or(|link| !link.is_proven())
     }
 
-    /// Hands a frame on its way to another shard.
+    /// How many shards a link has.
+    fn shards(&self, link: NeighbourLink) -> u8 {
+        self.fib.peers.get(&link).map_or(1, |peer| peer.shards(self.config.shard.workers))
+    }
+
+    /// The shard of this worker that carries a frame over its next link, if another than this one.
+    fn next_shard(&self, header: &Header, link: NeighbourLink) -> Option<u8> {
+        let Shard { index, workers } = self.config.shard;
+        let (home, workers) = (index % workers.max(1), workers.max(1));
+        let here = self.shards(link).saturating_sub(home).div_ceil(workers);
+        let shard = home + workers * next_share(header, self.config.local, here);
+        (here > 0 && shard != index).then_some(shard)
+    }
+
+    /// Hands a frame that came over a link on, if another shard is to carry it; gives it back otherwise.
+    pub(crate) fn hand_along(
+        &mut self,
+        from: NeighbourLink,
+        header: Header,
+        payload: Bytes,
+    ) -> Option<(Header, Bytes)> {
+        if !self.has_shards {
+            return Some((header, payload));
+        }
+        let to = next_link(&header);
+        let (last, next) = (self.shards(from), self.shards(to));
+        let moves = next > last || next <= self.config.shard.index;
+        match self.next_shard(&header, to).filter(|_| moves) {
+            Some(shard) => {
+                self.push_handed(Heir::Shard(shard, None), Handed::Frame(header, payload));
+                None
+            }
+            None => Some((header, payload)),
+        }
+    }
+
+    /// Hands a frame to the lead, which has a link that this shard lacks.
     pub(crate) fn hand(&mut self, header: Header, payload: Bytes) {
-        let receiver = header.receiver();
-        let link = NeighbourLink::new(receiver.relay, receiver.link);
-        self.stats.handed += 1;
-        self.handed.push_back(Handed::Frame(header, payload, link));
+        let heir = self.lead_instead(next_link(&header));
+        self.push_handed(heir, Handed::Frame(header, payload));
     }
 
-    /// Hands a local end's frame to another shard.
-    pub(crate) fn hand_local(&mut self, frame: LocalFrame, link: NeighbourLink) {
-        self.stats.handed += 1;
-        self.handed.push_back(Handed::Local(frame, link));
+    /// Hands a local end's frame on, for want of its first link.
+    pub(crate) fn hand_local(&mut self, frame: LocalFrame, header: &Header) {
+        let link = next_link(header);
+        let heir = match self.next_shard(header, link) {
+            Some(shard) if self.shards(link) <= self.config.shard.index => Heir::Shard(shard, None),
+            Some(_) | None => self.lead_instead(link),
+        };
+        self.push_handed(heir, Handed::Local(frame));
     }
 
-    /// What is to be handed to another shard, if anything: see [`Self::heir`].
-    pub fn poll_handed(&mut self) -> Option<Handed> {
+    /// Hands a local end's frame to the lead, which may know a way.
+    pub(crate) fn hand_to_lead(&mut self, frame: LocalFrame) {
+        self.push_handed(Heir::Shard(0, None), Handed::Local(frame));
+    }
+
+    fn lead_instead(&self, link: NeighbourLink) -> Heir {
+        let is_due = self.config.shard.index < self.shards(link);
+        Heir::Shard(0, is_due.then_some(link))
+    }
+
+    fn push_handed(&mut self, heir: Heir, handed: Handed) {
+        self.stats.handed += 1;
+        self.handed.push_back((heir, handed));
+    }
+
+    /// Tells the other shards, if there are any, what a notice said to be down.
+    pub(crate) fn pass_notice(&mut self, link: LinkId) {
+        if self.has_shards {
+            self.handed.push_back((Heir::Others, Handed::Notice(link)));
+        }
+    }
+
+    /// What is to be handed to another shard, if anything, and to which.
+    pub fn poll_handed(&mut self) -> Option<(Heir, Handed)> {
         self.handed.pop_front()
     }
 
     /// Takes what another shard of this relay handed on.
     pub fn handle_handed(&mut self, handed: Handed, now: Instant) {
         match handed {
-            Handed::Local(frame, _) => self.handle_frame(frame, now),
-            Handed::Frame(header, payload, _) => {
+            Handed::Local(frame) => self.handle_frame(frame, now),
+            Handed::Frame(header, payload) => {
                 if let Err(reason) = self.send(header, payload, now) {
                     self.stats.drop(reason);
                 }
@@ -146,6 +212,11 @@ impl Relay {
     pub fn handle_load(&mut self, shard: u8, load: Load) {
         self.loads.insert(shard, load);
     }
+}
+
+fn next_link(header: &Header) -> NeighbourLink {
+    let receiver = header.receiver();
+    NeighbourLink::new(receiver.relay, receiver.link)
 }
 
 /// What all shards but the lead said last, by shard.

@@ -9,7 +9,7 @@
 //! A draw depends on the flow and on the path's own steps, not on its place in the route. The arithmetic is
 //! of integers, so that every build draws alike.
 
-use overway_wire::{Address, AttachmentId, Class, FlowId, Path, PolicyId};
+use overway_wire::{Address, AttachmentId, Class, FlowId, Header, Path, PolicyId, RelayId};
 
 use crate::FibPath;
 
@@ -30,11 +30,27 @@ pub fn flow_shard(
     flow: FlowId,
     shards: u8,
 ) -> u8 {
-    let terms = u64::from(policy.0) << 8 | u64::from(class.code());
-    let hash = mix(flow_hash(AttachmentId::GATEWAY, destination, flow) ^ terms);
+    let flow = flow_hash(AttachmentId::GATEWAY, destination, flow);
+    share_of(mix(flow ^ terms(class, policy)), shards)
+}
+
+/// One of so many, on the way from this relay on: another draw in each relay and for each source, or the flows that one
+/// relay put together no other would take apart.
+pub(crate) fn next_share(header: &Header, here: RelayId, count: u8) -> u8 {
+    let Header { source, destination, class, policy, flow, .. } = header;
+    let flow = flow_hash(source.attachment, *destination, *flow);
+    let relays = u64::from(source.relay.0) << 48 | u64::from(here.0) << 32;
+    share_of(mix(flow ^ relays ^ terms(*class, *policy)), count)
+}
+
+fn terms(class: Class, policy: PolicyId) -> u64 {
+    u64::from(policy.0) << 8 | u64::from(class.code())
+}
+
+fn share_of(hash: u64, count: u8) -> u8 {
     // The high half times the number, less its low half.
-    let shard = ((hash >> 32) * u64::from(shards)) >> 32;
-    u8::try_from(shard).expect("it is less than the number of shards")
+    let share = ((hash >> 32) * u64::from(count)) >> 32;
+    u8::try_from(share).expect("it is less than the number of shares")
 }
 
 /// What tells a path from others: the same for the same steps.

@@ -18,7 +18,7 @@ const ROUNDS: usize = 200;
 
 /// Allocations for each frame that goes through the middle relay.
 fn allocations_per_frame(shard: Shard, class: Class, payload: usize) -> f64 {
-    let mut chain = Chain::new(shard);
+    let mut chain = Chain::new(shard, shard.workers);
     let lane = Lane::of(class);
     let (mut allocations, mut frames) = (0, 0);
     for round in 0..WARM_UP + ROUNDS {

@@ -1,12 +1,15 @@
 //! Two relays that are two cores each, side by side.
 
+mod chain;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overway_probe::LocalClock;
 use overway_relay_core::{
-    Config, Event, Handed, Load, LocalFrame, Relay, Shard, SharedLines, Transmit,
+    Config, Event, Handed, Heir, Load, LocalFrame, Relay, Shard, SharedLines, Transmit,
 };
 use overway_wire::control::{Demand, Item, Peer, Role, Route, RoutePath, Update};
 use overway_wire::hop::Lane;
@@ -14,6 +17,8 @@ use overway_wire::{
     Address, AttachmentId, BootId, Class, FlowId, FrameKind, LinkIndex, Millis, NeighbourLink,
     Path, PathElement, PolicyId, Redundancy, RelayId, Ticks,
 };
+
+use chain::Chain;
 
 const STEP: Duration = Duration::from_millis(10);
 const LEAD: usize = 0;
@@ -127,31 +132,32 @@ impl Pair {
         self.cores[relay][shard].poll_transmit(self.now, |_, _| true)
     }
 
-    fn give(&mut self, relay: usize, shard: usize, handed: Handed) {
-        let heir = match &handed {
-            Handed::Local(_, link) | Handed::Frame(_, _, link) => {
-                usize::from(self.cores[relay][shard].heir(*link))
-            }
-            Handed::Notice(_) => 1 - shard,
+    fn give(&mut self, relay: usize, shard: usize, (heir, handed): (Heir, Handed)) {
+        let heir = match heir {
+            Heir::Shard(heir, _) => usize::from(heir),
+            Heir::Others => 1 - shard,
         };
         assert_ne!(heir, shard);
         self.cores[relay][heir].handle_handed(handed, self.now);
     }
 
     fn send(&mut self, shard: usize, class: Class) {
-        let frame = LocalFrame {
-            source: AttachmentId::GATEWAY,
-            destination: Address::new(link(1).neighbour, AttachmentId::GATEWAY),
-            kind: FrameKind::Datagram,
-            class,
-            policy: PolicyId::default(),
-            redundancy: Redundancy::default(),
-            flow: FlowId(7),
-            sequence: 1,
-            budget: Millis(u16::MAX),
-            payload: Bytes::from_static(&[1; 1_000]),
-        };
-        self.cores[0][shard].handle_frame(frame, self.now);
+        self.cores[0][shard].handle_frame(frame(7, class), self.now);
+    }
+}
+
+fn frame(flow: u32, class: Class) -> LocalFrame {
+    LocalFrame {
+        source: AttachmentId::GATEWAY,
+        destination: Address::new(link(1).neighbour, AttachmentId::GATEWAY),
+        kind: FrameKind::Datagram,
+        class,
+        policy: PolicyId::default(),
+        redundancy: Redundancy::default(),
+        flow: FlowId(flow),
+        sequence: 1,
+        budget: Millis(u16::MAX),
+        payload: Bytes::from_static(&[1; 1_000]),
     }
 }
 
@@ -202,19 +208,49 @@ fn what_a_shard_has_heard_and_hears_no_more_is_the_leads_to_judge() {
 }
 
 #[test]
-fn a_shard_beyond_those_of_a_link_hands_to_the_one_on_its_worker() {
+fn flows_are_taken_apart_where_the_next_link_has_more_shards() {
+    let mut chain = Chain::new(Shard::default(), 4);
+    let mut shards = BTreeMap::new();
+    for _ in 0..2 {
+        let messages = chain.batch(Class::Bulk, 64, 1_000);
+        let mut stayed = 0;
+        chain.transit(Lane::Bulk, messages.into_iter(), |_, _| stayed += 1);
+        let mut handed = 0;
+        while let Some((heir, Handed::Frame(header, _))) = chain.relays[1].poll_handed() {
+            let Heir::Shard(shard, None) = heir else { panic!("{heir:?}") };
+            handed += 1;
+            let before = shards.insert(header.flow, shard);
+            assert!(before.is_none_or(|before| before == shard), "a flow stays on its shard");
+        }
+        assert_eq!(handed + stayed, 64);
+        assert!(stayed < 32, "{stayed}");
+    }
+
+    for shard in 1..4 {
+        assert!(shards.values().filter(|&&of| of == shard).count() >= 4, "{shards:?}");
+    }
+}
+
+#[test]
+fn a_shard_beyond_those_of_a_link_hands_to_ones_of_the_same_worker() {
     let now = Instant::now();
-    let heirs = [0, 1, 2, 3, 4, 5].map(|index| {
+    for (index, heirs) in [(4, vec![0, 2]), (5, vec![1]), (7, vec![1])] {
         let clock = LocalClock::new(now, Ticks(0), 0);
         let config = Config::new(RelayId(1), BootId(1), clock);
-        let shard = Shard { index, workers: 2 };
-        let mut core = Relay::new(Config { shard, ..config });
+        let mut core = Relay::new(Config { shard: Shard { index, workers: 2 }, ..config });
+        // The link has shards 0, 1 and 2.
         core.handle_update(update(0, 0, 3), now);
-        core.heir(link(1))
-    });
 
-    // The link has three shards: what they lack is the lead's.
-    assert_eq!(heirs, [0, 0, 0, 1, 0, 1]);
+        let mut seen = BTreeSet::new();
+        for flow in 0..64 {
+            core.handle_frame(frame(flow, Class::Bulk), now);
+            let Some((Heir::Shard(heir, None), Handed::Local(_))) = core.poll_handed() else {
+                panic!("not handed")
+            };
+            seen.insert(heir);
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), heirs);
+    }
 }
 
 #[test]

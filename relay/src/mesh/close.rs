@@ -11,6 +11,8 @@ pub(super) enum CloseCode {
     NotAPeer = 2,
     /// The hello could not be read.
     BadHello = 3,
+    /// The shard had no use for the link for long.
+    Unused = 4,
 }
 
 /// Closes a connection, saying why.
@@ -20,6 +22,7 @@ pub(super) fn close(connection: &quinn::Connection, code: CloseCode) {
         CloseCode::Replaced => b"replaced",
         CloseCode::NotAPeer => b"not a peer",
         CloseCode::BadHello => b"bad hello",
+        CloseCode::Unused => b"unused",
     };
     connection.close((code as u32).into(), reason);
 }

@@ -211,6 +211,7 @@ pub(super) async fn keep_connected(driver: Rc<RefCell<Driver>>) {
     let mut dialled: HashMap<LaneKey, Instant> = HashMap::new();
     loop {
         let now = Instant::now();
+        driver.borrow_mut().close_unused(now);
         let due = due_dials(&driver.borrow(), &mut missing_since, &mut dialled, now);
         for (key, peer) in due {
             driver.borrow_mut().dialing.insert(key);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use overway_relay_core::{
-    Delivered, Event, Handed, Load, LocalFrame, PeerLink, Relay, Shard, Transmit,
+    Delivered, Event, Handed, Heir, Load, LocalFrame, PeerLink, Relay, Shard, Transmit,
 };
 use overway_session::{Inbound, Outbound};
 use overway_wire::control::Report;
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::close::{CloseCode, close};
 use super::news::LinkNews;
+use super::unused::Unused;
 use super::worker::{Shared, Worker, shards};
 use super::{Command, ShellStats};
 
@@ -53,6 +54,7 @@ pub(super) struct Driver {
     connections: BTreeMap<LaneKey, LaneConnection>,
     delivered: Vec<Inbound>,
     news: LinkNews,
+    unused: Unused,
     armed: Option<Instant>,
     rearm: Rc<Notify>,
     reconnect: Rc<Notify>,
@@ -78,6 +80,7 @@ impl Driver {
             connections: BTreeMap::new(),
             delivered: Vec::new(),
             news: LinkNews::default(),
+            unused: Unused::default(),
             armed: None,
             rearm: Rc::default(),
             reconnect: Rc::default(),
@@ -202,30 +205,26 @@ impl Driver {
             this.rearm.notify_one();
         }
         let Some(first) = this.core.poll_handed() else { return };
-        let mut handed = Some(first);
-        let mut given = Vec::new();
-        while let Some(next) = handed {
-            given.push((this.heir(&next), next));
-            handed = this.core.poll_handed();
+        let mut handed = vec![first];
+        while let Some(next) = this.core.poll_handed() {
+            handed.push(next);
         }
+        this.dial_lent(&handed);
         let (worker, from) = (Rc::clone(&this.worker), this.shard.index);
         drop(held);
-        for (heir, handed) in given {
+        for (heir, handed) in handed {
             worker.give(from, heir, handed, now);
         }
     }
 
-    /// The shard that takes what this one hands on. If the link should be there, it is dialled.
-    fn heir(&mut self, handed: &Handed) -> u8 {
-        match handed {
-            Handed::Local(_, link) | Handed::Frame(_, _, link) => {
-                let key = (*link, Lane::Light);
-                if !self.is_connected(key) && self.wanted.insert(key) {
-                    self.reconnect.notify_one();
-                }
-                self.core.heir(*link)
+    /// Has links dialled for want of which frames are handed on.
+    fn dial_lent(&mut self, handed: &[(Heir, Handed)]) {
+        for (heir, _) in handed {
+            let Heir::Shard(_, Some(link)) = *heir else { continue };
+            let key = (link, Lane::Light);
+            if !self.is_connected(key) && self.wanted.insert(key) {
+                self.reconnect.notify_one();
             }
-            Handed::Notice(_) => 0,
         }
     }
 
@@ -302,8 +301,10 @@ impl Driver {
                     let Shared { config, local, .. } = &*self.worker.shared;
                     let revoked = config.credentials.revoked();
                     revoked.replace(fib.revoked.iter().map(|relay| relay.0));
-                    local.set_shards(shards(&fib, self.shard.workers));
+                    let spread = shards(&fib, self.shard.workers);
                     self.worker.sinks.fib.send_replace(fib);
+                    // After the table, which the shards are to have that frames come to.
+                    local.set_shards(spread);
                 }
                 self.reconnect.notify_one();
             }
@@ -425,6 +426,25 @@ impl Driver {
             close(&lane.connection, CloseCode::Replaced);
         }
         self.core.handle_lane(key, false, now);
+    }
+
+    /// Gives up links that this shard dialled and has no use for. One that the neighbour dialled is its business: it
+    /// may see the link on a path.
+    pub(super) fn close_unused(&mut self, now: Instant) {
+        if self.is_lead() {
+            return;
+        }
+        let (core, peers) = (&self.core, &self.core.fib().peers);
+        let idle = self.connections.iter().filter_map(|(&(link, lane), held)| {
+            let ours = lane == Lane::Light && held.dialer == core.local();
+            let used = peers.get(&link).is_some_and(|peer| peer.candidate) || core.is_active(link);
+            (ours && !used).then_some(link)
+        });
+        for link in self.unused.handle_idle(idle, now) {
+            if let Some(light) = self.connections.get(&(link, Lane::Light)) {
+                close(&light.connection, CloseCode::Unused);
+            }
+        }
     }
 
     /// Closes links to relays which the scheduler no longer names.

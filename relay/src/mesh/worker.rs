@@ -18,9 +18,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use overway_relay_core::{Fib, Handed, Load, Shard};
+use overway_relay_core::{Fib, Handed, Heir, Load, Shard};
 use overway_session::Outbound;
-use overway_wire::LinkId;
 use overway_wire::control::WORKERS_MAX;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -44,8 +43,8 @@ const MAIL_BATCH: usize = 64;
 pub(super) enum Mail {
     /// For a shard.
     Handed(u8, Handed),
-    /// For all shards, from the one of this number.
-    Notice(u8, LinkId),
+    /// For all shards but the one of this number, from which it is.
+    ForAll(u8, Handed),
     /// For the lead, from this shard.
     Load(u8, Load),
     /// Say what all shards count.
@@ -122,15 +121,15 @@ impl Worker {
     }
 
     /// Gives what a shard hands on to whom it is for.
-    pub(super) fn give(self: &Rc<Self>, from: u8, heir: u8, handed: Handed, now: Instant) {
-        match handed {
-            Handed::Notice(link) => {
-                for worker in 0..self.count() {
-                    self.post(worker, Mail::Notice(from, link), now);
-                }
+    pub(super) fn give(self: &Rc<Self>, from: u8, heir: Heir, handed: Handed, now: Instant) {
+        match heir {
+            Heir::Shard(shard, _) => {
+                self.post(shard % self.count(), Mail::Handed(shard, handed), now);
             }
-            Handed::Local(..) | Handed::Frame(..) => {
-                self.post(heir % self.count(), Mail::Handed(heir, handed), now);
+            Heir::Others => {
+                for worker in 0..self.count() {
+                    self.post(worker, Mail::ForAll(from, handed.clone()), now);
+                }
             }
         }
     }
@@ -153,9 +152,9 @@ impl Worker {
                 driver.borrow_mut().core.handle_handed(handed, now);
                 Driver::pump(&driver, now);
             }
-            Mail::Notice(from, link) => {
+            Mail::ForAll(from, handed) => {
                 for driver in self.others(from) {
-                    driver.borrow_mut().core.handle_handed(Handed::Notice(link), now);
+                    driver.borrow_mut().core.handle_handed(handed.clone(), now);
                 }
             }
             Mail::Load(shard, load) => self.shard(0).borrow_mut().core.handle_load(shard, load),

@@ -21,9 +21,10 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn new(shard: Shard) -> Self {
+    /// Relays that are this shard each, with so many workers; the third may have others.
+    pub(crate) fn new(shard: Shard, third_workers: u8) -> Self {
         let now = Instant::now();
-        let relays = [1, 2, 3].map(|id| relay(id, shard, now));
+        let relays = [1, 2, 3].map(|id| relay(id, shard, third_workers, now));
         let mut chain = Self { now, relays, sequence: 0 };
         // Until all hear one another.
         (0..30).for_each(|_| chain.settle(Duration::from_millis(100)));
@@ -112,9 +113,9 @@ fn towards(relay: u16) -> NeighbourLink {
     NeighbourLink::new(RelayId(relay), LinkIndex::default())
 }
 
-fn relay(id: u16, shard: Shard, now: Instant) -> Relay {
+fn relay(id: u16, shard: Shard, third_workers: u8, now: Instant) -> Relay {
     let clock = LocalClock::new(now, Ticks(u64::from(id) * 1_000_000_000), 0);
-    let lines = (shard.workers > 1).then(|| Arc::new(SharedLines::new(now)));
+    let lines = (shard.workers.max(third_workers) > 1).then(|| Arc::new(SharedLines::new(now)));
     let config = Config::new(RelayId(id), BootId(u32::from(id)), clock);
     let mut relay = Relay::new(Config { shard, lines, ..config });
     let neighbours: &[u16] = match id {
@@ -128,7 +129,7 @@ fn relay(id: u16, shard: Shard, now: Instant) -> Relay {
         role: Role::Candidate.into(),
         // More than is ever asked for, so that a line that is shared is charged and nothing waits.
         capacity_bps: if shard.workers > 1 { 1_000_000_000_000 } else { 0 },
-        workers: shard.workers.into(),
+        workers: if neighbour == 3 { third_workers } else { shard.workers }.into(),
         ..Peer::default()
     };
     let mut put: Vec<Item> = neighbours.iter().map(peer).map(Item::from).collect();
