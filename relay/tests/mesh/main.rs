@@ -4,18 +4,22 @@
 mod stand;
 mod workers;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use overway_pki::Authority;
+use overway_pki::{Authority, Identity, Role};
 use overway_relay::fault::Rule;
 use overway_relay::mesh::{Command, Mesh};
 use overway_session::FabricSender as _;
 use overway_wire::Class;
 use overway_wire::hop::Lane;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ConnectionError, Endpoint};
 use tokio::sync::oneshot;
 
 use stand::{
-    PATIENCE, connected, exchange, frame, links_up, push, rand_start, start, state, stop, until,
+    PATIENCE, connected, credentials, exchange, frame, links_up, push, rand_start, start, state,
+    stop, until,
 };
 
 #[tokio::test]
@@ -95,6 +99,37 @@ async fn a_relay_of_another_mesh_gets_nothing() {
     }
     stranger.mesh.stop().await;
     stop(nodes).await;
+}
+
+/// What becomes of a connection of relay 3's that says this hello.
+async fn answer_to(hello: &[u8]) -> ConnectionError {
+    let authority = Authority::create("test").unwrap();
+    let node = start(&authority, 1);
+    let credentials = credentials(&authority, 3);
+    let tls = overway_pki::client_config(&credentials, &[overway_pki::ALPN_MESH]);
+    let config = QuicClientConfig::try_from(tls).unwrap();
+    let name = Identity::new(Role::Relay, 1, authority.mesh()).unwrap();
+    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(config));
+    let address = node.mesh.addresses[0];
+    let dialled = endpoint.connect_with(config, address, &name.server_name()).unwrap();
+    let connection = dialled.await.unwrap();
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(hello).await.unwrap();
+    stream.finish().unwrap();
+    let closed = tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap();
+    node.mesh.stop().await;
+    closed
+}
+
+#[tokio::test]
+async fn a_hello_of_another_version_or_for_no_shard_is_refused() {
+    for hello in [&[1, 0, 0][..], &[3, 0, 0, 0, 0], &[2, 0, 0, 16], &[2, 0, 9, 0]] {
+        let ConnectionError::ApplicationClosed(closed) = answer_to(hello).await else {
+            panic!("{hello:?} was not refused")
+        };
+        assert_eq!((closed.error_code, &closed.reason[..]), (3_u32.into(), &b"bad hello"[..]));
+    }
 }
 
 #[tokio::test]
