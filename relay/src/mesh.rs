@@ -10,6 +10,7 @@ mod close;
 mod connect;
 mod driver;
 mod endpoints;
+mod held;
 mod news;
 mod snapshot;
 mod unused;

@@ -4,19 +4,19 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use overway_relay_core::{
-    Delivered, Event, Handed, Heir, Load, LocalFrame, PeerLink, Relay, Shard, Transmit,
+    Delivered, Event, Handed, Heir, Load, LocalFrame, Relay, Shard, Transmit,
 };
 use overway_session::{Inbound, Outbound};
 use overway_wire::control::Report;
 use overway_wire::hop::Lane;
-use overway_wire::{AttachmentId, NeighbourLink, RelayId};
+use overway_wire::{AttachmentId, NeighbourLink};
 use tokio::sync::Notify;
 
-use super::close::{CloseCode, close};
+use super::held::LaneConnection;
 use super::news::LinkNews;
 use super::unused::Unused;
 use super::worker::{Shared, Worker, shards};
@@ -25,23 +25,8 @@ use super::{Command, ShellStats};
 /// One lane of one neighbour link: what a connection is for.
 pub(super) type LaneKey = (NeighbourLink, Lane);
 
-/// A connection counts as alive for this long before anything must have come over it: a round trip and
-/// the handshake's end.
-const PROVING_TIME: Duration = Duration::from_secs(1);
-
 /// What quinn counts in its buffer for a datagram beside its bytes: that which holds them.
 const BUFFERED_EXTRA: usize = size_of::<Bytes>();
-
-/// A lane's connection.
-struct LaneConnection {
-    connection: quinn::Connection,
-    dialer: RelayId,
-    since: Instant,
-    /// A frame waits for room in quinn's buffer.
-    blocked: bool,
-    /// Bytes that this buffer has room for at least; quinn is asked when they are used up.
-    room: usize,
-}
 
 /// The core of a shard with its connections.
 pub(super) struct Driver {
@@ -51,10 +36,10 @@ pub(super) struct Driver {
     pub(super) stats: ShellStats,
     pub(super) dialing: HashSet<LaneKey>,
     pub(super) wanted: HashSet<LaneKey>,
-    connections: BTreeMap<LaneKey, LaneConnection>,
+    pub(super) connections: BTreeMap<LaneKey, LaneConnection>,
     delivered: Vec<Inbound>,
     news: LinkNews,
-    unused: Unused,
+    pub(super) unused: Unused,
     armed: Option<Instant>,
     rearm: Rc<Notify>,
     reconnect: Rc<Notify>,
@@ -322,136 +307,6 @@ impl Driver {
         if attachment == AttachmentId::GATEWAY {
             let inbound = Inbound { source, kind, class, policy, ecn, flow, sequence, payload };
             self.delivered.push(inbound);
-        }
-    }
-
-    /// Whether this shard is to have a link: the lead has every one, the others those on a path, and those for which
-    /// frames were handed on.
-    pub(super) fn is_due(&self, link: NeighbourLink, peer: &PeerLink) -> bool {
-        let Shard { index, workers } = self.shard;
-        let used = peer.candidate
-            || self.wanted.contains(&(link, Lane::Light))
-            || self.is_connected((link, Lane::Light));
-        self.is_lead() || index < peer.shards(workers) && used
-    }
-
-    /// Whether a lane's connection stands.
-    pub(super) fn is_connected(&self, key: LaneKey) -> bool {
-        self.connections.contains_key(&key)
-    }
-
-    /// Takes a new connection into use, in place of an old one if there is one. Of two that both ends
-    /// dialled at once the one of the lower id stays, so that both keep the same.
-    fn register(
-        &mut self,
-        key: LaneKey,
-        connection: quinn::Connection,
-        dialer: RelayId,
-        now: Instant,
-    ) -> bool {
-        if let Some(old) = self.connections.get(&key) {
-            let young = now.saturating_duration_since(old.since) < PROVING_TIME;
-            let alive = old.connection.close_reason().is_none() && (young || self.is_heard(key.0));
-            if alive && old.dialer < dialer {
-                close(&connection, CloseCode::Replaced);
-                return false;
-            }
-            close(&old.connection, CloseCode::Replaced);
-        }
-        let (link, lane) = key;
-        self.wanted.remove(&key);
-        let lane_connection =
-            LaneConnection { connection, dialer, since: now, blocked: false, room: 0 };
-        self.connections.insert(key, lane_connection);
-        if lane == Lane::Light {
-            // The link starts over, its numbers too: frames of the old lanes must not be counted.
-            for lane in Lane::DATA {
-                self.forget((link, lane), now);
-            }
-            self.core.handle_link_opened(link, now);
-            self.reconnect.notify_one();
-        } else {
-            self.core.handle_lane(key, true, now);
-        }
-        true
-    }
-
-    /// Takes a connection into use if the scheduler has named its peer.
-    pub(super) fn admit(
-        &mut self,
-        key: LaneKey,
-        connection: &quinn::Connection,
-        dialer: RelayId,
-        now: Instant,
-    ) -> bool {
-        let known = self.core.fib().peers.contains_key(&key.0);
-        if !known {
-            self.stats.refused += 1;
-            close(connection, CloseCode::NotAPeer);
-        }
-        known && self.register(key, connection.clone(), dialer, now)
-    }
-
-    fn is_heard(&self, link: NeighbourLink) -> bool {
-        let state = self.core.link_state(link);
-        state.is_some_and(|(inbound, _)| inbound == overway_probe::State::Up)
-    }
-
-    fn is_current(&self, key: LaneKey, connection: &quinn::Connection) -> bool {
-        let current = self.connections.get(&key);
-        current.is_some_and(|lane| lane.connection.stable_id() == connection.stable_id())
-    }
-
-    /// A connection has ended; if it is still the lane's, the lane is gone.
-    pub(super) fn closed(&mut self, key: LaneKey, connection: &quinn::Connection, now: Instant) {
-        if !self.is_current(key, connection) {
-            return;
-        }
-        self.connections.remove(&key);
-        self.wanted.remove(&key);
-        if key.1 == Lane::Light {
-            for lane in Lane::DATA {
-                self.forget((key.0, lane), now);
-            }
-            self.core.handle_link_closed(key.0, now);
-        } else {
-            self.core.handle_lane(key, false, now);
-        }
-        self.reconnect.notify_one();
-    }
-
-    fn forget(&mut self, key: LaneKey, now: Instant) {
-        self.wanted.remove(&key);
-        if let Some(lane) = self.connections.remove(&key) {
-            close(&lane.connection, CloseCode::Replaced);
-        }
-        self.core.handle_lane(key, false, now);
-    }
-
-    /// Gives up links that this shard dialled and has no use for. One that the neighbour dialled is its business: it
-    /// may see the link on a path.
-    pub(super) fn close_unused(&mut self, now: Instant) {
-        if self.is_lead() {
-            return;
-        }
-        let (core, peers) = (&self.core, &self.core.fib().peers);
-        let idle = self.connections.iter().filter_map(|(&(link, lane), held)| {
-            let ours = lane == Lane::Light && held.dialer == core.local();
-            let used = peers.get(&link).is_some_and(|peer| peer.candidate) || core.is_active(link);
-            (ours && !used).then_some(link)
-        });
-        for link in self.unused.handle_idle(idle, now) {
-            if let Some(light) = self.connections.get(&(link, Lane::Light)) {
-                close(&light.connection, CloseCode::Unused);
-            }
-        }
-    }
-
-    /// Closes links to relays which the scheduler no longer names.
-    fn close_strangers(&mut self, peers: &BTreeMap<NeighbourLink, PeerLink>) {
-        let strangers = self.connections.iter().filter(|((link, _), _)| !peers.contains_key(link));
-        for (_, lane) in strangers {
-            close(&lane.connection, CloseCode::NotAPeer);
         }
     }
 }
