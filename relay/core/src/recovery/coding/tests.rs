@@ -66,7 +66,7 @@ fn sent(
 }
 
 fn repairs(coder: &mut Coder, now: Instant) -> Vec<Bytes> {
-    let mut copies = CopyBudget::new(0, now);
+    let mut copies = CopyBudget::new(0, 1, now);
     let late = now + TIME;
     coder.handle_timeout(now);
     coder.handle_timeout(late);
@@ -166,7 +166,7 @@ fn a_bulk_lane_has_blocks_that_begin_with_what_is_worth_it() {
 fn a_block_ends_when_it_is_full_or_its_time_is_up_and_its_repairs_follow_one_by_one() {
     let now = Instant::now();
     let mut coder = coder(Lane::Bulk, 20_000, now);
-    let mut copies = CopyBudget::new(0, now);
+    let mut copies = CopyBudget::new(0, 1, now);
     let add = |coder: &mut Coder, number| {
         let message = message(number, &[100]);
         coder.add(Written { message: &message, number, frames: 1, worth: true }, now)
@@ -188,7 +188,7 @@ fn a_block_ends_when_it_is_full_or_its_time_is_up_and_its_repairs_follow_one_by_
 fn repairs_that_the_lane_does_not_take_wake_nobody_and_are_dropped_in_the_end() {
     let now = Instant::now();
     let mut coder = coder(Lane::Bulk, 20_000, now);
-    let mut copies = CopyBudget::new(0, now);
+    let mut copies = CopyBudget::new(0, 1, now);
     for number in 0..32 {
         let message = message(number, &[100]);
         coder.add(Written { message: &message, number, frames: 1, worth: true }, now);
@@ -222,7 +222,7 @@ fn a_gap_in_the_numbers_and_a_message_that_is_too_long_for_bundles_end_a_block()
 fn repairs_take_a_third_of_the_lane_and_what_copies_leave() {
     let start = Instant::now();
     let mut coder = coder(Lane::Bulk, 90_000, start);
-    let mut copies = CopyBudget::new(0, start);
+    let mut copies = CopyBudget::new(0, 1, start);
     let (mut number, mut carried, mut spent) = (0, 0, 0);
     for millis in 0..20_000 {
         let now = start + Duration::from_millis(millis);
@@ -238,7 +238,7 @@ fn repairs_take_a_third_of_the_lane_and_what_copies_leave() {
     assert!((carried / 3..carried / 3 + 20 * (64 << 10)).contains(&spent), "{spent} for {carried}");
     assert!(coder.stats().repairs_unsent > 0);
 
-    let mut none = CopyBudget::new(8, start);
+    let mut none = CopyBudget::new(8, 1, start);
     let (_, repairs) = sent(&mut coder, number, &[vec![500]], start + Duration::from_secs(30));
     assert_eq!(repairs.len(), 1);
     let message = message(number + 1, &[500]);
