@@ -131,6 +131,13 @@ impl Config {
         let document = Document::read(path)?;
         Self::try_from(&document)
     }
+
+    /// What the line behind each address of `listen` carries, in their order; 0 if not said.
+    pub fn lines_bps(&self) -> Vec<u64> {
+        let said = |at: usize| self.lines.get(at).map_or(0, |line| line.capacity_bps);
+        let of = |at| if said(at) == 0 { self.capacity.0 } else { said(at) };
+        (0..self.listen.len()).map(of).collect()
+    }
 }
 
 impl TryFrom<&Document> for Config {
@@ -310,6 +317,8 @@ seed = 7
             provider: "acme".to_owned(),
         };
         assert_eq!(config.lines, [Line::default(), line]);
+        assert_eq!(config.lines_bps(), [200_000_000, 500_000]);
+        assert_eq!(load(&two).unwrap().lines_bps(), [200_000_000; 2]);
     }
 
     #[test]

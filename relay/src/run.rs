@@ -42,6 +42,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let mut core = overway_relay_core::Config::new(local, boot, clock(&config));
     core.transit = config.transit;
     core.fec = config.fec;
+    core.lines_bps = config.lines_bps();
     let lines = Lines::load(&config.state_dir, &config.listen, SystemTime::now());
     let (mesh, outputs) = Mesh::start(MeshConfig {
         core,

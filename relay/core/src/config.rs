@@ -19,12 +19,15 @@ pub struct Config {
     pub clock: LocalClock,
     /// Which of the relay's cores this is.
     pub shard: Shard,
-    /// What the cores of one relay together have sent on each link; `None` for a relay that is one core.
+    /// What the cores of one relay together have sent on each link and line; `None` for a relay that is one core.
     pub lines: Option<Arc<SharedLines>>,
     /// Timers and thresholds of probing.
     pub probe: ProbeConfig,
     /// Whether frames between other relays are carried.
     pub transit: bool,
+    /// What each of the relay's lines carries in bits per second, by local address; 0 if not known. Links that share
+    /// a line keep to it together.
+    pub lines_bps: Vec<u64>,
     /// Whether repairs are sent to neighbours and made use of.
     pub fec: Fec,
     /// How often links are reported.
@@ -62,6 +65,7 @@ impl Config {
             lines: None,
             probe: ProbeConfig::default(),
             transit: true,
+            lines_bps: Vec::new(),
             fec: Fec::default(),
             report_interval: Duration::from_secs(1),
             active_for: Duration::from_secs(2),

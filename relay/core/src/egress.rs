@@ -8,43 +8,125 @@ use overway_wire::{Class, Header, NeighbourLink};
 
 use crate::lane::message_cost;
 use crate::lane::shaper::Turn;
+use crate::lines::{Place, Ready};
 use crate::link::{LaneKey, Link};
 use crate::recovery::Written;
 use crate::writer::{Piece, Writer, is_small};
 use crate::{Config, QueueStats, Relay, Transmit};
 
 impl Relay {
-    /// The first lane with frames, realtime before bulk, that its connection and its link's line let send; and
-    /// whether the link's other lane competes with it for the line. A link whose line is busy is woken when that has
-    /// drained.
+    /// The next lane with frames, realtime before bulk and links of a line in turn, that its connection, its link and
+    /// its line let send. Who is held back is woken when what holds it has drained.
     pub(crate) fn next_ready(
         &mut self,
         now: Instant,
         writable: impl Fn(NeighbourLink, Lane) -> bool,
-    ) -> Option<(LaneKey, bool)> {
-        for &(lane, key) in self.queued.iter().filter(|&&(lane, key)| writable(key, lane)) {
-            let Some(link) = self.links.get(&key) else { return Some(((key, lane), false)) };
-            let competes = |&other: &Lane| {
-                other != lane && self.queued.contains(&(other, key)) && writable(key, other)
-            };
-            let contended = link.shaper.is_set() && Lane::DATA.iter().any(competes);
-            match link.shaper.turn(lane, contended, now) {
-                Turn::Now => return Some(((key, lane), contended)),
-                Turn::Other => {}
-                Turn::At(due) => self.timers.wake(key, due),
+    ) -> Option<Ready> {
+        if self.queued.len() <= 1 || !self.lines.is_any_set() {
+            // Nobody takes turns with anybody.
+            for &place in &self.queued {
+                match self.judge(place, now, &writable) {
+                    Verdict::Go(ready) => return Some(ready),
+                    Verdict::Pass => {}
+                    Verdict::Wait(due) | Verdict::Busy(due) => self.timers.wake(place.1, due),
+                }
+            }
+            return None;
+        }
+        for lane in Lane::DATA {
+            for line in 0..self.lines.len() {
+                let turns = self.lines.turns(line, lane);
+                for &place in turns.into_iter().flat_map(|turns| self.queued.range(turns)) {
+                    if self.links.get(&place.1).is_some_and(|link| link.line != line) {
+                        continue;
+                    }
+                    match self.judge(place, now, &writable) {
+                        Verdict::Go(ready) => return Some(ready),
+                        Verdict::Pass => {}
+                        Verdict::Wait(due) => self.timers.wake(place.1, due),
+                        Verdict::Busy(due) => {
+                            self.timers.wake(place.1, due);
+                            break;
+                        }
+                    }
+                }
             }
         }
         None
     }
 
-    /// The next message of a lane: one that is sent again, or the next frames of its queues.
-    /// `contended` says whether the link's other lane competes for its line.
-    pub(crate) fn dequeue(
-        &mut self,
+    /// Whether a lane with frames may send now.
+    fn judge(
+        &self,
+        (lane, key): Place,
+        now: Instant,
+        writable: &impl Fn(NeighbourLink, Lane) -> bool,
+    ) -> Verdict {
+        if !writable(key, lane) {
+            return Verdict::Pass;
+        }
+        let ready = Ready { link: key, lane, contended: false, crowded: false };
+        let Some(link) = self.links.get(&key) else { return Verdict::Go(ready) };
+        let contended = self.is_contended(link, (key, lane), writable);
+        let ready = match link.shaper.turn(lane, contended, now) {
+            Turn::Now => {
+                let crowded = self.is_crowded(link.line, lane, contended, now, writable);
+                Ready { contended, crowded, ..ready }
+            }
+            // The link owes it to its bulk, and none of other links is to come in between.
+            Turn::Other => Ready { lane: Lane::Bulk, contended, ..ready },
+            Turn::At(due) => return Verdict::Wait(due),
+        };
+        match self.lines.turn(link.line, ready.lane, ready.crowded, now) {
+            Turn::Now => Verdict::Go(ready),
+            Turn::Other => Verdict::Pass,
+            Turn::At(due) => Verdict::Busy(due),
+        }
+    }
+
+    /// Whether a link's other lane competes with this one.
+    fn is_contended(
+        &self,
+        link: &Link,
         (key, lane): LaneKey,
+        writable: impl Fn(NeighbourLink, Lane) -> bool,
+    ) -> bool {
+        let competes = |&other: &Lane| {
+            other != lane && self.queued.contains(&(other, key)) && writable(key, other)
+        };
+        link.shaper.is_set() && Lane::DATA.iter().any(competes)
+    }
+
+    /// Whether realtime competes for a line with bulk that no link of its own holds back. Bulk is never told: it
+    /// comes when realtime does not.
+    fn is_crowded(
+        &self,
+        line: usize,
+        lane: Lane,
         contended: bool,
         now: Instant,
-    ) -> Option<Transmit> {
+        writable: impl Fn(NeighbourLink, Lane) -> bool,
+    ) -> bool {
+        if lane != Lane::Realtime || self.queued.len() <= 1 || !self.lines.is_set(line) {
+            return false;
+        }
+        let waits = |&&(_, key): &&Place| {
+            self.links.get(&key).is_some_and(|link| {
+                let free = link.shaper.turn(Lane::Bulk, false, now) == Turn::Now;
+                link.line == line && free && writable(key, Lane::Bulk)
+            })
+        };
+        let turns = self.lines.turns(line, Lane::Bulk);
+        contended
+            || turns
+                .into_iter()
+                .flat_map(|turns| self.queued.range(turns))
+                .any(|place| waits(&place))
+    }
+
+    /// The next message of a lane: one that is sent again, a repair, or the next frames of its queues.
+    pub(crate) fn dequeue(&mut self, ready: Ready, now: Instant) -> Option<Transmit> {
+        let Ready { link: key, lane, contended, .. } = ready;
         let Some(link) = self.links.get_mut(&key) else {
             self.queued.remove(&(lane, key));
             return None;
@@ -54,7 +136,9 @@ impl Relay {
             Sent { message: recovery.resends.pop(&mut state.ring, now), frames: 1, wake: None };
         if sent.message.is_none() {
             if let Some(message) = link.pop_repair(lane, now) {
-                link.shaper.charge(lane, message_cost(&message), contended, now);
+                let cost = message_cost(&message);
+                link.shaper.charge(lane, cost, contended, now);
+                self.lines.charge(link.line, ready, cost, now);
                 return Some(Transmit { link: key, lane, message });
             }
             sent = fill(&mut self.writer, link, lane, &self.config, now);
@@ -68,7 +152,9 @@ impl Relay {
             self.timers.wake(key, due);
         }
         let message = sent.message?;
-        link.shaper.charge(lane, message_cost(&message), contended, now);
+        let cost = message_cost(&message);
+        link.shaper.charge(lane, cost, contended, now);
+        self.lines.charge(link.line, ready, cost, now);
         self.stats.frames_sent += sent.frames;
         self.stats.bytes_sent += message.len() as u64;
         Some(Transmit { link: key, lane, message })
@@ -90,6 +176,18 @@ impl Relay {
             (ended.waiting, ended.waiting_bytes) = (0, 0);
         }
     }
+}
+
+/// What a lane with frames may do.
+enum Verdict {
+    /// Send one, or let its link's bulk.
+    Go(Ready),
+    /// Nothing: its connection takes none, or bulk of its line goes first.
+    Pass,
+    /// Its link is busy; look again then.
+    Wait(Instant),
+    /// So is its line, for all.
+    Busy(Instant),
 }
 
 /// What goes out of a lane at once.

@@ -27,7 +27,7 @@
 //! and detours only over relays that the policy allows; a relay that does not know the policy sends none of
 //! its own, and makes no detours for others.
 //!
-//! A lane's frames wait in queues by class and tenant until its connection takes them and its link's line has room: the
+//! A lane's frames wait in queues by class and tenant until its connection takes them and its link and line have room: the
 //! module `lane` has the model, and says which go first, which are marked and which dropped.
 //!
 //! A link that turns suspect or down gives what is not acknowledged of its *ring* (frames sent lately) to the detour.
@@ -51,6 +51,7 @@ mod failover;
 mod fib;
 mod forward;
 mod lane;
+mod lines;
 mod link;
 mod notices;
 pub mod pushed;

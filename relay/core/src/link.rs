@@ -9,7 +9,7 @@ use overway_wire::{Class, Header, NeighbourLink};
 
 use crate::budget::CopyBudget;
 use crate::lane::LaneState;
-use crate::lane::shaper::{Shaper, SharedLine};
+use crate::lane::shaper::{Shaper, SharedLine, Shares};
 use crate::recovery::{LaneRecovery, RecoveryStats, Twins, Written, lost_share};
 use crate::{Config, Fec, PeerLink};
 
@@ -26,7 +26,9 @@ pub(crate) struct Link {
     pub(crate) delay: Duration,
     /// When anything last came.
     pub(crate) heard: Option<Instant>,
-    /// What the line lets the lanes send.
+    /// The relay's line over which it leaves.
+    pub(crate) line: usize,
+    /// What the lesser of both ends' lines lets the lanes send.
     pub(crate) shaper: Shaper,
     lanes: [LaneState; Lane::DATA.len()],
     recovery: [LaneRecovery; Lane::DATA.len()],
@@ -43,9 +45,9 @@ pub(crate) struct Link {
     last: Usability,
 }
 
-/// What a shard of a link may use of its line.
+/// What a shard of a link may use of the lesser of both ends' lines.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Allowance {
     /// Of all shards together; 0 if not known.
     capacity_bps: u64,
     shards: u8,
@@ -64,26 +66,32 @@ pub(crate) enum Usability {
     Down,
 }
 
-impl Line {
+impl Allowance {
     pub(crate) fn new(config: &Config, link: NeighbourLink, peer: Option<&PeerLink>) -> Self {
         let shards = peer.map_or(1, |peer| peer.shards(config.shard.workers));
         let lines = config.lines.as_ref().filter(|_| shards > 1);
         Self {
             capacity_bps: peer.map_or(0, |peer| peer.capacity_bps),
             shards,
-            shared: lines.map(|lines| lines.line(link)),
+            shared: lines.map(|lines| lines.of(Shares::Link(link))),
         }
     }
 }
 
 impl Link {
-    pub(crate) fn new(config: &Config, line: Line, candidate: bool, now: Instant) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        allowance: Allowance,
+        candidate: bool,
+        now: Instant,
+    ) -> Self {
         let mut link = Self {
             probe: LinkProbe::new(config.probe.clone(), config.boot, config.clock, now),
-            copies: CopyBudget::new(line.capacity_bps, line.shards, now),
+            copies: CopyBudget::new(allowance.capacity_bps, allowance.shards, now),
             delay: Duration::ZERO,
             heard: None,
-            shaper: Shaper::new(line.capacity_bps, line.shared, now),
+            line: 0,
+            shaper: Shaper::new(allowance.capacity_bps, allowance.shared, now),
             lanes: std::array::from_fn(|_| LaneState::new(config)),
             recovery: Lane::DATA.map(|lane| LaneRecovery::new(lane, now)),
             told_received: [0; Lane::DATA.len()],
@@ -103,9 +111,9 @@ impl Link {
         self.update_rate(now);
     }
 
-    /// The line's capacity is another now, or is shared by others.
-    pub(crate) fn set_line(&mut self, line: Line, now: Instant) {
-        self.shaper.set_line(line.capacity_bps, line.shared, now);
+    /// The lesser line's capacity is another now, or is shared by others.
+    pub(crate) fn allow(&mut self, allowance: Allowance, now: Instant) {
+        self.shaper.set_line(allowance.capacity_bps, allowance.shared, now);
     }
 
     /// Whether the neighbour was heard, and has said that it hears us, at any time since the link was opened.

@@ -11,7 +11,8 @@ use overway_wire::hop::{self, DATA_PREFIX_BYTES, HopMessage, Lane};
 use overway_wire::{Class, NeighbourLink, RelayId};
 
 use crate::demand::Demands;
-use crate::link::{LaneKey, Line, Link, Usability};
+use crate::lines::Lines;
+use crate::link::{Allowance, LaneKey, Link, Usability};
 use crate::notices::Notices;
 use crate::pushed::{Pushed, PushedError};
 use crate::recovery::RecoveryStats;
@@ -49,6 +50,7 @@ pub struct Relay {
     light: VecDeque<Transmit>,
     /// Lanes with queued frames; realtime before bulk.
     pub(crate) queued: BTreeSet<(Lane, NeighbourLink)>,
+    pub(crate) lines: Lines,
     pub(crate) timers: Timers,
     /// What the queues of links that are no more have counted.
     pub(crate) queues_ended: [QueueStats; Class::ALL.len()],
@@ -85,6 +87,7 @@ impl Relay {
             events: VecDeque::new(),
             light: VecDeque::new(),
             queued: BTreeSet::new(),
+            lines: Lines::default(),
             timers: Timers::default(),
             queues_ended: Default::default(),
             probes_ended: overway_probe::Stats::default(),
@@ -195,7 +198,8 @@ impl Relay {
         for (&key, link) in &mut self.links {
             let peer = fib.peers.get(&key);
             link.set_candidate(peer.is_some_and(|peer| peer.candidate), now);
-            link.set_line(Line::new(&self.config, key, peer), now);
+            link.allow(Allowance::new(&self.config, key, peer), now);
+            link.line = self.lines.of(peer.map_or(0, |peer| peer.local_address));
         }
         let workers = self.config.shard.workers;
         self.has_shards =
@@ -233,8 +237,11 @@ impl Relay {
         self.silent_since.remove(&key);
         let peer = self.fib.peers.get(&key);
         let candidate = peer.is_some_and(|peer| peer.candidate);
-        let line = Line::new(&self.config, key, peer);
-        self.links.insert(key, Link::new(&self.config, line, candidate, now));
+        self.lines.open(&self.config, now);
+        let allowance = Allowance::new(&self.config, key, peer);
+        let mut link = Link::new(&self.config, allowance, candidate, now);
+        link.line = self.lines.of(peer.map_or(0, |peer| peer.local_address));
+        self.links.insert(key, link);
         self.touched = [None; 2];
         self.settle(key, now);
     }
@@ -413,8 +420,8 @@ impl Relay {
         if let Some(transmit) = self.light.pop_front() {
             return Some(transmit);
         }
-        while let Some((key, contended)) = self.next_ready(now, &writable) {
-            if let Some(transmit) = self.dequeue(key, contended, now) {
+        while let Some(ready) = self.next_ready(now, &writable) {
+            if let Some(transmit) = self.dequeue(ready, now) {
                 return Some(transmit);
             }
         }

@@ -1,4 +1,5 @@
-//! What a link may send: its lanes together keep to the capacity that its line is configured with.
+//! What a link may send: its lanes together keep to the lesser of the capacities that both ends' lines are configured
+//! with. And what a line may send: the same for all its links ([`crate::lines`]).
 //!
 //! The model is a line that takes a frame's cost at its rate, and so is *busy until* some time (the generic cell rate
 //! algorithm, ITU-T I.371). A frame may go if the line is busy for no longer than the *burst*, 2 ms:
@@ -14,7 +15,7 @@
 //! Lanes that are held back are looked at again when half a burst has drained: one wake for many frames, and none
 //! for each. A realtime frame that comes when another may go goes at once.
 //!
-//! **Between the shards** of a link ([`crate::shard`]) *busy until* is one number that all of them read and move forward:
+//! **Between the shards** of a link or a line ([`crate::shard`]) *busy until* is one number that all of them read and move forward:
 //! they keep to the rate together, up to one frame of each, and one that is alone has all of it. Who is held back waits
 //! until half a burst has drained, and in that time a frame of another shard goes at once, realtime or not; so a
 //! realtime frame waits for bulk of other shards no longer than half a burst and a timer's grain.
@@ -58,7 +59,7 @@ enum Busy {
     Shared(SharedLine),
 }
 
-/// What the shards of a link know of their line together.
+/// What the shards of a link, or of a relay, know of a line together.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedLine {
     origin: Instant,
@@ -66,12 +67,21 @@ pub(crate) struct SharedLine {
     busy_nanos: Arc<AtomicU64>,
 }
 
-/// What the shards of a relay know of their links' lines together. Asked for a line when a link is opened, not for each
+/// What the shards of a relay know of their links and lines together. Asked for one when it is opened, not for each
 /// frame.
 #[derive(Debug)]
 pub struct SharedLines {
     origin: Instant,
-    lines: Mutex<BTreeMap<NeighbourLink, Arc<AtomicU64>>>,
+    lines: Mutex<BTreeMap<Shares, Arc<AtomicU64>>>,
+}
+
+/// What shards keep to together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shares {
+    /// The lesser of both ends' lines of a link.
+    Link(NeighbourLink),
+    /// The relay's line of this local address.
+    Line(usize),
 }
 
 impl SharedLines {
@@ -80,12 +90,12 @@ impl SharedLines {
         Self { origin, lines: Mutex::default() }
     }
 
-    /// The line of a link. Those that no shard uses any more are forgotten.
-    pub(crate) fn line(&self, link: NeighbourLink) -> SharedLine {
+    /// What is known of one. Those that no shard uses any more are forgotten.
+    pub(crate) fn of(&self, wanted: Shares) -> SharedLine {
         // A panic elsewhere leaves the map whole.
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.retain(|&other, line| other == link || Arc::strong_count(line) > 1);
-        let busy_nanos = Arc::clone(lines.entry(link).or_default());
+        lines.retain(|&other, line| other == wanted || Arc::strong_count(line) > 1);
+        let busy_nanos = Arc::clone(lines.entry(wanted).or_default());
         SharedLine { origin: self.origin, busy_nanos }
     }
 }

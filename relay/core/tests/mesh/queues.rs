@@ -116,3 +116,106 @@ fn interactive_frames_keep_their_pace_while_bulk_overruns_the_line() {
     let gaps = interactive.windows(2).map(|pair| pair[1] - pair[0]);
     assert!(gaps.max().unwrap() <= 13 * STEP);
 }
+
+/// Relay 1 with a line of eight megabits a second, or of unknown capacity, and links to others with lines of these.
+fn shared(line_bps: Option<u64>, others: &[u64]) -> Mesh {
+    let peer = |relay: usize, capacity_bps| Peer {
+        neighbour: u32::try_from(relay).unwrap(),
+        remote_address: format!("127.0.0.1:{relay}"),
+        role: Role::Candidate.into(),
+        capacity_bps,
+        ..Peer::default()
+    };
+    let relays = u16::try_from(others.len()).unwrap() + 1;
+    let items = |id: u16| {
+        let peers = (2..).zip(others).map(|(other, &bps)| match id {
+            1 => peer(other, bps),
+            _ => peer(1, bps),
+        });
+        let routes = (2..=relays).filter(|_| id == 1).flat_map(|other| route(other, &[&[other]]));
+        peers.map(Into::into).chain(routes).collect()
+    };
+    Mesh::configured(relays, 1, items, |config| {
+        if config.local == RelayId(1) {
+            config.lines_bps = line_bps.into_iter().collect();
+        }
+    })
+}
+
+/// Sends so many large frames to a relay at once.
+fn flood(mesh: &mut Mesh, to: u16, class: Class, frames: u64) {
+    for sequence in 0..frames {
+        let payload = Bytes::from(vec![0; 880]);
+        mesh.send_frame(1, LocalFrame { payload, ..frame(to, class, sequence) });
+    }
+}
+
+/// How many frames of a class have arrived at each of the other relays.
+fn arrived(mesh: &Mesh, class: Class) -> Vec<usize> {
+    let of = |relay: &RelayId| {
+        let mut all = mesh.delivered.iter();
+        all.by_ref().filter(|(at, frame)| at == relay && frame.class == class).count()
+    };
+    mesh.relays.keys().skip(1).map(of).collect()
+}
+
+#[test]
+fn links_that_share_a_line_keep_to_it_together_and_take_turns() {
+    let mut mesh = shared(Some(8_000_000), &[8_000_000; 3]);
+    for to in 2..=4 {
+        flood(&mut mesh, to, Class::Bulk, 300);
+    }
+    mesh.run(DELAY + Duration::from_millis(300));
+    let shares = arrived(&mesh, Class::Bulk);
+    assert!((299..=305).contains(&shares.iter().sum::<usize>()), "{shares:?}");
+    // Whose frames came first has the burst.
+    assert!(shares.iter().all(|share| (99..=103).contains(share)), "{shares:?}");
+
+    mesh.run(Duration::from_secs(1));
+    assert_eq!(arrived(&mesh, Class::Bulk), [300; 3], "nothing is left behind");
+}
+
+#[test]
+fn a_line_of_unknown_capacity_leaves_each_link_its_own() {
+    let mut mesh = shared(None, &[8_000_000; 2]);
+    (2..=3).for_each(|to| flood(&mut mesh, to, Class::Bulk, 300));
+    mesh.run(DELAY + Duration::from_millis(100));
+
+    let shares = arrived(&mesh, Class::Bulk);
+    assert!(shares.iter().all(|share| (99..=104).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn realtime_of_one_link_goes_before_the_bulk_of_others_which_keeps_an_eighth() {
+    let mut mesh = shared(Some(8_000_000), &[8_000_000; 3]);
+    flood(&mut mesh, 2, Class::Realtime, 400);
+    (3..=4).for_each(|to| flood(&mut mesh, to, Class::Bulk, 100));
+    mesh.run(DELAY + Duration::from_millis(320));
+
+    let (realtime, bulk) = (arrived(&mesh, Class::Realtime), arrived(&mesh, Class::Bulk));
+    assert!((278..=290).contains(&realtime[0]), "{realtime:?}");
+    assert!((35..=45).contains(&bulk.iter().sum::<usize>()), "{bulk:?}");
+    assert!(bulk[1].abs_diff(bulk[2]) <= 1, "{bulk:?}");
+}
+
+#[test]
+fn a_far_end_with_a_narrow_line_holds_up_nobody_else() {
+    for class in [Class::Realtime, Class::Bulk] {
+        let mut mesh = shared(Some(8_000_000), &[800_000, 8_000_000]);
+        (2..=3).for_each(|to| flood(&mut mesh, to, class, 400));
+        flood(&mut mesh, 2, Class::Bulk, 100);
+        mesh.run(DELAY + Duration::from_millis(300));
+
+        let total: usize = [Class::Realtime, Class::Bulk]
+            .map(|class| arrived(&mesh, class).iter().sum())
+            .iter()
+            .sum();
+        assert!((299..=305).contains(&total), "{class}: {total}");
+        assert!(
+            (265..=275).contains(&arrived(&mesh, class)[1]),
+            "{class}: {:?}",
+            arrived(&mesh, class)
+        );
+        assert!(arrived(&mesh, Class::Bulk)[0] >= 2, "its bulk keeps an eighth");
+    }
+}
