@@ -60,6 +60,10 @@ fn update(relay: usize, capacity_bps: u64, workers: u32) -> Update {
 
 impl Pair {
     fn new(capacity_bps: u64) -> Self {
+        Self::with_line(capacity_bps, 0)
+    }
+
+    fn with_line(capacity_bps: u64, line_bps: u64) -> Self {
         let now = Instant::now();
         let relay = |relay: usize| {
             let id = link(relay).neighbour;
@@ -69,7 +73,7 @@ impl Pair {
                 let shard = Shard { index, workers: 2 };
                 let lines = Some(Arc::clone(&lines));
                 let config = Config::new(id, BootId(u32::from(id.0)), clock);
-                Relay::new(Config { shard, lines, ..config })
+                Relay::new(Config { shard, lines, lines_bps: vec![line_bps], ..config })
             });
             lead.handle_update(update(relay, capacity_bps, 2), now);
             other.handle_fib(Arc::clone(lead.fib()), now);
@@ -301,9 +305,12 @@ fn a_load_takes_the_place_of_the_one_before() {
 }
 
 #[test]
-fn shards_together_keep_to_their_links_capacity() {
-    const CAPACITY_BPS: u64 = 8_000_000;
-    let mut pair = Pair::new(CAPACITY_BPS);
+fn shards_together_keep_to_their_links_and_their_lines_capacity() {
+    keeps_to_a_megabyte(Pair::new(8_000_000));
+    keeps_to_a_megabyte(Pair::with_line(0, 8_000_000));
+}
+
+fn keeps_to_a_megabyte(mut pair: Pair) {
     pair.open(LEAD);
     pair.open(OTHER);
     let (start, mut sent, mut idle) = (pair.now, [0_usize; 2], 0);
