@@ -6,6 +6,7 @@
 //! takes commands and reports. `mesh/worker.rs` has the tasks and what crosses threads; `steer` how packets find their
 //! worker.
 
+mod alarm;
 mod close;
 mod connect;
 mod driver;

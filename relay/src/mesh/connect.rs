@@ -88,7 +88,7 @@ fn transport(capacity_bps: u64, offload: bool) -> quinn::TransportConfig {
     let idle = quinn::IdleTimeout::try_from(IDLE_MAX).expect("ten seconds fit in a QUIC varint");
     let mut acks = quinn::AckFrequencyConfig::default();
     // Fewer acknowledgements cost less and delay nothing: recovery is by the core's own numbers.
-    acks.ack_eliciting_threshold(20_u32.into()).max_ack_delay(Some(Duration::from_millis(10)));
+    acks.ack_eliciting_threshold(40_u32.into()).max_ack_delay(Some(Duration::from_millis(10)));
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(IDLE_MAX / 4))
