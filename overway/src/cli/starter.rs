@@ -84,6 +84,8 @@ state_dir = {state_dir}
 listen = {listen}
 # What other relays dial, if that is another address (NAT with a fixed mapping).
 # advertise = ["203.0.113.7:4401"]
+# Threads that carry frames. Left out, one for each processor.
+# workers = 4
 
 [scheduler]
 addresses = {schedulers}

@@ -26,14 +26,15 @@
 //! no path or detour that this shard knows                    --> the lead
 //! ```
 //!
-//! The first keeps to the thread, and comes once: what was handed to a shard stays there or goes to the lead.
+//! The first keeps to the thread, and a frame on its way is so handed once: it stays there or goes to the lead, which
+//! sends it or drops it.
 //!
 //! What is silent on a shard that had heard it is avoided there, as in a relay that is one core. A notice is told to
 //! all shards. What the shards of a link send together keeps to its capacity ([`crate::SharedLines`]), and so do their
 //! copies, of which each makes its part.
 //!
-//! What never happens: a frame handed more than twice; one that was handed to the lead handed on; a link reported by two
-//! shards; a frame of a local end counted as asked for by two.
+//! What never happens: a frame handed on by the lead for want of a link; a link reported by two shards; a frame of a local
+//! end counted as asked for by two.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -75,7 +76,7 @@ pub enum Handed {
 /// For whom that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heir {
-    /// A shard. It is told which link this one lacks, if one that it should have.
+    /// A shard; and the link that this one lacks and should have, if that is why.
     Shard(u8, Option<NeighbourLink>),
     /// Every other shard.
     Others,

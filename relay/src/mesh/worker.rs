@@ -219,12 +219,14 @@ pub(super) fn shards(fib: &Fib, workers: u8) -> u8 {
     candidates.map(|peer| peer.shards(workers)).max().unwrap_or(1)
 }
 
-/// Serves until the command channel closes, or for a worker without one until the others stop.
+/// Serves until the command channel closes. All workers end with the first that does, if by a panic: without one of them
+/// the relay would be deaf to a part of its flows, and whoever has the command channel is told.
 pub(super) async fn serve(
     worker: Rc<Worker>,
     mail: mpsc::Receiver<Mail>,
     commands: Option<mpsc::Receiver<Command>>,
 ) {
+    let _stop_others = worker.shared.stop.clone().drop_guard();
     connect::spawn_accepting(&worker);
     tokio::task::spawn_local(take_local(Rc::clone(&worker)));
     tokio::task::spawn_local(take_mail(Rc::clone(&worker), mail));
@@ -238,10 +240,10 @@ pub(super) async fn serve(
 }
 
 async fn take_commands(worker: &Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
-    let _stop_others = worker.shared.stop.clone().drop_guard();
     let lead = worker.shard(0);
     Driver::pump(&lead, Instant::now());
-    while let Some(command) = commands.recv().await {
+    let stop = &worker.shared.stop;
+    while let Some(Some(command)) = stop.run_until_cancelled(commands.recv()).await {
         match command {
             Command::Snapshot(answer) => {
                 tokio::task::spawn_local(take_snapshot(Rc::clone(worker), answer));
