@@ -346,8 +346,7 @@ impl Relay {
                 self.count_drop(taken);
             }
             Ok(HopMessage::Repair(repair)) => {
-                let sum = datagram.slice_ref(repair.sum);
-                let taken = self.handle_repair((key, lane), &repair, sum, now);
+                let taken = self.handle_repair((key, lane), &repair, now);
                 self.count_drop(taken);
             }
             Ok(HopMessage::Twin { number, .. }) => {

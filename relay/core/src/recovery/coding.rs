@@ -11,7 +11,7 @@
 //! **Where it pays.** What a hop loses is asked for and comes a round trip later. That is too late for a realtime frame
 //! on a long line, and a stall for a stream of interactive ones. On the realtime lane twins ([`super::twins`]) make up
 //! for it at the price of every byte again, of which a tenth of the line's capacity pays for no more than a tenth. A
-//! block costs a sixth or so, and saves more: of sixteen messages at 2 % loss and three repairs one in 10,000 stays
+//! block costs a fifth to a quarter, and saves more: of sixteen messages at 2 % loss and three repairs one in 10,000 stays
 //! lost, where of frames with twins it is four. So blocks take the place of twins where a block fills up before its time;
 //! where less is sent twins cost little and come sooner. On the bulk lane there are no twins, and any block is
 //! worth it.
@@ -38,7 +38,8 @@
 //! passed is off their budgets.
 //!
 //! **No doubling.** A repair says how long after a frame it may come, and while such come nothing is asked for sooner.
-//! A frame that comes after it was computed is a duplicate. In the loss that is measured it stays lost.
+//! A frame that comes after it was computed is a duplicate, and in the loss that is measured it came; one that does not
+//! come stays lost there.
 //!
 //! **Bounds.** A sender holds three sums. A receiver keeps the last [`KEPT`] numbers' messages while repairs come and
 //! two seconds longer, and [`BLOCKS_MAX`] blocks that lack more than their repairs make up for, for a tenth of a second.

@@ -24,7 +24,6 @@ impl Relay {
         &mut self,
         (key, lane): LaneKey,
         repair: &Repair<'_>,
-        sum: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
         if self.is_stale(now) {
@@ -40,7 +39,7 @@ impl Relay {
         let wait = Duration::from_millis(repair.wait_ms.into()).min(WAIT_MAX);
         gaps.expect_repairs(now + EXPECT_FOR, wait);
         let is_here = |number| gaps.is_here(number);
-        let rebuilt = recovery.rebuilder.handle_repair(repair, sum, is_here, now)?;
+        let rebuilt = recovery.rebuilder.handle_repair(repair, is_here, now)?;
         self.take_rebuilt((key, lane), rebuilt, now);
         Ok(())
     }

@@ -69,15 +69,14 @@ impl Rebuilder {
         self.blocks.iter().any(|block| block.slots.contains(number))
     }
 
-    /// Takes a repair and the sum in it, of a block of which `is_here` tells what came; returns the
-    /// data messages and bundles that can be computed now.
+    /// Takes a repair, of a block of which `is_here` tells what came; returns the data messages and bundles that can be
+    /// computed now.
     ///
     /// # Errors
     /// [`DropReason::BadRepair`] if it does not fit what came of the block.
     pub(crate) fn handle_repair(
         &mut self,
         repair: &Repair<'_>,
-        sum: Bytes,
         is_here: impl Fn(u32) -> bool,
         now: Instant,
     ) -> Result<Vec<Bytes>, DropReason> {
@@ -99,7 +98,7 @@ impl Rebuilder {
             None => Block { slots: repair.slots, sums: Vec::new(), until: now + BLOCK_FOR },
         };
         if !block.sums.iter().any(|(part, _)| *part == repair.part) {
-            block.sums.push((repair.part, sum));
+            block.sums.push((repair.part, Bytes::copy_from_slice(repair.sum)));
         }
         self.rebuild(block, &is_here)
     }

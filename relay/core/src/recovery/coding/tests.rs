@@ -95,8 +95,7 @@ impl Receiver {
         assert!(slots.push(1));
         receiver.here.insert(u32::MAX / 2);
         let repair = Repair { slots, part: 0, wait_ms: 0, sum: &[] };
-        let rebuilt =
-            receiver.rebuilder.handle_repair(&repair, Bytes::new(), |_| true, now).unwrap();
+        let rebuilt = receiver.rebuilder.handle_repair(&repair, |_| true, now).unwrap();
         assert!(rebuilt.is_empty());
         receiver
     }
@@ -115,8 +114,7 @@ impl Receiver {
     fn repair(&mut self, repair: &Bytes, now: Instant) -> Result<Vec<Bytes>, DropReason> {
         let read = read(repair);
         let is_here = |number| self.here.contains(&number);
-        let rebuilt =
-            self.rebuilder.handle_repair(&read, repair.slice_ref(read.sum), is_here, now)?;
+        let rebuilt = self.rebuilder.handle_repair(&read, is_here, now)?;
         for message in &rebuilt {
             let frames = HopMessage::decode(message).unwrap().frames();
             self.here.extend(frames.map(|(number, _)| number));
@@ -384,7 +382,7 @@ proptest! {
             }
             let repair = Repair { slots, part, wait_ms: 255, sum: &bytes };
             let here = |number: u32| number.is_multiple_of(3);
-            let _ = receiver.rebuilder.handle_repair(&repair, Bytes::copy_from_slice(&bytes), here, now);
+            let _ = receiver.rebuilder.handle_repair(&repair, here, now);
             prop_assert!(receiver.rebuilder.blocks.len() <= BLOCKS_MAX);
             prop_assert!(receiver.rebuilder.kept.len() <= KEPT);
         }
