@@ -167,8 +167,11 @@ pub struct LinkBody {
     pub to_name: String,
     /// Which parallel link.
     pub index: u8,
-    /// Whether routes may use it, and an end of it still says so.
+    /// Whether it works, and an end of it still says so.
     pub usable: bool,
+    /// Whether it is only measured, as in large meshes where relays are tried as neighbours: no route takes it.
+    #[serde(default)]
+    pub trial: bool,
     /// Whether the scheduler hears an end of it. If not, all else is what was known last.
     #[serde(default)]
     pub known: bool,

@@ -11,7 +11,8 @@
 //! - **wide**: one of each region and of each provider that the others leave out, so that there is a path that
 //!   avoids what the rest have in common.
 //! - **trial**: some that may be near, until the next review: neighbours of near ones, of which the sum of both
-//!   distances is least; relays of the same region; now and then anyone. What was measured is remembered.
+//!   distances is least; relays of the same region; now and then anyone. What was measured is remembered. Links of
+//!   those that are nothing else are probed, and no route takes them: they would be gone in a moment.
 //!
 //! A relay is *reviewed* soon after its arrival, several times, and seldom from then on; all but long ones and hubs
 //! change only there. A choice of another than those needs room at both ends, so that the only relay of a region does
@@ -86,11 +87,22 @@ pub(crate) struct Neighbours {
     sites: BTreeMap<RelayId, Site>,
     groups: Groups,
     hubs: Hubs,
-    /// Pairs, the lesser relay first, that became neighbours or ceased to be, and whether they were before.
-    changed: BTreeMap<(RelayId, RelayId), bool>,
+    /// Pairs, the lesser relay first, whose bond may be another, and what it was.
+    changed: BTreeMap<(RelayId, RelayId), Bond>,
     /// Whether all began anew.
     anew: bool,
     reviews: BTreeSet<(Instant, RelayId)>,
+}
+
+/// What two relays are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bond {
+    /// They have no links.
+    None,
+    /// They have links to be measured.
+    Trial,
+    /// They have links that routes may take.
+    Full,
 }
 
 /// A relay and its choice. In a full mesh it has none.
@@ -120,7 +132,7 @@ struct Site {
 pub(crate) struct Change {
     /// Whether all began anew; then the pairs mean nothing.
     pub(crate) anew: bool,
-    /// Pairs that became neighbours or ceased to be, the lesser relay first.
+    /// Pairs that are something else to each other now, the lesser relay first.
     pub(crate) pairs: Vec<(RelayId, RelayId)>,
 }
 
@@ -185,6 +197,17 @@ impl Neighbours {
         }
     }
 
+    /// What two relays are to each other.
+    pub(crate) fn bond(&self, a: RelayId, b: RelayId) -> Bond {
+        if !self.bounded {
+            return if self.are(a, b) { Bond::Full } else { Bond::None };
+        }
+        let times = |site: &Site| site.links.get(&b).copied();
+        let Some(times) = self.sites.get(&a).and_then(times) else { return Bond::None };
+        let tries = |id, other| u8::from(self.site(id).trials.contains(&other));
+        if times > tries(a, b) + tries(b, a) { Bond::Full } else { Bond::Trial }
+    }
+
     /// A relay's neighbours, in order.
     pub(crate) fn of(&self, id: RelayId) -> Vec<RelayId> {
         match self.sites.get(&id) {
@@ -217,7 +240,7 @@ impl Neighbours {
     pub(crate) fn take_change(&mut self) -> Change {
         let changed = std::mem::take(&mut self.changed);
         let anew = std::mem::take(&mut self.anew);
-        let differs = |&((a, b), before): &((RelayId, RelayId), bool)| self.are(a, b) != before;
+        let differs = |&((a, b), before): &((RelayId, RelayId), Bond)| self.bond(a, b) != before;
         let pairs = if anew {
             Vec::new()
         } else {
@@ -285,7 +308,7 @@ impl Neighbours {
     /// A relay goes: those that had chosen it choose another.
     fn leave(&mut self, id: RelayId) {
         for other in self.of(id) {
-            self.note(id, other, true);
+            self.note(id, other, Bond::Full);
             self.part(id, other);
             let site = self.site_mut(other);
             site.links.remove(&id);
@@ -339,32 +362,26 @@ impl Neighbours {
     }
 
     fn choose(&mut self, id: RelayId, other: RelayId) {
+        self.note(id, other, self.bond(id, other));
         for (from, to) in [(id, other), (other, id)] {
             *self.site_mut(from).links.entry(to).or_default() += 1;
-        }
-        if self.site(id).links[&other] == 1 {
-            self.note(id, other, false);
         }
     }
 
     fn unchoose(&mut self, id: RelayId, other: RelayId) {
-        let mut over = false;
+        self.note(id, other, self.bond(id, other));
         for (from, to) in [(id, other), (other, id)] {
             let links = &mut self.site_mut(from).links;
             if let Some(times) = links.get_mut(&to) {
                 *times -= 1;
-                over = *times == 0;
+                if *times == 0 {
+                    links.remove(&to);
+                }
             }
-            if over {
-                links.remove(&to);
-            }
-        }
-        if over {
-            self.note(id, other, true);
         }
     }
 
-    fn note(&mut self, a: RelayId, b: RelayId, before: bool) {
+    fn note(&mut self, a: RelayId, b: RelayId, before: Bond) {
         self.changed.entry((a.min(b), a.max(b))).or_insert(before);
     }
 

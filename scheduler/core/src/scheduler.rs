@@ -58,7 +58,8 @@ pub struct Scheduler {
     relinked: BTreeSet<RelayId>,
     /// All of them are.
     relink_all: bool,
-    /// Pairs that ceased to be neighbours, the lesser relay first; they keep their links until the next plan.
+    /// Pairs that ceased to be neighbours, or are on trial, the lesser relay first; routes may take their links until the
+    /// next plan.
     parting: BTreeSet<(RelayId, RelayId)>,
     /// Relays of which a line costs something else now, or is used otherwise.
     repriced: BTreeSet<RelayId>,

@@ -155,8 +155,10 @@ pub struct LineStatus {
 pub struct LinkStatus {
     /// Which.
     pub id: LinkId,
-    /// Whether routes may use it, as last judged.
+    /// Whether it works, as last judged.
     pub usable: bool,
+    /// Whether it is only measured, between relays on trial in bounded sets: no route takes it.
+    pub trial: bool,
     /// Whether the scheduler hears either end of it. If not, all else is what was known last.
     pub known: bool,
     /// Its liveness as the receiving relay sees it.

@@ -149,6 +149,7 @@ fn link(status: &LinkStatus, names: &Names) -> LinkBody {
     let LinkStatus {
         id,
         usable,
+        trial,
         known,
         inbound,
         outbound,
@@ -168,6 +169,7 @@ fn link(status: &LinkStatus, names: &Names) -> LinkBody {
         to_name: name(names, id.to),
         index: id.index.value(),
         usable: *usable && *known,
+        trial: *trial,
         known: *known,
         inbound: state(*inbound).to_owned(),
         outbound: state(*outbound).to_owned(),

@@ -171,11 +171,11 @@ impl World {
         oracle::exact(&delays, HOP)
     }
 
-    /// Pairs of relays that have links, by sender and receiver.
+    /// Pairs of relays that have links which routes may take, by sender and receiver.
     pub(crate) fn probed(&self) -> BTreeSet<(RelayId, RelayId)> {
         let status = self.scheduler.as_ref().map(|scheduler| scheduler.core.status(self.now));
         let links = status.into_iter().flat_map(|status| status.links);
-        links.map(|link| (link.id.from, link.id.to)).collect()
+        links.filter(|link| !link.trial).map(|link| (link.id.from, link.id.to)).collect()
     }
 
     /// What the better of the parallel links between two relays costs, a hop's share left out, with a flow more.

@@ -119,7 +119,11 @@ impl Neighbours {
                 chosen.insert(other);
             }
         }
-        let before = std::mem::replace(&mut self.site_mut(id).trials, chosen.clone());
+        let before = self.site(id).trials.clone();
+        for &other in before.symmetric_difference(&chosen) {
+            self.note(id, other, self.bond(id, other));
+        }
+        self.site_mut(id).trials.clone_from(&chosen);
         self.exchange(id, &before, &chosen);
     }
 

@@ -375,3 +375,43 @@ fn after_a_long_plan_reviews_take_turns() {
     });
     assert_eq!(counts.collect::<Vec<_>>(), [4, 8, 12]);
 }
+
+#[test]
+fn neighbours_that_are_only_tried_are_on_trial_and_every_change_of_that_is_told() {
+    let mut fixture = Fixture::with(few(), 120, 60);
+    let mut told: BTreeMap<(RelayId, RelayId), Bond> = BTreeMap::new();
+    let pairs = |fixture: &Fixture| -> Vec<(RelayId, RelayId)> {
+        let ids = fixture.ids();
+        ids.iter().flat_map(|&a| ids.iter().map(move |&b| (a, b))).filter(|(a, b)| a < b).collect()
+    };
+    fixture.neighbours.take_change();
+    for (a, b) in pairs(&fixture) {
+        told.insert((a, b), fixture.neighbours.bond(a, b));
+    }
+    let mut tried = 0;
+    for _ in 0..20 {
+        fixture.review();
+        for (a, b) in fixture.neighbours.take_change().pairs {
+            told.insert((a, b), fixture.neighbours.bond(a, b));
+        }
+        for (a, b) in pairs(&fixture) {
+            let chose = |from: RelayId, to: RelayId| {
+                let site = fixture.neighbours.site(from);
+                let sets = [&site.hubs, &site.near, &site.wide];
+                sets.iter().any(|set| set.contains(&to))
+                    || site.long.iter().any(|(_, id)| *id == to)
+            };
+            let bond = if chose(a, b) || chose(b, a) {
+                Bond::Full
+            } else if fixture.neighbours.are(a, b) {
+                Bond::Trial
+            } else {
+                Bond::None
+            };
+            assert_eq!(fixture.neighbours.bond(a, b), bond, "{a} and {b}");
+            assert_eq!(told[&(a, b)], bond, "{a} and {b}");
+            tried += usize::from(bond == Bond::Trial);
+        }
+    }
+    assert!(tried > 0);
+}

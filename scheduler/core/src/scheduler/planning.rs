@@ -6,6 +6,7 @@ use overway_wire::{LinkId, RelayId};
 
 use super::{PlanDue, Rest, Scheduler, Urgency};
 use crate::links::{self, Standing, link_index};
+use crate::neighbours::Bond;
 use crate::plan::{Line, Member, Replanned, lines_between};
 use crate::registration::LINKS_MAX;
 use crate::{DrainStage, Event};
@@ -120,10 +121,13 @@ impl Scheduler {
             pairs.extend(others.map(|other| (id.min(other), id.max(other))));
         }
         for (a, b) in pairs {
-            if self.neighbours.are(a, b) {
-                self.put_pair(a, b);
-            } else {
-                self.remove_pair(a, b);
+            match self.neighbours.bond(a, b) {
+                Bond::Full => self.put_pair(a, b),
+                Bond::Trial => {
+                    self.put_pair(a, b);
+                    self.withdraw_pair(a, b);
+                }
+                Bond::None => self.remove_pair(a, b),
             }
         }
     }
@@ -155,10 +159,19 @@ impl Scheduler {
         let change = self.neighbours.take_change();
         self.relink_all |= change.anew;
         for (a, b) in change.pairs {
-            if self.neighbours.are(a, b) {
-                self.put_pair(a, b);
-            } else {
-                self.parting.insert((a, b));
+            match self.neighbours.bond(a, b) {
+                Bond::Full => {
+                    self.put_pair(a, b);
+                    // It may have been measured as a trial.
+                    self.links.suspect_pair(a, b);
+                }
+                Bond::Trial => {
+                    self.put_pair(a, b);
+                    self.parting.insert((a, b));
+                }
+                Bond::None => {
+                    self.parting.insert((a, b));
+                }
             }
         }
     }
@@ -207,6 +220,14 @@ impl Scheduler {
         }
     }
 
+    /// Routes are to take no link of two relays any more, which goes on being measured.
+    fn withdraw_pair(&mut self, a: RelayId, b: RelayId) {
+        for index in (0..LINKS_MAX).map(link_index) {
+            self.mesh.remove_link(LinkId::new(a, b, index));
+            self.mesh.remove_link(LinkId::new(b, a, index));
+        }
+    }
+
     fn remove_link(&mut self, link: LinkId) {
         let Some(usable) = self.links.remove(link) else { return };
         self.stats.links_removed += 1;
@@ -225,6 +246,9 @@ impl Scheduler {
         self.links = links;
         self.stats.links_judged += u64::try_from(judged.len()).unwrap_or(u64::MAX);
         for judged in judged {
+            if self.neighbours.bond(judged.id.from, judged.id.to) == Bond::Trial {
+                continue;
+            }
             self.mesh.put_link(judged.id, judged.measure);
             if judged.changed {
                 self.shared_changed = true;

@@ -8,6 +8,7 @@ use overway_wire::{Class, LinkId, Micros, PolicyId, RelayId};
 
 use super::{Phase, Scheduler};
 use crate::links::{Link, load};
+use crate::neighbours::Bond;
 use crate::session::Relay;
 use crate::status::{
     DrainStatus, Improvement, LinkStatus, PolicyStatus, RelayStatus, RouteSummary, Status,
@@ -118,6 +119,7 @@ impl Scheduler {
         LinkStatus {
             id,
             usable: link.usable,
+            trial: self.neighbours.bond(id.from, id.to) == Bond::Trial,
             known: heard(&id.from) || heard(&id.to),
             inbound: receiver.map_or(State::Unknown, |receiver| receiver.inbound),
             outbound: sender.map_or(State::Unknown, |sender| sender.outbound),
