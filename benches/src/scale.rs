@@ -6,12 +6,14 @@
 //!
 //! Relays are in clusters, as data centres are; their links have the round trips that follow, and 1 % of them change
 //! each second by noise of the published kind. Every relay reports what changed each second, everything each thirty,
-//! what did not change as it was, and what its users ask it to send. Up to 1,000 relays all probe all; above, the scheduler bounds the sets.
+//! what did not change as it was, and what its users ask it to send. Up to 1,000 relays all probe all; above, the
+//! scheduler bounds the sets.
 //!
 //! Time is the relays' own and passes as fast as the machine can; what is measured is the real time that the
 //! scheduler takes: for an epoch from the moment when a plan is due until the last update is encoded, and for the
 //! reports of one second. A plan that takes longer than a second takes as much of the relays' time, as in a scheduler's
-//! process, and measuring begins once plans are of what changed and not of everything. Memory is that of the whole process, in which the fake relays have a small part.
+//! process, and measuring begins once plans are of what changed and not of everything. Memory is that of the whole
+//! process, in which the fake relays have a small part.
 
 pub(crate) mod mesh;
 mod noise;
