@@ -166,6 +166,7 @@ impl Line {
         let frame = LocalFrame {
             source: AttachmentId::GATEWAY,
             destination: Address::new(RelayId(2), AttachmentId::GATEWAY),
+            alternate: None,
             kind: FrameKind::Datagram,
             class: Class::ALL[much % 3],
             policy: PolicyId::default(),

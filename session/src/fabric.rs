@@ -53,6 +53,8 @@ pub struct Outbound {
     pub redundancy: Redundancy,
     /// Where it goes.
     pub destination: Address,
+    /// The far end's other address, if it has one.
+    pub alternate: Option<Address>,
     /// For sessions the sender's incarnation, for datagrams the flow.
     pub flow: FlowId,
     /// Position among the sender's frames of this kind, destination, class, policy and flow.

@@ -167,6 +167,7 @@ impl Shared {
             policy: self.policy,
             redundancy: self.redundancy,
             destination: self.far,
+            alternate: None,
             flow: self.id,
             sequence,
             budget: Millis::from(BUDGET),

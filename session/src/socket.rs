@@ -191,6 +191,7 @@ impl Outgoing {
             policy,
             redundancy: Redundancy::default(),
             destination,
+            alternate: None,
             flow: incarnation,
             sequence: *sequence,
             budget: Millis::from(BUDGET),

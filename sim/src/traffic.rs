@@ -108,6 +108,7 @@ impl Flow {
         LocalFrame {
             source: self.source.attachment,
             destination: self.destination,
+            alternate: None,
             kind,
             class: self.class,
             policy: PolicyId::default(),

@@ -255,6 +255,7 @@ mod tests {
             flow: FlowId(7),
             sequence: 9,
             path: Path::new(&[step(2), step(3), step(4)]).unwrap(),
+            alternate: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  0               1               2               3
 //! +-------+-------+---+---+-+-----+-------+-------+---------------+
-//! |version| kind  |cls|ecn|C|  0  |hops   | pos.  | path length   |
+//! |version| kind  |cls|ecn|C|A| 0 |hops   | pos.  | path length   |
 //! +-------+-------+---+---+-+-----+-------+-------+---------------+
 //! |            policy             |         source relay          |
 //! +-------------------------------+-------------------------------+
@@ -17,11 +17,16 @@
 //! |                                                               |
 //! +---------------------------------------------------------------+
 //! |  path: per element relay (16 bits), 0 (4 bits), link (4 bits) |
+//! +-------------------------------+-------------------------------+
+//! |  if A: alternate relay        |  alternate attachment         |
 //! ```
 //!
 //! Integers are big-endian. The path names every relay after the source, the destination last, each with
 //! the link by which it is reached. `position` is the element that holds the frame or is to receive
 //! it. What went before stays in the path, so that a detour can avoid every relay already visited.
+//!
+//! An end that is attached to two relays has two addresses. A frame names the one that it goes to, and the
+//! other as its alternate: the relay in front of a silent access relay sends it there instead.
 
 use bytes::BufMut;
 
@@ -36,8 +41,11 @@ pub const PATH_ELEMENTS_MAX: usize = 6;
 pub const FIXED_BYTES: usize = 28;
 /// Bytes of one path element.
 pub const ELEMENT_BYTES: usize = 3;
-/// Bytes of the longest header: 40 with three intermediates.
-pub const HEADER_BYTES_MAX: usize = FIXED_BYTES + ELEMENT_BYTES * PATH_ELEMENTS_MAX;
+/// Bytes of an alternate address.
+pub const ALTERNATE_BYTES: usize = 4;
+/// Bytes of the longest header: 44 with three intermediates and an alternate.
+pub const HEADER_BYTES_MAX: usize =
+    FIXED_BYTES + ELEMENT_BYTES * PATH_ELEMENTS_MAX + ALTERNATE_BYTES;
 /// Bytes of payload that every link carries in one frame. A session's packets are this long; see
 /// DESIGN "Fabric MTU".
 pub const PAYLOAD_BYTES_MAX: usize = 1_200;
@@ -45,6 +53,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 1_200;
 pub const HOP_LIMIT: u8 = 8;
 
 const COPY_BIT: u8 = 0b0000_1000;
+const ALTERNATE_BIT: u8 = 0b0000_0100;
 
 /// What a frame's payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -263,6 +272,8 @@ pub struct Header {
     pub sequence: u64,
     /// The source route.
     pub path: Path,
+    /// The destination's other address, at another relay, if it has one.
+    pub alternate: Option<Address>,
 }
 
 /// Why bytes are no frame. Also the label of the metric that counts them.
@@ -292,12 +303,16 @@ pub enum FrameError {
     /// The position is outside the path, or the path does not end at the destination.
     #[error("position or destination does not fit the path")]
     Position,
+    /// The alternate is at the same relay as the destination.
+    #[error("alternate is at the destination's own relay")]
+    Alternate,
 }
 
 impl Header {
     /// Bytes that it takes on the wire, at most [`HEADER_BYTES_MAX`].
     pub fn encoded_len(&self) -> usize {
-        FIXED_BYTES + self.path.encoded_len()
+        let alternate = if self.alternate.is_some() { ALTERNATE_BYTES } else { 0 };
+        FIXED_BYTES + self.path.encoded_len() + alternate
     }
 
     /// Writes the header; the payload follows it.
@@ -306,7 +321,8 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES_MAX];
         let copy = if self.copy { COPY_BIT } else { 0 };
         bytes[0] = FRAME_VERSION << 4 | self.kind.code();
-        bytes[1] = self.class.code() << 6 | self.ecn.code() << 4 | copy;
+        let alternate = if self.alternate.is_some() { ALTERNATE_BIT } else { 0 };
+        bytes[1] = self.class.code() << 6 | self.ecn.code() << 4 | copy | alternate;
         bytes[2] = self.hops_left.min(15) << 4 | self.position & 0x0f;
         bytes[3] = self.path.len;
         bytes[4..6].copy_from_slice(&self.policy.0.to_be_bytes());
@@ -321,6 +337,11 @@ impl Header {
         for ([high, low, link], step) in steps.iter_mut().zip(self.path.elements()) {
             [*high, *low] = step.relay.0.to_be_bytes();
             *link = step.link.value();
+        }
+        if let Some(Address { relay, attachment }) = self.alternate {
+            let at = FIXED_BYTES + self.path.encoded_len();
+            bytes[at..at + 2].copy_from_slice(&relay.0.to_be_bytes());
+            bytes[at + 2..at + 4].copy_from_slice(&attachment.0.to_be_bytes());
         }
         out.put_slice(&bytes[..self.encoded_len()]);
     }
@@ -341,11 +362,12 @@ impl Header {
         if fixed[0] >> 4 != FRAME_VERSION {
             return Err(FrameError::Version);
         }
-        if fixed[1] & 0b0000_0111 != 0 {
+        if fixed[1] & 0b0000_0011 != 0 {
             return Err(FrameError::Reserved);
         }
         let path_bytes = usize::from(fixed[3]) * ELEMENT_BYTES;
-        let (path, payload) = rest.split_at_checked(path_bytes).ok_or(FrameError::Truncated)?;
+        let (path, rest) = rest.split_at_checked(path_bytes).ok_or(FrameError::Truncated)?;
+        let (alternate, payload) = alternate(fixed[1] & ALTERNATE_BIT != 0, rest)?;
         let u16_at = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
         let address_at =
             |at: usize| Address::new(RelayId(u16_at(at)), AttachmentId(u16_at(at + 2)));
@@ -365,6 +387,7 @@ impl Header {
             flow: FlowId(u32::from_be_bytes(flow)),
             sequence: u64::from_be_bytes(sequence),
             path: Path::decode(path)?,
+            alternate,
         };
         header.check()?;
         Ok((header, payload))
@@ -377,6 +400,9 @@ impl Header {
         }
         if self.path.visits(self.source.relay) {
             return Err(FrameError::Loop);
+        }
+        if self.alternate.is_some_and(|other| other.relay == self.destination.relay) {
+            return Err(FrameError::Alternate);
         }
         Ok(())
     }
@@ -393,6 +419,17 @@ impl Header {
             None => self.source.relay,
         }
     }
+}
+
+/// The alternate address at the front of `bytes`, if there is to be one, and what follows it.
+fn alternate(is_there: bool, bytes: &[u8]) -> Result<(Option<Address>, &[u8]), FrameError> {
+    if !is_there {
+        return Ok((None, bytes));
+    }
+    let (&[a, b, c, d], rest) =
+        bytes.split_first_chunk::<ALTERNATE_BYTES>().ok_or(FrameError::Truncated)?;
+    let (relay, attachment) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    Ok((Some(Address::new(RelayId(relay), AttachmentId(attachment))), rest))
 }
 
 #[cfg(test)]
@@ -419,6 +456,7 @@ mod tests {
             flow: FlowId(0xa1a2_a3a4),
             sequence: 0xb1b2_b3b4_b5b6_b7b8,
             path: Path::new(&[step(2, 1), step(3, 0)]).unwrap(),
+            alternate: None,
         }
     }
 
@@ -444,8 +482,8 @@ mod tests {
     fn a_header_with_three_intermediates_fits_in_48_bytes() {
         let path = Path::new(&[step(2, 0), step(4, 0), step(5, 0), step(3, 0)]).unwrap();
 
-        assert!(Header { path, ..header() }.encoded_len() <= 48);
-        const { assert!(HEADER_BYTES_MAX <= 48) };
+        let alternate = Some(Address::new(RelayId(6), AttachmentId(1)));
+        assert!(Header { path, alternate, ..header() }.encoded_len() <= 48);
     }
 
     #[test]
@@ -459,11 +497,12 @@ mod tests {
 
     #[test]
     fn inconsistent_headers_are_refused_with_the_reason() {
-        let cases: [(usize, u8, FrameError); 8] = [
+        let cases: [(usize, u8, FrameError); 9] = [
             (0, 0x22, FrameError::Version),
             (0, 0x19, FrameError::Kind),
             (1, 0xe8, FrameError::Class),
             (1, 0x29, FrameError::Reserved),
+            (1, 0x2c, FrameError::Truncated),
             (2, 0x82, FrameError::Position),
             (3, 0x00, FrameError::PathLength),
             (7, 0x02, FrameError::Loop),
@@ -474,6 +513,24 @@ mod tests {
             bytes[at] = value;
             assert_eq!(Header::decode(&bytes), Err(error), "byte {at} set to {value:#x}");
         }
+    }
+
+    #[test]
+    fn an_alternate_follows_the_path() {
+        let alternate = Address::new(RelayId(0x3132), AttachmentId(0x3334));
+        let with = Header { alternate: Some(alternate), ..header() };
+
+        let bytes = encoded(&with);
+
+        assert_eq!(bytes[1], 0x2c);
+        assert_eq!(bytes[34..], [0x31, 0x32, 0x33, 0x34]);
+        assert_eq!(Header::decode(&bytes), Ok((with, &[][..])));
+        for length in 34..bytes.len() {
+            assert_eq!(Header::decode(&bytes[..length]), Err(FrameError::Truncated));
+        }
+        let same = Address::new(with.destination.relay, AttachmentId(9));
+        let bytes = encoded(&Header { alternate: Some(same), ..header() });
+        assert_eq!(Header::decode(&bytes), Err(FrameError::Alternate));
     }
 
     #[test]

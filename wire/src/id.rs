@@ -175,6 +175,22 @@ pub struct Epoch {
     pub sequence: u64,
 }
 
+/// Where an end is attached: at one relay, or at two so that the death of one is a path change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Whereabouts {
+    /// The address that frames go to.
+    pub first: Address,
+    /// The address that they go to when the first does not answer.
+    pub second: Option<Address>,
+}
+
+impl Whereabouts {
+    /// An end with one address.
+    pub const fn at(first: Address) -> Self {
+        Self { first, second: None }
+    }
+}
+
 impl fmt::Display for RelayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "r{}", self.0)

@@ -25,7 +25,7 @@ mod unit;
 pub use frame::{FrameError, FrameKind, Header, Path, PathElement};
 pub use id::{
     Address, AttachmentId, BootId, Class, Epoch, FlowId, LinkId, LinkIndex, NeighbourLink,
-    PolicyId, RelayId,
+    PolicyId, RelayId, Whereabouts,
 };
 pub use redundancy::Redundancy;
 pub use unit::{BitsPerSec, ClockDiff, LossPpm, Micros, Millis, Permille, PricePerGb, Ticks};

@@ -333,5 +333,6 @@ fn header(class: Class, flow: u32, sequence: u64) -> Header {
         flow: FlowId(flow),
         sequence,
         path: Path::new(&[step(TRANSIT), step(SINK)]).expect("two relays are no loop"),
+        alternate: None,
     }
 }

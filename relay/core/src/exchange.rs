@@ -17,6 +17,8 @@ pub struct LocalFrame {
     pub source: AttachmentId,
     /// Where it goes.
     pub destination: Address,
+    /// The destination's other address, if it has one.
+    pub alternate: Option<Address>,
     /// What the payload is.
     pub kind: FrameKind,
     /// What it asks of queues and routes.

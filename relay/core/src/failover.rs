@@ -282,6 +282,7 @@ impl Relay {
             flow: FlowId::default(),
             sequence: 0,
             path: way.path,
+            alternate: None,
         };
         let first = way.path.first();
         let sent = if self.is_lent(NeighbourLink::new(first.relay, first.link)) {

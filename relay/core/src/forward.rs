@@ -295,6 +295,7 @@ fn header(frame: &LocalFrame, source: Address, path: Path) -> Header {
         flow: frame.flow,
         sequence: frame.sequence,
         path,
+        alternate: frame.alternate.filter(|other| other.relay != frame.destination.relay),
     }
 }
 

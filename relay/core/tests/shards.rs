@@ -154,6 +154,7 @@ fn frame(flow: u32, class: Class) -> LocalFrame {
     LocalFrame {
         source: AttachmentId::GATEWAY,
         destination: Address::new(link(1).neighbour, AttachmentId::GATEWAY),
+        alternate: None,
         kind: FrameKind::Datagram,
         class,
         policy: PolicyId::default(),

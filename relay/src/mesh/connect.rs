@@ -48,7 +48,7 @@ const HANDSHAKES_UNPROVEN_MAX: usize = 64;
 const HANDSHAKES_MAX: usize = 256;
 /// Bytes of every QUIC packet on a link: DESIGN's fabric MTU. quinn's black-hole detection would fall
 /// below what a frame needs, so it is also the minimum, and there is no discovery.
-const LINK_MTU: u16 = 1_300;
+const LINK_MTU: u16 = 1_304;
 /// A datagram of quinn needs at most this many bytes beside its payload: short header with the
 /// connection id and 4-byte number, AEAD tag, frame type and length.
 const QUIC_OVERHEAD: usize = 30 + ids::ID_BYTES;

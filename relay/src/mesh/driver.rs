@@ -115,6 +115,7 @@ impl Driver {
             policy,
             redundancy,
             destination,
+            alternate,
             flow,
             sequence,
             budget,
@@ -123,6 +124,7 @@ impl Driver {
         let frame = LocalFrame {
             source: AttachmentId::GATEWAY,
             destination,
+            alternate,
             kind,
             class,
             policy,

@@ -151,6 +151,7 @@ pub(crate) fn frame(to: u16, class: Class, sequence: u64) -> Outbound {
         policy: PolicyId::default(),
         redundancy: overway_wire::Redundancy::default(),
         destination: Address::new(RelayId(to), AttachmentId::GATEWAY),
+        alternate: None,
         flow: FlowId(9),
         sequence,
         budget: Millis(u16::MAX),

@@ -93,6 +93,7 @@ impl Mesh {
             policy: PolicyId::default(),
             redundancy: overway_wire::Redundancy::default(),
             destination,
+            alternate: None,
             flow,
             sequence,
             budget: Millis::default(),

@@ -29,6 +29,7 @@ fn header(class: Class, policy: u16, sequence: u64) -> Header {
         flow: FlowId(1),
         sequence,
         path: Path::new(&[step]).unwrap(),
+        alternate: None,
     }
 }
 

@@ -39,6 +39,7 @@ impl Chain {
             let frame = LocalFrame {
                 source: AttachmentId::GATEWAY,
                 destination: Address::new(RelayId(3), AttachmentId::GATEWAY),
+                alternate: None,
                 kind: FrameKind::Session,
                 class,
                 policy: PolicyId::default(),

@@ -102,6 +102,7 @@ pub(crate) fn frame(to: u16, class: Class, sequence: u64) -> LocalFrame {
     LocalFrame {
         source: AttachmentId::GATEWAY,
         destination: Address::new(RelayId(to), AttachmentId::GATEWAY),
+        alternate: None,
         kind: FrameKind::Datagram,
         class,
         policy: PolicyId::default(),

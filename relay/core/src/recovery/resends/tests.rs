@@ -41,6 +41,7 @@ fn header() -> Header {
         flow: FlowId(1),
         sequence: 0,
         path: Path::new(&[step]).unwrap(),
+        alternate: None,
     }
 }
 
