@@ -16,7 +16,7 @@ use overway_pki::JoinToken;
 use overway_wire::frame::HEADER_BYTES_MAX;
 use overway_wire::hop::{
     HopMessage, NACK_RANGES_MAX, NackRange, REPAIR_MESSAGES_MAX, REPAIRS_MAX, encode_data_prefix,
-    encode_nack, encode_received, encode_tail, encode_twin_prefix,
+    encode_nack, encode_padding, encode_received, encode_tail, encode_twin_prefix,
 };
 use overway_wire::notice::Notice;
 use overway_wire::{Header, Path};
@@ -86,6 +86,8 @@ pub fn hop_message(bytes: &[u8]) {
             encode_received(lane, received_next, complete_next, &mut written);
         }
         HopMessage::Tail { lane, next } => encode_tail(lane, next, &mut written),
+        // What it holds says nothing.
+        HopMessage::Padding => encode_padding(1, &mut written),
     }
     assert_eq!(written, bytes[..written.len()]);
 }

@@ -12,6 +12,7 @@ mod connect;
 mod driver;
 mod endpoints;
 mod held;
+mod mtu;
 mod news;
 mod snapshot;
 mod unused;

@@ -258,7 +258,7 @@ fn line(out: &mut Exposition, index: usize, totals: LineTotals) {
 }
 
 fn fault(out: &mut Exposition, index: usize, stats: FaultStats) {
-    let FaultStats { delivered, cut, lost, overflowed, crowded, oversize } = stats;
+    let FaultStats { delivered, cut, too_long, lost, overflowed, crowded, oversize } = stats;
     let index = index.to_string();
     let help = "Datagrams handed on by fault injection.";
     out.counter("fault_delivered_total", help, &[("line", index.as_str())], delivered);
@@ -267,6 +267,7 @@ fn fault(out: &mut Exposition, index: usize, stats: FaultStats) {
         ("lost", lost),
         ("overflowed", overflowed),
         ("crowded", crowded),
+        ("too_long", too_long),
         ("oversize", oversize),
     ] {
         let labels = [("line", index.as_str()), ("reason", reason)];

@@ -177,8 +177,11 @@ pub struct LinkBody {
     pub known: bool,
     /// Liveness as the receiver sees it: `unknown`, `up`, `suspect`, `down`.
     pub inbound: String,
-    /// Liveness as the sender sees it.
+    /// Liveness as the sender sees it; `down` too if frames are too long for the path.
     pub outbound: String,
+    /// Bytes of the longest UDP payload that the sender knows to get through.
+    #[serde(default)]
+    pub mtu: Option<u16>,
     /// The last second.
     pub fast: Option<WindowBody>,
     /// The last thirty seconds.

@@ -12,6 +12,7 @@
 //! 0x06 twin:       number u32 | frame
 //! 0x07 received:   lane u8 | received next u32 | complete next u32
 //! 0x08 repair:     see Repair
+//! 0x09 padding:    anything
 //! ```
 //!
 //! Integers are big-endian. Numbers count up by one per lane and direction from the start of the link's
@@ -21,7 +22,8 @@
 //! waited together share a datagram. Where many frames come between two heartbeats, a message of its own tells what was
 //! received, so that the sender need not keep them all. A twin is a second copy, which nobody asked for, of a frame that was sent a moment
 //! ago; it has a type of its own so that the loss of the first still shows. A repair is computed from several data
-//! messages and bundles, of which one that is lost can be computed again.
+//! messages and bundles, of which one that is lost can be computed again. Padding says nothing: it shows whether a long packet
+//! gets through.
 
 mod heartbeat;
 mod repair;
@@ -35,6 +37,9 @@ pub use repair::{
     REPAIR_BYTES_MAX, REPAIR_MESSAGES_MAX, REPAIR_PREFIX_BYTES, REPAIRS_MAX, Repair, Slots,
 };
 
+/// Bytes of UDP payload that a path must carry to be a link's: the longest message and repair, in a QUIC packet. One
+/// number for the whole mesh, since a frame goes on over any link.
+pub const LINK_MTU: u16 = 1_304;
 /// Bytes before the frame in a data message.
 pub const DATA_PREFIX_BYTES: usize = 5;
 /// Bytes before the first length of a bundle.
@@ -53,6 +58,7 @@ const BUNDLE: u8 = 0x05;
 const RECEIVED: u8 = 0x07;
 const TWIN: u8 = 0x06;
 const REPAIR: u8 = 0x08;
+const PADDING: u8 = 0x09;
 /// No frame is shorter: so a datagram is no bundle of more frames than its bytes could be worth.
 const FRAME_BYTES_MIN: usize = crate::frame::FIXED_BYTES + crate::frame::ELEMENT_BYTES;
 /// Ranges in one NACK: one burst of scattered losses, in a datagram that any link carries.
@@ -176,6 +182,8 @@ pub enum HopMessage<'a> {
         /// One more than the last number sent on it.
         next: u32,
     },
+    /// Nothing, at length.
+    Padding,
 }
 
 /// Consecutive numbers, wrapping.
@@ -280,6 +288,12 @@ pub fn encode_tail(lane: Lane, next: u32, out: &mut impl BufMut) {
     out.put_u32(next);
 }
 
+/// Writes padding: a message of so many bytes, at least one.
+pub fn encode_padding(bytes: usize, out: &mut impl BufMut) {
+    out.put_u8(PADDING);
+    out.put_bytes(0, bytes.saturating_sub(1));
+}
+
 /// Writes what was received of a lane.
 pub fn encode_received(lane: Lane, received_next: u32, complete_next: u32, out: &mut impl BufMut) {
     out.put_u8(RECEIVED);
@@ -333,6 +347,7 @@ impl<'a> HopMessage<'a> {
                 let (next, _) = rest.split_first_chunk().ok_or(HopError::Truncated)?;
                 Ok(Self::Tail { lane, next: u32::from_be_bytes(*next) })
             }
+            PADDING => Ok(Self::Padding),
             _ => Err(HopError::Kind),
         }
     }
@@ -350,7 +365,8 @@ impl<'a> HopMessage<'a> {
             | Self::Nack { .. }
             | Self::Repair(_)
             | Self::Tail { .. }
-            | Self::Received { .. } => (0, None, None),
+            | Self::Received { .. }
+            | Self::Padding => (0, None, None),
         };
         let frames = one.into_iter().chain(bundle.into_iter().flatten().flatten());
         (0..).zip(frames).map(move |(at, frame)| (number.wrapping_add(at), frame))

@@ -177,6 +177,7 @@ fn config_text(
         loss_burst: 1.0,
         rate_mbps: line.rate_mbps,
         queue_ms: line.queue.as_secs_f64() * 1e3,
+        mtu: None,
         cut: false,
     };
     let fault = RawFault {

@@ -158,7 +158,8 @@ impl Peer {
                 HopMessage::Twin { .. }
                 | HopMessage::Nack { .. }
                 | HopMessage::Repair(_)
-                | HopMessage::Tail { .. },
+                | HopMessage::Tail { .. }
+                | HopMessage::Padding,
             )
             | Err(_) => {}
         }

@@ -84,6 +84,7 @@ pub(super) fn measure(
         fast: Some(window(delay, 30, lost)),
         slow: Some(window(base * (1.0 + NOISE * 0.2), 900, lost * 10)),
         received_bps: 0,
+        mtu: 1_304,
     }
 }
 

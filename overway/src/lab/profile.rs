@@ -137,6 +137,7 @@ impl LineProfile {
             loss_burst: 1.0,
             rate_mbps: self.rate_mbps,
             queue_ms: Rule::QUEUE.as_secs_f64() * 1e3,
+            mtu: None,
             cut: false,
         }
     }

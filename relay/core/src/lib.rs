@@ -72,6 +72,7 @@ pub use exchange::{Delivered, Event, LocalFrame, Transmit};
 pub use fib::{Fib, FibPath, FibPolicy, PeerLink};
 pub use lane::QueueStats;
 pub use lane::shaper::SharedLines;
+pub use link::PathMtu;
 pub use recovery::{Fec, RecoveryStats};
 pub use relay::Relay;
 pub use report::REPORT_INTERVAL_RANGE;

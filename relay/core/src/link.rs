@@ -41,6 +41,7 @@ pub(crate) struct Link {
     candidate: bool,
     active_until: Option<Instant>,
     rate: Rate,
+    mtu: PathMtu,
     /// What the link was good for when it was last looked at.
     last: Usability,
 }
@@ -53,6 +54,15 @@ pub(crate) struct Allowance {
     shards: u8,
     /// What the shards share, if there are several.
     shared: Option<SharedLine>,
+}
+
+/// What is known of the path to a neighbour: how long a packet gets through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathMtu {
+    /// Bytes of the longest UDP payload that is known to get through; 0 if that is not known.
+    pub bytes: u16,
+    /// Whether packets as long as a frame needs are known not to.
+    pub is_narrow: bool,
 }
 
 /// What a link is good for, from the worse of its two directions.
@@ -100,6 +110,7 @@ impl Link {
             candidate,
             active_until: None,
             rate: Rate::Idle,
+            mtu: PathMtu::default(),
             last: Usability::Down,
         };
         link.update_rate(now);
@@ -161,9 +172,24 @@ impl Link {
         changed
     }
 
+    /// Takes what is known of the longest packet that gets through to the neighbour; says whether that is another.
+    pub(crate) fn set_mtu(&mut self, mtu: PathMtu) -> bool {
+        std::mem::replace(&mut self.mtu, mtu) != mtu
+    }
+
+    /// What is known of the longest packet that gets through to the neighbour.
+    pub(crate) fn mtu(&self) -> PathMtu {
+        self.mtu
+    }
+
+    /// Whether the neighbour hears this relay, or would if its frames were not too long for the path.
+    pub(crate) fn outbound(&self) -> State {
+        if self.mtu.is_narrow { State::Down } else { self.probe.outbound() }
+    }
+
     /// What the link is good for. A neighbour that was not heard yet is not used.
     pub(crate) fn usability(&self) -> Usability {
-        match (self.probe.inbound(), self.probe.outbound()) {
+        match (self.probe.inbound(), self.outbound()) {
             (State::Unknown | State::Down, _) | (_, State::Unknown | State::Down) => {
                 Usability::Down
             }

@@ -12,7 +12,7 @@ use overway_wire::{Class, NeighbourLink, RelayId};
 
 use crate::demand::Demands;
 use crate::lines::Lines;
-use crate::link::{Allowance, LaneKey, Link, Usability};
+use crate::link::{Allowance, LaneKey, Link, PathMtu, Usability};
 use crate::notices::Notices;
 use crate::pushed::{Pushed, PushedError};
 use crate::recovery::RecoveryStats;
@@ -162,7 +162,7 @@ impl Relay {
 
     /// State of a link's two directions, inbound first, or `None` while its light lane does not stand.
     pub fn link_state(&self, link: NeighbourLink) -> Option<(State, State)> {
-        self.links.get(&link).map(|link| (link.probe.inbound(), link.probe.outbound()))
+        self.links.get(&link).map(|link| (link.probe.inbound(), link.outbound()))
     }
 
     /// Applies an update, or says that a full one is needed.
@@ -244,6 +244,17 @@ impl Relay {
         self.links.insert(key, link);
         self.touched = [None; 2];
         self.settle(key, now);
+    }
+
+    /// The shell found out how long a packet gets through to a neighbour. Frames avoid a link that is too narrow for
+    /// them, and the scheduler is told at once.
+    pub fn handle_mtu(&mut self, key: NeighbourLink, mtu: PathMtu, now: Instant) {
+        self.notice_stall(now);
+        let changed = self.links.get_mut(&key).is_some_and(|link| link.set_mtu(mtu));
+        if changed {
+            self.reporter.urge(now);
+            self.settle(key, now);
+        }
     }
 
     /// A link's light lane is gone: what the neighbour has not acknowledged takes a detour.
@@ -341,6 +352,7 @@ impl Relay {
                 | HopMessage::Received { .. }
                 | HopMessage::Tail { .. },
             ) => self.stats.drop(DropReason::WrongLane),
+            Ok(HopMessage::Padding) => {}
             Ok(HopMessage::Data { number, .. }) => {
                 let taken = self.handle_data((key, lane), number, datagram, now);
                 self.count_drop(taken);
@@ -513,7 +525,7 @@ impl Relay {
             }
         }
         let heartbeat = link.poll_heartbeat(now);
-        let (inbound, outbound) = (link.probe.inbound(), link.probe.outbound());
+        let (inbound, outbound) = (link.probe.inbound(), link.outbound());
         let dues = [link.probe.poll_timeout(), link.active_until(), link.recovery_due()];
         if let Some(next) = dues.into_iter().flatten().min() {
             // What a stall left undone is due now, and no second stall.

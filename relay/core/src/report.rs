@@ -165,7 +165,8 @@ impl Held<'_> {
         if let Some(link) = self.links.get(&key) {
             let (fast, slow) = link.probe.windows(now);
             report.set_inbound(link.probe.inbound().into());
-            report.set_outbound(link.probe.outbound().into());
+            report.set_outbound(link.outbound().into());
+            report.mtu = link.mtu().bytes.into();
             report.fast = (fast.samples > 0).then(|| fast.into());
             report.slow = (slow.samples > 0).then(|| slow.into());
             report.received_bps = link.probe.received_bps(now).0 + received_bps(self.loads, key);

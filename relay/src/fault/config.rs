@@ -60,6 +60,9 @@ pub struct RawRule {
     /// Longest wait in front of the bottleneck in milliseconds.
     #[serde(default = "default_queue_ms")]
     pub queue_ms: f64,
+    /// Drops datagrams with more bytes of UDP payload than this; absent drops none for their length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
     /// Drops everything.
     #[serde(default)]
     pub cut: bool,
@@ -167,6 +170,7 @@ impl TryFrom<RawRule> for (SocketAddr, Rule) {
             loss_burst: within("loss_burst", raw.loss_burst, 1.0, LOSS_BURST_MAX)?,
             rate: rate.map(bits_per_sec),
             queue: millis(within("queue_ms", raw.queue_ms, 0.0, DELAY_MS_MAX)?),
+            mtu: raw.mtu,
             cut: raw.cut,
         };
         Ok((raw.source, rule))
@@ -175,7 +179,7 @@ impl TryFrom<RawRule> for (SocketAddr, Rule) {
 
 impl From<(SocketAddr, Rule)> for RawRule {
     fn from((source, rule): (SocketAddr, Rule)) -> Self {
-        let Rule { delay, jitter, loss, loss_burst, rate, queue, cut } = rule;
+        let Rule { delay, jitter, loss, loss_burst, rate, queue, mtu, cut } = rule;
         Self {
             source,
             delay_ms: delay.as_secs_f64() * 1e3,
@@ -184,6 +188,7 @@ impl From<(SocketAddr, Rule)> for RawRule {
             loss_burst,
             rate_mbps: rate.map(|rate| rate.0 as f64 / 1e6),
             queue_ms: queue.as_secs_f64() * 1e3,
+            mtu,
             cut,
         }
     }
@@ -295,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_rule_survives_its_json_form() {
-        let json = r#"{"source": "127.0.0.1:4402", "delay_ms": 40.25, "loss": 0.5, "cut": true}"#;
+        let json = r#"{"source": "127.0.0.1:4402", "delay_ms": 40.25, "loss": 0.5, "mtu": 1280, "cut": true}"#;
         let raw: RawRule = serde_json::from_str(json).unwrap();
         let (source, rule) = raw.try_into().unwrap();
 

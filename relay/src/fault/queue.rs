@@ -31,6 +31,8 @@ pub struct FaultStats {
     pub delivered: u64,
     /// Dropped by a cut.
     pub cut: u64,
+    /// Dropped because it was longer than the line's MTU.
+    pub too_long: u64,
     /// Dropped by random loss.
     pub lost: u64,
     /// Dropped by the bottleneck's full queue.
@@ -45,9 +47,10 @@ impl FaultStats {
     /// Adds what became of another socket's datagrams.
     pub fn add(&mut self, other: Self) {
         // Destructured, so that none is forgotten.
-        let Self { delivered, cut, lost, overflowed, crowded, oversize } = other;
+        let Self { delivered, cut, too_long, lost, overflowed, crowded, oversize } = other;
         self.delivered += delivered;
         self.cut += cut;
+        self.too_long += too_long;
         self.lost += lost;
         self.overflowed += overflowed;
         self.crowded += crowded;
@@ -89,6 +92,7 @@ struct Packet {
 enum Verdict {
     Release(Instant),
     Cut,
+    TooLong,
     Lost,
     Overflowed,
 }
@@ -226,6 +230,7 @@ impl Line {
                 self.queue.push_back((release, packet));
             }
             Verdict::Cut => stats.cut += 1,
+            Verdict::TooLong => stats.too_long += 1,
             Verdict::Lost => stats.lost += 1,
             Verdict::Overflowed => stats.overflowed += 1,
         }
@@ -239,6 +244,9 @@ impl Line {
         self.losing = loses(&rule, self.losing, loss_draw);
         if rule.cut {
             return Verdict::Cut;
+        }
+        if rule.mtu.is_some_and(|mtu| bytes > usize::from(mtu)) {
+            return Verdict::TooLong;
         }
         if self.losing {
             return Verdict::Lost;
@@ -551,6 +559,7 @@ mod tests {
                 loss_burst,
                 rate: rate.map(BitsPerSec),
                 queue: millis(queue),
+                mtu: None,
                 cut: false,
             },
         )

@@ -29,6 +29,8 @@ pub struct Rule {
     pub rate: Option<BitsPerSec>,
     /// Longest wait in front of the bottleneck; a datagram that would wait longer is dropped.
     pub queue: Duration,
+    /// Longest datagram that gets through, in bytes of UDP payload, if there is a limit.
+    pub mtu: Option<u16>,
     /// Everything is dropped.
     pub cut: bool,
 }
@@ -115,6 +117,7 @@ impl Default for Rule {
             loss_burst: 1.0,
             rate: None,
             queue: Self::QUEUE,
+            mtu: None,
             cut: false,
         }
     }

@@ -20,13 +20,14 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use overway_pki::{ALPN_MESH, ClientAuth, Identity, Role};
 use overway_relay_core::PeerLink;
-use overway_wire::hop::{self, Lane};
+use overway_wire::hop::{self, LINK_MTU, Lane};
 use overway_wire::{LinkIndex, NeighbourLink, RelayId};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 use super::MeshConfig;
 use super::close::{CloseCode, close as close_connection};
 use super::driver::{Driver, LaneKey};
+use super::mtu;
 use super::worker::Worker;
 use crate::congestion::HopConfig;
 use crate::steer::ids;
@@ -46,9 +47,6 @@ const HANDSHAKES_UNPROVEN_MAX: usize = 64;
 /// Handshakes under way at once above which newcomers are refused: peers of a large mesh that all come
 /// back at once dial again half a second later.
 const HANDSHAKES_MAX: usize = 256;
-/// Bytes of every QUIC packet on a link: DESIGN's fabric MTU. quinn's black-hole detection would fall
-/// below what a frame needs, so it is also the minimum, and there is no discovery.
-const LINK_MTU: u16 = 1_304;
 /// A datagram of quinn needs at most this many bytes beside its payload: short header with the
 /// connection id and 4-byte number, AEAD tag, frame type and length.
 const QUIC_OVERHEAD: usize = 30 + ids::ID_BYTES;
@@ -68,22 +66,23 @@ const DATAGRAM_RECEIVE_BUFFER: usize = 2 << 20;
 /// freeze does not cost a handshake.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// The side that is dialled, for a link of this capacity in bits per second, 0 if not known.
+/// The side that is dialled, for a lane of a link of this capacity in bits per second, 0 if not known.
 pub(super) fn server_config(
     config: &MeshConfig,
     capacity_bps: u64,
+    lane: Lane,
 ) -> anyhow::Result<quinn::ServerConfig> {
     let clients = ClientAuth::Required(&[Role::Relay]);
     let tls = overway_pki::server_config(&config.credentials, &[ALPN_MESH], clients);
     let crypto = QuicServerConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport(capacity_bps, config.offload)));
+    server.transport_config(Arc::new(transport(capacity_bps, config.offload, lane)));
     Ok(server)
 }
 
-/// The transport of a link of this capacity in bits per second, 0 if not known; with or without
+/// The transport of a lane of a link of this capacity in bits per second, 0 if not known; with or without
 /// segmentation offload.
-fn transport(capacity_bps: u64, offload: bool) -> quinn::TransportConfig {
+fn transport(capacity_bps: u64, offload: bool, lane: Lane) -> quinn::TransportConfig {
     let mut transport = quinn::TransportConfig::default();
     let idle = quinn::IdleTimeout::try_from(IDLE_MAX).expect("ten seconds fit in a QUIC varint");
     let mut acks = quinn::AckFrequencyConfig::default();
@@ -92,6 +91,7 @@ fn transport(capacity_bps: u64, offload: bool) -> quinn::TransportConfig {
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(IDLE_MAX / 4))
+        // quinn's black-hole detection would fall below what a frame needs: discovery is the light lane's.
         .initial_mtu(LINK_MTU)
         .min_mtu(LINK_MTU)
         .mtu_discovery_config(None)
@@ -102,6 +102,9 @@ fn transport(capacity_bps: u64, offload: bool) -> quinn::TransportConfig {
         .ack_frequency_config(Some(acks))
         .enable_segmentation_offload(offload)
         .congestion_controller_factory(Arc::new(HopConfig::new(capacity_bps)));
+    if lane == Lane::Light {
+        mtu::seek(&mut transport);
+    }
     transport
 }
 
@@ -162,7 +165,8 @@ async fn accept(
         let from = incoming.remote_address();
         fib.peers.values().find(|peer| peer.remote == from).map_or(0, |peer| peer.capacity_bps)
     };
-    let server = server_config(&worker.shared.config, capacity_bps)?;
+    let lane = ids::first_lane(&incoming.orig_dst_cid()).unwrap_or(Lane::Bulk);
+    let server = server_config(&worker.shared.config, capacity_bps, lane)?;
     let connection = incoming.accept_with(Arc::new(server))?.await?;
     let peer = identity(&connection)?;
     let mut stream = connection.accept_uni().await?;
@@ -212,6 +216,8 @@ pub(super) async fn keep_connected(driver: Rc<RefCell<Driver>>) {
     loop {
         let now = Instant::now();
         driver.borrow_mut().close_unused(now);
+        driver.borrow_mut().look_at_mtus(now);
+        Driver::pump(&driver, now);
         let due = due_dials(&driver.borrow(), &mut missing_since, &mut dialled, now);
         for (key, peer) in due {
             driver.borrow_mut().dialing.insert(key);
@@ -298,8 +304,8 @@ async fn open(
     let crypto = QuicClientConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config
-        .transport_config(Arc::new(transport(peer.capacity_bps, offload)))
-        .initial_dst_cid_provider(Arc::new(move || ids::first_id(shard)));
+        .transport_config(Arc::new(transport(peer.capacity_bps, offload, lane)))
+        .initial_dst_cid_provider(Arc::new(move || ids::first_id(shard, lane)));
     let connection = endpoint.connect_with(config, peer.remote, &name)?.await?;
     let mut stream = connection.open_uni().await?;
     stream.write_all(&[HELLO_VERSION, link.index.value(), lane.code(), shard]).await?;

@@ -4,6 +4,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use overway_wire::hop::Lane;
+
 use super::MeshConfig;
 use super::close::CloseCode;
 use super::connect::server_config;
@@ -81,7 +83,7 @@ pub(super) fn bind(
         let mut endpoint = overway_pki::endpoint_config(&config.reset_secret, &purpose(line));
         let key = overway_pki::connection_id_key(&config.reset_secret, &purpose(line));
         endpoint.cid_generator(move || Box::new(ids::Ids::new(worker, key)));
-        let server = Some(server_config(config, 0)?);
+        let server = Some(server_config(config, 0, Lane::Bulk)?);
         let endpoint =
             quinn::Endpoint::new_with_abstract_socket(endpoint, server, socket, quinn_runtime)?;
         endpoints.push(endpoint);

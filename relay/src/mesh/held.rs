@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use overway_relay_core::{PeerLink, Shard};
+use overway_relay_core::{PathMtu, PeerLink, Shard};
 use overway_wire::hop::Lane;
 use overway_wire::{NeighbourLink, RelayId};
 
@@ -23,6 +23,10 @@ pub(super) struct LaneConnection {
     pub(super) blocked: bool,
     /// Bytes that this buffer has room for at least; quinn is asked when they are used up.
     pub(super) room: usize,
+    /// What the core was last told of the path's MTU; of a light lane.
+    pub(super) mtu: Option<PathMtu>,
+    /// When padding last went out.
+    pub(super) padded: Instant,
 }
 
 impl Driver {
@@ -61,8 +65,15 @@ impl Driver {
         }
         let (link, lane) = key;
         self.wanted.remove(&key);
-        let lane_connection =
-            LaneConnection { connection, dialer, since: now, blocked: false, room: 0 };
+        let lane_connection = LaneConnection {
+            connection,
+            dialer,
+            since: now,
+            blocked: false,
+            room: 0,
+            mtu: None,
+            padded: now,
+        };
         self.connections.insert(key, lane_connection);
         if lane == Lane::Light {
             // The link starts over, its numbers too: frames of the old lanes must not be counted.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use overway_wire::hop::Lane;
 use quinn::{ConnectionId, ConnectionIdGenerator};
 use quinn_proto::{HashedConnectionIdGenerator, InvalidCid, RandomConnectionIdGenerator};
 
@@ -38,10 +39,15 @@ impl Ids {
     }
 }
 
-/// An id with which a connection for a shard begins.
-pub(crate) fn first_id(shard: u8) -> ConnectionId {
-    let random = RandomConnectionIdGenerator::new(FIRST_ID_BYTES - 1).generate_cid();
-    prefixed(shard, &random)
+/// An id with which a connection for a shard's lane begins.
+pub(crate) fn first_id(shard: u8, lane: Lane) -> ConnectionId {
+    let random = RandomConnectionIdGenerator::new(FIRST_ID_BYTES - 2).generate_cid();
+    prefixed(shard, &prefixed(lane.code(), &random))
+}
+
+/// The lane that the id says with which a connection began. A stranger's may say any: the hello counts.
+pub(crate) fn first_lane(id: &ConnectionId) -> Option<Lane> {
+    id.get(1).and_then(|&code| Lane::from_code(code))
 }
 
 fn prefixed(first: u8, rest: &[u8]) -> ConnectionId {
@@ -95,9 +101,10 @@ mod tests {
 
     #[test]
     fn a_connection_begins_with_its_shard_and_what_nobody_can_guess() {
-        let (one, two) = (first_id(5), first_id(5));
+        let (one, two) = (first_id(5, Lane::Bulk), first_id(5, Lane::Bulk));
 
         assert_eq!((one[0], two[0], one.len()), (5, 5, FIRST_ID_BYTES));
+        assert_eq!(first_lane(&one), Some(Lane::Bulk));
         assert_ne!(one, two);
     }
 }

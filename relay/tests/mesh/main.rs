@@ -12,14 +12,15 @@ use overway_relay::fault::Rule;
 use overway_relay::mesh::{Command, Mesh};
 use overway_session::FabricSender as _;
 use overway_wire::Class;
+use overway_wire::control::State;
 use overway_wire::hop::Lane;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint};
 use tokio::sync::oneshot;
 
 use stand::{
-    PATIENCE, connected, credentials, exchange, frame, links_up, push, rand_start, start, state,
-    stop, until,
+    PATIENCE, connected, credentials, exchange, frame, links_up, push, push_without_waiting,
+    rand_start, start, state, stop, until,
 };
 
 #[tokio::test]
@@ -50,6 +51,32 @@ async fn a_line_that_is_cut_is_gone_around() {
 
     let entry = Mesh::snapshot(&nodes[0].mesh.commands).await.unwrap();
     assert!(entry.stats.downs > 0);
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_line_too_narrow_for_frames_is_gone_around_and_told() {
+    let authority = Authority::create("test").unwrap();
+    let narrow = Rule { mtu: Some(1_280), ..Rule::default() };
+    let mut nodes: Vec<_> = (1..=3).map(|id| start(&authority, id)).collect();
+    let (one, two) = (nodes[0].mesh.addresses[0], nodes[1].mesh.addresses[0]);
+    nodes[0].mesh.fault.as_ref().unwrap().set(two, narrow).unwrap();
+    nodes[1].mesh.fault.as_ref().unwrap().set(one, narrow).unwrap();
+
+    push_without_waiting(&nodes, 1).await;
+    until(async || {
+        let links = Mesh::snapshot(&nodes[0].mesh.commands).await.unwrap().links;
+        links.iter().any(|link| {
+            let heard = link.inbound() == State::Up && link.outbound() == State::Down;
+            link.neighbour == 2 && heard && (1_200..=1_280).contains(&link.mtu)
+        }) && links.iter().any(|link| link.neighbour == 3 && link.mtu >= 1_304)
+    })
+    .await;
+
+    exchange(&mut nodes, Class::Bulk, 50).await;
+
+    nodes[0].mesh.fault.as_ref().unwrap().restore(two);
+    nodes[1].mesh.fault.as_ref().unwrap().restore(one);
     stop(nodes).await;
 }
 

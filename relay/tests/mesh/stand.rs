@@ -118,15 +118,20 @@ pub(crate) async fn connected_with(authority: &Authority, workers: [u8; 3]) -> V
 
 /// Gives all relays the table of this revision, and waits until their links stand.
 pub(crate) async fn push(nodes: &[Node3], revision: u64) {
+    push_without_waiting(nodes, revision).await;
+    for node in nodes {
+        until(async || links_up(node).await == 2).await;
+    }
+}
+
+/// Gives all relays the table of this revision.
+pub(crate) async fn push_without_waiting(nodes: &[Node3], revision: u64) {
     for (id, node) in (1..).zip(nodes) {
         let (answer, ack) = oneshot::channel();
         let update = Update { epoch_sequence: revision, revision, ..state(id, nodes) };
         let update = Command::Update(Box::new(update), answer);
         node.mesh.commands.send(update).await.unwrap();
         assert!(!ack.await.unwrap().resync);
-    }
-    for node in nodes {
-        until(async || links_up(node).await == 2).await;
     }
 }
 

@@ -27,6 +27,8 @@ const RATE_MAX: BitsPerSec = BitsPerSec(100_000_000_000_000);
 pub(crate) struct Observation {
     pub(crate) inbound: State,
     pub(crate) outbound: State,
+    /// The longest packet that gets through to the neighbour, 0 if not known.
+    pub(crate) mtu: u16,
     pub(crate) fast: Option<WindowSample>,
     pub(crate) slow: Option<WindowSample>,
     pub(crate) received: BitsPerSec,
@@ -179,7 +181,9 @@ fn observation(said: &LinkReport, absurd: &mut Absurd) -> Observation {
         })
     };
     let (inbound, outbound) = (state(said.inbound), state(said.outbound));
-    Observation { inbound, outbound, fast: windows.0, slow: windows.1, received }
+    // Nothing longer is a UDP payload, and nothing hangs on the number.
+    let mtu = u16::try_from(said.mtu).unwrap_or(u16::MAX);
+    Observation { inbound, outbound, mtu, fast: windows.0, slow: windows.1, received }
 }
 
 /// The counter of what is wrong with a window.
@@ -227,6 +231,7 @@ mod tests {
             fast: Some(window.clone()),
             slow: Some(window),
             received_bps: 1_000,
+            mtu: 1_304,
         }
     }
 

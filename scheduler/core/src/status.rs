@@ -163,8 +163,10 @@ pub struct LinkStatus {
     pub known: bool,
     /// Its liveness as the receiving relay sees it.
     pub inbound: State,
-    /// Its liveness as the sending relay sees it.
+    /// Its liveness as the sending relay sees it; down too if frames are too long for its path.
     pub outbound: State,
+    /// Bytes of the longest UDP payload that its sender knows to get through; 0 if not known.
+    pub mtu: u16,
     /// The last second; absent if never measured.
     pub fast: Option<WindowSample>,
     /// The last thirty seconds; absent if never measured.

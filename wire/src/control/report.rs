@@ -82,6 +82,9 @@ pub struct LinkReport {
     /// Frames' bits received per second over the last second, for load.
     #[prost(uint64, tag = "7")]
     pub received_bps: u64,
+    /// Bytes of the longest UDP payload that is known to get through to the neighbour; 0 if that is not known.
+    #[prost(uint32, tag = "8")]
+    pub mtu: u32,
 }
 
 /// Measurements over a window. Times are in microseconds.
@@ -156,6 +159,7 @@ mod tests {
             fast: Some(fast),
             slow: None,
             received_bps: 8,
+            mtu: 0,
         };
         let report = Report {
             sequence: 5,

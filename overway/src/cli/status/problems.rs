@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use overway_scheduler::api::{LinkBody, OverloadBody, RelayBody, StatusBody};
+use overway_wire::hop::LINK_MTU;
 
 use crate::cli::text::{duration, rate};
 
@@ -83,11 +84,16 @@ fn overload(overload: &OverloadBody) -> String {
 }
 
 fn link_problem(link: &LinkBody) -> String {
-    let LinkBody { from_name, to_name, index, inbound, outbound, .. } = link;
+    let LinkBody { from_name, to_name, index, inbound, outbound, mtu, .. } = link;
+    let narrow = mtu.filter(|&mtu| mtu < LINK_MTU);
     let what = match (inbound.as_str(), outbound.as_str()) {
         ("unknown", "unknown") => "is not measured yet".to_owned(),
         ("up", "up") if link.slow.is_none() => "is up, and not measured yet".to_owned(),
         ("up", "up") => "is up, and routes do not use it yet".to_owned(),
+        ("up", "down") if let Some(bytes) = narrow => format!(
+            "carries nothing: {to_name} hears {from_name}, but no packets as long as frames need ({bytes} bytes \
+             get through)"
+        ),
         (inbound, outbound) if inbound == outbound => {
             format!("carries nothing: both ends see it {inbound}")
         }
@@ -201,6 +207,21 @@ mod tests {
                 "link r1 > r2 (0) carries nothing: r2 has not measured it yet, r1 sees it down"
             ]
         );
+    }
+
+    #[test]
+    fn a_link_that_is_too_narrow_says_so() {
+        let narrow = LinkBody {
+            inbound: "up".into(),
+            outbound: "down".into(),
+            mtu: Some(1_280),
+            ..link(1, 2, false)
+        };
+
+        let said = link_problem(&narrow);
+
+        let what = "carries nothing: r2 hears r1, but no packets as long as frames need (1280 bytes get through)";
+        assert_eq!(said, format!("link r1 > r2 (0) {what}"));
     }
 
     #[test]

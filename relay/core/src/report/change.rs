@@ -12,6 +12,7 @@
 //! | loss | 0.05 %, a tenth |
 //! | load | 2 % of the capacity, 1 % above two thirds of it; 100 kbit/s and a tenth where there is none |
 //! | samples | half as many or twice, from eight on |
+//! | liveness, MTU | any change |
 
 use overway_wire::BitsPerSec;
 use overway_wire::control::{LinkReport, Window};
@@ -31,7 +32,7 @@ enum Width {
 
 /// Whether the scheduler should be told of `new`, having been told of `old`.
 pub(super) fn is_material(old: &LinkReport, new: &LinkReport, capacity: BitsPerSec) -> bool {
-    (old.inbound, old.outbound) != (new.inbound, new.outbound)
+    (old.inbound, old.outbound, old.mtu) != (new.inbound, new.outbound, new.mtu)
         || load(old.received_bps, new.received_bps, capacity)
         || window(old.fast.as_ref(), new.fast.as_ref(), Width::Fast)
         || window(old.slow.as_ref(), new.slow.as_ref(), Width::Slow)

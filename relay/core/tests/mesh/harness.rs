@@ -228,6 +228,7 @@ impl Mesh {
                     HopMessage::Nack { .. }
                     | HopMessage::Tail { .. }
                     | HopMessage::Received { .. }
+                    | HopMessage::Padding
                     | HopMessage::Repair(_)
                     | HopMessage::Twin { .. } => {
                         self.puzzling += u64::from(self.old.contains(&to));

@@ -10,7 +10,7 @@ const C: RelayId = RelayId(3);
 fn says(inbound: State, outbound: State) -> Observation {
     let window = WindowSample { samples: 10, ..WindowSample::default() };
     let received = BitsPerSec(250);
-    Observation { inbound, outbound, fast: Some(window), slow: Some(window), received }
+    Observation { inbound, outbound, mtu: 0, fast: Some(window), slow: Some(window), received }
 }
 
 fn to(neighbour: RelayId, observation: Observation) -> (NeighbourLink, Observation) {

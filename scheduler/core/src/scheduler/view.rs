@@ -123,6 +123,7 @@ impl Scheduler {
             known: heard(&id.from) || heard(&id.to),
             inbound: receiver.map_or(State::Unknown, |receiver| receiver.inbound),
             outbound: sender.map_or(State::Unknown, |sender| sender.outbound),
+            mtu: sender.map_or(0, |sender| sender.mtu),
             fast: receiver.and_then(|receiver| receiver.fast),
             slow: receiver.and_then(|receiver| receiver.slow),
             delay: delays.link(id).map(|delay| delay.fast),

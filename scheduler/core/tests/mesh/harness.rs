@@ -280,6 +280,7 @@ impl World {
             fast: heard.then(|| window.clone()),
             slow: heard.then_some(window),
             received_bps: 0,
+            mtu: 0,
         }
     }
 

@@ -216,7 +216,8 @@ fn read(string: Vec<u8>, number: u32, frames: u8) -> Option<Bytes> {
         | HopMessage::Heartbeat(_)
         | HopMessage::Nack { .. }
         | HopMessage::Received { .. }
-        | HopMessage::Tail { .. } => None,
+        | HopMessage::Tail { .. }
+        | HopMessage::Padding => None,
     };
     let holds = HopMessage::decode(message).ok()?.frames().count();
     let fits = begins == Some(number) && holds == usize::from(frames);
