@@ -76,6 +76,7 @@ fn core(out: &mut Exposition, stats: &Stats) {
         doubles: "Frames sent over a second path because their flow wants all of it twice.",
         copies_over_budget: "Copies not made because the detour's share was used up.",
         detours: "Frames that took a detour around a dead link.",
+        alternates: "Frames and copies sent to their destination's other address.",
         replays: "Unacknowledged frames sent again over a detour.",
         notices_sent: "Notices sent to sources.",
         notices_received: "Notices acted on as a source.",

@@ -61,6 +61,8 @@ figures! {
     rebuilt,
     /// Frames that took a detour.
     detours,
+    /// Frames and copies sent to their destination's other address.
+    alternates,
     /// Unacknowledged frames sent again over a detour.
     replays,
     /// Frames that hops asked for again.
@@ -222,6 +224,7 @@ impl Figures {
             double_bytes: _,
             copies_over_budget: _,
             detours,
+            alternates,
             replays,
             notices_sent: _,
             notices_received,
@@ -236,6 +239,7 @@ impl Figures {
         self.copies += copies;
         self.doubles += doubles;
         self.detours += detours;
+        self.alternates += alternates;
         self.replays += replays;
         self.notices += notices_received;
         self.self_stalls += self_stalls;

@@ -188,6 +188,7 @@ impl Watch {
                 | DropReason::QueueFull
                 | DropReason::TooLong
                 | DropReason::UnknownPolicy
+                | DropReason::NoAttachment
                 | DropReason::PolicyForbids
                 | DropReason::BadRepair
                 | DropReason::BadNotice => false,
@@ -219,7 +220,8 @@ fn prefix(header: &Header, visited: usize) -> u128 {
     eat(u64::from(header.flow.0));
     eat(header.sequence);
     eat(u64::from(header.source.relay.0) << 1 | u64::from(notice));
-    eat(u64::from(header.destination.relay.0));
+    // Of others the destination may change on the way; flows tell them apart.
+    eat(if notice { u64::from(header.destination.relay.0) } else { 0 });
     for element in header.path.elements().iter().take(visited) {
         eat(u64::from(element.relay.0) << 8 | u64::from(element.link.value()));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use overway_probe::{LocalClock, ProbeConfig};
 use overway_wire::{BootId, RelayId};
 
-use crate::{Fec, Shard, SharedLines};
+use crate::{Attachments, Fec, Shard, SharedLines};
 
 /// Configuration of [`crate::Relay`]. The durations and bounds have defaults for production.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub shard: Shard,
     /// What the cores of one relay together have sent on each link and line; `None` for a relay that is one core.
     pub lines: Option<Arc<SharedLines>>,
+    /// The ends that are attached to the relay; its cores have one between them.
+    pub attachments: Arc<Attachments>,
     /// Timers and thresholds of probing.
     pub probe: ProbeConfig,
     /// Whether frames between other relays are carried.
@@ -63,6 +65,7 @@ impl Config {
             clock,
             shard: Shard::default(),
             lines: None,
+            attachments: Arc::default(),
             probe: ProbeConfig::default(),
             transit: true,
             lines_bps: Vec::new(),

@@ -12,6 +12,7 @@ use overway_wire::{
     NeighbourLink, Path, PathElement, PolicyId, RelayId,
 };
 
+use crate::alternate::Onward;
 use crate::lane::Queued;
 use crate::link::{Link, Usability};
 use crate::redundancy::bytes_on_links;
@@ -80,15 +81,23 @@ impl Relay {
         }
     }
 
-    /// Sends a second copy over the best detour, or over a parallel link where there is none, if the class is
-    /// worth it and the detour's share for copies allows; says whether it did. The detour comes first: the
+    /// Sends a second copy the best way on ([`crate::alternate`]), or over a parallel link where there is none, if the
+    /// class is worth it and the way's share for copies allows; says whether it did. The way on comes first: the
     /// neighbour may have gone, with all its links.
     pub(crate) fn copy(&mut self, header: &Header, payload: &Bytes, now: Instant) -> bool {
         if header.copy || header.class == Class::Bulk || header.kind == FrameKind::Notice {
             return false;
         }
-        let around = self.detour(header, now).or_else(|| self.around(header, now));
-        let Some(around) = around else { return false };
+        let onward = self.onward(header, now).or_else(|| self.beside(header).map(Onward::Link));
+        let Some(onward) = onward else { return false };
+        self.stats.alternates += u64::from(onward.is_moved(header));
+        let around = match onward {
+            Onward::Link(around) => around,
+            Onward::Here(_) => {
+                let sent = self.go_on(onward, payload.clone(), now);
+                return self.count(sent, |stats| &mut stats.copies);
+            }
+        };
         let first = around.receiver();
         let key = NeighbourLink::new(first.relay, first.link);
         let bytes = around.encoded_len() + payload.len();
@@ -104,35 +113,42 @@ impl Relay {
         self.count(sent, |stats| &mut stats.copies)
     }
 
-    /// Sends a frame around its next link, which is down, and tells the source.
+    /// Sends a frame around its next link, which is down, or to its other address, and tells the source.
     pub(crate) fn avoid(
         &mut self,
         header: Header,
         payload: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let detour = self.detour(&header, now);
-        if detour.is_none() && !self.config.shard.is_lead() {
+        let onward = self.sure_onward(&header, now);
+        if onward.is_none() && !self.config.shard.is_lead() {
             self.hand(header, payload);
             return Ok(());
         }
-        self.tell_source(&header, detour.is_some(), now);
-        let detour = detour.ok_or_else(|| self.why_no_detour(&header, now))?;
-        self.enqueue(detour, payload, false, now)?;
+        self.tell_source(&header, onward.is_some(), now);
+        let onward = onward.ok_or_else(|| self.why_no_detour(&header, now))?;
+        self.go_on(onward, payload, now)?;
+        self.stats.alternates += u64::from(onward.is_moved(&header));
         self.stats.detours += 1;
         Ok(())
     }
 
-    /// The header for the way around a link: a parallel one to the same neighbour, or a detour.
-    fn around(&self, header: &Header, now: Instant) -> Option<Header> {
-        let receiver = header.receiver();
-        match self.parallel(NeighbourLink::new(receiver.relay, receiver.link)) {
-            Some(parallel) => {
-                let path = header.path.with_link(usize::from(header.position), parallel.index);
-                Some(Header { path, ..*header })
-            }
-            None => self.detour(header, now),
+    /// What becomes of a frame whose next link is down. Only the lead knows that there is no better way: another shard
+    /// may lack the link that leads there.
+    fn sure_onward(&self, header: &Header, now: Instant) -> Option<Onward> {
+        if self.config.shard.is_lead() {
+            self.onward(header, now)
+        } else {
+            self.first_onward(header, now)
         }
+    }
+
+    /// The header for a parallel link to the same neighbour.
+    fn beside(&self, header: &Header) -> Option<Header> {
+        let receiver = header.receiver();
+        let parallel = self.parallel(NeighbourLink::new(receiver.relay, receiver.link))?;
+        let path = header.path.with_link(usize::from(header.position), parallel.index);
+        Some(Header { path, ..*header })
     }
 
     /// The header for the best way around the relay at the frame's position: of the paths from here to
@@ -140,8 +156,8 @@ impl Relay {
     /// relay already visited, and every relay that the frame's policy forbids. Failing that, one that is put
     /// together of two. Last comes a path of which a notice says that it is broken further on: a notice holds
     /// for seconds, and what it is about may be back long before.
-    fn detour(&self, header: &Header, now: Instant) -> Option<Header> {
-        let around = Around::new(header);
+    pub(crate) fn detour(&self, header: &Header, now: Instant) -> Option<Header> {
+        let around = Around::silent(header);
         let paths = self.fib.detours(header.destination.relay, header.class, header.policy);
         let open =
             |usability| paths.clone().filter(move |path| self.leads(path, &around, usability));
@@ -159,22 +175,29 @@ impl Relay {
     /// Whether a path has a first link other than the silent one, good for this much, and leads around.
     fn leads(&self, path: &FibPath, around: &Around<'_>, usability: Usability) -> bool {
         let first = path.path.first();
-        first != around.silent
-            && path.path.elements().iter().all(|step| around.allows(step.relay))
+        Some(first) != around.silent
+            && around.spares(&path.path)
             && self.usability(NeighbourLink::new(first.relay, first.link)) == usability
     }
 
     /// A way around that is none of this relay's paths: the end of one that begins where the frame may not go,
     /// and a path from here to where that end begins. Where relays have few neighbours, the only other path of
     /// a relay in front often leads back to where the frame came from.
-    fn splice(&self, header: &Header, around: &Around<'_>, now: Instant) -> Option<Path> {
+    pub(crate) fn splice(
+        &self,
+        header: &Header,
+        around: &Around<'_>,
+        now: Instant,
+    ) -> Option<Path> {
         let paths = |to| self.fib.allowed(to, header.class, header.policy);
         for path in paths(header.destination.relay) {
             let steps = path.path.elements();
             for at in (0..steps.len() - 1).rev() {
                 let (middle, end) = (steps[at].relay, Path::new(&steps[at + 1..]).ok()?);
-                let leads = end.elements().iter().all(|step| around.allows(step.relay));
-                if !leads || !around.allows(middle) || self.notices.condemn(middle, &end, now) {
+                if !around.spares(&end)
+                    || !around.allows(middle)
+                    || self.notices.condemn(middle, &end, now)
+                {
                     continue;
                 }
                 let heads = paths(middle).filter(|head| {
@@ -235,13 +258,15 @@ impl Relay {
     }
 
     fn resend(&mut self, header: Header, payload: Bytes, now: Instant) -> Result<(), DropReason> {
-        let around = self.around(&header, now);
-        if around.is_none() && !self.config.shard.is_lead() {
+        let onward = self.beside(&header).map(Onward::Link);
+        let onward = onward.or_else(|| self.sure_onward(&header, now));
+        if onward.is_none() && !self.config.shard.is_lead() {
             self.hand(header, payload);
             return Ok(());
         }
-        let around = around.ok_or_else(|| self.why_no_detour(&header, now))?;
-        self.enqueue(around, payload, false, now)
+        let onward = onward.ok_or_else(|| self.why_no_detour(&header, now))?;
+        self.stats.alternates += u64::from(onward.is_moved(&header));
+        self.go_on(onward, payload, now)
     }
 
     fn count(
@@ -295,36 +320,47 @@ impl Relay {
     }
 }
 
-/// What a detour of a frame has to lead around.
+/// What a frame's way on has to lead around.
 #[derive(Clone, Copy)]
-struct Around<'a> {
+pub(crate) struct Around<'a> {
     /// Steps that the frame has made already.
     visited: &'a [PathElement],
     source: RelayId,
-    /// The next step, which does not answer.
-    silent: PathElement,
+    /// The next step, if that is what does not answer.
+    silent: Option<PathElement>,
     destination: RelayId,
 }
 
 impl<'a> Around<'a> {
-    fn new(header: &'a Header) -> Self {
+    /// The next relay, and where the frame has been.
+    fn silent(header: &'a Header) -> Self {
+        Self { silent: Some(header.receiver()), ..Self::seen(header) }
+    }
+
+    /// Where the frame has been.
+    pub(crate) fn seen(header: &'a Header) -> Self {
         Self {
             visited: &header.path.elements()[..usize::from(header.position)],
             source: header.source.relay,
-            silent: header.receiver(),
+            silent: None,
             destination: header.destination.relay,
         }
     }
 
     /// Whether the frame may go to a relay: not to the silent one unless that is its end, and nowhere twice.
     fn allows(&self, relay: RelayId) -> bool {
-        let spared = relay == self.silent.relay && relay != self.destination;
+        let silent = self.silent.is_some_and(|silent| silent.relay == relay);
         let seen = self.visited.iter().any(|before| before.relay == relay);
-        !spared && !seen && relay != self.source
+        (!silent || relay == self.destination) && !seen && relay != self.source
+    }
+
+    /// Whether it may go to every relay of a path.
+    pub(crate) fn spares(&self, path: &Path) -> bool {
+        path.elements().iter().all(|step| self.allows(step.relay))
     }
 
     /// The frame's whole path with what is ahead replaced; `None` if that names a relay twice or is too long.
-    fn join(&self, way: &Path, end: Option<&Path>) -> Option<Path> {
+    pub(crate) fn join(&self, way: &Path, end: Option<&Path>) -> Option<Path> {
         let end = end.map_or(&[][..], Path::elements);
         let steps = self.visited.iter().chain(way.elements()).chain(end);
         let steps: Vec<_> = steps.copied().collect();
@@ -333,7 +369,7 @@ impl<'a> Around<'a> {
 }
 
 /// Every link to a neighbour.
-fn links_to(neighbour: RelayId) -> RangeInclusive<NeighbourLink> {
+pub(crate) fn links_to(neighbour: RelayId) -> RangeInclusive<NeighbourLink> {
     let link = |index| NeighbourLink::new(neighbour, index);
     link(LinkIndex::default())..=link(LinkIndex::MAX)
 }

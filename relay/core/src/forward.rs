@@ -11,6 +11,7 @@ use overway_wire::{
     RelayId,
 };
 
+use crate::alternate::Standing;
 use crate::lane::encode;
 use crate::link::Usability;
 use crate::redundancy::is_marked;
@@ -27,13 +28,14 @@ impl Relay {
             return Err(DropReason::TooLong);
         }
         let source = Address::new(self.config.local, frame.source);
+        let alternate = frame.alternate.filter(|other| other.relay != frame.destination.relay);
+        let frame = LocalFrame { alternate, ..frame };
+        let known = self.fib.knows(frame.policy);
+        let (frame, chosen) = if known { self.choose_way(frame, now) } else { (frame, None) };
         if frame.destination.relay == self.config.local {
             self.stats.frames_originated += 1;
-            self.deliver(source, frame);
-            return Ok(());
+            return self.deliver_here(source, frame);
         }
-        let known = self.fib.knows(frame.policy);
-        let chosen = if known { self.choose_for(&frame, now) } else { None };
         match chosen {
             Some(way) if self.is_lent(first_link(&way)) => {
                 let header = header(&frame, source, way.path);
@@ -47,6 +49,7 @@ impl Relay {
             }
             Some(_) | None => {}
         }
+        self.stats.alternates += u64::from(alternate == Some(frame.destination));
         self.stats.frames_originated += 1;
         if !known {
             return Err(DropReason::UnknownPolicy);
@@ -61,7 +64,10 @@ impl Relay {
         self.send(header, frame.payload, now)
     }
 
-    fn deliver(&mut self, source: Address, frame: LocalFrame) {
+    fn deliver_here(&mut self, source: Address, frame: LocalFrame) -> Result<(), DropReason> {
+        if !self.is_attached(frame.destination.attachment) {
+            return Err(DropReason::NoAttachment);
+        }
         self.stats.frames_delivered += 1;
         self.push_event(Event::Deliver(Delivered {
             source,
@@ -74,6 +80,7 @@ impl Relay {
             sequence: frame.sequence,
             payload: frame.payload,
         }));
+        Ok(())
     }
 
     /// Counts what a local end asks for, whether or not there is a path.
@@ -95,20 +102,30 @@ impl Relay {
         clear.or_else(|| paths.iter().find(|path| self.is_open(path))).or(paths.first()).copied()
     }
 
-    /// The path that a local end's frame takes now: among the route's paths that [`Self::choose`] would
-    /// take as well the one that the flow draws by their weights, or the best if none of them has one.
-    fn choose_for(&self, frame: &LocalFrame, now: Instant) -> Option<FibPath> {
-        let paths = self.fib.route(frame.destination.relay, frame.class, frame.policy);
-        let flow = flow_hash(frame.source, frame.destination, frame.flow);
+    /// The path that a local end's frame takes now to an address, and how good it is: among the route's paths that
+    /// [`Self::choose`] would take as well the one that the flow draws by their weights, or the best if none of them has
+    /// one.
+    pub(crate) fn choose_for(
+        &self,
+        frame: &LocalFrame,
+        address: Address,
+        now: Instant,
+    ) -> Option<(Standing, FibPath)> {
+        let paths = self.fib.route(address.relay, frame.class, frame.policy);
+        let flow = flow_hash(frame.source, address, frame.flow);
         let usable = |path: &&FibPath| self.is_open(path) && self.is_clear(path, now);
         if let Some(drawn) = draw(paths.iter(), flow).filter(usable) {
             // Nearly always: what a flow draws among all, it draws among some.
-            return Some(*drawn);
+            return Some((Standing::Clear, *drawn));
         }
+        let as_good = |standing| move |path: &FibPath| (standing, *path);
         best(paths.iter().filter(usable), flow)
-            .or_else(|| best(paths.iter().filter(|path| self.is_open(path)), flow))
-            .or_else(|| best(paths.iter(), flow))
-            .copied()
+            .map(as_good(Standing::Clear))
+            .or_else(|| {
+                let open = best(paths.iter().filter(|path| self.is_open(path)), flow);
+                open.map(as_good(Standing::Doubtful))
+            })
+            .or_else(|| best(paths.iter(), flow).map(as_good(Standing::Down)))
     }
 
     /// Whether a path's first link, or one beside it, is not down.
@@ -149,7 +166,7 @@ impl Relay {
             self.touch(link, now);
         }
         if header.destination.relay == self.config.local {
-            return self.arrive(&header, payload, now);
+            return self.arrive(link, &header, payload, now);
         }
         if !self.config.transit {
             return Err(DropReason::NoTransit);
@@ -174,10 +191,25 @@ impl Relay {
         Ok(())
     }
 
-    fn arrive(&mut self, header: &Header, payload: Bytes, now: Instant) -> Result<(), DropReason> {
+    fn arrive(
+        &mut self,
+        link: NeighbourLink,
+        header: &Header,
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         if header.kind == FrameKind::Notice {
             return self.hear_notice(header, &payload, now);
         }
+        if !self.is_attached(header.destination.attachment) {
+            return self.pass_on(link, header, payload, now);
+        }
+        self.deliver(header, payload);
+        Ok(())
+    }
+
+    /// Gives a frame to the local end that it is for.
+    pub(crate) fn deliver(&mut self, header: &Header, payload: Bytes) {
         self.stats.frames_delivered += 1;
         self.push_event(Event::Deliver(Delivered {
             source: header.source,
@@ -190,7 +222,6 @@ impl Relay {
             sequence: header.sequence,
             payload,
         }));
-        Ok(())
     }
 
     /// Believes a notice if it is from the relay in front of the link that it is about.
@@ -295,7 +326,7 @@ fn header(frame: &LocalFrame, source: Address, path: Path) -> Header {
         flow: frame.flow,
         sequence: frame.sequence,
         path,
-        alternate: frame.alternate.filter(|other| other.relay != frame.destination.relay),
+        alternate: frame.alternate,
     }
 }
 

@@ -33,7 +33,8 @@
 //! A link that turns suspect or down gives what is not acknowledged of its *ring* (frames sent lately) to the detour.
 //! A detour avoids the silent neighbour as a node and every relay that the frame has visited, so no
 //! frame loops; a hop limit backs that up. A *notice* tells the source, which then chooses a whole
-//! better path. None of this asks the scheduler.
+//! better path. An end may have two addresses, at two relays: where one of these does not answer, its frames go to the
+//! other (the module `alternate` has the rules). None of this asks the scheduler.
 //!
 //! A relay with several processors is several such cores side by side, its *shards*: the module `shard` has the model.
 //!
@@ -41,6 +42,8 @@
 //! not name before us; a copy copied; an allocation that grows with flows; a route taken from anything but the scheduler's update
 //! or, for seconds, a notice; a frame sent to a relay that its policy forbids, unless its source says so.
 
+mod alternate;
+mod attachments;
 mod budget;
 mod config;
 mod demand;
@@ -66,6 +69,7 @@ mod stats;
 mod timers;
 mod writer;
 
+pub use attachments::Attachments;
 pub use config::Config;
 pub use drop_reason::DropReason;
 pub use exchange::{Delivered, Event, LocalFrame, Transmit};

@@ -44,17 +44,25 @@ impl<K: Copy + Eq + Hash + Ord> Until<K> {
 #[derive(Debug)]
 pub(crate) struct Notices {
     down: Until<LinkId>,
+    /// Relays to which one of these leads.
+    unheard: Until<RelayId>,
     told: Until<(RelayId, LinkId)>,
 }
 
 impl Notices {
     pub(crate) fn new() -> Self {
-        Self { down: Until::new(), told: Until::new() }
+        Self { down: Until::new(), unheard: Until::new(), told: Until::new() }
     }
 
     /// Remembers that a link elsewhere is down.
     pub(crate) fn note(&mut self, link: LinkId, hold: Duration, now: Instant) {
         self.down.hold(link, now + hold, now);
+        self.unheard.hold(link.to, now + hold, now);
+    }
+
+    /// Whether a link to this relay is said to be down.
+    pub(crate) fn doubt(&self, relay: RelayId, now: Instant) -> bool {
+        self.unheard.holds(&relay, now)
     }
 
     /// Whether a path of `source` uses a link that is said to be down.

@@ -14,6 +14,7 @@
 //! notice says otherwise, the one that has the fewest relays in common with the first, and the first of them in the
 //! route's order: a path disjoint from it wherever the scheduler pushed one. It is chosen anew for each
 //! frame, so that when the first path changes, so does the second. Where the route has one path only, nothing goes twice.
+//! If the destination has another address ([`crate::alternate`]) the second path is one to that, chosen alike.
 //!
 //! **What it costs** is counted by cause, each byte as often as it crosses a link: copies, twins and repairs, which together take at most a tenth of a link's capacity
 //! ([`crate::budget`]), and second paths, which have no such bound: who asks for twice the bytes gets them,
@@ -40,16 +41,28 @@ impl Relay {
         if header.class == Class::Bulk {
             return;
         }
-        let Some(second) = self.second_path(header, now) else { return };
-        let copy = Header { copy: true, path: second.path, ..*header };
+        let Some(copy) = self.second_way(header, now) else { return };
         let bytes = bytes_on_links(&copy, payload);
         match self.send(copy, payload.clone(), now) {
             Ok(()) => {
                 self.stats.doubles += 1;
+                self.stats.alternates += u64::from(copy.destination != header.destination);
                 self.stats.double_bytes += bytes;
             }
             Err(reason) => self.stats.drop(reason),
         }
+    }
+
+    /// The header of the second copy: for the destination's other address, so that not even its relay is in common, or
+    /// for the same one.
+    fn second_way(&self, header: &Header, now: Instant) -> Option<Header> {
+        let first = Header { copy: true, ..*header };
+        let other = header.alternate.map(|to| Header { destination: to, alternate: None, ..first });
+        let over = |to: Header| {
+            let second = self.second_path(&to, now)?;
+            Some(Header { path: second.path, ..to })
+        };
+        other.and_then(over).or_else(|| over(first))
     }
 
     fn second_path(&self, header: &Header, now: Instant) -> Option<FibPath> {

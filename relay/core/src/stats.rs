@@ -39,6 +39,8 @@ pub struct Stats {
     pub copies_over_budget: u64,
     /// Frames that took a detour because a link was down.
     pub detours: u64,
+    /// Frames and copies sent to their destination's other address.
+    pub alternates: u64,
     /// Unacknowledged frames of a silent neighbour sent again over a detour.
     pub replays: u64,
     /// Notices sent to sources.
@@ -114,7 +116,7 @@ impl Stats {
         add!(
             frames_received, bytes_received, frames_sent, bytes_sent, frames_originated,
             demands_uncounted, frames_delivered, frames_forwarded, handed, copies, copy_bytes, doubles,
-            double_bytes, copies_over_budget, detours, replays, notices_sent, notices_received
+            double_bytes, copies_over_budget, detours, alternates, replays, notices_sent, notices_received
             but suspects, downs, updates_applied, updates_refused and drops
         );
     }

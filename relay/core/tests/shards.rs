@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use overway_probe::LocalClock;
 use overway_relay_core::{
-    Config, Event, Handed, Heir, Load, LocalFrame, Relay, Shard, SharedLines, Transmit,
+    Attachments, Config, DropReason, Event, Handed, Heir, Load, LocalFrame, Relay, Shard,
+    SharedLines, Transmit,
 };
 use overway_wire::control::{Demand, Item, Peer, Role, Route, RoutePath, Update};
 use overway_wire::hop::Lane;
@@ -69,11 +70,14 @@ impl Pair {
             let id = link(relay).neighbour;
             let clock = LocalClock::new(now, Ticks(u64::from(id.0) * 1_000_000_000), 0);
             let lines = Arc::new(SharedLines::new(now));
+            let attachments = Arc::new(Attachments::default());
             let [mut lead, mut other] = [0, 1].map(|index| {
                 let shard = Shard { index, workers: 2 };
                 let lines = Some(Arc::clone(&lines));
                 let config = Config::new(id, BootId(u32::from(id.0)), clock);
-                Relay::new(Config { shard, lines, lines_bps: vec![line_bps], ..config })
+                let attachments = Arc::clone(&attachments);
+                let lines_bps = vec![line_bps];
+                Relay::new(Config { shard, lines, attachments, lines_bps, ..config })
             });
             lead.handle_update(update(relay, capacity_bps, 2), now);
             other.handle_fib(Arc::clone(lead.fib()), now);
@@ -210,6 +214,28 @@ fn what_a_shard_has_heard_and_hears_no_more_is_the_leads_to_judge() {
     pair.exchange();
 
     assert_eq!(pair.delivered, [(1, LEAD)], "the lead's link stands");
+}
+
+#[test]
+fn what_one_shard_is_told_of_an_end_all_know() {
+    let mut pair = Pair::new(0);
+    pair.open(LEAD);
+    pair.open(OTHER);
+    let end = AttachmentId(40);
+    let to_end = || LocalFrame {
+        destination: Address::new(link(1).neighbour, end),
+        ..frame(7, Class::Interactive)
+    };
+    pair.cores[1][LEAD].handle_attached(end);
+    pair.cores[0][OTHER].handle_frame(to_end(), pair.now);
+    pair.exchange();
+    assert_eq!(pair.delivered, [(1, OTHER)]);
+
+    pair.cores[1][LEAD].handle_detached(end);
+    pair.cores[0][OTHER].handle_frame(to_end(), pair.now);
+    pair.exchange();
+    assert_eq!(pair.delivered.len(), 1);
+    assert_eq!(pair.cores[1][OTHER].stats().dropped(DropReason::NoAttachment), 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::site::Site;
 use crate::traffic::{Delivery, Flow};
 
 /// Ends at each relay: its gateway, and attached edges.
-const ATTACHMENTS: u64 = 3;
+pub(super) const ATTACHMENTS: u16 = 3;
 /// Of 100 flows, those of each class.
 const REALTIME_PERCENT: u64 = 50;
 const INTERACTIVE_PERCENT: u64 = 30;
@@ -30,8 +30,8 @@ impl World {
                 let attachment = u16::try_from(attachment + 1).expect("attachments are few");
                 Address::new(RelayId(relay), AttachmentId(attachment))
             };
-            let source = end(from, self.chance.below(ATTACHMENTS));
-            let destination = end(to, self.chance.below(ATTACHMENTS));
+            let source = end(from, self.chance.below(ATTACHMENTS.into()));
+            let destination = end(to, self.chance.below(ATTACHMENTS.into()));
             let draw = self.chance.below(100);
             let class = if draw < REALTIME_PERCENT {
                 Class::Realtime

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use overway_probe::LocalClock;
 use overway_relay_core::Config;
 use overway_wire::hop::HopMessage;
-use overway_wire::{BootId, Header, RelayId, Ticks};
+use overway_wire::{AttachmentId, BootId, Header, RelayId, Ticks};
 
+use super::frames::ATTACHMENTS;
 use super::{CLOCK_OFFSET_US_MAX, Happening, World};
 use crate::packet::{Body, Packet};
 use crate::pipe::{PAUSE_MIN, Parcel, Way};
@@ -25,7 +26,11 @@ impl World {
         let boot = BootId(u32::from(id.0) << 16 | site.boots);
         let clock = LocalClock::new(now, offset, site.drift_ppm);
         let config = Config { probe, ..Config::new(id, boot, clock) };
-        site.process = Some(Process::start(config, site.disk.as_ref(), site.dials, now));
+        let mut process = Process::start(config, site.disk.as_ref(), site.dials, now);
+        for edge in 2..=ATTACHMENTS {
+            process.core.handle_attached(AttachmentId(edge));
+        }
+        site.process = Some(process);
         site.client = Client::Pause { until: now, next: PAUSE_MIN };
         self.say(format_args!("{id}: starts"));
         self.with_process(id, |process, out, now| process.pump(now, out));

@@ -1,5 +1,6 @@
 //! Relays joined by virtual links in virtual time: what they do with frames, and what they report.
 
+mod alternates;
 mod bundles;
 mod failover;
 mod fec;
