@@ -26,6 +26,7 @@ use crate::socket::{FabricSocket, Restart};
 use crate::stats::{Counters, Stats};
 use crate::terms::Terms;
 use crate::transport;
+use crate::wanted::Wanted;
 
 mod serve;
 
@@ -128,9 +129,9 @@ impl SessionEndpoint {
         &self,
         far: RelayId,
         terms: impl Into<Terms>,
-        service: &str,
+        wanted: impl Into<Wanted<'_>>,
     ) -> Result<Stream, OpenError> {
-        let request = Request::stream(service);
+        let request = Request::stream(wanted.into());
         let opened = self.inner.open(far, terms.into(), request, |_, _| Ok(())).await?;
         self.inner.counters.streams.increment();
         Ok(Stream { send: opened.send, recv: opened.recv })
@@ -146,13 +147,13 @@ impl SessionEndpoint {
         far: RelayId,
         policy: PolicyId,
         redundancy: Redundancy,
-        service: &str,
+        wanted: impl Into<Wanted<'_>>,
     ) -> Result<Flow, OpenError> {
         let inner = &self.inner;
         let id = FlowId(inner.next_flow.fetch_add(1, Ordering::Relaxed) & !ACCEPTED);
         let enter =
             |session: &Session, _: &Request| inner.enter_flow(session, id, redundancy, true);
-        let request = Request::flow(service, id, redundancy);
+        let request = Request::flow(wanted.into(), id, redundancy);
         let terms = Terms::new(Class::Realtime, policy);
         let opened = inner.open(far, terms, request, enter).await?;
         inner.counters.flows.increment();
@@ -233,7 +234,7 @@ impl Inner {
         request: Request,
         prepare: impl Fn(&Session, &Request) -> Result<T, OpenError>,
     ) -> Result<Opened<T>, OpenError> {
-        if !request.has_name() {
+        if !request.is_sound() {
             return Err(OpenError::Service);
         }
         let deadline = tokio::time::Instant::now() + self.config.open_timeout;

@@ -43,6 +43,7 @@ mod socket;
 mod stats;
 mod terms;
 mod transport;
+mod wanted;
 
 pub use config::{SessionConfig, SessionError};
 pub use endpoint::SessionEndpoint;
@@ -53,3 +54,4 @@ pub use open::{
 };
 pub use stats::Stats;
 pub use terms::Terms;
+pub use wanted::{ClientAddresses, TARGET_BYTES_MAX, Wanted};

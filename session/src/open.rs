@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use overway_wire::{Class, FlowId, PolicyId, Redundancy, RelayId};
 use prost::Message;
 use quinn::{ConnectionError, RecvStream, SendStream};
@@ -20,13 +21,14 @@ use quinn::{ConnectionError, RecvStream, SendStream};
 use crate::flow::{Flow, FlowLife};
 use crate::stats::Counters;
 use crate::terms::Terms;
+use crate::wanted::{self, ClientAddresses, TARGET_BYTES_MAX, Wanted};
 
 /// Bytes of a service's name at most.
 pub const SERVICE_BYTES_MAX: usize = 255;
 /// Bytes of a refusal's reason that are carried; the rest is cut off.
 pub const REASON_BYTES_MAX: usize = 255;
-/// Bytes of a message at most: a name or reason of 255 bytes and a few small fields, with room to grow.
-const MESSAGE_BYTES_MAX: usize = 512;
+/// Bytes of a message at most: a name, a target and a few small fields, with room to grow.
+const MESSAGE_BYTES_MAX: usize = 768;
 
 /// A stream to a service: bytes in order both ways, each way ended or reset by itself.
 #[derive(Debug)]
@@ -55,8 +57,11 @@ pub enum OpenError {
     /// The far end ended the stream without an answer, or its answer makes no sense.
     #[error("the far end gave no proper answer")]
     NoAnswer,
-    /// The service's name is empty or longer than [`SERVICE_BYTES_MAX`].
-    #[error("service name must have 1 to {SERVICE_BYTES_MAX} bytes")]
+    /// The service's name is empty or longer than [`SERVICE_BYTES_MAX`], or the target is longer than
+    /// [`TARGET_BYTES_MAX`].
+    #[error(
+        "service name must have 1 to {SERVICE_BYTES_MAX} bytes, a target {TARGET_BYTES_MAX} at most"
+    )]
     Service,
     /// The endpoint is closed.
     #[error("the session endpoint is closed")]
@@ -117,6 +122,8 @@ pub(crate) struct Asked {
     pub(crate) from: RelayId,
     pub(crate) terms: Terms,
     pub(crate) service: String,
+    pub(crate) client: Option<ClientAddresses>,
+    pub(crate) target: Option<String>,
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
     pub(crate) counters: Arc<Counters>,
@@ -131,6 +138,16 @@ impl IncomingStream {
     /// The relay that asks, by its certificate.
     pub fn from(&self) -> RelayId {
         self.asked.from
+    }
+
+    /// The client for whom it is asked, if the opener says; it is believed as far as the opener's relay is.
+    pub fn client(&self) -> Option<ClientAddresses> {
+        self.asked.client
+    }
+
+    /// Where an exit is to connect to, if the opener says. Whether it may is for the service to decide.
+    pub fn target(&self) -> Option<&str> {
+        self.asked.target.as_deref()
     }
 
     /// The class of the stream.
@@ -169,6 +186,16 @@ impl IncomingFlow {
     /// The relay that asks, by its certificate.
     pub fn from(&self) -> RelayId {
         self.asked.from
+    }
+
+    /// The client for whom it is asked, if the opener says; it is believed as far as the opener's relay is.
+    pub fn client(&self) -> Option<ClientAddresses> {
+        self.asked.client
+    }
+
+    /// Where an exit is to connect to, if the opener says. Whether it may is for the service to decide.
+    pub fn target(&self) -> Option<&str> {
+        self.asked.target.as_deref()
     }
 
     /// Answers ok; the flow is the caller's.
@@ -219,6 +246,15 @@ pub(crate) struct Request {
     /// For a flow: how much of it goes more than once, both ways; [`Redundancy::code`].
     #[prost(uint32, tag = "4")]
     pub(crate) redundancy: u32,
+    /// [`ClientAddresses::source`], as [`wanted::encode`] writes it; empty if there is none.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(crate) client_source: Bytes,
+    /// [`ClientAddresses::destination`], likewise.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub(crate) client_destination: Bytes,
+    /// [`Wanted::target`].
+    #[prost(string, optional, tag = "7")]
+    pub(crate) target: Option<String>,
 }
 
 /// The sorts of requests.
@@ -243,19 +279,38 @@ pub(crate) struct Answer {
 
 impl Request {
     /// A request for a stream.
-    pub(crate) fn stream(service: &str) -> Self {
-        Self { sort: Sort::Stream.into(), service: service.to_owned(), ..Self::default() }
+    pub(crate) fn stream(wanted: Wanted<'_>) -> Self {
+        Self { sort: Sort::Stream.into(), ..Self::new(wanted) }
     }
 
     /// A request for a flow.
-    pub(crate) fn flow(service: &str, flow: FlowId, redundancy: Redundancy) -> Self {
+    pub(crate) fn flow(wanted: Wanted<'_>, flow: FlowId, redundancy: Redundancy) -> Self {
         let (flow, redundancy) = (flow.0, redundancy.code());
-        Self { sort: Sort::Flow.into(), service: service.to_owned(), flow, redundancy }
+        Self { sort: Sort::Flow.into(), flow, redundancy, ..Self::new(wanted) }
     }
 
-    /// Whether its service has a name that can be asked for.
-    pub(crate) fn has_name(&self) -> bool {
+    fn new(Wanted { service, client, target }: Wanted<'_>) -> Self {
+        let address = |address: Option<_>| address.map(wanted::encode).unwrap_or_default();
+        Self {
+            service: service.to_owned(),
+            client_source: address(client.map(|client| client.source)),
+            client_destination: address(client.map(|client| client.destination)),
+            target: target.map(str::to_owned),
+            ..Self::default()
+        }
+    }
+
+    /// Whether its service has a name that can be asked for, and its target a length that a name can have.
+    pub(crate) fn is_sound(&self) -> bool {
         (1..=SERVICE_BYTES_MAX).contains(&self.service.len())
+            && self.target.as_ref().is_none_or(|target| target.len() <= TARGET_BYTES_MAX)
+    }
+
+    /// The client, if the opener says who it is.
+    pub(crate) fn client(&self) -> Option<ClientAddresses> {
+        let source = wanted::decode(&self.client_source)?;
+        let destination = wanted::decode(&self.client_destination)?;
+        Some(ClientAddresses { source, destination })
     }
 }
 
@@ -324,13 +379,38 @@ mod tests {
 
     #[test]
     fn the_longest_messages_fit_the_bound() {
-        let request =
-            Request::flow(&"s".repeat(SERVICE_BYTES_MAX), FlowId(u32::MAX), Redundancy::Always);
+        let address = "[2001:db8::1]:65535".parse().unwrap();
+        let wanted = Wanted {
+            service: &"s".repeat(SERVICE_BYTES_MAX),
+            client: Some(ClientAddresses { source: address, destination: address }),
+            target: Some(&"t".repeat(TARGET_BYTES_MAX)),
+        };
+        let request = Request::flow(wanted, FlowId(u32::MAX), Redundancy::Always);
         let answer = Answer { refused: Some("r".repeat(REASON_BYTES_MAX)) };
 
-        assert!(request.has_name());
+        assert!(request.is_sound());
+        assert_eq!(request.client(), wanted.client);
         assert!(request.encoded_len() <= MESSAGE_BYTES_MAX);
         assert!(answer.encoded_len() <= MESSAGE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_request_without_a_client_has_none_and_one_that_is_malformed_neither() {
+        let mut request = Request::stream("web".into());
+        assert_eq!(request.client(), None);
+
+        request.client_source = Bytes::from_static(b"long enough to be one? no");
+        request.client_destination = request.client_source.clone();
+        assert_eq!(request.client(), None);
+        assert!(request.is_sound());
+    }
+
+    #[test]
+    fn a_target_longer_than_any_name_is_not_sound() {
+        let target = "t".repeat(TARGET_BYTES_MAX + 1);
+        let wanted = Wanted { target: Some(&target), ..Wanted::from("web") };
+
+        assert!(!Request::stream(wanted).is_sound());
     }
 
     #[test]

@@ -113,16 +113,19 @@ impl Inner {
     async fn take_request(&self, session: &Session, send: SendStream, mut recv: RecvStream) {
         let read = timeout(self.config.request_timeout, open::read::<Request>(&mut recv)).await;
         let request = match read {
-            Ok(Ok(request)) if request.has_name() => request,
+            Ok(Ok(request)) if request.is_sound() => request,
             Ok(_) | Err(_) => return self.counters.requests_invalid.increment(),
         };
         let sort = request.sort();
         let flow = FlowId(request.flow & !ACCEPTED);
         let redundancy = Redundancy::from_code(request.redundancy);
+        let client = request.client();
         let asked = Asked {
             from: session.far.relay,
             terms: session.terms,
             service: request.service,
+            client,
+            target: request.target,
             send,
             recv,
             counters: Arc::clone(&self.counters),
