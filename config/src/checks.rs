@@ -42,6 +42,24 @@ impl Document {
         Err(self.error(text.span(), message))
     }
 
+    /// A place as `LATITUDE,LONGITUDE` in degrees, such as `52.5,13.4`: north and east are positive.
+    pub fn degrees(&self, text: &Spanned<String>) -> Result<(f64, f64), ConfigError> {
+        let given = text.get_ref();
+        let number = |text: &str, max: f64| {
+            let degrees: f64 = text.trim().parse().ok()?;
+            (degrees.abs() <= max).then_some(degrees)
+        };
+        let both = given.split_once(',');
+        let place =
+            both.and_then(|(north, east)| Some((number(north, 90.0)?, number(east, 180.0)?)));
+        place.ok_or_else(|| {
+            let message = format!(
+                "{given:?} is not a place; expected \"LATITUDE,LONGITUDE\" in degrees such as \"52.5,13.4\""
+            );
+            self.error(text.span(), message)
+        })
+    }
+
     /// A name: 1 to 63 of a to z, 0 to 9 and hyphen, not starting with a hyphen.
     pub fn name(&self, text: &Spanned<String>) -> Result<String, ConfigError> {
         let name = text.get_ref();

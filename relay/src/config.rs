@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use overway_config::{ConfigError, Document, Spanned};
 use overway_gateway::{GatewayConfig, RawForward, RawService};
 use overway_relay_core::Fec;
-use overway_wire::control::{Line, WORKERS_MAX};
+use overway_wire::control::{Line, Location, WORKERS_MAX};
 use overway_wire::{BitsPerSec, PricePerGb};
 use serde::Deserialize;
 
@@ -48,6 +48,7 @@ struct RawRelay {
     region: String,
     #[serde(default)]
     provider: String,
+    location: Option<Spanned<String>>,
     capacity_mbps: Option<Spanned<f64>>,
     price_per_gb: Option<Spanned<f64>>,
     #[serde(default = "yes")]
@@ -92,6 +93,8 @@ pub struct Config {
     pub region: String,
     /// Provider, for diversity.
     pub provider: String,
+    /// Where it is, for maps.
+    pub location: Option<Location>,
     /// Capacity of its line, 0 if not said.
     pub capacity: BitsPerSec,
     /// Price of its outgoing traffic.
@@ -167,11 +170,16 @@ impl TryFrom<&Document> for Config {
             FaultConfig::try_from(fault.into_inner())
                 .map_err(|error| document.error(span, error.to_string()))
         });
+        let location = raw.relay.location.as_ref().map(|text| {
+            let (latitude, longitude) = document.degrees(text)?;
+            Ok(Location::from_degrees(latitude, longitude))
+        });
         Ok(Self {
             name: document.name(&raw.relay.name)?,
             state_dir: document.resolve(&raw.relay.state_dir),
             region: raw.relay.region,
             provider: raw.relay.provider,
+            location: location.transpose()?.flatten(),
             capacity: BitsPerSec(whole(number(&raw.relay.capacity_mbps, CAPACITY_MBPS_MAX, 1e6)?)),
             price: price(number(&raw.relay.price_per_gb, PRICE_MAX, 1e5)?),
             transit: raw.relay.transit,
@@ -287,6 +295,10 @@ seed = 7
         let config = load(GOOD).unwrap();
 
         assert_eq!(config.capacity, BitsPerSec(200_000_000));
+        assert_eq!(config.location, None);
+        let placed = GOOD.replace("capacity_mbps", "location = \"50.1, -8.7\"\ncapacity_mbps");
+        let place = Location { latitude_e6: 50_100_000, longitude_e6: -8_700_000 };
+        assert_eq!(load(&placed).unwrap().location, Some(place));
         assert_eq!(config.price, PricePerGb(2_000));
         assert!(config.transit && config.fault.is_some());
         assert_eq!(config.gateway.services.len(), 1);
@@ -380,6 +392,8 @@ seed = 7
             ("127.0.0.1:9401", "0.0.0.0:9401", "relay.toml:12", "loopback"),
             ("capacity_mbps = 200", "capacity_mbps = \"fast\"", "relay.toml:5", "capacity_mbps"),
             ("capacity_mbps = 200", "capacity_mbps = -1", "relay.toml:5", "capacity_mbps"),
+            ("capacity_mbps = 200", "location = \"north\"", "relay.toml:5", "LATITUDE,LONGITUDE"),
+            ("capacity_mbps = 200", "location = \"90.1,0\"", "relay.toml:5", "relay.location"),
             ("[scheduler]", "fec = \"on\"\n[scheduler]", "relay.toml:9", "mesh.fec"),
             ("seed = 7", "seed = 7\nclock_drift_ppm = 100000", "relay.toml:17", "clock_drift_ppm"),
         ];

@@ -188,6 +188,7 @@ fn hello(config: &Config, boot: BootId, mesh: &Mesh) -> Hello {
         addresses: addresses.iter().map(ToString::to_string).collect(),
         region: config.region.clone(),
         provider: config.provider.clone(),
+        location: config.location,
         capacity_bps: config.capacity.0,
         price_per_gb: config.price.0,
         no_transit: !config.transit,

@@ -95,6 +95,9 @@ pub struct RelayBody {
     pub provider: String,
     /// Its build; empty if not known.
     pub software: String,
+    /// Where it is; `null` if it does not say.
+    #[serde(default)]
+    pub location: Option<LocationBody>,
     /// Its addresses, one per provider line.
     pub addresses: Vec<String>,
     /// Whether it said hello and has links.
@@ -131,6 +134,15 @@ pub struct RelayBody {
     pub revision_acked: u64,
     /// The revision that it is to have.
     pub revision_current: u64,
+}
+
+/// A place on the earth (WGS 84).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocationBody {
+    /// Millionths of a degree north of the equator.
+    pub latitude_e6: i32,
+    /// Millionths of a degree east of Greenwich.
+    pub longitude_e6: i32,
 }
 
 /// A provider's line at a relay.

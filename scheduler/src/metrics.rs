@@ -217,6 +217,7 @@ mod tests {
             region: String::new(),
             provider: String::new(),
             software: String::new(),
+            location: None,
             addresses: vec![],
             registered: true,
             connected: true,

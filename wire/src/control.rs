@@ -156,6 +156,36 @@ pub struct Hello {
     /// Workers of its data plane, at most [`WORKERS_MAX`]; 0 if not said, which is one.
     #[prost(uint32, tag = "17")]
     pub workers: u32,
+    /// Where it is, for maps; absent if not said.
+    #[prost(message, optional, tag = "20")]
+    pub location: Option<Location>,
+}
+
+/// A place on the earth (WGS 84), in millionths of a degree: a tenth of a metre, where a city is enough.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Location {
+    /// North of the equator, -90,000,000 to 90,000,000.
+    #[prost(sint32, tag = "1")]
+    pub latitude_e6: i32,
+    /// East of Greenwich, -180,000,000 to 180,000,000.
+    #[prost(sint32, tag = "2")]
+    pub longitude_e6: i32,
+}
+
+impl Location {
+    /// Makes a location of degrees; `None` if they are no place on the earth.
+    #[expect(clippy::cast_possible_truncation, reason = "checked: 180 million at most")]
+    pub fn from_degrees(latitude: f64, longitude: f64) -> Option<Self> {
+        let micro = |degrees: f64| (degrees * 1e6).round() as i32;
+        let on_earth = latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
+        on_earth.then(|| Self { latitude_e6: micro(latitude), longitude_e6: micro(longitude) })
+    }
+
+    /// Whether it is on the earth; what others say need not be.
+    pub fn is_valid(&self) -> bool {
+        self.latitude_e6.unsigned_abs() <= 90_000_000
+            && self.longitude_e6.unsigned_abs() <= 180_000_000
+    }
 }
 
 /// A provider's line at a relay: what it carries and what its outgoing traffic costs. Zero: not said.
@@ -285,6 +315,21 @@ mod tests {
 
         let peer = Peer { neighbour: 3, workers: 4, ..Peer::default() };
         assert_eq!(peer.encode_to_vec(), [0x08, 3, 0x38, 4]);
+    }
+
+    #[test]
+    fn the_location_of_a_relay_has_these_bytes_and_is_on_the_earth() {
+        let location = Location::from_degrees(0.000_002, -0.000_001);
+        let hello = Hello { location, ..Hello::default() };
+        assert_eq!(hello.encode_to_vec(), [0xa2, 1, 4, 0x08, 4, 0x10, 1]);
+
+        let [north, east] = [90_000_000, 180_000_000];
+        assert!(Location { latitude_e6: -north, longitude_e6: -east }.is_valid());
+        assert!(!Location { latitude_e6: north + 1, longitude_e6: 0 }.is_valid());
+        assert!(!Location { latitude_e6: 0, longitude_e6: i32::MIN }.is_valid());
+        for (latitude, longitude) in [(90.1, 0.0), (0.0, -180.1), (f64::NAN, 0.0)] {
+            assert_eq!(Location::from_degrees(latitude, longitude), None);
+        }
     }
 
     #[test]

@@ -74,6 +74,8 @@ state_dir = {state_dir}
 # For policy and for diversity of paths.
 # region = "eu-central"
 # provider = "example-isp"
+# For the map: latitude and longitude in degrees, north and east positive.
+# location = "50.1,8.7"
 # capacity_mbps = 1000
 # price_per_gb = 0.01
 # Whether it may carry others' traffic.

@@ -41,6 +41,8 @@ pub struct RelayProfile {
     pub provider: String,
     /// The provider's name for the place.
     pub region: String,
+    /// Where it is in degrees, latitude and longitude, if that is known.
+    pub location: Option<(f64, f64)>,
     /// What its line carries, in Mbit/s.
     pub capacity_mbps: f64,
     /// What a gigabyte sent costs, in currency units.

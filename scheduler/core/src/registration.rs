@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use overway_wire::control::{self, Hello, VERSION_MAX, VERSION_MIN, WORKERS_MAX};
+use overway_wire::control::{self, Hello, Location, VERSION_MAX, VERSION_MIN, WORKERS_MAX};
 use overway_wire::{BitsPerSec, BootId, PricePerGb};
 
 use crate::HelloError;
@@ -36,6 +36,8 @@ pub(crate) struct Registration {
     pub(crate) region: String,
     pub(crate) provider: String,
     pub(crate) software: String,
+    /// Absent if not said, or nowhere on the earth: it is for maps, and no reason to refuse a relay.
+    pub(crate) location: Option<Location>,
     /// 0 if not said.
     pub(crate) capacity: BitsPerSec,
     pub(crate) price: PricePerGb,
@@ -82,6 +84,7 @@ impl Registration {
             region: hello.region,
             provider: hello.provider,
             software: hello.software,
+            location: hello.location.filter(Location::is_valid),
             capacity: BitsPerSec(hello.capacity_bps),
             price: PricePerGb(hello.price_per_gb),
             transit: !hello.no_transit,
@@ -233,6 +236,17 @@ mod tests {
         assert!(matches!(version(&speaks(3, 4)), Err(HelloError::Version { .. })));
         assert!(matches!(version(&speaks(0, 0)), Err(HelloError::Version { .. })));
         assert!(matches!(version(&speaks(1, 0)), Err(HelloError::Version { .. })));
+    }
+
+    #[test]
+    fn a_place_that_is_not_on_the_earth_counts_as_not_said() {
+        let at = |latitude_e6| {
+            let location = Some(Location { latitude_e6, longitude_e6: 0 });
+            Registration::check(Hello { location, ..hello(&["10.0.0.1:1"]) }).unwrap().location
+        };
+
+        assert_eq!(at(90_000_000).map(|place| place.latitude_e6), Some(90_000_000));
+        assert_eq!(at(90_000_001), None);
     }
 
     #[test]

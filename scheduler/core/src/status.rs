@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use overway_topology::{Candidate, Explanation, Policy, Resource, RouteKey, WindowSample};
-use overway_wire::control::{Role, State};
+use overway_wire::control::{Location, Role, State};
 use overway_wire::{BitsPerSec, Epoch, LinkId, Micros, Permille, PolicyId, PricePerGb, RelayId};
 
 use crate::{DrainStage, Drainable};
@@ -97,6 +97,8 @@ pub struct RelayStatus {
     pub provider: String,
     /// Its build.
     pub software: String,
+    /// Where it is, if it says so.
+    pub location: Option<Location>,
     /// Addresses of its last hello.
     pub addresses: Vec<SocketAddr>,
     /// Whether it said hello and has links.

@@ -11,12 +11,12 @@ use overway_scheduler_core::{
     Improvement, LineStatus, LinkStatus, RelayStatus, RouteStatus, RouteSummary, Status,
 };
 use overway_topology::{Candidate, Reason, WindowSample};
-use overway_wire::control::{Role, State};
+use overway_wire::control::{Location, Role, State};
 use overway_wire::{BitsPerSec, Micros, PathElement, RelayId};
 
 use super::{
-    CandidateBody, DrainBody, ImprovementBody, LineBody, LinkBody, OverloadBody, PolicyBody,
-    RelayBody, RouteBody, RouteSummaryBody, StatusBody, StepBody, WindowBody,
+    CandidateBody, DrainBody, ImprovementBody, LineBody, LinkBody, LocationBody, OverloadBody,
+    PolicyBody, RelayBody, RouteBody, RouteSummaryBody, StatusBody, StepBody, WindowBody,
 };
 use crate::store::Wishes;
 
@@ -82,6 +82,7 @@ fn relay(status: &RelayStatus) -> RelayBody {
         region,
         provider,
         software,
+        location,
         addresses,
         registered,
         connected,
@@ -104,6 +105,7 @@ fn relay(status: &RelayStatus) -> RelayBody {
         region: region.clone(),
         provider: provider.clone(),
         software: software.clone(),
+        location: location.map(location_body),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         registered: *registered,
         connected: *connected,
@@ -120,6 +122,11 @@ fn relay(status: &RelayStatus) -> RelayBody {
         revision_acked: *revision_acked,
         revision_current: *revision_current,
     }
+}
+
+pub(super) fn location_body(location: Location) -> LocationBody {
+    let Location { latitude_e6, longitude_e6 } = location;
+    LocationBody { latitude_e6, longitude_e6 }
 }
 
 fn line(status: &LineStatus) -> LineBody {

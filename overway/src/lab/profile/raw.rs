@@ -27,6 +27,8 @@ struct RawRelay {
     name: Spanned<String>,
     provider: Spanned<String>,
     region: Spanned<String>,
+    #[serde(default)]
+    location: Option<Spanned<String>>,
     capacity_mbps: Spanned<f64>,
     price_per_gb: Spanned<f64>,
 }
@@ -80,6 +82,7 @@ fn check_relay(document: &Document, raw: &RawRelay) -> Result<RelayProfile, Conf
         name: document.name(&raw.name)?,
         provider: document.name(&raw.provider)?,
         region: document.name(&raw.region)?,
+        location: raw.location.as_ref().map(|text| document.degrees(text)).transpose()?,
         capacity_mbps: document.in_range(&raw.capacity_mbps, 1.0..=100_000.0)?,
         price_per_gb: document.in_range(&raw.price_per_gb, 0.0..=1_000.0)?,
     })

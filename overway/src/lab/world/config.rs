@@ -53,6 +53,8 @@ struct RelaySection<'a> {
     state_dir: PathBuf,
     region: &'a str,
     provider: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
     capacity_mbps: f64,
     price_per_gb: f64,
 }
@@ -141,6 +143,7 @@ fn relay_text(
             state_dir: state_dir(dir, &about.name),
             region: &about.region,
             provider: &about.provider,
+            location: about.location.map(|(north, east)| format!("{north},{east}")),
             capacity_mbps: about.capacity_mbps,
             price_per_gb: about.price_per_gb,
         },

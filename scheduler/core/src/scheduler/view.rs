@@ -145,6 +145,7 @@ impl Scheduler {
             region: text(registration.map(|registration| &registration.region)),
             provider: text(registration.map(|registration| &registration.provider)),
             software: text(registration.map(|registration| &registration.software)),
+            location: registration.and_then(|registration| registration.location),
             addresses: registration
                 .map(|registration| registration.addresses.clone())
                 .unwrap_or_default(),
