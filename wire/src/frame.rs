@@ -67,7 +67,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Session => 1,
             Self::Datagram => 2,
@@ -75,7 +75,7 @@ impl FrameKind {
         }
     }
 
-    const fn from_code(code: u8) -> Option<Self> {
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Session),
             2 => Some(Self::Datagram),
@@ -98,7 +98,7 @@ pub enum FrameEcn {
 }
 
 impl FrameEcn {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::NotCapable => 0,
             Self::Capable => 2,
@@ -106,7 +106,7 @@ impl FrameEcn {
         }
     }
 
-    const fn from_code(code: u8) -> Option<Self> {
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
         match code {
             0 => Some(Self::NotCapable),
             2 => Some(Self::Capable),

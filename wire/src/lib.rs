@@ -10,10 +10,14 @@
 //! 3. **Control messages** ([`control`]) are protobuf, length-delimited, on a stream between a relay and
 //!    a scheduler.
 //!
+//! An edge outside the mesh speaks with its relay in [`access`] datagrams, which carry frames without a path, and in
+//! messages of its own.
+//!
 //! Decoding takes any bytes without panicking, and allocates nothing on the data path; control messages
 //! allocate at most a small multiple of [`control::MESSAGE_BYTES_MAX`]. `docs/WIRE.md` is the
 //! specification for other implementations.
 
+pub mod access;
 pub mod control;
 pub mod frame;
 pub mod hop;
