@@ -13,6 +13,7 @@
 //! | local frames | session to each worker | [`local::QUEUE_FRAMES_MAX`] frames, the session waits |
 //! | mail | worker to worker | 4,096, the newest is dropped and counted |
 //! | delivered frames | workers to session | 1,024 batches, the newest is dropped and counted |
+//! | an edge's frames | workers to its attachment | [`delivery::EDGE_FRAMES_MAX`] frames, the newest is dropped and counted |
 //! | reports | the first worker to control | 8, the newest is dropped; the next full report mends it |
 //! | table | the first worker to the others and to main | a watch: the latest only |
 
@@ -20,6 +21,7 @@ pub mod admin;
 mod config;
 pub mod congestion;
 pub mod control;
+pub mod delivery;
 pub mod fault;
 pub mod lines;
 pub mod local;

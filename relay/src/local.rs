@@ -1,5 +1,6 @@
 //! Where local ends meet the mesh's workers: bounded queues of frames with back-pressure, one for each worker. A flow's
-//! frames go to one of them, by a hash, so that they stay in order.
+//! frames go to one of them, by a hash, so that they stay in order. A frame carries the attachment that it is from: the
+//! gateway's, as a [`FabricSender`], or an edge's.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use overway_relay_core::flow_shard;
 use overway_session::{FabricSender, Full, Outbound};
+use overway_wire::AttachmentId;
 use tokio::sync::Notify;
 
 /// Frames that wait for a worker. At 1,200 bytes each this is 5 MB, and 40 ms at 1 Gbit/s: longer
@@ -16,6 +18,13 @@ pub const QUEUE_FRAMES_MAX: usize = 4_096;
 /// Tasks that may wait for room; one per session connection. Beyond it the oldest is woken early, which
 /// costs it a look and nothing else.
 const WAITING_MAX: usize = 4_096;
+
+/// A frame, and the local end that it is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sourced {
+    pub(crate) source: AttachmentId,
+    pub(crate) frame: Outbound,
+}
 
 /// The queues between local ends and all workers.
 #[derive(Debug)]
@@ -53,18 +62,33 @@ impl LocalQueues {
     }
 }
 
-impl FabricSender for LocalQueues {
-    fn try_send(&self, frames: &mut Vec<Outbound>) -> Result<(), Full> {
+impl LocalQueues {
+    /// Takes frames of a local end from the front of `frames`, as many as fit, and removes these.
+    ///
+    /// # Errors
+    /// [`Full`] if frames are left.
+    pub fn try_send_from(
+        &self,
+        source: AttachmentId,
+        frames: &mut Vec<Outbound>,
+    ) -> Result<(), Full> {
         if let [queue] = &self.queues[..] {
             let all = frames.len();
-            return queue.put(frames, all);
+            return queue.put(source, frames, all);
         }
         while let Some(first) = frames.first() {
             let worker = self.worker_of(first);
             let run = frames.iter().take_while(|frame| self.worker_of(frame) == worker).count();
-            self.queues[worker].put(frames, run)?;
+            self.queues[worker].put(source, frames, run)?;
         }
         Ok(())
+    }
+}
+
+/// The gateway's way in.
+impl FabricSender for LocalQueues {
+    fn try_send(&self, frames: &mut Vec<Outbound>) -> Result<(), Full> {
+        self.try_send_from(AttachmentId::GATEWAY, frames)
     }
 
     /// Ready when every queue has room: the caller does not say which it waits for.
@@ -83,7 +107,7 @@ pub(crate) struct LocalQueue {
 
 #[derive(Debug, Default)]
 struct State {
-    frames: VecDeque<Outbound>,
+    frames: VecDeque<Sourced>,
     waiting: VecDeque<Waker>,
 }
 
@@ -94,7 +118,7 @@ impl LocalQueue {
     }
 
     /// Takes at most `count` frames into `out` and lets waiting senders go on; says whether more wait.
-    pub(crate) fn take(&self, count: usize, out: &mut Vec<Outbound>) -> bool {
+    pub(crate) fn take(&self, count: usize, out: &mut Vec<Sourced>) -> bool {
         let mut state = self.lock();
         let taken = count.min(state.frames.len());
         out.extend(state.frames.drain(..taken));
@@ -112,11 +136,17 @@ impl LocalQueue {
 
 impl LocalQueue {
     /// Takes the first `count` frames in, or as many as there is room for.
-    fn put(&self, frames: &mut Vec<Outbound>, count: usize) -> Result<(), Full> {
+    fn put(
+        &self,
+        source: AttachmentId,
+        frames: &mut Vec<Outbound>,
+        count: usize,
+    ) -> Result<(), Full> {
         let mut state = self.lock();
         let room = QUEUE_FRAMES_MAX - state.frames.len();
         let taken = room.min(count);
-        state.frames.extend(frames.drain(..taken));
+        let taken_in = frames.drain(..taken).map(|frame| Sourced { source, frame });
+        state.frames.extend(taken_in);
         drop(state);
         if taken > 0 {
             self.filled.notify_one();

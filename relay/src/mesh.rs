@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::delivery::Deliveries;
 use crate::fault::{FaultConfig, FaultSocket, FaultTable};
 use crate::lines::Lines;
 use crate::local::LocalQueues;
@@ -112,8 +113,10 @@ pub struct ShellStats {
     pub dials_failed: u64,
     /// Connections refused: not a peer, revoked, or a bad hello.
     pub refused: u64,
-    /// Batches of frames for local ends dropped because these did not keep up.
+    /// Frames for local ends dropped because these did not keep up.
     pub delivered_dropped: u64,
+    /// Frames dropped because no such end is attached.
+    pub delivered_unknown: u64,
     /// Reports dropped because the control connection did not keep up.
     pub reports_dropped: u64,
     /// Frames dropped on their way from one worker to another, because that did not keep up.
@@ -139,6 +142,7 @@ impl ShellStats {
             dials_failed,
             refused,
             delivered_dropped,
+            delivered_unknown,
             reports_dropped,
             handed_dropped,
             datagrams_moved,
@@ -150,7 +154,6 @@ impl ShellStats {
 /// Where the mesh's outputs go.
 #[derive(Clone)]
 struct Sinks {
-    delivered: mpsc::Sender<Vec<Inbound>>,
     reports: mpsc::Sender<Report>,
     fib: watch::Sender<Arc<Fib>>,
 }
@@ -162,6 +165,8 @@ pub struct Mesh {
     pub commands: mpsc::Sender<Command>,
     /// Frames to it.
     pub local: Arc<LocalQueues>,
+    /// Where edges that attach have their frames put.
+    pub deliveries: Arc<Deliveries>,
     /// The table that frames follow.
     pub fib: watch::Receiver<Arc<Fib>>,
     /// Addresses bound, in the order of the configuration.
@@ -178,7 +183,7 @@ pub struct Mesh {
 /// What comes from the mesh thread, to be taken once each.
 #[derive(Debug)]
 pub struct MeshOutputs {
-    /// Frames for local ends.
+    /// Frames for the gateway.
     pub delivered: mpsc::Receiver<Vec<Inbound>>,
     /// Reports for the scheduler.
     pub reports: mpsc::Receiver<Report>,
@@ -199,13 +204,15 @@ impl Mesh {
         let (delivered_tx, delivered) = mpsc::channel(DELIVERED_BATCHES_MAX);
         let (report_tx, reports) = mpsc::channel(REPORTS_MAX);
         let (fib_tx, fib) = watch::channel(Arc::default());
-        let sinks = Sinks { delivered: delivered_tx, reports: report_tx, fib: fib_tx };
+        let sinks = Sinks { reports: report_tx, fib: fib_tx };
+        let deliveries = Arc::new(Deliveries::new(delivered_tx));
         let local = Arc::new(LocalQueues::new(config.workers));
         let (mailboxes, mail): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::channel(worker::MAIL_MAX)).unzip();
         let shared = Arc::new(Shared {
             config,
             local: Arc::clone(&local),
+            deliveries: Arc::clone(&deliveries),
             mailboxes,
             fib: fib.clone(),
             steering,
@@ -216,6 +223,7 @@ impl Mesh {
         let mut mesh = Self {
             commands,
             local,
+            deliveries,
             fib,
             addresses,
             buffers,

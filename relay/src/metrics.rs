@@ -131,7 +131,8 @@ fn shell(out: &mut Exposition, stats: ShellStats) {
     let connections = export_counters!(out, "", stats, ShellStats {
         dials_failed: "Connections dialled that failed.",
         refused: "Incoming connections refused.",
-        delivered_dropped: "Batches of frames that local ends missed.",
+        delivered_dropped: "Frames that local ends missed, for they did not keep up.",
+        delivered_unknown: "Frames for ends that are not attached.",
         reports_dropped: "Reports that the control client missed.",
         handed_dropped: "Frames dropped between two workers.",
         datagrams_moved: "Datagrams that the kernel gave to another worker than theirs.",

@@ -21,6 +21,8 @@ use super::news::LinkNews;
 use super::unused::Unused;
 use super::worker::{Shared, Worker, shards};
 use super::{Command, ShellStats};
+use crate::delivery::Undelivered;
+use crate::local::Sourced;
 
 /// One lane of one neighbour link: what a connection is for.
 pub(super) type LaneKey = (NeighbourLink, Lane);
@@ -37,7 +39,8 @@ pub(super) struct Driver {
     pub(super) dialing: HashSet<LaneKey>,
     pub(super) wanted: HashSet<LaneKey>,
     pub(super) connections: BTreeMap<LaneKey, LaneConnection>,
-    delivered: Vec<Inbound>,
+    /// What is to be handed to local ends, in order of arrival for each.
+    delivered: Vec<(AttachmentId, Vec<Inbound>)>,
     news: LinkNews,
     pub(super) unused: Unused,
     armed: Option<Instant>,
@@ -108,7 +111,8 @@ impl Driver {
         }
     }
 
-    pub(super) fn local_frame(&mut self, frame: Outbound, now: Instant) {
+    pub(super) fn local_frame(&mut self, sourced: Sourced, now: Instant) {
+        let Sourced { source, frame } = sourced;
         let Outbound {
             kind,
             class,
@@ -122,7 +126,7 @@ impl Driver {
             payload,
         } = frame;
         let frame = LocalFrame {
-            source: AttachmentId::GATEWAY,
+            source,
             destination,
             alternate,
             kind,
@@ -177,10 +181,12 @@ impl Driver {
         while let Some(event) = this.core.poll_event() {
             this.event(event, now);
         }
-        if !this.delivered.is_empty() {
-            let batch = std::mem::take(&mut this.delivered);
-            this.stats.delivered_dropped +=
-                u64::from(this.worker.sinks.delivered.try_send(batch).is_err());
+        for (attachment, batch) in this.delivered.drain(..) {
+            match this.worker.shared.deliveries.deliver(attachment, batch) {
+                Ok(()) => {}
+                Err(Undelivered::Full(frames)) => this.stats.delivered_dropped += frames,
+                Err(Undelivered::Unknown(frames)) => this.stats.delivered_unknown += frames,
+            }
         }
         if let Some(mut report) = this.core.poll_report(now) {
             report.lines = this.worker.shared.config.lines.report(now, SystemTime::now());
@@ -306,9 +312,11 @@ impl Driver {
     fn deliver(&mut self, delivered: Delivered) {
         let Delivered { source, attachment, kind, class, policy, ecn, flow, sequence, payload } =
             delivered;
-        if attachment == AttachmentId::GATEWAY {
-            let inbound = Inbound { source, kind, class, policy, ecn, flow, sequence, payload };
-            self.delivered.push(inbound);
+        let inbound = Inbound { source, kind, class, policy, ecn, flow, sequence, payload };
+        // Few ends at a time: what is polled at once came in one batch of datagrams.
+        match self.delivered.iter_mut().find(|(to, _)| *to == attachment) {
+            Some((_, batch)) => batch.push(inbound),
+            None => self.delivered.push((attachment, vec![inbound])),
         }
     }
 }

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overway_relay_core::{Fib, Handed, Heir, Load, Shard};
-use overway_session::Outbound;
 use overway_wire::control::WORKERS_MAX;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +27,8 @@ use super::alarm::Alarm;
 use super::driver::Driver;
 use super::snapshot::Tally;
 use super::{Command, MeshConfig, ShellStats, Sinks, Snapshot, connect, endpoints};
-use crate::local::LocalQueues;
+use crate::delivery::Deliveries;
+use crate::local::{LocalQueues, Sourced};
 use crate::steer;
 
 /// What waits for a worker at most: as much as its queue of local frames.
@@ -56,6 +56,7 @@ pub(super) enum Mail {
 pub(super) struct Shared {
     pub(super) config: MeshConfig,
     pub(super) local: Arc<LocalQueues>,
+    pub(super) deliveries: Arc<Deliveries>,
     pub(super) mailboxes: Vec<mpsc::Sender<Mail>>,
     pub(super) fib: watch::Receiver<Arc<Fib>>,
     /// Of each address, if there are several workers.
@@ -183,16 +184,16 @@ impl Worker {
         tally
     }
 
-    fn local_frames(self: &Rc<Self>, frames: &mut Vec<Outbound>, now: Instant) {
+    fn local_frames(self: &Rc<Self>, frames: &mut Vec<Sourced>, now: Instant) {
         let mut frames = frames.drain(..).peekable();
         while let Some(first) = frames.peek() {
-            let index = self.shared.local.shard_of(first);
+            let index = self.shared.local.shard_of(&first.frame);
             // What flows are spread over has changed since it was queued.
             let home = if self.runs(index) { index } else { self.index };
             let driver = self.shard(home);
             let mut held = driver.borrow_mut();
             while let Some(frame) =
-                frames.next_if(|frame| self.shared.local.shard_of(frame) == index)
+                frames.next_if(|next| self.shared.local.shard_of(&next.frame) == index)
             {
                 held.local_frame(frame, now);
             }
