@@ -44,6 +44,7 @@
 //! What an outage swallowed is not loss: liveness has dealt with it. Loss is counted only while the neighbour is
 //! heard, and counting starts afresh after *down* or after a stall of our own.
 
+mod attachment;
 mod clock;
 mod config;
 mod link;
@@ -53,6 +54,7 @@ mod schedule;
 mod stats;
 mod window;
 
+pub use attachment::{AttachmentProbe, attachment_config};
 pub use clock::LocalClock;
 pub use config::{ProbeConfig, Rate};
 pub use link::{LinkProbe, ProbeEvent};
