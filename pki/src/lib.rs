@@ -16,10 +16,13 @@
 //! is in date, names an identity of this mesh in a role that is allowed there, and is not in the set of
 //! [`RevokedRelays`]. Ids are never used twice, so revoking an id revokes every certificate it ever had.
 //!
-//! The one connection without a client certificate is that of a node which joins. It holds a
+//! The one connection of a node without a client certificate is that of one which joins. It holds a
 //! [`JoinToken`], which names the CA by its fingerprint ([`join_client_config`]) and has a secret that
 //! the scheduler takes once. What comes back becomes credentials by [`Credentials::from_join`]; after
 //! that nothing depends on the token.
+//!
+//! An *edge*, an end outside the mesh, has no certificate either: it takes any relay of the mesh whose CA it was given
+//! ([`access_client_config`]), and proves itself by other means.
 //!
 //! # Choices
 //!
@@ -48,7 +51,10 @@ pub use files::FileError;
 pub use identity::{Identity, IdentityError, MESH_NAME_BYTES_MAX, Role, peer_identity};
 pub use quic::{connection_id_key, endpoint_config};
 pub use revoked::RevokedRelays;
-pub use tls::{ClientAuth, JOIN_SERVER_NAME, client_config, join_client_config, server_config};
+pub use tls::{
+    ACCESS_SERVER_NAME, ClientAuth, JOIN_SERVER_NAME, access_client_config, client_config,
+    join_client_config, server_config,
+};
 pub use token::{JoinSecret, JoinToken, NewTokenError, TokenError, secret_hash};
 
 pub use authority::AuthorityError;

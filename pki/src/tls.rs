@@ -12,15 +12,23 @@ use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{Credentials, Role};
+use crate::authority::certificate_mesh;
+use crate::{Credentials, IdentityError, Role};
 
 pub(crate) use verifier::{any_name, verify_chain};
 
 /// The server name to give when dialling with [`join_client_config`]: TLS wants one, and a node that
 /// joins knows no better. It is not checked; the CA's fingerprint and the server's role are.
 pub const JOIN_SERVER_NAME: &str = "scheduler.overway.internal";
+
+/// The server name to give when dialling with [`access_client_config`]: TLS wants one, and an edge knows relays by
+/// their addresses. It is not checked.
+pub const ACCESS_SERVER_NAME: &str = "relay.overway.internal";
 
 /// What a server asks of its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +85,27 @@ pub fn join_client_config(ca_sha256: [u8; 32]) -> Arc<ClientConfig> {
     config.alpn_protocols = owned(&[crate::ALPN_JOIN]);
     config.resumption = Resumption::disabled();
     Arc::new(config)
+}
+
+/// Makes the configuration with which an edge dials access relays. It shows no certificate, and takes any relay of the
+/// mesh whose CA certificate this is, PEM as in `ca.pem`. Dial by [`ACCESS_SERVER_NAME`]; which relay it is stands in
+/// the certificate ([`peer_identity`](crate::peer_identity)).
+///
+/// # Errors
+/// The PEM holds no CA certificate of a mesh.
+pub fn access_client_config(
+    ca_pem: &[u8],
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, IdentityError> {
+    let ca = CertificateDer::from_pem_slice(ca_pem).map_err(|_| IdentityError::Unreadable)?;
+    let (_, certificate) =
+        X509Certificate::from_der(&ca).map_err(|_| IdentityError::Unreadable)?;
+    let mesh = certificate_mesh(&certificate)?;
+    let verifier = verifier::access(&ca, mesh).map_err(|_| IdentityError::Unreadable)?;
+    let mut config = client_builder(verifier).with_no_client_auth();
+    config.alpn_protocols = owned(alpn);
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
 }
 
 fn client_builder(

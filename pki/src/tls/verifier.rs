@@ -47,6 +47,16 @@ pub(super) fn join(ca_sha256: [u8; 32]) -> Arc<dyn ServerCertVerifier> {
     Arc::new(JoinServer { ca_sha256, algorithms: algorithms() })
 }
 
+/// The verifier of an edge: any relay of the mesh whose CA this is.
+pub(super) fn access(
+    ca: &CertificateDer<'static>,
+    mesh: String,
+) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone())?;
+    Ok(Arc::new(AccessServer { roots, mesh, algorithms: algorithms() }))
+}
+
 /// Checks that a chain's leaf is signed by one of `roots`, in date, and usable by a server and a client.
 pub(crate) fn verify_chain(
     chain: &[CertificateDer<'_>],
@@ -203,6 +213,56 @@ impl ServerCertVerifier for JoinServer {
         match identity.role {
             Role::Scheduler => Ok(ServerCertVerified::assertion()),
             Role::Relay => Err(refusal(Refusal::Role(identity))),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+#[derive(Debug)]
+struct AccessServer {
+    roots: RootCertStore,
+    mesh: String,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for AccessServer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        verify_server_chain(end_entity, intermediates, &self.roots, now)?;
+        let identity = identity_of(end_entity)?;
+        if identity.mesh != self.mesh {
+            return Err(refusal(Refusal::Mesh { identity, own: self.mesh.clone() }));
+        }
+        match identity.role {
+            Role::Relay => Ok(ServerCertVerified::assertion()),
+            Role::Scheduler => Err(refusal(Refusal::Role(identity))),
         }
     }
 
