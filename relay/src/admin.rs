@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::AccessCounts;
 use crate::control::ControlStatus;
 use crate::fault::{FaultConfigError, FaultSocket, FaultStats, FaultTable, RawRule, Rule};
 use crate::lines::Lines;
@@ -59,6 +60,8 @@ pub struct Admin {
     pub fault: Option<Arc<FaultTable>>,
     /// The sockets that follow these rules: of each worker, one for each address.
     pub fault_sockets: Vec<Vec<Arc<FaultSocket>>>,
+    /// What the access side counts, if edges may attach.
+    pub access: Option<AccessCounts>,
     /// What the lines have carried.
     pub lines: Arc<Lines>,
     /// Sockets whose kernel buffers are smaller than asked for.
@@ -166,6 +169,7 @@ async fn metrics_text(State(admin): Shared) -> Result<Response, Problem> {
         certificate_seconds: left.as_secs_f64(),
         buffers_short: admin.buffers_short,
         lines: admin.lines.totals(SystemTime::now()),
+        access: admin.access.as_ref().map(AccessCounts::snapshot),
         faults: admin.fault_stats(),
     };
     let text = metrics::exposition(gathered).render();

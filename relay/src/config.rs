@@ -10,6 +10,7 @@ use overway_wire::control::{Line, Location, WORKERS_MAX};
 use overway_wire::{BitsPerSec, PricePerGb};
 use serde::Deserialize;
 
+use crate::access::{AccessConfig, RawAccess};
 use crate::fault::{FaultConfig, RawFault};
 
 mod lines;
@@ -30,6 +31,7 @@ struct RawConfig {
     mesh: RawMesh,
     scheduler: RawScheduler,
     admin: RawAdmin,
+    access: Option<RawAccess>,
     #[serde(default)]
     line: Vec<lines::RawLine>,
     #[serde(default)]
@@ -119,6 +121,8 @@ pub struct Config {
     pub schedulers: Vec<SocketAddr>,
     /// Admin HTTP.
     pub admin: SocketAddr,
+    /// Where edges attach, if they may.
+    pub access: Option<AccessConfig>,
     /// Services and forwards.
     pub gateway: GatewayConfig,
     /// Fault injection, off unless configured.
@@ -165,6 +169,7 @@ impl TryFrom<&Document> for Config {
             Some(value) => Ok(document.in_range(value, 0.0..=max)? * scale),
             None => Ok(0.0),
         };
+        let access = raw.access.as_ref().map(|access| AccessConfig::from_raw(document, access));
         let fault = raw.fault.map(|fault| {
             let span = fault.span();
             FaultConfig::try_from(fault.into_inner())
@@ -191,6 +196,7 @@ impl TryFrom<&Document> for Config {
             workers: workers(document, raw.mesh.workers.as_ref())?,
             schedulers,
             admin,
+            access: access.transpose()?,
             gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward)?,
             fault: fault.transpose()?,
         })
@@ -310,6 +316,18 @@ seed = 7
         assert_eq!(two.workers, 2);
     }
 
+    #[test]
+    fn edges_may_attach_where_the_file_says() {
+        assert_eq!(load(GOOD).unwrap().access, None);
+        let said = "[access]\nlisten = [\"0.0.0.0:4443\", \"[::]:4443\"]\n";
+
+        let config = load(&[GOOD, said].concat()).unwrap();
+
+        let listen = ["0.0.0.0:4443", "[::]:4443"].map(|address| address.parse().unwrap());
+        let access = AccessConfig { listen: listen.to_vec(), attachments_max: 4_096 };
+        assert_eq!(config.access, Some(access));
+    }
+
     const LINE: &str = "[[line]]\nlisten = \"127.0.0.1:4401\"\n";
 
     #[test]
@@ -395,6 +413,13 @@ seed = 7
             ("capacity_mbps = 200", "location = \"north\"", "relay.toml:5", "LATITUDE,LONGITUDE"),
             ("capacity_mbps = 200", "location = \"90.1,0\"", "relay.toml:5", "relay.location"),
             ("[scheduler]", "fec = \"on\"\n[scheduler]", "relay.toml:9", "mesh.fec"),
+            ("[scheduler]", "[access]\nlisten = []\n[scheduler]", "relay.toml:10", "access.listen"),
+            (
+                "[scheduler]",
+                "[access]\nlisten = [\"0.0.0.0:4443\"]\nattachments_max = 0\n[scheduler]",
+                "relay.toml:11",
+                "expected 1 to 16384",
+            ),
             ("seed = 7", "seed = 7\nclock_drift_ppm = 100000", "relay.toml:17", "clock_drift_ppm"),
         ];
         for (right, wrong, place, word) in cases {

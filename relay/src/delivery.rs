@@ -7,10 +7,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use overway_session::Inbound;
-use overway_wire::AttachmentId;
+use overway_wire::{AttachmentId, Class};
 use tokio::sync::{Notify, mpsc};
 
-/// Frames that wait for one edge: 300 KB at most, and 25 ms at 100 Mbit/s.
+/// Frames of one class that wait for one edge: 300 KB at most, and 25 ms at 100 Mbit/s.
 pub const EDGE_FRAMES_MAX: usize = 256;
 
 /// Why frames were not delivered, and how many.
@@ -22,10 +22,11 @@ pub enum Undelivered {
     Unknown(u64),
 }
 
-/// What takes an edge's frames from the mesh to its connection. Bounded by [`EDGE_FRAMES_MAX`]; the newest is dropped.
+/// What takes an edge's frames from the mesh to its connection: realtime before interactive before bulk, for an edge's
+/// own line is slower than the mesh. Each class is bounded by [`EDGE_FRAMES_MAX`]; its newest is dropped.
 #[derive(Debug, Default)]
 pub struct EdgeQueue {
-    frames: Mutex<VecDeque<Inbound>>,
+    frames: Mutex<[VecDeque<Inbound>; Class::ALL.len()]>,
     filled: Notify,
 }
 
@@ -81,13 +82,19 @@ impl Deliveries {
 impl EdgeQueue {
     /// Takes frames in; says how many there was no room for.
     fn put(&self, batch: Vec<Inbound>) -> u64 {
+        let mut dropped = 0;
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = EDGE_FRAMES_MAX - frames.len();
-        let dropped = batch.len().saturating_sub(room);
-        frames.extend(batch.into_iter().take(room));
+        for frame in batch {
+            let class = &mut frames[usize::from(frame.class.code())];
+            if class.len() < EDGE_FRAMES_MAX {
+                class.push_back(frame);
+            } else {
+                dropped += 1;
+            }
+        }
         drop(frames);
         self.filled.notify_one();
-        dropped as u64
+        dropped
     }
 
     /// Waits until there is something to take.
@@ -95,9 +102,16 @@ impl EdgeQueue {
         self.filled.notified().await;
     }
 
-    /// The frame that has waited longest.
+    /// The frame that has waited longest in the first class that has one.
     pub fn take(&self) -> Option<Inbound> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.iter_mut().find_map(VecDeque::pop_front)
+    }
+
+    /// Throws away what waits; says how many frames that were.
+    pub fn clear(&self) -> u64 {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.iter_mut().map(|class| class.drain(..).count() as u64).sum()
     }
 }
 
@@ -106,7 +120,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use overway_wire::frame::FrameEcn;
-    use overway_wire::{Address, Class, FlowId, FrameKind, PolicyId, RelayId};
+    use overway_wire::{Address, FlowId, FrameKind, PolicyId, RelayId};
 
     fn frames(sequences: std::ops::Range<u64>) -> Vec<Inbound> {
         let frame = |sequence| Inbound {
@@ -144,6 +158,11 @@ mod tests {
         assert_eq!(received.try_recv().unwrap(), frames(0..2));
         let taken: Vec<Inbound> = std::iter::from_fn(|| queue.take()).collect();
         assert_eq!(taken, frames(0..max));
+        let urgent = Inbound { class: Class::Realtime, ..frames(9..10).remove(0) };
+        assert_eq!(deliveries.deliver(edge, frames(0..2)), Ok(()));
+        assert_eq!(deliveries.deliver(edge, vec![urgent.clone()]), Ok(()));
+        assert_eq!(queue.take(), Some(urgent));
+        assert_eq!(queue.clear(), 2);
         deliveries.detach(edge);
         assert_eq!(deliveries.deliver(edge, frames(0..1)), Err(Undelivered::Unknown(1)));
     }

@@ -17,10 +17,12 @@
 //! | reports | the first worker to control | 8, the newest is dropped; the next full report mends it |
 //! | table | the first worker to the others and to main | a watch: the latest only |
 
+pub mod access;
 pub mod admin;
 mod config;
 pub mod congestion;
 pub mod control;
+mod datagrams;
 pub mod delivery;
 pub mod fault;
 pub mod lines;

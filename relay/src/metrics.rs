@@ -11,6 +11,7 @@ use overway_wire::control::{LinkReport, State};
 use overway_wire::hop::Lane;
 use overway_wire::{Class, Redundancy};
 
+use crate::access::{AccessDrop, AccessStats, REFUSALS};
 use crate::control::ControlStatus;
 use crate::fault::FaultStats;
 use crate::lines::LineTotals;
@@ -25,6 +26,8 @@ pub(crate) struct Gathered<'a> {
     pub(crate) certificate_seconds: f64,
     pub(crate) buffers_short: usize,
     pub(crate) lines: Vec<LineTotals>,
+    /// If edges may attach.
+    pub(crate) access: Option<AccessStats>,
     /// Of each line's socket, if fault injection is configured.
     pub(crate) faults: Vec<FaultStats>,
 }
@@ -32,7 +35,7 @@ pub(crate) struct Gathered<'a> {
 /// Builds one scrape.
 pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     let Gathered { snapshot, control, session, gateway, lines, faults, .. } = gathered;
-    let Gathered { certificate_seconds, buffers_short, .. } = gathered;
+    let Gathered { certificate_seconds, buffers_short, access, .. } = gathered;
     let mut out = Exposition::new("overway_relay");
     core(&mut out, &snapshot.stats);
     shell(&mut out, snapshot.shell);
@@ -52,6 +55,9 @@ pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     control_plane(&mut out, control);
     self::session(&mut out, session);
     self::gateway(&mut out, gateway);
+    if let Some(stats) = access {
+        self::access(&mut out, stats);
+    }
     snapshot.links.iter().for_each(|report| link(&mut out, report));
     let help = "Time until the relay's certificate ends.";
     out.gauge("certificate_remaining_seconds", help, &[], certificate_seconds);
@@ -356,6 +362,34 @@ fn gateway(out: &mut Exposition, stats: overway_gateway::Stats) {
     }
 }
 
+fn access(out: &mut Exposition, stats: AccessStats) {
+    let (attachments, refused, dropped) = export_counters!(out, "access_", stats, AccessStats {
+            handshakes: "Handshakes of edges that began.",
+            handshakes_refused: "Of these, turned away because too many were under way.",
+            handshakes_retried: "Handshakes whose address had to be proven first.",
+            handshakes_failed: "Handshakes that failed, or were not followed by an attach in time.",
+            attached: "Edges that attached.",
+            replaced: "Of these, edges that were attached already.",
+            ended: "Connections of attached edges that ended.",
+            ended_by_relay: "Of these, ended by the relay.",
+            frames_up: "Frames from edges handed to the mesh.",
+            bytes_up: "Bytes of payload of these.",
+            frames_down: "Frames sent to edges.",
+            bytes_down: "Bytes of payload of these.",
+            suspects: "Times that an edge fell silent for one and a half intervals.",
+            downs: "Times that an edge fell silent for three.",
+        } and attachments, refused, dropped);
+    out.gauge("access_attachments", "Edges attached now.", &[], float(attachments));
+    for ((_, reason), count) in REFUSALS.into_iter().zip(refused) {
+        out.counter("access_refused_total", "Edges refused.", &[("reason", reason)], count);
+    }
+    for (reason, count) in AccessDrop::ALL.into_iter().zip(dropped) {
+        let labels = [("reason", reason.name())];
+        let help = "Frames dropped between an edge and the mesh.";
+        out.counter("access_frames_dropped_total", help, &labels, count);
+    }
+}
+
 fn link(out: &mut Exposition, report: &LinkReport) {
     let neighbour = report.neighbour.to_string();
     let index = report.index.to_string();
@@ -409,6 +443,7 @@ mod tests {
             certificate_seconds: 1.0,
             buffers_short: 0,
             lines: vec![LineTotals::default(); 2],
+            access: Some(AccessStats::default()),
             faults: vec![FaultStats::default(); 2],
         });
 

@@ -118,6 +118,7 @@ async fn serve(
         gateway: Arc::clone(&gateway),
         fault: mesh.fault.clone(),
         fault_sockets: mesh.fault_sockets.clone(),
+        access: None,
         lines: Arc::clone(lines),
         buffers_short: mesh.buffers.iter().filter(|report| report.hint().is_some()).count(),
     };

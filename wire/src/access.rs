@@ -45,6 +45,22 @@ pub const ACCESS_MTU: u16 = 1_304;
 pub const QUIC_OVERHEAD_MAX: usize = 1 + 20 + 4 + 16 + 1 + 8;
 const _: () = assert!(FRAME_BYTES_MAX + QUIC_OVERHEAD_MAX <= ACCESS_MTU as usize);
 
+/// How either end closes an access connection: QUIC application error codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum CloseCode {
+    /// The relay or the edge stops.
+    Stopping = 0,
+    /// Another connection of the same edge took this one's place.
+    Replaced = 1,
+    /// The edge was refused, or is let in no more; the control stream said why.
+    Refused = 2,
+    /// The control stream made no sense.
+    Malformed = 3,
+    /// The edge has no use for this attachment.
+    Unused = 4,
+}
+
 const UP: u8 = 0x11;
 const DOWN: u8 = 0x12;
 const COPY_BIT: u8 = 0b0010_0000;

@@ -8,16 +8,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
 use std::ops::RangeInclusive;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use overway_pki::{ALPN_MESH, ClientAuth, Identity, Role};
 use overway_relay_core::PeerLink;
 use overway_wire::hop::{self, LINK_MTU, Lane};
@@ -30,6 +26,7 @@ use super::driver::{Driver, LaneKey};
 use super::mtu;
 use super::worker::Worker;
 use crate::congestion::HopConfig;
+use crate::datagrams::read_now;
 use crate::steer::ids;
 
 /// The hello's version.
@@ -330,13 +327,4 @@ async fn read(driver: &Rc<RefCell<Driver>>, key: LaneKey, connection: quinn::Con
     tracing::debug!(link = %key.0, lane = key.1.name(), ?reason, "connection closed");
     driver.borrow_mut().closed(key, &connection, now);
     Driver::pump(driver, now);
-}
-
-/// A datagram that has arrived already.
-fn read_now(connection: &quinn::Connection) -> Option<Bytes> {
-    let next = pin!(connection.read_datagram());
-    match next.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(datagram) => datagram.ok(),
-        Poll::Pending => None,
-    }
 }

@@ -1,0 +1,494 @@
+//! One attached edge: its frames, its heartbeats, its control stream, and its end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
+use overway_session::{Inbound, Outbound};
+use overway_wire::access::messages::{
+    Attach, Draining, Health, NAME_BYTES_MAX, OFFERS_MAX, Offer, OfferedService, Offers, Resolve,
+    Resolved, ToEdge, from_edge,
+};
+use overway_wire::access::{AccessDatagram, AccessHeader, CloseCode, Direction, EXPORTER_BYTES};
+use overway_wire::{AttachmentId, Class, Redundancy};
+use tokio::sync::mpsc;
+
+use super::admission::Admitted;
+use super::listener::{Receive, Send, Shared, close, encoded, hear, judge, refused};
+use super::registry::Place;
+use super::services::endpoints;
+use super::stats::AccessDrop;
+use crate::datagrams::read_now;
+
+/// A flow is active for this long after its last frame, as on links.
+const ACTIVE_FOR: Duration = Duration::from_secs(2);
+/// How often an attachment looks whether its edge is still let in.
+const REVIEW: Duration = Duration::from_secs(1);
+/// Late by more than half a heartbeat of an active attachment: this process slept.
+const LATE: Duration = Duration::from_millis(15);
+/// Datagrams taken from one edge, and frames sent to it, before others get a turn.
+const BATCH: usize = 64;
+/// Messages that wait to be written; an edge that reads none of so many is closed.
+const MESSAGES_MAX: usize = 16;
+/// What quinn counts in its buffer for a datagram beside its bytes: that which holds them.
+const BUFFERED_EXTRA: usize = size_of::<Bytes>();
+
+/// What an edge has proved itself by; judged again when tokens or keys may have been revoked.
+pub(super) struct Proof {
+    pub(super) attach: Attach,
+    pub(super) exporter: [u8; EXPORTER_BYTES],
+}
+
+type Sending = Pin<Box<dyn Future<Output = ()>>>;
+
+/// An attached edge.
+pub(super) struct Attachment {
+    shared: Rc<Shared>,
+    connection: quinn::Connection,
+    proof: Proof,
+    admitted: Admitted,
+    place: Place,
+    messages: mpsc::Sender<ToEdge>,
+    receive: Option<Receive>,
+    probe: AttachmentProbe,
+    state: State,
+    generation: u64,
+    is_renewed: bool,
+    reviewed: Instant,
+    active_until: Option<Instant>,
+    offers: Vec<OfferedService>,
+}
+
+/// Why an attachment ends.
+enum End {
+    /// The connection closed, by the edge or by silence.
+    Closed,
+    /// Another connection of the same edge took its place.
+    Replaced,
+    /// The edge said so.
+    Detached,
+    /// By the relay, which tells why.
+    Dismissed(CloseCode),
+}
+
+impl Attachment {
+    pub(super) fn new(
+        shared: Rc<Shared>,
+        connection: quinn::Connection,
+        proof: Proof,
+        admitted: Admitted,
+        place: Place,
+        (send, receive): (Send, Receive),
+    ) -> Self {
+        let now = Instant::now();
+        let (messages, to_write) = mpsc::channel(MESSAGES_MAX);
+        tokio::task::spawn_local(write_all(send, to_write));
+        let generation = shared.admission.generation();
+        let probe = AttachmentProbe::new(attachment_config(), shared.boot, shared.clock, now);
+        Self {
+            shared,
+            connection,
+            proof,
+            admitted,
+            place,
+            messages,
+            receive: Some(receive),
+            probe,
+            state: State::Up,
+            generation,
+            is_renewed: false,
+            reviewed: now,
+            active_until: None,
+            offers: Vec::new(),
+        }
+    }
+
+    /// Has a message written.
+    pub(super) fn say(&self, message: ToEdge) {
+        if self.messages.try_send(message).is_err() {
+            close(&self.connection, CloseCode::Malformed);
+        }
+    }
+
+    /// Serves the edge until its attachment ends.
+    pub(super) async fn serve(mut self) {
+        let attachment = self.place.attachment.0;
+        let (tenant, edge) = (self.admitted.claims.tenant.as_str(), self.admitted.edge);
+        tracing::debug!(attachment, tenant, %edge, "edge attached");
+        let end = self.run().await;
+        let why = match end {
+            End::Closed => "closed",
+            End::Replaced => "replaced",
+            End::Detached => "detached",
+            End::Dismissed(_) => "dismissed",
+        };
+        match end {
+            End::Closed => {}
+            End::Replaced => close(&self.connection, CloseCode::Replaced),
+            End::Detached => close(&self.connection, CloseCode::Unused),
+            End::Dismissed(code) => {
+                self.shared.counters.ended_by_relay.increment();
+                // What was said last is still to be written.
+                let _ = tokio::time::timeout(REVIEW, self.connection.closed()).await;
+                close(&self.connection, code);
+            }
+        }
+        tracing::debug!(attachment, why, "attachment ended");
+        let mut registry = self.shared.registry.borrow_mut();
+        if registry.detach(self.place.attachment, self.place.connection) {
+            self.shared.counters.drop_frames(AccessDrop::Ended, self.place.queue.clear());
+            self.offer(&[]);
+        }
+        self.shared.counters.ended.increment();
+        self.shared.counters.attachments.set(registry.len() as u64);
+    }
+
+    async fn run(&mut self) -> End {
+        let mut receive = self.receive.take().expect("an attachment is served once");
+        let (connection, queue) =
+            (self.connection.clone(), std::sync::Arc::clone(&self.place.queue));
+        let (replaced, mut draining) = (self.place.replaced.clone(), self.shared.draining.clone());
+        let mut sending: Option<Sending> = None;
+        loop {
+            let now = Instant::now();
+            if sending.is_none() {
+                sending = self.send_waiting(now);
+            }
+            self.send_heartbeats(now);
+            let due = self.due(now);
+            if due <= now
+                && let Some(end) = self.timeout(due)
+            {
+                return end;
+            }
+            tokio::select! {
+                () = replaced.cancelled() => return End::Replaced,
+                read = connection.read_datagram() => match read {
+                    Ok(first) => self.take_datagrams(first),
+                    Err(_closed) => return End::Closed,
+                },
+                () = tokio::time::sleep_until(due.into()) => {
+                    if let Some(end) = self.timeout(due) {
+                        return end;
+                    }
+                }
+                () = wait(&mut sending) => sending = None,
+                () = queue.filled(), if sending.is_none() => {}
+                message = hear(&mut receive) => match message {
+                    Ok(Some(message)) => {
+                        if let Some(end) = self.hear(message) {
+                            return end;
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "control stream of an edge");
+                        return End::Dismissed(CloseCode::Malformed);
+                    }
+                },
+                Ok(()) = draining.changed() => {
+                    if let Some(within) = *draining.borrow_and_update() {
+                        let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+                        self.say(Draining { within_ms }.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn due(&self, now: Instant) -> Instant {
+        let review = self.reviewed + REVIEW;
+        self.probe.poll_timeout(now).map_or(review, |due| due.min(review))
+    }
+
+    fn timeout(&mut self, due: Instant) -> Option<End> {
+        let now = Instant::now();
+        let late = now.saturating_duration_since(due);
+        if late >= LATE {
+            self.probe.handle_stall(late, now);
+        }
+        self.probe.handle_timeout(now);
+        self.follow_state(now);
+        if now.saturating_duration_since(self.reviewed) < REVIEW {
+            return None;
+        }
+        self.reviewed = now;
+        self.set_rate(now);
+        self.review(now)
+    }
+
+    /// Whether the edge is still let in.
+    fn review(&mut self, now: Instant) -> Option<End> {
+        let generation = self.shared.admission.generation();
+        let expired = self.admitted.claims.expires_at() < SystemTime::now();
+        if generation == self.generation && !expired && !self.is_renewed {
+            return None;
+        }
+        self.generation = generation;
+        self.is_renewed = false;
+        self.judge_again(now)
+    }
+
+    fn judge_again(&mut self, now: Instant) -> Option<End> {
+        if self.shared.draining.borrow().is_some() {
+            return None;
+        }
+        match judge(&self.shared, &self.proof.attach, &self.proof.exporter) {
+            Ok(admitted) if self.is_same(&admitted) => {
+                self.place.buckets.borrow_mut().follow(admitted.quota, now);
+                self.admitted = admitted;
+                None
+            }
+            Ok(_) => Some(End::Dismissed(CloseCode::Refused)),
+            Err(refusal) => {
+                self.shared.counters.refuse(refusal.code());
+                tracing::info!(attachment = self.place.attachment.0, %refusal, "edge dismissed");
+                self.say(refused(&refusal).into());
+                Some(End::Dismissed(CloseCode::Refused))
+            }
+        }
+    }
+
+    /// A token may be renewed, an edge's place not given to another.
+    fn is_same(&self, admitted: &Admitted) -> bool {
+        (admitted.tenant, admitted.edge) == (self.admitted.tenant, self.admitted.edge)
+    }
+
+    fn follow_state(&mut self, now: Instant) {
+        let state = self.probe.state(now);
+        if state != self.state {
+            match state {
+                State::Unknown | State::Up => {}
+                State::Suspect => self.shared.counters.suspects.increment(),
+                State::Down => self.shared.counters.downs.increment(),
+            }
+            tracing::debug!(attachment = self.place.attachment.0, ?state, "attachment");
+            self.state = state;
+        }
+    }
+
+    fn set_rate(&mut self, now: Instant) {
+        let active = self.active_until.is_some_and(|until| now < until);
+        let rate = match (active, self.offers.is_empty()) {
+            (true, _) => Rate::Active,
+            (false, false) => Rate::Backup,
+            (false, true) => Rate::Idle,
+        };
+        self.probe.set_rate(rate, now);
+    }
+
+    fn handle_activity(&mut self, now: Instant) {
+        let was_active = self.active_until.is_some_and(|until| now < until);
+        self.active_until = Some(now + ACTIVE_FOR);
+        if !was_active {
+            self.set_rate(now);
+        }
+    }
+
+    fn send_heartbeats(&mut self, now: Instant) {
+        while let Some(heartbeat) = self.probe.poll_transmit(now) {
+            let mut bytes = Vec::with_capacity(72);
+            heartbeat.encode(&mut bytes);
+            // An error means that the connection is closed, which the loop sees.
+            let _ = self.connection.send_datagram(bytes.into());
+        }
+    }
+
+    /// Sends what waits as far as quinn has room; otherwise the first that it has none for is what comes back.
+    fn send_waiting(&mut self, now: Instant) -> Option<Sending> {
+        let mut room = self.connection.datagram_send_buffer_space();
+        for _ in 0..BATCH {
+            let inbound = self.place.queue.take()?;
+            let Some(datagram) = self.encode_down(&inbound, now) else { continue };
+            let needed = datagram.len() + BUFFERED_EXTRA;
+            if room >= needed {
+                room -= needed;
+                let _ = self.connection.send_datagram(datagram);
+                continue;
+            }
+            let connection = self.connection.clone();
+            return Some(Box::pin(async move {
+                let _ = connection.send_datagram_wait(datagram).await;
+            }));
+        }
+        // More may wait: come back after the others.
+        Some(Box::pin(tokio::task::yield_now()))
+    }
+
+    fn encode_down(&mut self, inbound: &Inbound, now: Instant) -> Option<Bytes> {
+        let Inbound { source, kind, class, policy, ecn, flow, sequence, ref payload } = *inbound;
+        if policy != self.admitted.tenant {
+            self.shared.counters.drop_frames(AccessDrop::OtherTenant, 1);
+            return None;
+        }
+        self.handle_activity(now);
+        self.shared.counters.frames_down.increment();
+        self.shared.counters.bytes_down.add(payload.len() as u64);
+        let header = AccessHeader {
+            direction: Direction::Down,
+            number: self.probe.handle_sent(),
+            kind,
+            class,
+            ecn,
+            redundancy: Redundancy::default(),
+            copy: false,
+            far: source,
+            alternate: None,
+            budget: overway_wire::Millis(u16::MAX),
+            flow,
+            sequence,
+        };
+        Some(header.with_payload(payload))
+    }
+
+    /// Takes what the edge sent, and what came with it.
+    fn take_datagrams(&mut self, first: Bytes) {
+        let now = Instant::now();
+        let mut frames = Vec::new();
+        let connection = self.connection.clone();
+        let others = std::iter::from_fn(|| read_now(&connection)).take(BATCH - 1);
+        for datagram in std::iter::once(first).chain(others) {
+            match AccessDatagram::decode(&datagram) {
+                Ok(AccessDatagram::Heartbeat(heartbeat)) => {
+                    self.probe.handle_heartbeat(&heartbeat, now);
+                }
+                Ok(AccessDatagram::Frame(header, payload)) if header.direction == Direction::Up => {
+                    let payload = datagram.slice_ref(payload);
+                    self.probe.handle_frame(header.number, datagram.len(), now);
+                    match self.passed(&header, payload.len(), now) {
+                        Ok(()) => frames.push(self.outbound(&header, payload)),
+                        Err(reason) => self.shared.counters.drop_frames(reason, 1),
+                    }
+                }
+                Ok(AccessDatagram::Frame(..)) | Err(_) => {
+                    self.shared.counters.drop_frames(AccessDrop::Malformed, 1);
+                }
+            }
+        }
+        self.follow_state(now);
+        if frames.is_empty() {
+            return;
+        }
+        self.handle_activity(now);
+        let (count, bytes) = (frames.len() as u64, sum_bytes(&frames));
+        let refused = self.shared.local.try_send_from(self.place.attachment, &mut frames).is_err();
+        let left = if refused { frames.len() as u64 } else { 0 };
+        self.shared.counters.drop_frames(AccessDrop::MeshFull, left);
+        self.shared.counters.frames_up.add(count - left);
+        self.shared.counters.bytes_up.add(bytes - sum_bytes(&frames));
+    }
+
+    /// Whether an edge's frame may go into the mesh.
+    fn passed(&self, header: &AccessHeader, bytes: usize, now: Instant) -> Result<(), AccessDrop> {
+        let ends = [Some(header.far), header.alternate];
+        if ends.into_iter().flatten().any(|end| end.attachment <= AttachmentId::GATEWAY) {
+            return Err(AccessDrop::Destination);
+        }
+        if !self.admitted.claims.classes.contains(&header.class) {
+            return Err(AccessDrop::Class);
+        }
+        let fits = self.place.buckets.borrow_mut().take(header.class, bytes, now);
+        if fits { Ok(()) } else { Err(AccessDrop::Quota) }
+    }
+
+    fn outbound(&self, header: &AccessHeader, payload: Bytes) -> Outbound {
+        // A copy is not copied again, which is what this mode says.
+        let redundancy = if header.copy { Redundancy::Off } else { header.redundancy };
+        Outbound {
+            kind: header.kind,
+            class: header.class,
+            policy: self.admitted.tenant,
+            redundancy,
+            destination: header.far,
+            alternate: header.alternate,
+            flow: header.flow,
+            sequence: header.sequence,
+            budget: header.budget,
+            payload,
+        }
+    }
+
+    fn hear(&mut self, message: from_edge::Body) -> Option<End> {
+        match message {
+            // A new token for the same connection; judged with the next review, however many come.
+            from_edge::Body::Attach(attach) => {
+                self.proof.attach = attach;
+                self.is_renewed = true;
+            }
+            from_edge::Body::Detach(_) => return Some(End::Detached),
+            from_edge::Body::Offer(Offer { services }) => self.take_offer(services),
+            from_edge::Body::Health(Health { service, healthy }) => {
+                let mut offers = std::mem::take(&mut self.offers);
+                let named = offers.iter_mut().filter(|offer| offer.name == service);
+                named.for_each(|offer| offer.unhealthy = !healthy);
+                self.offer(&offers);
+                self.offers = offers;
+            }
+            from_edge::Body::Resolve(Resolve { request, service, class }) => {
+                let resolved = self.resolve(request, &service, class);
+                self.say(resolved.into());
+            }
+        }
+        None
+    }
+
+    fn take_offer(&mut self, services: Vec<OfferedService>) {
+        let few = services.len() <= OFFERS_MAX;
+        let allowed = |service: &OfferedService| {
+            let name = &service.name;
+            let named = (1..=NAME_BYTES_MAX).contains(&name.len());
+            few && named && self.admitted.claims.offers.allow(name)
+        };
+        let (standing, other): (Vec<_>, Vec<_>) = services.into_iter().partition(allowed);
+        let names = |services: &[OfferedService]| {
+            services.iter().take(OFFERS_MAX).map(|service| service.name.clone()).collect()
+        };
+        let answer = Offers { standing: names(&standing), refused: names(&other) };
+        self.offer(&standing);
+        self.offers = standing;
+        self.set_rate(Instant::now());
+        self.say(answer.into());
+    }
+
+    fn offer(&self, services: &[OfferedService]) {
+        let Admitted { tenant, edge, .. } = self.admitted;
+        self.shared.directory.offered(self.place.attachment, tenant, edge, services);
+    }
+
+    fn resolve(&self, request: u32, service: &str, class: u32) -> Resolved {
+        let forbidden = !self.admitted.claims.services.allow(service);
+        let class = u8::try_from(class).ok().and_then(Class::from_code).unwrap_or_default();
+        let offerings = match forbidden {
+            true => Vec::new(),
+            false => self.shared.directory.resolve(self.admitted.tenant, service, class),
+        };
+        Resolved { request, endpoints: endpoints(offerings), forbidden }
+    }
+}
+
+fn sum_bytes(frames: &[Outbound]) -> u64 {
+    frames.iter().map(|frame| frame.payload.len() as u64).sum()
+}
+
+/// Waits for what is being sent, if anything.
+async fn wait(sending: &mut Option<Sending>) {
+    match sending {
+        Some(sending) => sending.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes an edge's messages until its attachment ends.
+async fn write_all(mut send: Send, mut messages: mpsc::Receiver<ToEdge>) {
+    while let Some(message) = messages.recv().await {
+        if send.send(encoded(&message)).await.is_err() {
+            return;
+        }
+    }
+    // The edge reads to the end, if it is still there.
+    let _ = send.get_mut().finish();
+}

@@ -1,0 +1,337 @@
+//! The access thread: endpoints, handshakes, and who gets as far as an attachment.
+
+use std::cell::RefCell;
+use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+use futures_util::{SinkExt as _, StreamExt as _};
+use overway_pki::ClientAuth;
+use overway_probe::LocalClock;
+use overway_wire::access::messages::{
+    Attach, Attached, FromEdge, Limits, MESSAGE_BYTES_MAX, Refused, ToEdge, cut_reason, from_edge,
+};
+use overway_wire::access::{ACCESS_MTU, ALPN_ACCESS, CloseCode, EXPORTER_BYTES, EXPORTER_LABEL};
+use overway_wire::{BootId, Class, RelayId};
+use prost::Message as _;
+use quinn::crypto::rustls::QuicServerConfig;
+use tokio::sync::watch;
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{Admission, Admitted, Refusal};
+use super::attachment::{self, Attachment};
+use super::registry::{Place, Registry};
+use super::services::Directory;
+use super::stats::Counters;
+use super::{AccessConfig, AccessParts};
+use crate::local::LocalQueues;
+
+pub(super) type Send = FramedWrite<quinn::SendStream, LengthDelimitedCodec>;
+pub(super) type Receive = FramedRead<quinn::RecvStream, LengthDelimitedCodec>;
+
+/// From the first packet to the answer to its attach, an edge has this long: some round trips over the worst line.
+const ADMISSION_MAX: Duration = Duration::from_secs(5);
+/// Handshakes under way at once above which addresses must be proven first (QUIC Retry).
+const HANDSHAKES_UNPROVEN_MAX: usize = 64;
+/// Handshakes under way at once above which newcomers are turned away; each is a few kilobytes.
+const HANDSHAKES_MAX: usize = 1_024;
+/// Packets of connections that nobody has looked at yet: as many as there are handshakes, of a few each.
+const INCOMING_BYTES_MAX: u64 = 4 << 20;
+/// A silent connection is gone by then: three heartbeats of an idle attachment, and some time.
+const IDLE_MAX: Duration = Duration::from_secs(50);
+/// What quinn may hold unsent for an edge: one batch. More would wait in front of a heartbeat, and in no order of
+/// classes.
+const UNSENT_BYTES: usize = 10 * ACCESS_MTU as usize;
+/// What quinn may hold unread of an edge: a burst of some two hundred frames.
+const UNREAD_BYTES: usize = 256 << 10;
+/// After a refusal, how long is waited for the edge to have read it.
+const REFUSAL_WAIT: Duration = Duration::from_secs(1);
+
+/// What all tasks of the access thread share.
+pub(super) struct Shared {
+    pub(super) relay: RelayId,
+    pub(super) boot: BootId,
+    pub(super) clock: LocalClock,
+    pub(super) local: Arc<LocalQueues>,
+    pub(super) admission: Arc<dyn Admission>,
+    pub(super) directory: Arc<dyn Directory>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) registry: RefCell<Registry>,
+    pub(super) draining: watch::Receiver<Option<Duration>>,
+    pub(super) stop: CancellationToken,
+}
+
+/// What the thread begins with.
+pub(super) struct Listener {
+    parts: AccessParts,
+    counters: Arc<Counters>,
+    draining: watch::Receiver<Option<Duration>>,
+    stop: CancellationToken,
+}
+
+impl Listener {
+    pub(super) fn new(
+        parts: AccessParts,
+        counters: Arc<Counters>,
+        draining: watch::Receiver<Option<Duration>>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { parts, counters, draining, stop }
+    }
+
+    /// Makes the endpoints on the runtime in which it is called.
+    pub(super) fn bind(&self, sockets: Vec<UdpSocket>) -> anyhow::Result<Vec<quinn::Endpoint>> {
+        let server = server_config(&self.parts)?;
+        let endpoint = |(line, socket): (usize, UdpSocket)| {
+            let secret = &self.parts.reset_secret;
+            let config = overway_pki::endpoint_config(secret, &format!("access line {line}"));
+            let runtime = Arc::new(quinn::TokioRuntime);
+            Ok(quinn::Endpoint::new(config, Some(server.clone()), socket, runtime)?)
+        };
+        sockets.into_iter().enumerate().map(endpoint).collect()
+    }
+
+    /// Serves until it is told to stop.
+    pub(super) async fn serve(self, endpoints: Vec<quinn::Endpoint>) {
+        let Self { parts, counters, draining, stop } = self;
+        let AccessConfig { attachments_max, .. } = parts.config;
+        let registry = Registry::new(parts.deliveries, attachments_max, fastrand::u16(..));
+        let shared = Rc::new(Shared {
+            relay: RelayId(parts.credentials.identity().id),
+            boot: parts.boot,
+            clock: parts.clock,
+            local: parts.local,
+            admission: parts.admission,
+            directory: parts.directory,
+            counters,
+            registry: RefCell::new(registry),
+            draining,
+            stop,
+        });
+        for endpoint in endpoints.clone() {
+            tokio::task::spawn_local(accept_all(Rc::clone(&shared), endpoint));
+        }
+        shared.stop.cancelled().await;
+        for endpoint in &endpoints {
+            endpoint.close((CloseCode::Stopping as u32).into(), b"relay stops");
+        }
+        for endpoint in &endpoints {
+            // An edge that does not answer is not waited for: it will notice by silence.
+            let _ = tokio::time::timeout(Duration::from_millis(300), endpoint.wait_idle()).await;
+        }
+    }
+}
+
+fn server_config(parts: &AccessParts) -> anyhow::Result<quinn::ServerConfig> {
+    let tls = overway_pki::server_config(&parts.credentials, &[ALPN_ACCESS], ClientAuth::None);
+    let crypto = QuicServerConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
+    let mut transport = quinn::TransportConfig::default();
+    let idle = quinn::IdleTimeout::try_from(IDLE_MAX).expect("fifty seconds fit in a QUIC varint");
+    transport
+        .max_idle_timeout(Some(idle))
+        .initial_mtu(ACCESS_MTU)
+        .min_mtu(ACCESS_MTU)
+        .mtu_discovery_config(None)
+        .datagram_send_buffer_size(UNSENT_BYTES)
+        .datagram_receive_buffer_size(Some(UNREAD_BYTES))
+        .max_concurrent_bidi_streams(1_u32.into())
+        .max_concurrent_uni_streams(0_u32.into())
+        .receive_window((2 * u32::try_from(MESSAGE_BYTES_MAX).unwrap_or(u32::MAX)).into());
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server
+        .transport_config(Arc::new(transport))
+        .max_incoming(HANDSHAKES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_MAX);
+    Ok(server)
+}
+
+/// Accepts on an endpoint until it closes.
+async fn accept_all(shared: Rc<Shared>, endpoint: quinn::Endpoint) {
+    let handshakes = Rc::new(());
+    while let Some(incoming) = endpoint.accept().await {
+        shared.counters.handshakes.increment();
+        let under_way = Rc::strong_count(&handshakes);
+        if under_way > HANDSHAKES_MAX {
+            shared.counters.handshakes_refused.increment();
+            incoming.refuse();
+            continue;
+        }
+        if under_way > HANDSHAKES_UNPROVEN_MAX && !incoming.remote_address_validated() {
+            shared.counters.handshakes_retried.increment();
+            // Fails only for an address that is validated already.
+            let _ = incoming.retry();
+            continue;
+        }
+        let (shared, handshake) = (Rc::clone(&shared), Rc::clone(&handshakes));
+        tokio::task::spawn_local(async move {
+            let admitting = admit(&shared, incoming);
+            let admitted = tokio::time::timeout(ADMISSION_MAX, admitting).await;
+            drop(handshake);
+            match admitted {
+                Ok(Ok(Some(attachment))) => attachment.serve().await,
+                // Refused, and said so.
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "edge not attached");
+                    shared.counters.handshakes_failed.increment();
+                }
+                Err(_elapsed) => shared.counters.handshakes_failed.increment(),
+            }
+        });
+    }
+}
+
+/// Takes a connection as far as an attachment, or refuses it.
+async fn admit(
+    shared: &Rc<Shared>,
+    incoming: quinn::Incoming,
+) -> anyhow::Result<Option<Attachment>> {
+    let connection = incoming.accept()?.await?;
+    // Dropped before it is attached: closed.
+    let guard = CloseUnattached(Some(connection.clone()));
+    let (send, receive) = connection.accept_bi().await?;
+    let (mut send, mut receive) =
+        (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
+    let attach = match hear(&mut receive).await? {
+        Some(from_edge::Body::Attach(attach)) => attach,
+        other => bail!("expected an attach, got {other:?}"),
+    };
+    let exporter = exporter(&connection, shared.relay)?;
+    let now = Instant::now();
+    let judged = judge(shared, &attach, &exporter)
+        .and_then(|admitted| Ok((shared.registry.borrow_mut().attach(&admitted, now)?, admitted)));
+    match judged {
+        Ok((place, admitted)) => {
+            count_attached(shared, &place);
+            let from = connection.remote_address();
+            let attached = attached(shared, &place, &admitted, from);
+            let attachment = Attachment::new(
+                Rc::clone(shared),
+                guard.keep(),
+                attachment::Proof { attach, exporter },
+                admitted,
+                place,
+                (send, receive),
+            );
+            attachment.say(attached.into());
+            Ok(Some(attachment))
+        }
+        Err(refusal) => {
+            shared.counters.refuse(refusal.code());
+            tracing::info!(from = %connection.remote_address(), %refusal, "edge refused");
+            send.send(encoded(&refused(&refusal).into())).await?;
+            send.get_mut().finish()?;
+            let _ = tokio::time::timeout(REFUSAL_WAIT, connection.closed()).await;
+            close(&connection, CloseCode::Refused);
+            Ok(None)
+        }
+    }
+}
+
+/// Whether an edge may attach, or stay attached.
+pub(super) fn judge(
+    shared: &Shared,
+    attach: &Attach,
+    exporter: &[u8; EXPORTER_BYTES],
+) -> Result<Admitted, Refusal> {
+    if shared.draining.borrow().is_some() {
+        return Err(Refusal::Draining);
+    }
+    shared.admission.admit(attach, exporter, SystemTime::now())
+}
+
+fn count_attached(shared: &Shared, place: &Place) {
+    shared.counters.attached.increment();
+    if place.took_over {
+        shared.counters.replaced.increment();
+    }
+    shared.counters.attachments.set(shared.registry.borrow().len() as u64);
+}
+
+fn attached(shared: &Shared, place: &Place, admitted: &Admitted, from: SocketAddr) -> Attached {
+    Attached {
+        version: admitted.version,
+        relay: shared.relay.0.into(),
+        attachment: place.attachment.0.into(),
+        tenant: admitted.tenant.0.into(),
+        limits: Some(limits(admitted)),
+        seen_address: from.to_string(),
+        boot: shared.boot.0,
+    }
+}
+
+fn limits(admitted: &Admitted) -> Limits {
+    // A limit of less than a byte is still one.
+    let of = |class| admitted.quota.bps_in(class).map_or(0, |bps| (bps / 8).max(1));
+    Limits {
+        realtime_bytes_per_second: of(Class::Realtime),
+        interactive_bytes_per_second: of(Class::Interactive),
+        bulk_bytes_per_second: of(Class::Bulk),
+    }
+}
+
+pub(super) fn refused(refusal: &Refusal) -> Refused {
+    Refused {
+        code: refusal.code().into(),
+        reason: cut_reason(refusal.to_string()),
+        retry_after_ms: refusal.retry_after_ms(),
+    }
+}
+
+/// What the edge must have signed for this connection and no other.
+fn exporter(
+    connection: &quinn::Connection,
+    relay: RelayId,
+) -> anyhow::Result<[u8; EXPORTER_BYTES]> {
+    let mut output = [0; EXPORTER_BYTES];
+    connection
+        .export_keying_material(&mut output, EXPORTER_LABEL, &relay.0.to_be_bytes())
+        .map_err(|_| anyhow::anyhow!("TLS gives no keying material"))?;
+    Ok(output)
+}
+
+fn codec() -> LengthDelimitedCodec {
+    let mut builder = LengthDelimitedCodec::builder();
+    builder.length_field_length(4).max_frame_length(MESSAGE_BYTES_MAX).new_codec()
+}
+
+/// The next message, `None` for one of a later version. Safe to cancel.
+pub(super) async fn hear(receive: &mut Receive) -> anyhow::Result<Option<from_edge::Body>> {
+    let bytes = receive.next().await.context("the control stream ended")??;
+    Ok(FromEdge::decode(bytes)?.body)
+}
+
+pub(super) fn encoded(message: &ToEdge) -> bytes::Bytes {
+    message.encode_to_vec().into()
+}
+
+pub(super) fn close(connection: &quinn::Connection, code: CloseCode) {
+    let reason: &[u8] = match code {
+        CloseCode::Stopping => b"relay stops",
+        CloseCode::Replaced => b"replaced",
+        CloseCode::Refused => b"refused",
+        CloseCode::Malformed => b"malformed",
+        CloseCode::Unused => b"detached",
+    };
+    connection.close((code as u32).into(), reason);
+}
+
+/// Closes a connection that does not become an attachment.
+struct CloseUnattached(Option<quinn::Connection>);
+
+impl CloseUnattached {
+    fn keep(mut self) -> quinn::Connection {
+        self.0.take().expect("it is taken once")
+    }
+}
+
+impl Drop for CloseUnattached {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            close(&connection, CloseCode::Malformed);
+        }
+    }
+}
