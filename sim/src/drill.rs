@@ -1,4 +1,5 @@
-//! A drill: one transit relay fails and nothing else is amiss. What its flows felt is measured exactly.
+//! A drill: one relay fails and nothing else is amiss. What its flows felt is measured exactly. The relay is between
+//! the ends of flows; or an end is attached to it, and to another one.
 //!
 //! ```text
 //! excess = longest gap between two arrivals - frame spacing - growth of the path's delay
@@ -9,16 +10,16 @@
 //! with the one in use. Of a flow that wants no copies nothing is promised but that no frame is lost.
 //!
 //! A flow for which no way leads around the failing relay is left out, and counted: neighbours are chosen such that
-//! there is always one.
+//! there is always one. Where an end has two addresses, a way to the other counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use overway_wire::frame::PATH_ELEMENTS_MAX;
 use overway_wire::{Class, LinkId, Path, Redundancy, RelayId};
 
 use crate::rng::micros;
-use crate::traffic::{Delivery, Flow};
+use crate::traffic::{Delivery, Ends, Flow};
 use crate::world::World;
 
 /// The promise.
@@ -61,7 +62,20 @@ struct Subject {
 impl World {
     /// Holds a drill: the relay over which most flows go is frozen or killed for a while.
     pub(crate) fn drill(&mut self, failure: Failure) {
-        let Some(failing) = self.busiest_transit() else { return };
+        if let Some(failing) = self.busiest_transit() {
+            self.fail(failing, failure);
+        }
+    }
+
+    /// Holds a drill: the relay to which most flows go that have another address is frozen or killed for a while.
+    pub(crate) fn drill_access(&mut self, failure: Failure) {
+        if let Some(failing) = self.busiest_access() {
+            self.figures.drills_access += 1;
+            self.fail(failing, failure);
+        }
+    }
+
+    fn fail(&mut self, failing: RelayId, failure: Failure) {
         let (subjects, parted) = self.split_parted(self.subjects(failing), failing);
         self.figures.drill_parted += parted;
         let began = self.now;
@@ -85,9 +99,14 @@ impl World {
         let transits = transits.flat_map(|delivery| {
             delivery.path.intermediates().iter().map(|step| step.relay).collect::<Vec<_>>()
         });
-        let mut counts = std::collections::BTreeMap::<RelayId, usize>::new();
-        transits.for_each(|relay| *counts.entry(relay).or_default() += 1);
-        counts.into_iter().max_by_key(|&(relay, count)| (count, relay)).map(|(relay, _)| relay)
+        most(transits)
+    }
+
+    /// The relay to which most flows with two addresses come now.
+    fn busiest_access(&self) -> Option<RelayId> {
+        let twice = self.slots.iter().map(|&at| &self.flows[at]);
+        let twice = twice.filter(|flow| flow.ends.alternate.is_some());
+        most(twice.filter_map(|flow| Some(flow.deliveries.back()?.path.last().relay)))
     }
 
     /// Flows that have taken one path over the relay for long enough.
@@ -95,13 +114,15 @@ impl World {
         let steady = |&flow: &usize| {
             let of = &self.flows[flow];
             let path = of.deliveries.back()?.path;
-            let at = path.intermediates().iter().position(|step| step.relay == failing)?;
+            let ends_twice = of.ends.alternate.is_some();
+            let steps = if ends_twice { path.elements() } else { path.intermediates() };
+            let at = steps.iter().position(|step| step.relay == failing)?;
             let since = self.now - STEADY;
             let lately = of.deliveries.iter().rev().take_while(|delivery| delivery.at >= since);
             let same = lately.clone().all(|delivery| delivery.path == path);
             let many = lately.count() >= STEADY_FRAMES_MIN;
             let before = at.checked_sub(1).map(|at| path.elements()[at].relay);
-            let front = before.unwrap_or(of.source.relay);
+            let front = before.unwrap_or(of.ends.source.relay);
             let link = LinkId::new(front, failing, path.elements()[at].link);
             let delay = |link| self.network.delay(link).unwrap_or_default();
             let round_trip = delay(link) + delay(link.reversed());
@@ -111,15 +132,24 @@ impl World {
         self.slots.iter().filter_map(steady).collect()
     }
 
-    /// Whether a flow's source has another path that shares no relay with this one.
+    /// Whether a flow's source has another path that shares no relay with this one: to the other address, if there is
+    /// one.
     fn knows_apart(&self, flow: &Flow, path: &Path) -> bool {
-        let process = self.sites.get(&flow.source.relay).and_then(|site| site.process.as_ref());
+        let Ends { source, destination, alternate } = flow.ends;
+        let process = self.sites.get(&source.relay).and_then(|site| site.process.as_ref());
         let Some(process) = process else { return false };
-        let paths = process.core.fib().paths(flow.destination.relay, flow.class);
-        paths.iter().any(|other| {
+        if alternate.is_some() && path.last().relay != destination.relay {
+            // What came is the second copy; how that shares with the first is not known here.
+            return false;
+        }
+        let to = alternate.unwrap_or(destination).relay;
+        let fails_both = alternate.is_some() && path.visits(to);
+        let paths = process.core.fib().paths(to, flow.class);
+        let apart = paths.iter().any(|other| {
             let shared = other.path.intermediates().iter().any(|step| path.visits(step.relay));
             !shared && other.path != *path
-        })
+        });
+        apart && !fails_both
     }
 
     /// Leaves out those for which no way leads around the failing relay, and says how many.
@@ -127,8 +157,12 @@ impl World {
         let before = subjects.len();
         let probed = self.probed();
         subjects.retain(|subject| {
-            let source = self.flows[subject.flow].source.relay;
-            leads_around(&probed, source, &subject.path, failing)
+            let Ends { source, destination, alternate } = self.flows[subject.flow].ends;
+            let around = [Some(destination), alternate].into_iter().flatten();
+            around
+                .map(|to| to.relay)
+                .filter(|&to| to != failing)
+                .any(|to| leads_around(&probed, source.relay, &subject.path, (failing, to)))
         });
         let parted = before - subjects.len();
         (subjects, parted as u64)
@@ -141,7 +175,7 @@ impl World {
         let lost = (first..last).filter(|&sequence| !flow.has_passed(sequence)).count();
         let Some((before, after)) = first_around(flow, &subject.path, began) else { return };
         let gap = after.at.saturating_duration_since(before.at);
-        let source = flow.source.relay;
+        let source = flow.ends.source.relay;
         let growth = self
             .path_delay(source, &after.path)
             .saturating_sub(self.path_delay(source, &subject.path));
@@ -187,13 +221,13 @@ impl World {
     }
 }
 
-/// Whether the relay in front of the failing one has a way to the path's end that a frame may take: one that avoids
-/// where it has been, and that its header has room for.
+/// Whether the relay in front of the failing one has a way to a relay that a frame may take: one that avoids where it
+/// has been, and that its header has room for.
 fn leads_around(
     probed: &BTreeSet<(RelayId, RelayId)>,
     source: RelayId,
     path: &Path,
-    failing: RelayId,
+    (failing, to): (RelayId, RelayId),
 ) -> bool {
     let steps: Vec<RelayId> = path.elements().iter().map(|step| step.relay).collect();
     let at = steps.iter().position(|&relay| relay == failing).unwrap_or(0);
@@ -206,7 +240,14 @@ fn leads_around(
         let next: Vec<RelayId> = next.map(|&(_, to)| to).collect();
         reached.extend(next);
     }
-    reached.contains(&path.last().relay)
+    reached.contains(&to)
+}
+
+/// The relay that is named most often, the greatest of several.
+fn most(relays: impl Iterator<Item = RelayId>) -> Option<RelayId> {
+    let mut counts = BTreeMap::<RelayId, usize>::new();
+    relays.for_each(|relay| *counts.entry(relay).or_default() += 1);
+    counts.into_iter().max_by_key(|&(relay, count)| (count, relay)).map(|(relay, _)| relay)
 }
 
 /// The first frame that came another way, and the last one that did not.
@@ -234,7 +275,7 @@ mod tests {
         let probed = both.map(|(a, b)| (RelayId(a), RelayId(b))).collect();
         let step = |&relay: &u16| PathElement::new(RelayId(relay), LinkIndex::default());
         let path = Path::new(&relays.iter().map(step).collect::<Vec<_>>()).unwrap();
-        leads_around(&probed, RelayId(1), &path, RelayId(failing))
+        leads_around(&probed, RelayId(1), &path, (RelayId(failing), path.last().relay))
     }
 
     #[test]

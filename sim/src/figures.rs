@@ -137,6 +137,8 @@ figures! {
     links_removed,
     /// Drills held.
     drills,
+    /// Of these, drills in which an access relay failed.
+    drills_access,
     /// Flows whose gap was measured in them.
     drill_flows,
     /// Flows left out of them, since no way led around the failing relay.

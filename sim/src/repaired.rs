@@ -43,7 +43,13 @@ impl Repaired {
         block
     }
 
-    /// The newest frame that this relay may have read from repairs and of which this holds.
+    /// A relay read a frame: it may deliver it much later, if that is how it comes to know that the frame goes no
+    /// further.
+    pub(crate) fn handle_read(&mut self, relay: RelayId, header: Header) {
+        push(self.readable.entry(relay).or_default(), header, READABLE_MAX);
+    }
+
+    /// The newest frame that this relay may have read from repairs, or read before, and of which this holds.
     pub(crate) fn find(&self, relay: RelayId, is: impl Fn(&&Header) -> bool) -> Option<&Header> {
         self.readable.get(&relay)?.iter().rev().find(is)
     }

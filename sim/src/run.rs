@@ -60,7 +60,12 @@ impl Run<'_> {
         self.until_whole(DRILL_REST_MAX, "before the drills");
         for drill in 0..scenario.drills {
             let failure = if drill % 2 == 0 { Failure::Freeze } else { Failure::Kill };
-            self.world.drill(failure);
+            // Two of three fail an access relay, where ends have another.
+            if scenario.attached_twice && drill % 3 < 2 {
+                self.world.drill_access(failure);
+            } else {
+                self.world.drill(failure);
+            }
             self.until_whole(DRILL_REST_MAX, "after a drill");
             self.print();
         }
@@ -180,7 +185,7 @@ impl Run<'_> {
         let now = self.world.now;
         for flow in &self.world.flows[tried] {
             if !flow.has_passed(0) {
-                let (from, to) = (flow.source.relay, flow.destination.relay);
+                let (from, to) = (flow.ends.source.relay, flow.ends.destination.relay);
                 let what = format_args!("a frame from {from} to {to} did not arrive");
                 self.world.watch.violate(now, what);
             }
@@ -200,7 +205,7 @@ impl World {
             Some(Sabotage::DeafRelay) => {
                 self.control_cut.insert(overway_wire::RelayId(1), u32::MAX / 2);
             }
-            Some(Sabotage::NoReplayWindow) | None => {}
+            Some(Sabotage::NoReplayWindow | Sabotage::NoAlternate) | None => {}
         }
     }
 }

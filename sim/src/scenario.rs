@@ -37,6 +37,8 @@ pub struct Scenario {
     pub neighbours: NeighbourConfig,
     /// What each provider line carries.
     pub capacity_bps: u64,
+    /// Whether ends that flows go to are attached to two relays each. The drills then fail access relays too.
+    pub attached_twice: bool,
     /// Payload of a frame, at least 20 bytes.
     pub frame_bytes: usize,
     /// How much of flows goes twice: each in turn.
@@ -52,6 +54,8 @@ pub struct Scenario {
 pub enum Sabotage {
     /// Ends have no replay window.
     NoReplayWindow,
+    /// Frames do not name their destination's other address.
+    NoAlternate,
     /// A relay is cut off for good, without being counted as a fault.
     LastingCut,
     /// Control connections carry nothing to one relay after the storm.
@@ -74,6 +78,7 @@ impl Default for Scenario {
             full_mesh_max: 1_000,
             neighbours: NeighbourConfig::default(),
             capacity_bps: 1_000_000_000,
+            attached_twice: false,
             frame_bytes: 20,
             redundancy: &[
                 Redundancy::Adaptive,
@@ -106,6 +111,11 @@ impl Scenario {
         // which the longest hold, of 20 s, ends.
         let settle_bound = Duration::from_secs(240);
         Self { relays: 40, full_mesh_max: 24, neighbours, settle_bound, ..Self::default() }
+    }
+
+    /// Ends that are attached to two relays, whose relays fail under their flows.
+    pub fn attached_twice() -> Self {
+        Self { attached_twice: true, drills: 6, ..Self::default() }
     }
 
     /// A storm of loss on every link at once, and no other fault: what each hop recovers by itself.

@@ -2,14 +2,17 @@
 //!
 //! A flow sends a frame each period and numbers them. An end at a relay belongs to that relay's process:
 //! if either process of a flow is started anew, the flow is over, and another one takes its place, as a
-//! session would be opened anew.
+//! session would be opened anew. An end that is attached to two relays has a process of its own: such a flow
+//! outlives both relays, and takes what comes at either as one.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use overway_relay_core::{Delivered, LocalFrame};
-use overway_wire::{Address, BootId, Class, FlowId, FrameKind, Millis, Path, PolicyId, Redundancy};
+use overway_wire::{
+    Address, BootId, Class, FlowId, FrameKind, Millis, Path, PolicyId, Redundancy, RelayId,
+};
 
 /// Numbers below the greatest seen that an end tells apart, as a session's ends do.
 const WINDOW: u64 = 1_024;
@@ -52,12 +55,22 @@ pub(crate) struct Delivery {
     pub(crate) path: Path,
 }
 
+/// Where a flow comes from and goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    /// The destination's other address, if it is attached twice.
+    pub(crate) alternate: Option<Address>,
+}
+
 /// A flow.
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) id: FlowId,
-    pub(crate) source: Address,
-    pub(crate) destination: Address,
+    pub(crate) ends: Ends,
+    /// Whether its frames say so if the destination has another address.
+    pub(crate) tells_alternate: bool,
     pub(crate) class: Class,
     pub(crate) redundancy: Redundancy,
     pub(crate) period: Duration,
@@ -76,15 +89,15 @@ pub(crate) struct Flow {
 impl Flow {
     pub(crate) fn new(
         id: FlowId,
-        ends: (Address, Address),
+        ends: Ends,
         (class, redundancy): (Class, Redundancy),
         (period, bytes): (Duration, usize),
         boots: (BootId, BootId),
     ) -> Self {
         Self {
             id,
-            source: ends.0,
-            destination: ends.1,
+            ends,
+            tells_alternate: true,
             class,
             redundancy,
             period,
@@ -106,9 +119,9 @@ impl Flow {
             Class::Interactive | Class::Bulk => FrameKind::Session,
         };
         LocalFrame {
-            source: self.source.attachment,
-            destination: self.destination,
-            alternate: None,
+            source: self.ends.source.attachment,
+            destination: self.ends.destination,
+            alternate: self.ends.alternate.filter(|_| self.tells_alternate),
             kind,
             class: self.class,
             policy: PolicyId::default(),
@@ -120,10 +133,12 @@ impl Flow {
         }
     }
 
-    /// Whether a delivered frame is one of this flow's, as it was sent.
-    pub(crate) fn owns(&self, delivered: &Delivered) -> bool {
-        delivered.source == self.source
-            && delivered.attachment == self.destination.attachment
+    /// Whether a frame delivered at a relay is one of this flow's, as it was sent and where it was sent.
+    pub(crate) fn owns(&self, at: RelayId, delivered: &Delivered) -> bool {
+        let address = Address::new(at, delivered.attachment);
+        let there = address == self.ends.destination || Some(address) == self.ends.alternate;
+        there
+            && delivered.source == self.ends.source
             && delivered.class == self.class
             && delivered.sequence < self.next
             && delivered.payload == payload(self.id, delivered.sequence, self.bytes)

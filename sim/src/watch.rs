@@ -36,6 +36,8 @@ pub struct Violation {
 #[derive(Debug)]
 pub(crate) struct Watch {
     base: Instant,
+    /// Whether an end may be gone from a relay to which frames are sent.
+    ends_detach: bool,
     received: BTreeMap<RelayId, Generations>,
     violations: Vec<Violation>,
 }
@@ -49,8 +51,8 @@ struct Generations {
 }
 
 impl Watch {
-    pub(crate) fn new(base: Instant) -> Self {
-        Self { base, received: BTreeMap::new(), violations: Vec::new() }
+    pub(crate) fn new(base: Instant, ends_detach: bool) -> Self {
+        Self { base, ends_detach, received: BTreeMap::new(), violations: Vec::new() }
     }
 
     pub(crate) fn violations(&self) -> &[Violation] {
@@ -188,10 +190,10 @@ impl Watch {
                 | DropReason::QueueFull
                 | DropReason::TooLong
                 | DropReason::UnknownPolicy
-                | DropReason::NoAttachment
                 | DropReason::PolicyForbids
                 | DropReason::BadRepair
                 | DropReason::BadNotice => false,
+                DropReason::NoAttachment => self.ends_detach,
                 DropReason::Expired
                 | DropReason::NoPath
                 | DropReason::QueueAge
@@ -263,7 +265,7 @@ mod tests {
 
     fn found(act: impl FnOnce(&mut Watch, Instant)) -> usize {
         let now = Instant::now();
-        let mut watch = Watch::new(now);
+        let mut watch = Watch::new(now, false);
         watch.handle_received(link(1, 2), &header(0), now);
         act(&mut watch, now);
         watch.violations().len()

@@ -80,6 +80,8 @@ enum Happening {
     SchedulerTimer(u64),
     /// The scheduler's shell looks after its connections.
     SchedulerTick,
+    /// Ends attach to a relay's process.
+    Attach(RelayId, BootId),
     /// A flow sends its next frame.
     Frame(usize),
     /// A fault begins.
@@ -168,7 +170,7 @@ impl World {
             flows: Vec::new(),
             slots: Vec::new(),
             applied: Vec::new(),
-            watch: Watch::new(base),
+            watch: Watch::new(base, scenario.attached_twice),
             repaired: Repaired::default(),
             trace: Trace::new(text),
             figures: Figures::default(),
@@ -250,6 +252,7 @@ impl World {
                 self.scheduler_tick();
                 self.schedule(TICK, Happening::SchedulerTick);
             }
+            Happening::Attach(relay, boot) => self.attach_ends(relay, boot, true),
             Happening::Frame(slot) => self.send_frame(slot),
             Happening::Begin(planned) => self.begin(planned),
             Happening::End(fault) => self.end(fault),

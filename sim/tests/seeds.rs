@@ -53,6 +53,30 @@ fn thirty_relays_hold_through_storms_of_the_next_seeds() {
 }
 
 #[test]
+fn ends_with_two_relays_hold_through_the_death_of_one_and_through_a_storm() {
+    let storm = Duration::from_secs(12);
+    let scenario = Scenario { storm, drills: 3, ..Scenario::attached_twice() };
+    let mut total = Figures::default();
+    for seed in 1..=2 {
+        let outcome = run_once(&scenario, seed);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
+        total.add(&outcome.figures);
+    }
+
+    println!("{total:#?}");
+    assert!(total.drills_access >= 4 && total.drill_flows >= 10, "{total:#?}");
+    assert!(total.alternates > 200 && total.duplicates_filtered > 1_000, "{total:#?}");
+    assert!(total.drill_parted <= total.drill_flows / 4, "{total:#?}");
+}
+
+#[test]
+fn frames_that_do_not_name_the_other_address_are_found_out() {
+    let scenario = Scenario { attached_twice: true, drills: 2, ..small() };
+    let scenario = Scenario { sabotage: Some(Sabotage::NoAlternate), ..scenario };
+    assert_found(&scenario, 1..=1, "failed under flow");
+}
+
+#[test]
 fn forty_relays_with_bounded_neighbours_hold_through_a_storm() {
     let scenario = Scenario { drills: 2, storm: Duration::from_secs(10), ..Scenario::bounded() };
     let outcome = run_once(&scenario, 1);

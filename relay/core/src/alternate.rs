@@ -1,13 +1,14 @@
 //! Where a frame goes when its destination does not answer: to the destination's other address.
 //!
 //! An end that is attached to two relays has two addresses, and its frames name both: the *destination* and the
-//! *alternate*. Whoever finds that the first leads nowhere makes the second the destination, and leaves none behind: a
-//! frame is readdressed once, so no two relays pass it to and fro. What it has visited stays in its path.
+//! *alternate*. The source may exchange the two. A relay on the way that finds that the first leads nowhere makes the
+//! second the destination, and leaves none behind: a frame under way is readdressed once, so no two relays pass it to and
+//! fro. What it has visited stays in its path.
 //!
 //! | who | finds | does |
 //! | --- | --- | --- |
 //! | the source | no path to the destination is as good as one to the alternate | sends it there |
-//! | | a notice, or its own links, say that the destination's relay does not answer | sends it there if that path is as good |
+//! | | a notice, or its own links, say that the destination's relay does not answer, and nothing as fresh speaks against the alternate's | sends it there if that path is as good |
 //! | the relay in front | the destination's relay is suspect | the frame goes on, a copy to the alternate |
 //! | | the destination's relay is down, and no parallel link up | sends it to the alternate |
 //! | a relay on the way | its neighbour is suspect or down, and no detour leads to the destination | the same |
@@ -48,6 +49,16 @@ pub(crate) enum Standing {
     Clear,
 }
 
+/// What speaks against a relay as the place where an end is reached. Of two the later word counts, since the earlier
+/// may be over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Doubt {
+    /// All links that this relay has to it are down.
+    is_silent: bool,
+    /// Until when a notice about a link to it holds, or the memory of such a link's return.
+    until: Option<Instant>,
+}
+
 impl Relay {
     /// An end has attached: frames for it are delivered from now on.
     pub fn handle_attached(&mut self, attachment: AttachmentId) {
@@ -72,18 +83,18 @@ impl Relay {
     ) -> (LocalFrame, Option<FibPath>) {
         let first = self.standing(&frame, frame.destination, now);
         let Some(alternate) = frame.alternate else { return (frame, first.1) };
-        let doubted = self.is_doubted(frame.destination.relay, now);
-        if first.0 == Standing::Clear && !doubted {
+        let doubt = self.doubt(frame.destination.relay, now);
+        if first.0 == Standing::Clear && doubt == Doubt::default() {
             return (frame, first.1);
         }
         let second = self.standing(&frame, alternate, now);
-        let rather = doubted && !self.is_doubted(alternate.relay, now);
-        let moves =
-            second.0 > first.0 || second.0 == first.0 && second.0 > Standing::Missing && rather;
+        let rather = second.0 > Standing::Missing && doubt > self.doubt(alternate.relay, now);
+        let moves = second.0 > first.0 || second.0 == first.0 && rather;
         if !moves {
             return (frame, first.1);
         }
-        (LocalFrame { destination: alternate, alternate: None, ..frame }, second.1)
+        let first = Some(frame.destination);
+        (LocalFrame { destination: alternate, alternate: first, ..frame }, second.1)
     }
 
     fn standing(
@@ -102,12 +113,11 @@ impl Relay {
         }
     }
 
-    /// Whether a relay is said not to answer: by a notice about a link to it, or by all links that this relay has to it.
-    fn is_doubted(&self, relay: RelayId, now: Instant) -> bool {
+    fn doubt(&self, relay: RelayId, now: Instant) -> Doubt {
         let is_down = |link| !self.is_lent(link) && self.usability(link) == Usability::Down;
         let mut own = self.fib.peers.range(links_to(relay)).map(|(&link, _)| link).peekable();
-        let silent = own.peek().is_some() && own.all(is_down);
-        silent || self.notices.doubt(relay, now)
+        let is_silent = own.peek().is_some() && own.all(is_down);
+        Doubt { is_silent, until: self.notices.doubted_until(relay, now) }
     }
 
     /// What becomes of a frame whose next relay is silent, by preference.

@@ -40,6 +40,7 @@ impl Relay {
             }
             Some((_, Usability::Down)) => {
                 self.stats.downs += 1;
+                link.was_lost = true;
                 if let Some(mut link) = self.links.remove(&key) {
                     self.abandon(&mut link, now);
                     self.links.insert(key, link);
@@ -47,6 +48,10 @@ impl Relay {
                 self.reporter.urge(now);
             }
             Some((Usability::Down | Usability::Up, Usability::Up | Usability::Suspect)) => {
+                if std::mem::take(&mut link.was_lost) {
+                    // A neighbour that slept drops what it reads first.
+                    self.notices.doubt(key.neighbour, self.config.notice_hold, now);
+                }
                 self.reporter.urge(now);
             }
         }

@@ -44,6 +44,8 @@ pub(crate) struct Link {
     mtu: PathMtu,
     /// What the link was good for when it was last looked at.
     last: Usability,
+    /// Whether it went down and has not come up again.
+    pub(crate) was_lost: bool,
 }
 
 /// What a shard of a link may use of the lesser of both ends' lines.
@@ -112,6 +114,7 @@ impl Link {
             rate: Rate::Idle,
             mtu: PathMtu::default(),
             last: Usability::Down,
+            was_lost: false,
         };
         link.update_rate(now);
         link

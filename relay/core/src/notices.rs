@@ -44,25 +44,30 @@ impl<K: Copy + Eq + Hash + Ord> Until<K> {
 #[derive(Debug)]
 pub(crate) struct Notices {
     down: Until<LinkId>,
-    /// Relays to which one of these leads.
-    unheard: Until<RelayId>,
+    /// Relays to which one of these leads, or that were silent themselves.
+    doubted: Until<RelayId>,
     told: Until<(RelayId, LinkId)>,
 }
 
 impl Notices {
     pub(crate) fn new() -> Self {
-        Self { down: Until::new(), unheard: Until::new(), told: Until::new() }
+        Self { down: Until::new(), doubted: Until::new(), told: Until::new() }
     }
 
     /// Remembers that a link elsewhere is down.
     pub(crate) fn note(&mut self, link: LinkId, hold: Duration, now: Instant) {
         self.down.hold(link, now + hold, now);
-        self.unheard.hold(link.to, now + hold, now);
+        self.doubt(link.to, hold, now);
     }
 
-    /// Whether a link to this relay is said to be down.
-    pub(crate) fn doubt(&self, relay: RelayId, now: Instant) -> bool {
-        self.unheard.holds(&relay, now)
+    /// Has ends that are attached elsewhere too rather be reached there than at this relay.
+    pub(crate) fn doubt(&mut self, relay: RelayId, hold: Duration, now: Instant) {
+        self.doubted.hold(relay, now + hold, now);
+    }
+
+    /// Until when a relay is doubted.
+    pub(crate) fn doubted_until(&self, relay: RelayId, now: Instant) -> Option<Instant> {
+        self.doubted.entries.get(&relay).copied().filter(|&until| until > now)
     }
 
     /// Whether a path of `source` uses a link that is said to be down.

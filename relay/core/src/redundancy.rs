@@ -57,7 +57,8 @@ impl Relay {
     /// for the same one.
     fn second_way(&self, header: &Header, now: Instant) -> Option<Header> {
         let first = Header { copy: true, ..*header };
-        let other = header.alternate.map(|to| Header { destination: to, alternate: None, ..first });
+        let alternate = Some(header.destination);
+        let other = header.alternate.map(|to| Header { destination: to, alternate, ..first });
         let over = |to: Header| {
             let second = self.second_path(&to, now)?;
             Some(Header { path: second.path, ..to })

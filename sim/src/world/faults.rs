@@ -199,7 +199,7 @@ impl World {
     fn draw_flow_links(&mut self) -> Option<Vec<LinkId>> {
         let &at = self.fault_chance.pick(&self.slots)?;
         let flow = &self.flows[at];
-        let mut from = flow.source.relay;
+        let mut from = flow.ends.source.relay;
         let steps = flow.deliveries.back()?.path.elements().iter().map(|step| {
             let link = LinkId::new(from, step.relay, step.link);
             from = step.relay;

@@ -3,15 +3,20 @@
 use std::time::Duration;
 
 use overway_relay_core::Delivered;
-use overway_wire::{Address, AttachmentId, Class, FlowId, Path, RelayId};
+use overway_wire::{Address, AttachmentId, BootId, Class, FlowId, Path, RelayId};
 
 use super::{Happening, World};
+use crate::process::Process;
 use crate::scenario::Sabotage;
 use crate::site::Site;
-use crate::traffic::{Delivery, Flow};
+use crate::traffic::{Delivery, Ends, Flow};
 
 /// Ends at each relay: its gateway, and attached edges.
-pub(super) const ATTACHMENTS: u16 = 3;
+const ATTACHMENTS: u16 = 3;
+/// Those of an end that is attached to two relays, at the one and at the other.
+const TWICE: [AttachmentId; 2] = [AttachmentId(4), AttachmentId(5)];
+/// How long such an end takes to attach anew to a relay whose process was started anew.
+const ATTACH_TIME: Duration = Duration::from_millis(400);
 /// Of 100 flows, those of each class.
 const REALTIME_PERCENT: u64 = 50;
 const INTERACTIVE_PERCENT: u64 = 30;
@@ -31,7 +36,18 @@ impl World {
                 Address::new(RelayId(relay), AttachmentId(attachment))
             };
             let source = end(from, self.chance.below(ATTACHMENTS.into()));
-            let destination = end(to, self.chance.below(ATTACHMENTS.into()));
+            let ends = if self.scenario.attached_twice {
+                let other = (from + 1..from + relays).map(|relay| relay % relays);
+                let others: Vec<u64> = other.filter(|&relay| relay != to).collect();
+                let other = self.chance.pick(&others).copied();
+                let at = |relay, address: AttachmentId| end(relay, u64::from(address.0) - 1);
+                let [first, second] = TWICE;
+                let alternate = other.map(|relay| at(relay, second));
+                Ends { source, destination: at(to, first), alternate }
+            } else {
+                let destination = end(to, self.chance.below(ATTACHMENTS.into()));
+                Ends { source, destination, alternate: None }
+            };
             let draw = self.chance.below(100);
             let class = if draw < REALTIME_PERCENT {
                 Class::Realtime
@@ -41,44 +57,62 @@ impl World {
                 Class::Bulk
             };
             self.slots.push(0);
-            self.open_flow(slot, (source, destination), class);
+            self.open_flow(slot, ends, class);
             let phase = self.chance.span(Duration::ZERO, PERIOD);
             self.schedule(phase, Happening::Frame(slot));
         }
     }
 
-    fn open_flow(&mut self, slot: usize, ends: (Address, Address), class: Class) {
+    /// Edges attach to a relay's new process.
+    pub(super) fn attach_ends(&mut self, relay: RelayId, boot: BootId, first: bool) {
+        let attach = |process: &mut Process, edges: &mut dyn Iterator<Item = AttachmentId>| {
+            edges.for_each(|edge| process.core.handle_attached(edge));
+        };
+        let process = self.sites.get_mut(&relay).and_then(|site| site.process.as_mut());
+        let Some(process) = process.filter(|process| process.boot == boot) else { return };
+        attach(process, &mut (2..=ATTACHMENTS).map(AttachmentId));
+        if first {
+            attach(process, &mut TWICE.into_iter());
+        } else if self.scenario.attached_twice {
+            self.schedule(ATTACH_TIME, Happening::Attach(relay, boot));
+        }
+    }
+
+    fn open_flow(&mut self, slot: usize, ends: Ends, class: Class) {
         let boot = |relay| {
             let process = self.sites.get(&relay).and_then(|site| site.process.as_ref());
             process.map(|process| process.boot).unwrap_or_default()
         };
-        let boots = (boot(ends.0.relay), boot(ends.1.relay));
+        let boots = (boot(ends.source.relay), boot(ends.destination.relay));
         // From 1, for notices have the number 0.
         let id = FlowId(u32::try_from(self.flows.len() + 1).expect("flows are few"));
         self.slots[slot] = self.flows.len();
         let modes = self.scenario.redundancy;
         let redundancy = modes[self.flows.len() % modes.len()];
         let pace = (PERIOD, self.scenario.frame_bytes);
-        self.flows.push(Flow::new(id, ends, (class, redundancy), pace, boots));
+        let mut flow = Flow::new(id, ends, (class, redundancy), pace, boots);
+        flow.tells_alternate = self.scenario.sabotage != Some(Sabotage::NoAlternate);
+        self.flows.push(flow);
     }
 
     /// A slot's time has come: its flow sends, or another takes its place.
     pub(super) fn send_frame(&mut self, slot: usize) {
         let flow = &self.flows[self.slots[slot]];
-        let (ends, class, boots, period) =
-            ((flow.source, flow.destination), flow.class, flow.boots, flow.period);
+        let (ends, class, boots, period) = (flow.ends, flow.class, flow.boots, flow.period);
         let boot = |relay: RelayId| {
             let site = self.sites.get(&relay)?;
             site.process.as_ref().map(|process| process.boot)
         };
-        let (from, to) = (boot(ends.0.relay), boot(ends.1.relay));
+        let (from, to) = (boot(ends.source.relay), boot(ends.destination.relay));
+        // An end that is attached twice outlives its relays' processes.
+        let to = if ends.alternate.is_some() { Some(boots.1) } else { to };
         if let (Some(from), Some(to)) = (from, to)
             && (from, to) != boots
         {
             self.open_flow(slot, ends, class);
         }
         let at = self.slots[slot];
-        let source = self.sites.get(&ends.0.relay);
+        let source = self.sites.get(&ends.source.relay);
         if source.is_some_and(Site::is_awake) && from == Some(self.flows[at].boots.0) {
             self.send_of(at);
         }
@@ -88,7 +122,7 @@ impl World {
     fn send_of(&mut self, at: usize) {
         let frame = self.flows[at].frame();
         self.figures.frames_sent += 1;
-        let source = self.flows[at].source.relay;
+        let source = self.flows[at].ends.source.relay;
         self.with_process(source, |process, out, now| process.handle_frame(frame, now, out));
     }
 
@@ -101,7 +135,8 @@ impl World {
         for &from in &ids {
             for &to in ids.iter().filter(|&&to| to != from) {
                 let end = |relay| Address::new(relay, AttachmentId::GATEWAY);
-                self.open_flow(slot, (end(from), end(to)), Class::Realtime);
+                let ends = Ends { source: end(from), destination: end(to), alternate: None };
+                self.open_flow(slot, ends, Class::Realtime);
                 self.send_of(self.flows.len() - 1);
                 self.figures.pairs_tried += 1;
             }
@@ -119,12 +154,12 @@ impl World {
         let Some((flow, path)) = flow.zip(path) else {
             return self.watch.violate(now, format_args!("{at}: a frame of no flow: {frame:?}"));
         };
-        if at != flow.destination.relay || !flow.owns(frame) {
+        if !flow.owns(at, frame) {
             return self
                 .watch
                 .violate(now, format_args!("{at}: a frame that was not sent there: {frame:?}"));
         }
-        if boot != Some(flow.boots.1) {
+        if flow.ends.alternate.is_none() && boot != Some(flow.boots.1) {
             // To an end of an earlier process, whose session nobody knows any more.
             return;
         }
@@ -133,7 +168,7 @@ impl World {
             self.figures.duplicates_filtered += 1;
             return;
         }
-        let delivery = Delivery { sequence: frame.sequence, at: now, path };
+        let delivery = Delivery { sequence: frame.sequence, at: now, path: as_far_as(at, path) };
         if !flow.pass(delivery) {
             let (flow, sequence) = (flow.id.0, frame.sequence);
             let what = format_args!("{at}: flow {flow} got frame {sequence} twice");
@@ -141,4 +176,10 @@ impl World {
         }
         self.figures.frames_passed += 1;
     }
+}
+
+/// The part of a path that ends at a relay on it: there an alternate may end it early.
+fn as_far_as(at: RelayId, path: Path) -> Path {
+    let place = path.elements().iter().position(|step| step.relay == at);
+    place.and_then(|place| Path::new(&path.elements()[..=place]).ok()).unwrap_or(path)
 }

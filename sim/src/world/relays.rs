@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use overway_probe::LocalClock;
 use overway_relay_core::Config;
 use overway_wire::hop::HopMessage;
-use overway_wire::{AttachmentId, BootId, Header, RelayId, Ticks};
+use overway_wire::{BootId, Header, RelayId, Ticks};
 
-use super::frames::ATTACHMENTS;
 use super::{CLOCK_OFFSET_US_MAX, Happening, World};
 use crate::packet::{Body, Packet};
 use crate::pipe::{PAUSE_MIN, Parcel, Way};
@@ -26,12 +25,10 @@ impl World {
         let boot = BootId(u32::from(id.0) << 16 | site.boots);
         let clock = LocalClock::new(now, offset, site.drift_ppm);
         let config = Config { probe, ..Config::new(id, boot, clock) };
-        let mut process = Process::start(config, site.disk.as_ref(), site.dials, now);
-        for edge in 2..=ATTACHMENTS {
-            process.core.handle_attached(AttachmentId(edge));
-        }
-        site.process = Some(process);
+        site.process = Some(Process::start(config, site.disk.as_ref(), site.dials, now));
+        let first = site.boots == 1;
         site.client = Client::Pause { until: now, next: PAUSE_MIN };
+        self.attach_ends(id, boot, first);
         self.say(format_args!("{id}: starts"));
         self.with_process(id, |process, out, now| process.pump(now, out));
     }
@@ -172,6 +169,9 @@ impl World {
         } = out;
         for (link, header) in &received {
             self.watch.handle_received(*link, header, self.now);
+        }
+        if self.scenario.attached_twice {
+            received.iter().for_each(|(link, header)| self.repaired.handle_read(link.to, *header));
         }
         for (link, lane, slots) in &repairs {
             for header in self.repaired.handle_repair(*link, *lane, slots) {

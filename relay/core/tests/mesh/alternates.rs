@@ -227,6 +227,27 @@ fn a_frame_for_an_end_that_is_gone_and_has_no_other_address_is_dropped_and_count
 }
 
 #[test]
+fn the_relay_that_fell_silent_last_is_the_one_that_is_avoided() {
+    let mut mesh = mesh(5, &[(1, 3, &[&[3], &[4, 3]]), (1, 5, &[&[5], &[4, 5]])]);
+    let mut end = stream(&mut mesh, Class::Interactive, 0, Duration::from_secs(1));
+    for relay in [5, 3, 5, 3] {
+        freeze(&mut mesh, relay);
+        end = stream(&mut mesh, Class::Interactive, end, Duration::from_secs(1));
+        mesh.frozen.remove(&RelayId(relay));
+        // What it reads in its first moment it drops.
+        end = stream(&mut mesh, Class::Interactive, end, Duration::from_secs(1));
+    }
+    mesh.run(Duration::from_millis(100));
+
+    assert_eq!(mesh.sequences(), (0..end).collect(), "nothing is lost");
+    end = stream(&mut mesh, Class::Interactive, end, Duration::from_secs(6));
+    let before = arrivals(&mesh);
+    stream(&mut mesh, Class::Interactive, end, Duration::from_secs(1));
+    assert!(arrivals(&mesh).0 > before.0, "back at the first address");
+    assert!(arrivals(&mesh).1 <= before.1 + 1);
+}
+
+#[test]
 fn a_frame_that_comes_to_the_alternates_own_relay_has_arrived() {
     // 5 is in front of 3.
     let routes: &Routes = &[(1, 3, &[&[5, 3]]), (5, 3, &[&[3]]), (5, 1, &[&[1]])];
