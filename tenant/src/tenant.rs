@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use overway_wire::control::{
+    self, TENANT_KEYS_MAX, TENANT_REVOKED_KEYS_MAX, TENANT_REVOKED_TOKENS_MAX,
+};
 use overway_wire::{Class, PolicyId};
 
 use crate::jwk::{JwkError, JwkSet};
 use crate::key::TenantPublicKey;
 use crate::name::{Kid, NameError, TenantName, TokenId};
 
-/// Keys of a tenant at once: an old and a new one for each of a few backends.
-pub const KEYS_MAX: usize = 16;
-/// Revoked keys that are remembered, for a clear message; a key that is forgotten is unknown, and refused as well.
-pub const REVOKED_KIDS_MAX: usize = 64;
-/// Revoked tokens of a tenant. One is forgotten when it would have ended; where there are more, a key was lost, and
-/// revoking that revokes all of its tokens.
-pub const REVOKED_TOKENS_MAX: usize = 1_024;
+/// Keys of a tenant at once; see [`TENANT_KEYS_MAX`].
+pub const KEYS_MAX: usize = TENANT_KEYS_MAX;
+/// Revoked keys that are remembered; see [`TENANT_REVOKED_KEYS_MAX`].
+pub const REVOKED_KIDS_MAX: usize = TENANT_REVOKED_KEYS_MAX;
+/// Revoked tokens of a tenant; see [`TENANT_REVOKED_TOKENS_MAX`].
+pub const REVOKED_TOKENS_MAX: usize = TENANT_REVOKED_TOKENS_MAX;
 
 /// A tenant as relays know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub struct TenantKeys {
     pub revoked_tokens: BTreeSet<TokenId>,
 }
 
-/// What a tenant's edges may use together. `None`: no limit.
+/// What a tenant's edges may use together. `None`: no limit; a limit of 0 cannot be pushed, and is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
     /// Edges attached at one relay at once.
@@ -116,10 +118,125 @@ impl TenantKeys {
     }
 }
 
+/// Why a pushed tenant is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushedTenantError {
+    /// A number that frames cannot carry.
+    #[error("{0} is no number of a tenant or a policy")]
+    Number(u32),
+    /// A name of the wrong form.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A key of the wrong length.
+    #[error("the key \"{0}\" is not of 32 bytes")]
+    Key(Kid),
+    /// More of something than there can be.
+    #[error("there are {0} of something of which there can be fewer")]
+    TooMany(usize),
+}
+
 impl Tenant {
     /// Its name.
     pub const fn name(&self) -> &TenantName {
         &self.keys.tenant
+    }
+}
+
+impl TryFrom<&control::Tenant> for Tenant {
+    type Error = PushedTenantError;
+
+    fn try_from(pushed: &control::Tenant) -> Result<Self, PushedTenantError> {
+        let control::Tenant {
+            number,
+            name,
+            route_policy,
+            keys,
+            revoked_keys,
+            revoked_tokens,
+            quota,
+        } = pushed;
+        bounded(keys, KEYS_MAX)?;
+        bounded(revoked_keys, REVOKED_KIDS_MAX)?;
+        bounded(revoked_tokens, REVOKED_TOKENS_MAX)?;
+        let id =
+            |id: u32| u16::try_from(id).map(PolicyId).map_err(|_| PushedTenantError::Number(id));
+        if *number == 0 {
+            return Err(PushedTenantError::Number(0));
+        }
+        let key = |pushed: &control::TenantKey| {
+            let kid: Kid = pushed.kid.parse()?;
+            match pushed.key.as_slice().try_into() {
+                Ok(key) => Ok((kid, TenantPublicKey(key))),
+                Err(_) => Err(PushedTenantError::Key(kid)),
+            }
+        };
+        let keys = TenantKeys {
+            tenant: name.parse()?,
+            keys: keys.iter().map(key).collect::<Result<_, _>>()?,
+            revoked_kids: revoked_keys.iter().map(|kid| kid.parse()).collect::<Result<_, _>>()?,
+            revoked_tokens: revoked_tokens.iter().map(|id| id.parse()).collect::<Result<_, _>>()?,
+        };
+        let quota = quota.as_ref().map(Quota::from).unwrap_or_default();
+        Ok(Self { number: id(*number)?, route_policy: id(*route_policy)?, keys, quota })
+    }
+}
+
+impl From<&Tenant> for control::Tenant {
+    fn from(tenant: &Tenant) -> Self {
+        let Tenant { number, route_policy, keys, quota } = tenant;
+        let key = |(kid, key): (&Kid, &TenantPublicKey)| control::TenantKey {
+            kid: kid.to_string(),
+            key: key.0.to_vec(),
+        };
+        Self {
+            number: number.0.into(),
+            name: keys.tenant.to_string(),
+            route_policy: route_policy.0.into(),
+            keys: keys.keys.iter().map(key).collect(),
+            revoked_keys: keys.revoked_kids.iter().map(Kid::to_string).collect(),
+            revoked_tokens: keys.revoked_tokens.iter().map(TokenId::to_string).collect(),
+            quota: (*quota != Quota::default()).then(|| quota.into()),
+        }
+    }
+}
+
+fn bounded<T>(list: &[T], max: usize) -> Result<(), PushedTenantError> {
+    if list.len() > max { Err(PushedTenantError::TooMany(list.len())) } else { Ok(()) }
+}
+
+impl From<&control::TenantQuota> for Quota {
+    fn from(pushed: &control::TenantQuota) -> Self {
+        let control::TenantQuota {
+            attachments,
+            flows,
+            realtime_bps,
+            interactive_bps,
+            bulk_bps,
+            bytes_per_month,
+        } = *pushed;
+        let limit = |limit: u64| Some(limit).filter(|&limit| limit != 0);
+        let count = |count: u32| Some(count).filter(|&count| count != 0);
+        Self {
+            attachments: count(attachments),
+            flows: count(flows),
+            bps: [limit(realtime_bps), limit(interactive_bps), limit(bulk_bps)],
+            bytes_per_month: limit(bytes_per_month),
+        }
+    }
+}
+
+impl From<&Quota> for control::TenantQuota {
+    fn from(quota: &Quota) -> Self {
+        let Quota { attachments, flows, bps, bytes_per_month } = *quota;
+        let bps = bps.map(Option::unwrap_or_default);
+        Self {
+            attachments: attachments.unwrap_or_default(),
+            flows: flows.unwrap_or_default(),
+            realtime_bps: bps[0],
+            interactive_bps: bps[1],
+            bulk_bps: bps[2],
+            bytes_per_month: bytes_per_month.unwrap_or_default(),
+        }
     }
 }
 
@@ -172,6 +289,36 @@ mod tests {
         assert_eq!(keys.to_jwks(), set);
         assert_eq!(keys.keys_of(&"acme".parse().unwrap()), Some(&keys));
         assert_eq!(keys.keys_of(&"other".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_tenant_is_pushed_and_read_back() {
+        let set = JwkSet { keys: vec![named(1, "a")] };
+        let keys = TenantKeys {
+            revoked_kids: BTreeSet::from(["old".parse().unwrap()]),
+            revoked_tokens: BTreeSet::from(["t1".parse().unwrap(), "t2".parse().unwrap()]),
+            ..TenantKeys::from_jwks("acme".parse().unwrap(), &set).unwrap()
+        };
+        let quota = Quota { bps: [None, Some(7), None], flows: Some(3), ..Quota::default() };
+        let tenant = Tenant { number: PolicyId(20), route_policy: PolicyId(9), keys, quota };
+
+        let pushed = control::Tenant::from(&tenant);
+
+        assert_eq!(Tenant::try_from(&pushed), Ok(tenant.clone()));
+        let refused = |change: fn(&mut control::Tenant)| {
+            let mut pushed = pushed.clone();
+            change(&mut pushed);
+            Tenant::try_from(&pushed).unwrap_err()
+        };
+        assert_eq!(refused(|it| it.number = 0), PushedTenantError::Number(0));
+        assert_eq!(refused(|it| it.route_policy = 65_536), PushedTenantError::Number(65_536));
+        assert_eq!(refused(|it| it.name.clear()), PushedTenantError::Name(NameError::Tenant));
+        let short = refused(|it| it.keys[0].key.truncate(31));
+        assert_eq!(short, PushedTenantError::Key("a".parse().unwrap()));
+        let many = refused(|it| it.revoked_tokens = vec!["t".to_owned(); 1_025]);
+        assert_eq!(many, PushedTenantError::TooMany(1_025));
+        let free = Tenant { quota: Quota::default(), ..tenant };
+        assert_eq!(control::Tenant::from(&free).quota, None);
     }
 
     #[test]

@@ -16,20 +16,28 @@ use prost::{Message, Oneof};
 
 mod pushed;
 mod report;
+mod tenant;
 
 pub use pushed::{
     Item, Key, Node, POLICY_NAME_BYTES_MAX, Peer, Policy, ROUTE_PATHS_MAX, Revoked, Role, Route,
     RoutePath, Service, Sort, Update, WEIGHT_SUM, item,
 };
 pub use report::{DEMANDS_MAX, Demand, LineUse, LinkReport, Report, State, Window};
+pub use tenant::{
+    TENANT_KEYS_MAX, TENANT_REVOKED_KEYS_MAX, TENANT_REVOKED_TOKENS_MAX, Tenant, TenantKey,
+    TenantQuota,
+};
 
 /// Control versions that this build speaks, the least.
 pub const VERSION_MIN: u32 = 1;
 /// Control versions that this build speaks, the greatest.
-pub const VERSION_MAX: u32 = 2;
+pub const VERSION_MAX: u32 = 3;
 /// The control version from which a relay keeps routes apart by policy. One of an earlier version would
 /// take a policy's route for everybody's: it is never sent a policy, nor a route of one.
 pub const POLICY_VERSION: u32 = 2;
+/// The control version from which a relay knows tenants. One of an earlier version is never sent one: it would carry
+/// their frames as those of a policy that it has not been told of.
+pub const TENANT_VERSION: u32 = 3;
 /// Bytes of the largest message. A full update for 1,000 relays in three classes is about 400 KB.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Workers of one relay, and shards of one link: sixteen processors carry what a relay's lines do, and a shard takes
@@ -274,7 +282,7 @@ macro_rules! into_message {
 
 into_message!(ToScheduler, to_scheduler::Body: Hello, Report, Ack, Renewal, Goodbye);
 into_message!(ToRelay, to_relay::Body: Welcome, Refused, Update, Renewed);
-into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked, Policy);
+into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked, Policy, Tenant);
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,8 @@
 //! the last whole second.
 //!
 //! Every frame counts that this relay should carry as a source, sent or not: a demand that finds no path is
-//! one that the scheduler should find a place for.
+//! one that the scheduler should find a place for. What a tenant's edges send counts under the policy whose routes it
+//! takes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

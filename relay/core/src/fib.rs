@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overway_wire::control::{
-    Item, Key, Policy, ROUTE_PATHS_MAX, Role, Route, RoutePath, Sort, WEIGHT_SUM, WORKERS_MAX, item,
+    Item, Key, Policy, ROUTE_PATHS_MAX, Role, Route, RoutePath, Sort, TENANT_KEYS_MAX,
+    TENANT_REVOKED_KEYS_MAX, TENANT_REVOKED_TOKENS_MAX, Tenant, WEIGHT_SUM, WORKERS_MAX, item,
 };
 use overway_wire::{Class, Epoch, LinkIndex, NeighbourLink, Path, PolicyId, RelayId};
 
@@ -24,6 +25,8 @@ pub struct Fib {
     routes: HashMap<RouteName, Arc<[FibPath]>>,
     /// Policies other than none.
     pub policies: BTreeMap<PolicyId, FibPolicy>,
+    /// Tenants by their number, under which their frames travel.
+    pub tenants: BTreeMap<PolicyId, FibTenant>,
     /// Links to hold, with their neighbours' addresses.
     pub peers: BTreeMap<NeighbourLink, PeerLink>,
     /// Names of relays.
@@ -56,6 +59,15 @@ pub struct FibPolicy {
     pub name: String,
     /// The relays that may be on its paths, ends included.
     pub relays: BTreeSet<RelayId>,
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibTenant {
+    /// The policy whose routes its frames take.
+    pub route_policy: PolicyId,
+    /// What was pushed, within its bounds: for the access side, which reads its keys.
+    pub pushed: Arc<Tenant>,
 }
 
 /// A link to hold.
@@ -124,6 +136,9 @@ impl Fib {
             Sort::Revoked => {
                 self.revoked.remove(&relay_id(key.relay)?);
             }
+            Sort::Tenant => {
+                self.tenants.remove(&policy_id(key.relay)?);
+            }
             Sort::Policy | Sort::Unknown => {}
         }
         Some(())
@@ -145,7 +160,7 @@ impl Fib {
         }
         let Some(paths) = self.routes.get(&name) else { return };
         let allowed =
-            paths.iter().filter(|path| self.allows(policy, &path.path)).copied().collect();
+            paths.iter().filter(|path| self.policy_allows(policy, &path.path)).copied().collect();
         self.routes.insert(name, allowed);
     }
 
@@ -176,6 +191,7 @@ impl Fib {
                 self.revoked.insert(relay_id(revoked.relay)?);
             }
             item::Body::Policy(policy) => self.read_policy(policy)?,
+            item::Body::Tenant(tenant) => self.read_tenant(tenant)?,
         }
         Some(())
     }
@@ -197,10 +213,35 @@ impl Fib {
     }
 
     fn read_policy(&mut self, policy: &Policy) -> Option<()> {
-        let id = u16::try_from(policy.policy).ok().filter(|&id| id != 0).map(PolicyId)?;
+        let id = policy_id(policy.policy)?;
         let relays = policy.relays.iter().filter_map(|&relay| relay_id(relay)).collect();
         self.policies.insert(id, FibPolicy { name: policy.name.clone(), relays });
         Some(())
+    }
+
+    /// A tenant with more of something than there can be is none: what was cut off might have been a revocation.
+    fn read_tenant(&mut self, tenant: &Tenant) -> Option<()> {
+        let number = policy_id(tenant.number)?;
+        let route_policy = PolicyId(u16::try_from(tenant.route_policy).ok()?);
+        let bounded = tenant.keys.len() <= TENANT_KEYS_MAX
+            && tenant.revoked_keys.len() <= TENANT_REVOKED_KEYS_MAX
+            && tenant.revoked_tokens.len() <= TENANT_REVOKED_TOKENS_MAX;
+        if bounded {
+            let pushed = Arc::new(tenant.clone());
+            self.tenants.insert(number, FibTenant { route_policy, pushed });
+        }
+        Some(())
+    }
+
+    /// The policy whose routes frames of this number take: a policy's own, or a tenant's. `None` if neither is known:
+    /// such frames go nowhere, least of all over the routes of everybody.
+    pub fn route_policy(&self, number: PolicyId) -> Option<PolicyId> {
+        let none = PolicyId::default();
+        if number == none || self.policies.contains_key(&number) {
+            return Some(number);
+        }
+        let policy = self.tenants.get(&number)?.route_policy;
+        (policy == none || self.policies.contains_key(&policy)).then_some(policy)
     }
 
     /// The paths of traffic without a policy to a relay in a class, best first; empty if there is none.
@@ -208,8 +249,9 @@ impl Fib {
         self.route(destination, class, PolicyId::default())
     }
 
-    /// The paths to a relay in a class under a policy, best first; empty if there is none.
-    pub fn route(&self, destination: RelayId, class: Class, policy: PolicyId) -> &[FibPath] {
+    /// The paths to a relay in a class under a policy or a tenant's number, best first; empty if there is none.
+    pub fn route(&self, destination: RelayId, class: Class, number: PolicyId) -> &[FibPath] {
+        let Some(policy) = self.route_policy(number) else { return &[] };
         self.routes.get(&(destination, class, policy)).map_or(&[], |paths| &**paths)
     }
 
@@ -221,8 +263,9 @@ impl Fib {
         class: Class,
         policy: PolicyId,
     ) -> impl Iterator<Item = &FibPath> + Clone {
-        let everybody = Some(PolicyId::default()).filter(|&everybody| everybody != policy);
-        let policies = [Some(policy), everybody].into_iter().flatten();
+        let own = self.route_policy(policy);
+        let everybody = Some(PolicyId::default()).filter(|&everybody| Some(everybody) != own);
+        let policies = [own, everybody].into_iter().flatten();
         let classes = move || {
             let others = Class::ALL.into_iter().filter(move |&other| other != class);
             std::iter::once(class).chain(others)
@@ -244,13 +287,17 @@ impl Fib {
         paths.filter(move |path| self.allows(policy, &path.path))
     }
 
-    /// Whether a policy is known; that there is none always is.
-    pub fn knows(&self, policy: PolicyId) -> bool {
-        policy == PolicyId::default() || self.policies.contains_key(&policy)
+    /// Whether a policy or tenant of this number is known; that there is none always is.
+    pub fn knows(&self, number: PolicyId) -> bool {
+        self.route_policy(number).is_some()
     }
 
-    /// Whether a policy is known and allows a path.
-    fn allows(&self, policy: PolicyId, path: &Path) -> bool {
+    /// Whether a policy or tenant is known and a path allowed to it.
+    fn allows(&self, number: PolicyId, path: &Path) -> bool {
+        self.route_policy(number).is_some_and(|policy| self.policy_allows(policy, path))
+    }
+
+    fn policy_allows(&self, policy: PolicyId, path: &Path) -> bool {
         let none = policy == PolicyId::default();
         none || self.policies.get(&policy).is_some_and(|policy| policy.allows(path))
     }
@@ -260,7 +307,7 @@ impl Fib {
         self.policies.iter().find(|(_, policy)| policy.name == name).map(|(&id, _)| id)
     }
 
-    /// The relays that offer a service and that a policy allows, the nearest by its best path first.
+    /// The relays that offer a service and that a policy or tenant allows, the nearest by its best path first.
     /// `local`, if among them, is the first.
     pub fn service(
         &self,
@@ -275,8 +322,9 @@ impl Fib {
             None => Duration::MAX,
         };
         let mut relays = self.services.get(name).cloned().unwrap_or_default();
-        if policy != PolicyId::default() {
-            let allowed = self.policies.get(&policy).map(|policy| &policy.relays);
+        let own = self.route_policy(policy);
+        if own != Some(PolicyId::default()) {
+            let allowed = own.and_then(|own| self.policies.get(&own)).map(|policy| &policy.relays);
             relays.retain(|relay| allowed.is_some_and(|allowed| allowed.contains(relay)));
         }
         relays.sort_by_key(|&relay| (delay(relay), relay));
@@ -310,6 +358,10 @@ fn route_name(key: &Key) -> Option<RouteName> {
     let class = Class::from_code(u8::try_from(key.part & 0xff).ok()?)?;
     let policy = PolicyId(u16::try_from(key.part >> 8).ok()?);
     (key.sort() == Sort::Route).then_some((relay_id(key.relay)?, class, policy))
+}
+
+fn policy_id(id: u32) -> Option<PolicyId> {
+    u16::try_from(id).ok().filter(|&id| id != 0).map(PolicyId)
 }
 
 fn relay_id(id: u32) -> Option<RelayId> {
@@ -387,6 +439,72 @@ mod tests {
         assert!(fib.knows(PolicyId(0)) && fib.knows(PolicyId(9)) && !fib.knows(PolicyId(8)));
     }
 
+    fn tenant(number: u32, route_policy: u32) -> Tenant {
+        Tenant { number, name: "im".into(), route_policy, ..Tenant::default() }
+    }
+
+    #[test]
+    fn a_tenants_frames_take_the_routes_of_its_policy() {
+        let eu = Policy { policy: 9, name: "eu".into(), relays: vec![1, 2, 3] };
+        let fib = fib(vec![
+            eu.into(),
+            policy_route(0, &[&[4, 3]]),
+            policy_route(9, &[&[4, 3], &[2, 3]]),
+            policy_route(21, &[&[5, 3]]),
+            Service { name: "web".into(), relays: vec![3, 4] }.into(),
+            tenant(20, 9).into(),
+            tenant(21, 0).into(),
+            tenant(22, 8).into(),
+            tenant(9, 0).into(),
+        ]);
+
+        let first = |number| {
+            let paths = fib.route(RelayId(3), Class::Realtime, PolicyId(number));
+            paths.iter().map(|path| path.path.first().relay.0).collect::<Vec<_>>()
+        };
+        assert_eq!((first(20), first(21)), (vec![2], vec![4]));
+        assert_eq!(first(22), [], "its policy is not known: not the routes of everybody");
+        assert_eq!(first(9), [2], "a tenant takes no policy's number from it");
+        let detours = |number| {
+            let ways = fib.detours(RelayId(3), Class::Bulk, PolicyId(number));
+            ways.map(|path| path.path.first().relay.0).collect::<Vec<_>>()
+        };
+        assert_eq!((detours(20), detours(21), detours(22)), (vec![2], vec![4], vec![]));
+        let web = |number| fib.service("web", Class::Bulk, PolicyId(number), RelayId(1));
+        assert_eq!(web(20), [RelayId(3)]);
+        assert_eq!((web(21).len(), web(22).len()), (2, 0));
+        let known = [20, 21, 22, 23].map(|number| fib.knows(PolicyId(number)));
+        assert_eq!(known, [true, true, false, false]);
+        assert_eq!(fib.policy_named("im"), None);
+    }
+
+    #[test]
+    fn a_tenant_with_too_much_of_something_is_none() {
+        let texts = |count: usize| (0..count).map(|n| n.to_string()).collect();
+        let key = |kid| overway_wire::control::TenantKey { kid, key: vec![0; 32] };
+        let keys = |count| Vec::from_iter(Vec::<String>::into_iter(texts(count)).map(key));
+        let full = Tenant {
+            keys: keys(TENANT_KEYS_MAX),
+            revoked_keys: texts(TENANT_REVOKED_KEYS_MAX),
+            revoked_tokens: texts(TENANT_REVOKED_TOKENS_MAX),
+            ..tenant(20, 0)
+        };
+        let more = [
+            Tenant { keys: keys(TENANT_KEYS_MAX + 1), ..full.clone() },
+            Tenant { revoked_keys: texts(TENANT_REVOKED_KEYS_MAX + 1), ..full.clone() },
+            Tenant { revoked_tokens: texts(TENANT_REVOKED_TOKENS_MAX + 1), ..full.clone() },
+            Tenant { number: 0, ..full.clone() },
+            Tenant { number: 65_556, ..full.clone() },
+            Tenant { route_policy: 65_536, ..full.clone() },
+        ];
+
+        for more in more {
+            assert!(fib(vec![more.into()]).tenants.is_empty());
+        }
+        let fib = fib(vec![full.clone().into()]);
+        assert_eq!(*fib.tenants[&PolicyId(20)].pushed, full);
+    }
+
     #[test]
     fn a_detour_takes_the_policys_own_paths_first_and_then_any_that_it_allows() {
         let eu = Policy { policy: 9, name: "eu".into(), relays: vec![1, 2, 3, 5] };
@@ -427,6 +545,7 @@ mod tests {
             }
             .into()),
             relay.prop_map(|relay| Revoked { relay }.into()),
+            (0_u32..3, 0_u32..3).prop_map(|(number, policy)| tenant(number, policy).into()),
         ]
     }
 

@@ -87,7 +87,9 @@ impl Relay {
     fn count_demand(&mut self, frame: &LocalFrame, chosen: Option<&FibPath>, now: Instant) {
         let steps = chosen.map_or(1, |way| way.path.elements().len());
         let bytes = FIXED_BYTES + ELEMENT_BYTES * steps + frame.payload.len();
-        let key = (frame.destination.relay, frame.class, frame.policy);
+        // Under the policy whose routes it takes, for those are what the scheduler splits.
+        let policy = self.fib.route_policy(frame.policy).unwrap_or(frame.policy);
+        let key = (frame.destination.relay, frame.class, policy);
         if !self.demands.count(key, bytes, now) {
             self.stats.demands_uncounted += 1;
         }

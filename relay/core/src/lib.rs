@@ -25,7 +25,8 @@
 //! Where the scheduler gives a route's paths weights, its flows are spread over them by a hash, and a flow
 //! whose path is down moves as it would without. A frame under a *policy* takes that policy's routes only,
 //! and detours only over relays that the policy allows; a relay that does not know the policy sends none of
-//! its own, and makes no detours for others.
+//! its own, and makes no detours for others. A *tenant*'s frames carry its number in the policy's place: they take the
+//! routes of the policy that it was given, and wait in queues of its own.
 //!
 //! A lane's frames wait in queues by class and tenant until its connection takes them and its link and line have room: the
 //! module `lane` has the model, and says which go first, which are marked and which dropped.
@@ -73,7 +74,7 @@ pub use attachments::Attachments;
 pub use config::Config;
 pub use drop_reason::DropReason;
 pub use exchange::{Delivered, Event, LocalFrame, Transmit};
-pub use fib::{Fib, FibPath, FibPolicy, PeerLink};
+pub use fib::{Fib, FibPath, FibPolicy, FibTenant, PeerLink};
 pub use lane::QueueStats;
 pub use lane::shaper::SharedLines;
 pub use link::PathMtu;

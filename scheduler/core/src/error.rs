@@ -56,6 +56,34 @@ pub enum HelloError {
         /// How many it may have.
         max: usize,
     },
+    /// The policy is a tenant's.
+    #[error("policy {} is that of tenant {}; give that another first", .policy.0, .tenant.0)]
+    PolicyInUse {
+        /// The policy.
+        policy: PolicyId,
+        /// The tenant's number.
+        tenant: PolicyId,
+    },
+    /// No such tenant.
+    #[error("there is no tenant {}", .0.0)]
+    UnknownTenant(PolicyId),
+    /// A number that the tenant cannot have.
+    #[error("{0} cannot be the tenant's number: it is none, or another's")]
+    TenantNumber(u32),
+    /// A policy that there is not.
+    #[error("there is no policy {0} for the tenant")]
+    TenantPolicy(u32),
+    /// Too many tenants.
+    #[error("there are {0} tenants, which is as many as there can be; remove one")]
+    TenantsFull(usize),
+    /// Another tenant has the name.
+    #[error("tenant {} has the name \"{name}\" already", .id.0)]
+    TenantName {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: PolicyId,
+    },
     /// A text that is empty where it must not be, or too long.
     #[error(
         "the relay's {what} has {bytes} bytes; at most {max} are allowed, and a name is not empty"
@@ -148,6 +176,34 @@ pub enum OperatorError {
     /// Another policy has the name.
     #[error("policy {} has the name \"{name}\" already", .id.0)]
     PolicyName {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: PolicyId,
+    },
+    /// The policy is a tenant's.
+    #[error("policy {} is that of tenant {}; give that another first", .policy.0, .tenant.0)]
+    PolicyInUse {
+        /// The policy.
+        policy: PolicyId,
+        /// The tenant's number.
+        tenant: PolicyId,
+    },
+    /// No such tenant.
+    #[error("there is no tenant {}", .0.0)]
+    UnknownTenant(PolicyId),
+    /// A number that the tenant cannot have.
+    #[error("{0} cannot be the tenant's number: it is none, or another's")]
+    TenantNumber(u32),
+    /// A policy that there is not.
+    #[error("there is no policy {0} for the tenant")]
+    TenantPolicy(u32),
+    /// Too many tenants.
+    #[error("there are {0} tenants, which is as many as there can be; remove one")]
+    TenantsFull(usize),
+    /// Another tenant has the name.
+    #[error("tenant {} has the name \"{name}\" already", .id.0)]
+    TenantName {
         /// The name.
         name: String,
         /// Who has it.

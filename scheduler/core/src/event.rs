@@ -73,6 +73,11 @@ pub enum Event {
         /// Which.
         policy: PolicyId,
     },
+    /// A tenant was put, changed or removed.
+    TenantChanged {
+        /// Its number.
+        tenant: PolicyId,
+    },
 }
 
 /// How far a drain is.

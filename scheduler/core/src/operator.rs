@@ -1,4 +1,4 @@
-//! What operators want of the mesh beside what it measures: drains, transit, policies.
+//! What operators want of the mesh beside what it measures: drains, transit, policies, tenants.
 //!
 //! ```text
 //!   drain --> leaving: no path goes over it where another way leads there, it stays an end
@@ -17,7 +17,7 @@ use std::fmt;
 use std::time::Instant;
 
 use overway_topology::Policy;
-use overway_wire::control::POLICY_NAME_BYTES_MAX;
+use overway_wire::control::{POLICY_NAME_BYTES_MAX, Tenant};
 use overway_wire::{LinkId, PolicyId, RelayId};
 
 use crate::OperatorError;
@@ -26,6 +26,8 @@ use crate::registration::NAME_BYTES_MAX;
 
 /// Drains at a time. Each is looked at in every plan; whoever drains more than this stops the mesh.
 pub const DRAINS_MAX: usize = 1_024;
+/// Tenants of a mesh. Each is pushed to every relay, a few hundred bytes mostly and 70 KB at the most.
+pub const TENANTS_MAX: usize = 1_024;
 /// Regions, or providers, of one policy.
 pub const POLICY_TERMS_MAX: usize = 256;
 
@@ -185,6 +187,32 @@ pub(crate) fn check_policy<'a>(
     }
 }
 
+/// Checks a tenant's numbers against the policies and tenants that there are.
+pub(crate) fn check_tenant<'a>(
+    number: PolicyId,
+    tenant: &Tenant,
+    policies: impl Iterator<Item = (PolicyId, &'a Policy)>,
+    others: &BTreeMap<PolicyId, Tenant>,
+) -> Result<(), OperatorError> {
+    let policies: BTreeSet<_> = policies.map(|(id, _)| id).collect();
+    let is_number = number != PolicyId::default() && tenant.number == u32::from(number.0);
+    if !is_number || policies.contains(&number) {
+        return Err(OperatorError::TenantNumber(tenant.number));
+    }
+    let route_policy = tenant.route_policy;
+    let known = |id: u16| id == 0 || policies.contains(&PolicyId(id));
+    if !u16::try_from(route_policy).is_ok_and(known) {
+        return Err(OperatorError::TenantPolicy(route_policy));
+    }
+    if !others.contains_key(&number) && others.len() >= TENANTS_MAX {
+        return Err(OperatorError::TenantsFull(TENANTS_MAX));
+    }
+    match others.iter().find(|(other, known)| **other != number && known.name == tenant.name) {
+        Some((&id, _)) => Err(OperatorError::TenantName { name: tenant.name.clone(), id }),
+        None => Ok(()),
+    }
+}
+
 fn text(what: &'static str, text: &str, max: usize) -> Result<(), OperatorError> {
     let bytes = text.len();
     if bytes == 0 || bytes > max {
@@ -244,6 +272,30 @@ mod tests {
         assert_eq!(drains.link(link(A, RelayId(3))), None);
         drains.forget(B);
         assert_eq!(drains.iter().count(), 0);
+    }
+
+    #[test]
+    fn tenants_that_cannot_be_are_refused_with_a_reason() {
+        let eu = Policy { name: "eu".into(), ..Policy::default() };
+        let tenant = |number, route_policy, name: &str| Tenant {
+            number,
+            route_policy,
+            name: name.into(),
+            ..Tenant::default()
+        };
+        let known = BTreeMap::from([(PolicyId(3), tenant(3, 0, "im"))]);
+        let check = |number, tenant: Tenant| {
+            check_tenant(PolicyId(number), &tenant, [(PolicyId(1), &eu)].into_iter(), &known)
+        };
+
+        assert_eq!(check(0, tenant(0, 0, "a")), Err(OperatorError::TenantNumber(0)));
+        assert_eq!(check(1, tenant(1, 0, "a")), Err(OperatorError::TenantNumber(1)));
+        assert_eq!(check(4, tenant(5, 0, "a")), Err(OperatorError::TenantNumber(5)));
+        assert_eq!(check(4, tenant(4, 2, "a")), Err(OperatorError::TenantPolicy(2)));
+        let taken = OperatorError::TenantName { name: "im".into(), id: PolicyId(3) };
+        assert_eq!(check(4, tenant(4, 1, "im")), Err(taken));
+        assert_eq!(check(4, tenant(4, 1, "a")), Ok(()));
+        assert_eq!(check(3, tenant(3, 1, "im")), Ok(()));
     }
 
     #[test]

@@ -12,8 +12,10 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use overway_wire::control::{Ack, Hello, ToRelay, ToScheduler, Update, Welcome, to_scheduler};
-use overway_wire::{Epoch, RelayId};
+use overway_wire::control::{
+    Ack, Hello, Tenant, ToRelay, ToScheduler, Update, Welcome, to_scheduler,
+};
+use overway_wire::{Epoch, PolicyId, RelayId};
 
 use crate::doubts::Doubts;
 use crate::event::EVENTS_MAX;
@@ -46,6 +48,8 @@ pub struct Scheduler {
     mesh: Mesh,
     /// What every registered relay is pushed alike.
     shared: Shared,
+    /// Tenants by number, as relays are told of them.
+    tenants: BTreeMap<PolicyId, Tenant>,
     drains: Drains,
     doubts: Doubts,
     overloads: Overloads,
@@ -134,6 +138,7 @@ impl Scheduler {
             revoked: BTreeSet::new(),
             links: Links::default(),
             shared: Shared::default(),
+            tenants: BTreeMap::new(),
             drains: Drains::default(),
             doubts: Doubts::default(),
             overloads: Overloads::default(),

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use overway_topology::{RelayAttributes, RouteKey};
-use overway_wire::control::{LineUse, POLICY_VERSION};
+use overway_wire::control::LineUse;
 use overway_wire::{BitsPerSec, Permille, PricePerGb};
 
 use crate::links::Word;
-use crate::push::Push;
+use crate::push::{ItemKey, Push};
 use crate::registration::{LINKS_MAX, Registration, Tariff};
 use crate::{DrainStage, LineStatus};
 
@@ -114,9 +114,9 @@ impl Relay {
         })
     }
 
-    /// Whether it keeps routes apart by policy; otherwise it must not have any of a policy.
-    pub(crate) fn keeps_policies(&self) -> bool {
-        self.version >= POLICY_VERSION
+    /// Whether its control version knows what the item is; otherwise it must not have it.
+    pub(crate) fn may_have(&self, key: ItemKey) -> bool {
+        self.version >= key.version()
     }
 
     /// Whether it may be an intermediate, by its own word and an operator's.

@@ -72,6 +72,10 @@ impl State {
                 info!(policy = policy.0, "policy changed");
                 self.events.push("policy", format!("policy {} changed", policy.0));
             }
+            Event::TenantChanged { tenant } => {
+                info!(tenant = tenant.0, "tenant changed");
+                self.events.push("tenant", format!("tenant {} changed", tenant.0));
+            }
             Event::ReportRefused { relay, reason } => {
                 warn!(%relay, %reason, "refused a report");
                 let detail = format!("{}: {reason}", self.name(relay));

@@ -172,7 +172,8 @@ impl World {
                 | Event::Overloaded { .. }
                 | Event::OverloadEnded { .. }
                 | Event::DrainChanged { .. }
-                | Event::PolicyChanged { .. } => {}
+                | Event::PolicyChanged { .. }
+                | Event::TenantChanged { .. } => {}
             }
         }
         let due = scheduler.core.poll_timeout().map(|due| due.max(now));

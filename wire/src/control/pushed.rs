@@ -2,6 +2,8 @@
 
 use prost::{Message, Oneof};
 
+use super::Tenant;
+
 /// Shares that the weights of a route's paths sum to: thousandths.
 pub const WEIGHT_SUM: u32 = 1_000;
 /// Bytes of a policy's name; a longer one is refused by the scheduler.
@@ -34,13 +36,13 @@ pub struct Update {
 #[derive(Clone, PartialEq, Message)]
 pub struct Item {
     /// Absent: an item of a later version, ignored.
-    #[prost(oneof = "item::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "item::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub body: Option<item::Body>,
 }
 
 /// The bodies of [`Item`].
 pub mod item {
-    use super::{Node, Oneof, Peer, Policy, Revoked, Route, Service};
+    use super::{Node, Oneof, Peer, Policy, Revoked, Route, Service, Tenant};
 
     /// A piece of pushed state.
     #[derive(Clone, PartialEq, Oneof)]
@@ -63,6 +65,9 @@ pub mod item {
         /// A policy. Key: `(POLICY, policy)`.
         #[prost(message, tag = "6")]
         Policy(Policy),
+        /// A tenant. Key: `(TENANT, number)`.
+        #[prost(message, tag = "7")]
+        Tenant(Tenant),
     }
 }
 
@@ -72,7 +77,7 @@ pub struct Key {
     /// What sort of item.
     #[prost(enumeration = "Sort", tag = "1")]
     pub sort: i32,
-    /// The relay, neighbour, destination or policy; 0 for a service.
+    /// The relay, neighbour, destination, policy or tenant; 0 for a service.
     #[prost(uint32, tag = "2")]
     pub relay: u32,
     /// The link index of a peer, `class | policy << 8` of a route; otherwise 0.
@@ -101,6 +106,8 @@ pub enum Sort {
     Revoked = 5,
     /// [`Policy`].
     Policy = 6,
+    /// [`Tenant`].
+    Tenant = 7,
 }
 
 /// A relay of the mesh.
@@ -241,6 +248,7 @@ impl Item {
             }
             item::Body::Revoked(revoked) => Key::new(Sort::Revoked, revoked.relay, 0),
             item::Body::Policy(policy) => Key::new(Sort::Policy, policy.policy, 0),
+            item::Body::Tenant(tenant) => Key::new(Sort::Tenant, tenant.number, 0),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use overway_relay_core::LocalFrame;
-use overway_wire::control::{Report, State};
+use overway_wire::control::{Item, Policy, Report, State, Tenant};
 use overway_wire::{Class, FlowId, PolicyId, RelayId};
 
 use crate::harness::{Mesh, frame};
@@ -83,6 +83,31 @@ fn demands_are_what_was_asked_for_with_or_without_a_path() {
 
     let quiet = reports(&mut mesh, Duration::from_secs(4));
     assert!(quiet.last().unwrap().demands.is_empty());
+}
+
+#[test]
+fn what_a_tenant_asks_for_counts_under_the_policy_whose_routes_it_takes() {
+    let policy: Item = Policy { policy: 4, name: "eu".into(), relays: vec![1, 2, 3] }.into();
+    let tenant = |number, route_policy| Tenant { number, route_policy, ..Tenant::default() };
+    let mut mesh = Mesh::with(3, 1, |id| match id {
+        1 => vec![policy.clone(), tenant(20, 4).into(), tenant(21, 4).into(), tenant(22, 0).into()],
+        _ => Vec::new(),
+    });
+    let mut told = Vec::new();
+    let now = mesh.now;
+    mesh.relay(1).handle_scheduler_connected(now);
+    for sequence in 0..300 {
+        for number in [20, 21, 22] {
+            let policy = PolicyId(number);
+            mesh.send_frame(1, LocalFrame { policy, ..frame(3, Class::Bulk, sequence) });
+        }
+        told.extend(reports(&mut mesh, Duration::from_millis(10)));
+    }
+
+    let demands = &told.last().unwrap().demands;
+    let keys: Vec<_> = demands.iter().map(|it| (it.destination, it.policy)).collect();
+    assert_eq!(keys, [(3, 4), (3, 0)], "the policy's is that of both its tenants");
+    assert!(demands[0].bps.abs_diff(2 * demands[1].bps) <= 4 * 8 * 38, "{demands:?}");
 }
 
 #[test]

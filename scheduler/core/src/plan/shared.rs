@@ -138,9 +138,12 @@ mod tests {
         let bodies = shared.items.values().filter_map(|item| item.body.as_ref());
         let services = bodies.filter_map(|body| match body {
             Body::Service(service) => Some((service.name.as_str(), service.relays.clone())),
-            Body::Node(_) | Body::Peer(_) | Body::Route(_) | Body::Revoked(_) | Body::Policy(_) => {
-                None
-            }
+            Body::Node(_)
+            | Body::Peer(_)
+            | Body::Route(_)
+            | Body::Revoked(_)
+            | Body::Policy(_)
+            | Body::Tenant(_) => None,
         });
         services.collect()
     }

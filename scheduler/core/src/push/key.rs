@@ -1,10 +1,10 @@
 //! The keys of pushed items in eight bytes.
 //!
-//! Their order is the order of sending: who is of the mesh, then links, services, and routes, those without a
+//! Their order is the order of sending: who is of the mesh, then links, services, tenants, and routes, those without a
 //! policy first. So the first part of a state that takes several updates is what the mesh runs on.
 
 use overway_topology::RouteKey;
-use overway_wire::control::{Key, Sort};
+use overway_wire::control::{Key, POLICY_VERSION, Sort, TENANT_VERSION, VERSION_MIN};
 use overway_wire::{Class, LinkIndex, NeighbourLink, PolicyId, RelayId};
 
 /// See the module.
@@ -20,6 +20,7 @@ pub(crate) enum Named {
     Peer(NeighbourLink),
     /// By its number: see [`crate::plan::Shared`].
     Service(u32),
+    Tenant(PolicyId),
     Route {
         destination: RelayId,
         class: Class,
@@ -48,8 +49,12 @@ impl ItemKey {
         Self(4 << 56 | u64::from(number))
     }
 
+    pub(crate) fn tenant(number: PolicyId) -> Self {
+        Self::new(5, number, RelayId::default(), 0)
+    }
+
     pub(crate) fn route(key: RouteKey) -> Self {
-        Self::new(5, key.policy, key.destination, key.class.code())
+        Self::new(6, key.policy, key.destination, key.class.code())
     }
 
     fn new(rank: u64, policy: PolicyId, relay: RelayId, part: u8) -> Self {
@@ -71,6 +76,7 @@ impl ItemKey {
                 Named::Peer(NeighbourLink::new(relay, index))
             }
             4 => Named::Service(u32::from_be_bytes([b, c, d, part])),
+            5 => Named::Tenant(policy),
             _ => {
                 let class = Class::from_code(part).expect("made of a class's code");
                 Named::Route { destination: relay, class, policy }
@@ -90,18 +96,24 @@ impl ItemKey {
                 key(Sort::Peer, link.neighbour.0.into(), link.index.value().into())
             }
             Named::Service(number) => Key { name: service(number), ..key(Sort::Service, 0, 0) },
+            Named::Tenant(number) => key(Sort::Tenant, number.0.into(), 0),
             Named::Route { destination, class, policy } => {
                 Key::route(destination.0.into(), class.code().into(), policy.0.into())
             }
         }
     }
 
-    /// Whether only relays that keep routes apart by policy may have it.
-    pub(crate) fn is_of_policy(self) -> bool {
+    /// The control version from which a relay may have it.
+    pub(crate) fn version(self) -> u32 {
         match self.named() {
-            Named::Policy(_) => true,
-            Named::Route { policy, .. } => policy != PolicyId::default(),
-            Named::Revoked(_) | Named::Node(_) | Named::Peer(_) | Named::Service(_) => false,
+            Named::Policy(_) => POLICY_VERSION,
+            Named::Route { policy, .. } if policy != PolicyId::default() => POLICY_VERSION,
+            Named::Tenant(_) => TENANT_VERSION,
+            Named::Revoked(_)
+            | Named::Node(_)
+            | Named::Peer(_)
+            | Named::Service(_)
+            | Named::Route { .. } => VERSION_MIN,
         }
     }
 }
@@ -131,6 +143,7 @@ mod tests {
             (ItemKey::policy(PolicyId(0x1234)), Named::Policy(PolicyId(0x1234))),
             (ItemKey::peer(link), Named::Peer(link)),
             (ItemKey::service(0x0101_0203), Named::Service(0x0101_0203)),
+            (ItemKey::tenant(PolicyId(0x1234)), Named::Tenant(PolicyId(0x1234))),
             (ItemKey::route(route(0)), named(0)),
             (ItemKey::route(route(0x4321)), named(0x4321)),
         ];
@@ -140,5 +153,7 @@ mod tests {
         assert!(table.is_sorted_by_key(|(key, _)| *key));
         let wire = ItemKey::route(route(2)).to_wire(|_| String::new());
         assert_eq!(wire, Key::route(0xabcd, 2, 2));
+        let wire = ItemKey::tenant(PolicyId(300)).to_wire(|_| String::new());
+        assert_eq!((wire.sort(), wire.relay), (Sort::Tenant, 300));
     }
 }

@@ -1,12 +1,14 @@
-//! What operators want: drains, transit, policies.
+//! What operators want: drains, transit, policies, tenants.
 
 use std::time::Instant;
 
 use overway_topology::Policy;
+use overway_wire::control::Tenant;
 use overway_wire::{PolicyId, RelayId};
 
 use super::{Scheduler, Urgency};
-use crate::operator::check_policy;
+use crate::operator::{check_policy, check_tenant};
+use crate::push::ItemKey;
 use crate::{Drain, Drainable, Event, OperatorError};
 
 impl Scheduler {
@@ -68,11 +70,47 @@ impl Scheduler {
                 self.mesh.put_policy(id, policy).map_err(|_| OperatorError::PoliciesFull)?;
             }
             None if id == PolicyId::default() => return Err(OperatorError::Unrestricted),
+            None if let Some(tenant) = self.user_of(id) => {
+                return Err(OperatorError::PolicyInUse { policy: id, tenant });
+            }
             None if !self.mesh.remove_policy(id) => return Err(OperatorError::UnknownPolicy(id)),
             None => {}
         }
         self.shared_changed = true;
         self.emit(Event::PolicyChanged { policy: id });
+        self.request_plan(Urgency::Urgent);
+        Ok(())
+    }
+
+    /// Puts, changes or (without one) removes a tenant. Relays hear of it with the next update, which is due at once.
+    ///
+    /// # Errors
+    /// Says why it is not possible; nothing is changed then.
+    pub fn handle_tenant(
+        &mut self,
+        number: PolicyId,
+        tenant: Option<Tenant>,
+        now: Instant,
+    ) -> Result<(), OperatorError> {
+        self.advance(now);
+        match tenant {
+            Some(tenant) => {
+                let policies = self.mesh.topology().policies();
+                check_tenant(number, &tenant, policies, &self.tenants)?;
+                self.tenants.insert(number, tenant);
+            }
+            None if self.tenants.remove(&number).is_none() => {
+                return Err(OperatorError::UnknownTenant(number));
+            }
+            None => {}
+        }
+        let key = ItemKey::tenant(number);
+        for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
+            if relay.may_have(key) {
+                relay.push.touch(key);
+            }
+        }
+        self.emit(Event::TenantChanged { tenant: number });
         self.request_plan(Urgency::Urgent);
         Ok(())
     }
@@ -94,6 +132,12 @@ impl Scheduler {
             Drainable::Link(a, b) => self.links.suspect_pair(a, b),
         }
         self.request_plan(Urgency::Urgent);
+    }
+
+    /// A tenant whose frames take a policy's routes.
+    fn user_of(&self, policy: PolicyId) -> Option<PolicyId> {
+        let mut users = self.tenants.iter();
+        users.find(|(_, tenant)| tenant.route_policy == policy.0.into()).map(|(&number, _)| number)
     }
 
     fn check_member(&self, relay: RelayId) -> Result<(), OperatorError> {

@@ -310,9 +310,11 @@ impl Scheduler {
             if change.renumbered {
                 relay.push.forget();
             }
-            let policies = relay.keeps_policies();
-            let keys = change.keys.iter().filter(|key| policies || !key.is_of_policy());
-            keys.for_each(|&key| relay.push.touch(key));
+            for &key in &change.keys {
+                if relay.may_have(key) {
+                    relay.push.touch(key);
+                }
+            }
         }
     }
 
@@ -321,7 +323,8 @@ impl Scheduler {
         let registered = self.mesh.topology().relays().len();
         let policies = self.mesh.topology().policies().len();
         // Routes in three classes, and links with everybody.
-        let items = self.shared.keys().len() + registered * (3 * (1 + policies) + LINKS_MAX);
+        let alike = self.shared.keys().len() + self.tenants.len();
+        let items = alike + registered * (3 * (1 + policies) + LINKS_MAX);
         let pushes = self.relays.values_mut().filter(|relay| relay.registration.is_some());
         let updates = pushes.filter_map(|relay| relay.push.commit(items).then_some(())).count();
         self.stats.routes_changed += u64::try_from(changed_routes).unwrap_or(u64::MAX);

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use overway_topology::RouteKey;
 use overway_wire::control::{Item, Key, Update};
-use overway_wire::{LinkIndex, NeighbourLink, PolicyId, RelayId};
+use overway_wire::{LinkIndex, NeighbourLink, RelayId};
 use prost::Message;
 
 use super::Scheduler;
@@ -103,10 +103,11 @@ impl Scheduler {
 
     /// A route changed: its source is to hear of it.
     pub(super) fn touch_route(&mut self, key: RouteKey) {
+        let item = ItemKey::route(key);
         if let Some(relay) = self.relays.get_mut(&key.source)
-            && (key.policy == PolicyId::default() || relay.keeps_policies())
+            && relay.may_have(item)
         {
-            relay.push.touch(ItemKey::route(key));
+            relay.push.touch(item);
         }
     }
 
@@ -124,11 +125,11 @@ impl Scheduler {
         let Some(relay) = self.relays.get(&id).filter(|relay| relay.registration.is_some()) else {
             return BTreeSet::new();
         };
-        let policies = relay.keeps_policies();
         let peers = self.links.of(id).map(ItemKey::peer);
         let routes = self.mesh.routes_from(id).into_iter().map(ItemKey::route);
-        let keys = self.shared.keys().chain(peers).chain(routes);
-        keys.filter(|key| policies || !key.is_of_policy()).collect()
+        let tenants = self.tenants.keys().copied().map(ItemKey::tenant);
+        let keys = self.shared.keys().chain(peers).chain(tenants).chain(routes);
+        keys.filter(|&key| relay.may_have(key)).collect()
     }
 
     /// An item of a relay's state, if it has it.
@@ -137,6 +138,7 @@ impl Scheduler {
             Named::Revoked(_) | Named::Node(_) | Named::Policy(_) | Named::Service(_) => {
                 self.shared.item(key).map(|item| Item::clone(item))
             }
+            Named::Tenant(number) => self.tenants.get(&number).map(|tenant| tenant.clone().into()),
             Named::Peer(link) => {
                 // Not by who are neighbours now: links and routes change together, with the next plan.
                 let lines =

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use overway_scheduler_core::{Config, Event, HelloError, Scheduler};
 use overway_wire::control::{
-    Ack, Goodbye, Hello, Item, Key, LinkReport, Peer, Report, Role, Route, State, ToRelay, Update,
-    Window, item, to_relay,
+    Ack, Goodbye, Hello, Item, Key, LinkReport, Peer, Report, Role, Route, State, Tenant, ToRelay,
+    Update, Window, item, to_relay,
 };
 use overway_wire::{Class, Epoch, LinkId, LinkIndex, Path, RelayId};
 
@@ -384,7 +384,8 @@ impl FakeRelay {
             | item::Body::Route(_)
             | item::Body::Service(_)
             | item::Body::Revoked(_)
-            | item::Body::Policy(_) => None,
+            | item::Body::Policy(_)
+            | item::Body::Tenant(_) => None,
         })
     }
 
@@ -406,7 +407,8 @@ impl FakeRelay {
             | item::Body::Peer(_)
             | item::Body::Route(_)
             | item::Body::Revoked(_)
-            | item::Body::Policy(_) => None,
+            | item::Body::Policy(_)
+            | item::Body::Tenant(_) => None,
         });
         service.unwrap_or_default()
     }
@@ -419,10 +421,25 @@ impl FakeRelay {
             | item::Body::Peer(_)
             | item::Body::Route(_)
             | item::Body::Service(_)
-            | item::Body::Revoked(_) => None,
+            | item::Body::Revoked(_)
+            | item::Body::Tenant(_) => None,
         });
         let mut policies = policies.filter(|known| known.policy == policy);
         policies.next().map(|known| known.relays.clone()).unwrap_or_default()
+    }
+
+    /// The tenant of this number, if it is known.
+    pub(crate) fn tenant(&self, number: u32) -> Option<&Tenant> {
+        self.bodies().find_map(|body| match body {
+            item::Body::Tenant(tenant) if tenant.number == number => Some(tenant),
+            item::Body::Tenant(_)
+            | item::Body::Node(_)
+            | item::Body::Peer(_)
+            | item::Body::Route(_)
+            | item::Body::Service(_)
+            | item::Body::Revoked(_)
+            | item::Body::Policy(_) => None,
+        })
     }
 
     /// Paths to a relay, best first.
@@ -455,7 +472,8 @@ impl FakeRelay {
             | item::Body::Peer(_)
             | item::Body::Service(_)
             | item::Body::Revoked(_)
-            | item::Body::Policy(_) => None,
+            | item::Body::Policy(_)
+            | item::Body::Tenant(_) => None,
         });
         routes.find(wanted)
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use overway_scheduler_core::{Drain, DrainStage, Drainable, Event, OperatorError};
 use overway_topology::{Cuts, Policy, Reason, Resource, RouteKey};
-use overway_wire::control::{Demand, Line, LineUse, LinkReport, Report, Role, State, Window};
+use overway_wire::control::{
+    Demand, Line, LineUse, LinkReport, Report, Role, State, Tenant, Window,
+};
 use overway_wire::{Class, PolicyId, RelayId};
 
 use crate::harness::{World, id, link};
@@ -142,6 +144,70 @@ fn a_policy_makes_routes_of_its_own_within_what_it_allows() {
     assert!(world.relays[&id(1)].paths_of(2, Class::Realtime, 7).is_empty());
     assert!(world.relays[&id(1)].policy(7).is_empty());
     world.assert_in_step();
+}
+
+fn tenant(number: u32, route_policy: u32, revoked: &[&str]) -> Tenant {
+    let revoked_tokens = revoked.iter().map(|&token| token.to_owned()).collect();
+    Tenant { number, name: "im".into(), route_policy, revoked_tokens, ..Tenant::default() }
+}
+
+#[test]
+fn a_tenant_and_what_is_revoked_of_it_reach_every_relay_that_knows_tenants() {
+    let mut world = World::new(0);
+    for relay in 1..=4 {
+        world.add(relay, 1);
+        let hello = &mut world.relays.get_mut(&id(relay)).unwrap().hello;
+        hello.version_max = if relay == 4 { 2 } else { 3 };
+    }
+    world.connect_all();
+    world.advance(15 * SECOND);
+    let put = |world: &mut World, tenant: Option<Tenant>| {
+        world.scheduler.handle_tenant(PolicyId(7), tenant, world.now)
+    };
+
+    put(&mut world, Some(tenant(7, 0, &[]))).unwrap();
+    world.advance(SECOND);
+    for relay in 1..=3 {
+        assert_eq!(world.relays[&id(relay)].tenant(7), Some(&tenant(7, 0, &[])));
+    }
+    assert_eq!(world.relays[&id(4)].tenant(7), None, "an older one is never sent it");
+
+    put(&mut world, Some(tenant(7, 0, &["t1"]))).unwrap();
+    world.advance(SECOND);
+    for relay in 1..=3 {
+        assert_eq!(world.relays[&id(relay)].tenant(7), Some(&tenant(7, 0, &["t1"])));
+    }
+    world.disconnect(id(4));
+    world.relays.get_mut(&id(4)).unwrap().hello.version_max = 3;
+    world.connect(id(4)).unwrap();
+    world.advance(2 * SECOND);
+    assert!(world.relays[&id(4)].tenant(7).is_some(), "one that learns of tenants has it");
+    world.assert_in_step();
+
+    put(&mut world, None).unwrap();
+    world.advance(SECOND);
+    assert!((1..=4).all(|relay| world.relays[&id(relay)].tenant(7).is_none()));
+    assert_eq!(put(&mut world, None), Err(OperatorError::UnknownTenant(PolicyId(7))));
+    world.assert_in_step();
+}
+
+#[test]
+fn a_policy_of_a_tenant_is_not_removed() {
+    let mut world = World::running(3);
+    let all = Policy { name: "all".into(), ..Policy::default() };
+    let now = world.now;
+    let scheduler = &mut world.scheduler;
+    let refused = scheduler.handle_tenant(PolicyId(7), Some(tenant(7, 1, &[])), now);
+    assert_eq!(refused, Err(OperatorError::TenantPolicy(1)));
+    scheduler.handle_policy(PolicyId(1), Some(all), now).unwrap();
+    scheduler.handle_tenant(PolicyId(7), Some(tenant(7, 1, &[])), now).unwrap();
+
+    let refused = scheduler.handle_policy(PolicyId(1), None, now);
+
+    let in_use = OperatorError::PolicyInUse { policy: PolicyId(1), tenant: PolicyId(7) };
+    assert_eq!(refused, Err(in_use));
+    scheduler.handle_tenant(PolicyId(7), Some(tenant(7, 0, &[])), now).unwrap();
+    scheduler.handle_policy(PolicyId(1), None, now).unwrap();
 }
 
 #[test]
