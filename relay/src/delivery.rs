@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use overway_relay_core::Attachments;
 use overway_session::Inbound;
 use overway_wire::{AttachmentId, Class};
 use tokio::sync::{Notify, mpsc};
@@ -34,12 +35,14 @@ pub struct EdgeQueue {
 #[derive(Debug)]
 pub struct Deliveries {
     gateway: mpsc::Sender<Vec<Inbound>>,
+    /// What the cores go by: frames for an edge that is not in it go to the edge's other address.
+    attached: Arc<Attachments>,
     edges: RwLock<HashMap<AttachmentId, Arc<EdgeQueue>>>,
 }
 
 impl Deliveries {
-    pub(crate) fn new(gateway: mpsc::Sender<Vec<Inbound>>) -> Self {
-        Self { gateway, edges: RwLock::default() }
+    pub(crate) fn new(gateway: mpsc::Sender<Vec<Inbound>>, attached: Arc<Attachments>) -> Self {
+        Self { gateway, attached, edges: RwLock::default() }
     }
 
     /// Gives an attachment a queue; an earlier one is used no more.
@@ -47,11 +50,23 @@ impl Deliveries {
         let queue = Arc::<EdgeQueue>::default();
         let mut edges = self.edges.write().unwrap_or_else(PoisonError::into_inner);
         edges.insert(attachment, Arc::clone(&queue));
+        drop(edges);
+        self.attached.insert(attachment);
         queue
+    }
+
+    /// Whether an attached edge answers. Frames for one that does not go to its other address, if they name one.
+    pub fn set_answering(&self, attachment: AttachmentId, answering: bool) {
+        if answering {
+            self.attached.insert(attachment);
+        } else {
+            self.attached.remove(attachment);
+        }
     }
 
     /// Takes an attachment's queue away.
     pub fn detach(&self, attachment: AttachmentId) {
+        self.attached.remove(attachment);
         let mut edges = self.edges.write().unwrap_or_else(PoisonError::into_inner);
         edges.remove(&attachment);
     }
@@ -139,7 +154,8 @@ mod tests {
     #[test]
     fn each_end_gets_its_own_frames_and_what_is_too_much_is_said() {
         let (gateway, mut received) = mpsc::channel(1);
-        let deliveries = Deliveries::new(gateway);
+        let attached = Arc::<Attachments>::default();
+        let deliveries = Deliveries::new(gateway, Arc::clone(&attached));
         let edge = AttachmentId(7);
         assert_eq!(deliveries.deliver(edge, frames(0..3)), Err(Undelivered::Unknown(3)));
         assert_eq!(
@@ -147,6 +163,9 @@ mod tests {
             Err(Undelivered::Unknown(1))
         );
         let queue = deliveries.attach(edge);
+        assert!(attached.contains(edge));
+        deliveries.set_answering(edge, false);
+        assert!(!attached.contains(edge));
 
         assert_eq!(deliveries.deliver(AttachmentId::GATEWAY, frames(0..2)), Ok(()));
         let more = deliveries.deliver(AttachmentId::GATEWAY, frames(2..4));

@@ -267,6 +267,9 @@ impl Attachment {
                 State::Down => self.shared.counters.downs.increment(),
             }
             tracing::debug!(attachment = self.place.attachment.0, ?state, "attachment");
+            let registry = self.shared.registry.borrow();
+            registry.set_answering(&self.place, state != State::Down);
+            drop(registry);
             self.state = state;
         }
     }

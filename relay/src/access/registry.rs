@@ -69,6 +69,14 @@ impl Registry {
         }
     }
 
+    /// Says whether the edge answers that a connection serves, if it still does.
+    pub(crate) fn set_answering(&self, place: &Place, answering: bool) {
+        let held = self.held.get(&place.attachment);
+        if held.is_some_and(|held| held.connection == place.connection) {
+            self.deliveries.set_answering(place.attachment, answering);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.held.len()
     }
@@ -87,6 +95,7 @@ impl Registry {
             held.replaced = replaced.clone();
             let (queue, buckets) = (Arc::clone(&held.queue), Rc::clone(&tenant.buckets));
             buckets.borrow_mut().follow(admitted.quota, now);
+            self.deliveries.set_answering(attachment, true);
             return Ok(Place { attachment, connection, replaced, queue, buckets, took_over: true });
         }
         if self.held.len() >= self.max {
@@ -149,7 +158,8 @@ mod tests {
     use tokio::sync::mpsc;
 
     fn registry(max: usize, start: u16) -> Registry {
-        Registry::new(Arc::new(Deliveries::new(mpsc::channel(1).0)), max, start)
+        let deliveries = Deliveries::new(mpsc::channel(1).0, Arc::default());
+        Registry::new(Arc::new(deliveries), max, start)
     }
 
     fn admitted(edge: u8, tenant: u16, attachments: Option<u32>) -> Admitted {
