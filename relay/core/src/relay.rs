@@ -452,7 +452,9 @@ impl Relay {
         // A process that sleeps does so with all its shards.
         let self_stalls = self.loads.values().map(|load| load.self_stalls);
         let self_stalls = self_stalls.fold(self.stats.self_stalls, u64::max);
-        Some(Report { demands, self_stalls, ..report })
+        let detours = self.loads.values().map(|load| load.detours);
+        let detours = detours.fold(self.stats.detours, u64::saturating_add);
+        Some(Report { demands, self_stalls, detours, ..report })
     }
 
     fn held(&self) -> Held<'_> {

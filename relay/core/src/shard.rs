@@ -91,6 +91,8 @@ pub struct Load {
     pub received_bps: Vec<(NeighbourLink, u64)>,
     /// Times that it woke late.
     pub self_stalls: u64,
+    /// Frames that took a detour.
+    pub detours: u64,
 }
 
 impl Shard {
@@ -206,6 +208,7 @@ impl Relay {
             received_bps: received.filter(|&(_, bps)| bps > 0).collect(),
             demands: self.demands.list(now),
             self_stalls: self.stats.self_stalls,
+            detours: self.stats.detours,
         }
     }
 

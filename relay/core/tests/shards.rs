@@ -321,7 +321,8 @@ fn a_load_takes_the_place_of_the_one_before() {
     let lead = &mut pair.cores[0][LEAD];
     let demand = |bps| Demand { destination: 9, class: 2, policy: 0, bps };
     for bps in [5, 7] {
-        let load = Load { demands: vec![demand(bps)], self_stalls: 3, ..Load::default() };
+        let load =
+            Load { demands: vec![demand(bps)], self_stalls: 3, detours: 2, ..Load::default() };
         lead.handle_load(1, load);
     }
     lead.handle_scheduler_connected(pair.now);
@@ -329,6 +330,7 @@ fn a_load_takes_the_place_of_the_one_before() {
     let report = lead.poll_report(pair.now).unwrap();
 
     assert_eq!((report.demands, report.self_stalls), (vec![demand(7)], 3));
+    assert_eq!(report.detours, 2);
 }
 
 #[test]

@@ -31,6 +31,35 @@ pub enum Event {
         /// What it is now.
         usable: bool,
     },
+    /// A relay's word is that a link is silent for longer than its interval, and not yet down.
+    LinkSuspect {
+        /// The directed link; its receiver says so.
+        link: LinkId,
+    },
+    /// No usable link leads to a relay any more.
+    RelayUnreached {
+        /// Which.
+        relay: RelayId,
+    },
+    /// A usable link leads again to a relay that was unreached.
+    RelayReached {
+        /// Which.
+        relay: RelayId,
+    },
+    /// A relay sent frames around a dead link by itself.
+    Detoured {
+        /// Which.
+        relay: RelayId,
+        /// How many, since its last report.
+        frames: u64,
+    },
+    /// A relay's process woke late.
+    RelayStalled {
+        /// Which.
+        relay: RelayId,
+        /// How often, since its last report.
+        times: u64,
+    },
     /// Some relay's pushed state changed.
     EpochMade {
         /// The new epoch.

@@ -68,6 +68,7 @@ pub use registration::{ADDRESSES_MAX, MESH_RELAYS_MAX, NAME_BYTES_MAX, SERVICES_
 pub use scheduler::Scheduler;
 pub use stats::{Absurd, ReportsRefused, Stats};
 pub use status::{
-    DrainStatus, Improvement, LineStatus, LinkLoad, LinkStatus, OverloadStatus, PolicyStatus,
-    RelayStatus, RouteExplanation, RouteStatus, RouteSummary, Status,
+    DrainStatus, Improvement, LineStatus, LinkCounts, LinkLoad, LinkStatus, OverloadStatus,
+    Overview, PolicyStatus, RelayGlance, RelayStatus, RouteExplanation, RouteStatus, RouteSummary,
+    Status,
 };

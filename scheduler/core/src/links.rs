@@ -94,6 +94,8 @@ pub(crate) struct Observed {
     pub(crate) met: bool,
     /// Neighbours that the reporter heard before, and hears no longer.
     pub(crate) lost: Vec<RelayId>,
+    /// Links that were up, and on which the neighbour is silent now.
+    pub(crate) suspected: Vec<LinkId>,
     /// Whether the reporter hears a neighbour no longer, or is no longer heard by one.
     pub(crate) turned_down: bool,
 }
@@ -211,6 +213,10 @@ impl Links {
             result.turned_down |= (was.0 && !is.0) || (was.1 && !is.1);
             if was.0 && !is.0 {
                 result.lost.push(link.neighbour);
+            }
+            let was_up = old.is_some_and(|old| old.inbound == State::Up);
+            if was_up && new.inbound == State::Suspect {
+                result.suspected.push(inbound);
             }
         }
         result

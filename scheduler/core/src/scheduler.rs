@@ -3,6 +3,7 @@
 mod explaining;
 mod membership;
 mod operating;
+mod overview;
 mod placing;
 mod planning;
 mod pushing;
@@ -44,6 +45,8 @@ pub struct Scheduler {
     relays: BTreeMap<RelayId, Relay>,
     revoked: BTreeSet<RelayId>,
     links: Links,
+    /// Relays that were reached, and that no usable link leads to now.
+    unreached: BTreeSet<RelayId>,
     neighbours: Neighbours,
     mesh: Mesh,
     /// What every registered relay is pushed alike.
@@ -137,6 +140,7 @@ impl Scheduler {
             relays: BTreeMap::new(),
             revoked: BTreeSet::new(),
             links: Links::default(),
+            unreached: BTreeSet::new(),
             shared: Shared::default(),
             tenants: BTreeMap::new(),
             drains: Drains::default(),

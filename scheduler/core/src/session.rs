@@ -27,6 +27,8 @@ pub(crate) struct Relay {
     /// Since when it has no session.
     pub(crate) absent_since: Instant,
     pub(crate) self_stalls: u64,
+    /// Frames that it sent around dead links since its start.
+    pub(crate) detours: u64,
     /// What its own ends asked it to send over the last second, in order of key.
     pub(crate) demands: Vec<Demanded>,
     /// What went out over its addresses in use, in their order; empty if not said.
@@ -86,6 +88,7 @@ impl Relay {
             transit_override: None,
             absent_since: now,
             self_stalls: 0,
+            detours: 0,
             demands: Vec::new(),
             line_use: Vec::new(),
             line_states: [LineState::default(); LINKS_MAX],

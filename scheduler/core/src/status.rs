@@ -33,6 +33,49 @@ pub struct Status {
     pub improvement: Improvement,
 }
 
+/// Every relay and a bounded choice of links; see [`crate::Scheduler::overview`].
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The last epoch.
+    pub epoch: Epoch,
+    /// Whether the scheduler is settling, and pushes nothing.
+    pub settling: bool,
+    /// Every member, by id, with the sums over its links.
+    pub relays: Vec<(RelayStatus, RelayGlance)>,
+    /// Links, by id.
+    pub links: Vec<LinkStatus>,
+    /// All links.
+    pub counts: LinkCounts,
+}
+
+/// Sums over a relay's links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayGlance {
+    /// Links on which it receives, those on trial left out.
+    pub links: usize,
+    /// Of these, links that routes may use.
+    pub usable: usize,
+    /// What it receives on them.
+    pub received: BitsPerSec,
+    /// What its neighbours receive from it.
+    pub sent: BitsPerSec,
+}
+
+/// Links by how they are. Each but the suspect is in one of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounts {
+    /// Routes may use them.
+    pub usable: usize,
+    /// Of these, silent for longer than their interval as their receivers last said.
+    pub suspect: usize,
+    /// Routes may not use them.
+    pub unusable: usize,
+    /// Neither end is heard.
+    pub unknown: usize,
+    /// Only measured.
+    pub trial: usize,
+}
+
 /// Something that is being drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainStatus {

@@ -22,24 +22,56 @@ impl State {
             Event::RelayConnected { relay } => {
                 let name = self.name(relay);
                 info!(%relay, name, "relay connected");
-                self.events.push("relay_connected", name);
+                self.events.push_about("relay_connected", name, &[relay]);
             }
             Event::RelayLost { relay, draining } => {
                 let name = self.name(relay);
                 info!(%relay, name, draining, "relay lost");
                 let why = if draining { " (it said goodbye)" } else { "" };
-                self.events.push("relay_lost", format!("{name}{why}"));
+                self.events.push_about("relay_lost", format!("{name}{why}"), &[relay]);
             }
             Event::LinkChanged { link, usable } => {
                 debug!(%link, usable, "link changed");
                 let kind = if usable { "link_usable" } else { "link_unusable" };
                 let (from, to) = (self.name(link.from), self.name(link.to));
-                self.events.push(kind, format!("{from} > {to} link {}", link.index));
+                let detail = format!("{from} > {to} link {}", link.index);
+                self.events.push_about(kind, detail, &[link.from, link.to]);
+            }
+            Event::LinkSuspect { link } => {
+                debug!(%link, "link suspect");
+                let (from, to) = (self.name(link.from), self.name(link.to));
+                let detail = format!("{from} > {to} link {}", link.index);
+                self.events.push_about("link_suspect", detail, &[link.from, link.to]);
+            }
+            Event::RelayUnreached { relay } => {
+                let name = self.name(relay);
+                warn!(%relay, name, "no link leads to a relay any more");
+                self.events.push_about("relay_unreached", name, &[relay]);
+            }
+            Event::RelayReached { relay } => {
+                let name = self.name(relay);
+                info!(%relay, name, "a relay is reached again");
+                self.events.push_about("relay_reached", name, &[relay]);
+            }
+            Event::Detoured { relay, frames } => {
+                debug!(%relay, frames, "detoured");
+                let detail = format!(
+                    "{} sent {} around a dead link",
+                    self.name(relay),
+                    plural(frames, "frame")
+                );
+                self.events.push_about("detour", detail, &[relay]);
+            }
+            Event::RelayStalled { relay, times } => {
+                info!(%relay, times, "a relay's process woke late");
+                let detail = format!("{} woke late {}", self.name(relay), plural(times, "time"));
+                self.events.push_about("stall", detail, &[relay]);
             }
             Event::EpochMade { epoch, changed_routes, updates } => {
                 debug!(%epoch, changed_routes, updates, "epoch made");
                 let detail = format!("{epoch}: {changed_routes} routes, {updates} relays");
-                self.events.push("epoch", detail);
+                let kind = if changed_routes > 0 { "routes" } else { "epoch" };
+                self.events.push(kind, detail);
             }
             Event::Overloaded { resource, rate, capacity } => {
                 let what = self.resource(resource);
@@ -100,4 +132,8 @@ impl State {
             }
         }
     }
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -166,7 +166,12 @@ impl World {
                 Event::EpochMade { epoch, changed_routes, updates } => {
                     epochs.push((epoch, changed_routes, updates));
                 }
-                Event::RelayConnected { .. }
+                Event::LinkSuspect { .. }
+                | Event::RelayUnreached { .. }
+                | Event::RelayReached { .. }
+                | Event::Detoured { .. }
+                | Event::RelayStalled { .. }
+                | Event::RelayConnected { .. }
                 | Event::RelayLost { .. }
                 | Event::ReportRefused { .. }
                 | Event::Overloaded { .. }

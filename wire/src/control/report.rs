@@ -28,6 +28,9 @@ pub struct Report {
     /// What went out over each line, in the order of `Hello.addresses`.
     #[prost(message, repeated, tag = "6")]
     pub lines: Vec<LineUse>,
+    /// Frames that took a detour around a dead link since the process's start.
+    #[prost(uint64, tag = "20")]
+    pub detours: u64,
 }
 
 /// What a relay's own ends asked it to send to another relay, whether or not it could.
@@ -168,19 +171,21 @@ mod tests {
             self_stalls: 1,
             demands: vec![Demand { destination: 3, class: 2, policy: 9, bps: 1_000 }],
             lines: vec![LineUse { sent_bytes_month: 300, sent_bps: 7 }],
+            detours: 6,
         };
 
         let bytes = ToScheduler::from(report).encode_to_vec();
 
         let window = [0x08, 5, 0x10, 0xac, 2, 0x20, 2, 0x28, 9, 0x30, 1];
-        let parts: [&[u8]; 7] = [
-            &[0x12, 49, 0x08, 5, 0x10, 1],
+        let parts: [&[u8]; 8] = [
+            &[0x12, 52, 0x08, 5, 0x10, 1],
             &[0x1a, 23, 0x08, 2, 0x10, 1, 0x18, 1, 0x20, 3, 0x2a, 11],
             &window,
             &[0x38, 8],
             &[0x20, 1],
             &[0x2a, 9, 0x08, 3, 0x10, 2, 0x18, 9, 0x20, 0xe8, 7],
             &[0x32, 5, 0x08, 0xac, 2, 0x10, 7],
+            &[0xa0, 1, 6],
         ];
         assert_eq!(bytes, parts.concat());
     }

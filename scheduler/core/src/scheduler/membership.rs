@@ -187,6 +187,7 @@ impl Scheduler {
             self.emit(Event::LinkChanged { link, usable: false });
         }
         self.links.set_word(id, word);
+        self.unreached.remove(&id);
         self.request_plan(Urgency::Urgent);
     }
 

@@ -1,5 +1,6 @@
 //! Plans, and what of them goes to whom.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use overway_wire::{LinkId, RelayId};
@@ -245,6 +246,7 @@ impl Scheduler {
         let judged = links.judge(|id| self.standing(id), before);
         self.links = links;
         self.stats.links_judged += u64::try_from(judged.len()).unwrap_or(u64::MAX);
+        let mut turned = BTreeSet::new();
         for judged in judged {
             if self.neighbours.bond(judged.id.from, judged.id.to) == Bond::Trial {
                 continue;
@@ -254,7 +256,22 @@ impl Scheduler {
                 self.shared_changed = true;
                 let usable = judged.measure.usable;
                 self.emit(Event::LinkChanged { link: judged.id, usable });
+                turned.insert(judged.id.to);
             }
+        }
+        for relay in turned {
+            self.judge_reach(relay);
+        }
+    }
+
+    /// Says so if no usable link leads to a relay any more, or one does again.
+    fn judge_reach(&mut self, relay: RelayId) {
+        if !self.links.is_reached(relay) {
+            if self.unreached.insert(relay) {
+                self.emit(Event::RelayUnreached { relay });
+            }
+        } else if self.unreached.remove(&relay) {
+            self.emit(Event::RelayReached { relay });
         }
     }
 

@@ -40,17 +40,26 @@ impl Scheduler {
         self.stats.report_demands_ignored +=
             u64::try_from(checked.demands_ignored).unwrap_or(u64::MAX);
         let Some(relay) = self.relays.get_mut(&id) else { return Ok(()) };
-        relay.self_stalls = report.self_stalls;
+        let stalls = std::mem::replace(&mut relay.self_stalls, report.self_stalls);
+        let detours = std::mem::replace(&mut relay.detours, report.detours);
         let Some(session) = relay.session.as_mut() else { return Ok(()) };
         let awaited = session.stale || session.hold_until.is_some();
         session.sequence = report.sequence;
         session.out_of_step = 0;
+        let is_first = session.reported.is_none();
         session.reported = Some(self.now);
+        // What a session's first report counts may be of long ago.
+        if !is_first {
+            self.emit_counted(id, report, stalls, detours);
+        }
         self.hear(id);
         let pressed = self.press_links(id, &checked.links);
         self.hear_of(id, &checked.links);
         let observed = self.links.observe(id, report.full, checked.links);
         self.doubt(id, &observed);
+        for &link in &observed.suspected {
+            self.emit(Event::LinkSuspect { link });
+        }
         let pressed = self.take_lines(id, checked.lines) || pressed;
         let pressed = self.take_demands(id, checked.demands) || pressed;
         // In bounded sets links come up all the time, to see whether they are better than others.
@@ -58,6 +67,18 @@ impl Scheduler {
         let urgent = observed.turned || met || awaited || pressed;
         self.request_plan(if urgent { Urgency::Urgent } else { Urgency::Routine });
         Ok(())
+    }
+
+    /// Makes events of what a relay counts and was at these numbers before.
+    fn emit_counted(&mut self, relay: RelayId, report: &Report, stalls: u64, detours: u64) {
+        let times = report.self_stalls.saturating_sub(stalls);
+        if times > 0 {
+            self.emit(Event::RelayStalled { relay, times });
+        }
+        let frames = report.detours.saturating_sub(detours);
+        if frames > 0 {
+            self.emit(Event::Detoured { relay, frames });
+        }
     }
 
     /// Counts a refused report, and ends the session if the relay is out of step.

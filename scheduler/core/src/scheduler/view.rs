@@ -110,17 +110,16 @@ impl Scheduler {
         }
     }
 
-    fn link_status(&self, id: LinkId, link: Link, delays: &Delays) -> LinkStatus {
+    pub(super) fn link_status(&self, id: LinkId, link: Link, delays: &Delays) -> LinkStatus {
         let receiver = self.links.observed(id);
         let sender = self.links.observed(id.reversed());
         let received = receiver.map(|receiver| receiver.received).unwrap_or_default();
         let candidate = self.mesh.is_candidate(id);
-        let heard = |id| self.relays.get(id).is_some_and(|relay| relay.word().fresh);
         LinkStatus {
             id,
             usable: link.usable,
             trial: self.neighbours.bond(id.from, id.to) == Bond::Trial,
-            known: heard(&id.from) || heard(&id.to),
+            known: self.is_fresh(id.from) || self.is_fresh(id.to),
             inbound: receiver.map_or(State::Unknown, |receiver| receiver.inbound),
             outbound: sender.map_or(State::Unknown, |sender| sender.outbound),
             mtu: sender.map_or(0, |sender| sender.mtu),
@@ -134,7 +133,7 @@ impl Scheduler {
         }
     }
 
-    fn relay_status(&self, id: RelayId, relay: &Relay, now: Instant) -> RelayStatus {
+    pub(super) fn relay_status(&self, id: RelayId, relay: &Relay, now: Instant) -> RelayStatus {
         let registration = relay.registration.as_ref();
         let text = |text: Option<&String>| text.cloned().unwrap_or_default();
         let reported = relay.session.and_then(|session| session.reported);

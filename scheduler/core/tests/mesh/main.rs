@@ -1,6 +1,7 @@
 //! The scheduler against a mesh of fake relays.
 
 mod busy;
+mod glance;
 mod harness;
 mod operators;
 mod random;
