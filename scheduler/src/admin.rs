@@ -21,7 +21,12 @@
 //! | `GET /v1/nodes` | [`NodesBody`](crate::api::NodesBody) |
 //! | `POST /v1/nodes` | [`NodeRequest`](crate::api::NodeRequest) in, [`TokenBody`](crate::api::TokenBody) out |
 //! | `DELETE /v1/nodes/{name}` | 204: the member is revoked, or the invitation withdrawn |
-//! | `GET /v1/events?since=N` | [`EventsBody`] |
+//! | `GET /v1/events?since=N` | [`EventsBody`]: those of the last hour after this number |
+//! | `GET /v1/events/stream?since=N` | events and overviews as they come, as server-sent events; see [`crate::dashboard`] |
+//! | `GET /v1/overview` | [`OverviewBody`](crate::api::OverviewBody): every relay, and the links that matter most |
+//! | `GET /v1/links?relay=RELAY` | [`LinksBody`](crate::api::LinksBody) |
+//! | `GET /v1/history`, `?relay=RELAY`, `?from=RELAY&to=RELAY&index=N` | [`HistoryBody`](crate::api::HistoryBody) |
+//! | `GET /` | the dashboard |
 //!
 //! Relays are named by name or id. An answer that is no success is an [`ErrorBody`]: 400, 404 and 422 for what
 //! cannot be as it was asked, 409 for what cannot be now.
@@ -30,6 +35,7 @@
 //! name other than `localhost` are refused: a web page whose name was made to resolve to loopback is
 //! not the operator.
 
+mod live;
 mod names;
 mod nodes;
 mod routes;
@@ -39,7 +45,7 @@ pub(crate) use wishes::{drain, drainable};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
@@ -55,6 +61,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{ErrorBody, EventsBody, StatusBody};
 use crate::control::Shared;
+use crate::dashboard::Dashboard;
 use crate::driver::{Input, Stopped};
 use crate::metrics::{self, Reading};
 use crate::registry::{RegistryError, WishError};
@@ -63,23 +70,34 @@ use names::Known;
 /// Bytes of the largest request body: the lists of a policy, three times 256 names of 64 bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Time for requests under way when the scheduler stops.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// What handlers need.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) dashboard: Arc<Dashboard>,
+    /// Ends what would go on by itself.
+    pub(crate) stop: CancellationToken,
     /// Set once the control endpoint accepts connections, cleared when the scheduler stops.
     pub(crate) ready: Arc<AtomicBool>,
 }
 
-/// Serves until `shutdown`; requests under way are answered first.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    admin: Admin,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(admin))
-        .with_graceful_shutdown(async move { shutdown.cancelled().await })
-        .await
+/// Serves until `admin.stop`; requests under way are answered first, as far as that takes no longer than
+/// [`GRACE`].
+pub(crate) async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
+    let stop = admin.stop.clone();
+    let is_over = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let graceful = admin.stop.clone().cancelled_owned();
+    tokio::select! {
+        served = axum::serve(listener, router(admin)).with_graceful_shutdown(graceful) => served,
+        // Somebody does not read what was sent.
+        () = is_over => Ok(()),
+    }
 }
 
 fn router(admin: Admin) -> Router {
@@ -105,6 +123,7 @@ fn router(admin: Admin) -> Router {
         )
         .route("/v1/cells", get(wishes::list_cells))
         .route("/v1/cells/{name}", put(wishes::put_cell).delete(wishes::remove_cell))
+        .merge(live::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")

@@ -3,6 +3,7 @@
 
 mod explain;
 mod from_core;
+mod overview;
 mod wishes;
 
 pub use crate::events::EventRecord;
@@ -10,7 +11,10 @@ pub use explain::{
     ExplainBody, ExplainedBody, ExplainedLinkBody, MissBody, RelayRefBody, TermsBody, VerdictBody,
     WhatIfBody, WhatIfRequest, WhatIfRouteBody,
 };
-pub(crate) use from_core::Names;
+pub(crate) use from_core::{Names, loss_ppm};
+pub use overview::{
+    HistoryBody, LinkCountsBody, LinkGlanceBody, LinksBody, OverviewBody, RelayGlanceBody,
+};
 pub use wishes::{
     CellBody, CellRequest, CellsBody, DrainBody, DrainRequest, DrainsBody, OverloadBody,
     PoliciesBody, PolicyBody, PolicyRequest, TransitBody, TransitRequest,

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::counters::Counters;
-use crate::events::{EventRecord, EventRing};
+use crate::events::{EventRecord, EventRing, Following};
 
 /// Late by more than this, the core is told so: less than its timers for relays' silence and acknowledgements.
 const LATE: Duration = Duration::from_secs(1);
@@ -87,6 +87,8 @@ pub(crate) enum Input {
     Sessions(oneshot::Sender<usize>),
     /// Someone wants the events after this number.
     Events { since: u64, reply: oneshot::Sender<Vec<EventRecord>> },
+    /// Someone wants these, and those to come.
+    Follow { since: u64, reply: oneshot::Sender<Following> },
 }
 
 /// What an operator wishes; it is in the store already, or will be.
@@ -289,6 +291,7 @@ impl State {
             Input::Wish { wish, reply } => drop(reply.send(self.wish(wish, now))),
             Input::Sessions(reply) => drop(reply.send(self.sessions.len())),
             Input::Events { since, reply } => drop(reply.send(self.events.since(since))),
+            Input::Follow { since, reply } => drop(reply.send(self.events.follow(since))),
         }
     }
 

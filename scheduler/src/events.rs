@@ -1,17 +1,20 @@
 //! What happened lately, for people: a ring with sequence numbers, so that a reader can go on from
-//! where it stopped and sees when it missed some.
+//! where it stopped and sees when it missed some, and a feed for those who follow.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use overway_wire::RelayId;
 use serde::Serialize;
+use tokio::sync::broadcast;
 
 /// Events kept; the oldest goes first. A mesh of a hundred relays makes 200 when a relay goes, and each takes about 150
 /// bytes.
 pub(crate) const EVENTS_MAX: usize = 10_000;
 /// Events are kept for so long.
 pub(crate) const EVENTS_AGE_MAX: Duration = Duration::from_secs(3_600);
+/// Events that wait for one follower. One that is further behind is let go, and may come again.
+pub(crate) const FEED_MAX: usize = 4_096;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,10 +34,26 @@ pub struct EventRecord {
 }
 
 /// The events of the last [`EVENTS_AGE_MAX`], at most [`EVENTS_MAX`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EventRing {
     last: u64,
     ring: VecDeque<EventRecord>,
+    feed: broadcast::Sender<EventRecord>,
+}
+
+impl Default for EventRing {
+    fn default() -> Self {
+        Self { last: 0, ring: VecDeque::new(), feed: broadcast::Sender::new(FEED_MAX) }
+    }
+}
+
+/// What one who follows gets: what was, and what comes.
+#[derive(Debug)]
+pub(crate) struct Following {
+    /// Oldest first.
+    pub(crate) past: Vec<EventRecord>,
+    /// Without a gap after `past`.
+    pub(crate) feed: broadcast::Receiver<EventRecord>,
 }
 
 impl EventRing {
@@ -59,17 +78,24 @@ impl EventRing {
         {
             self.ring.pop_front();
         }
-        self.ring.push_back(event);
+        self.ring.push_back(event.clone());
+        // Nobody may be following.
+        let _ = self.feed.send(event);
     }
 
     /// The events after `since` that are still held, oldest first.
     pub(crate) fn since(&self, since: u64) -> Vec<EventRecord> {
         self.ring.iter().filter(|event| event.sequence > since).cloned().collect()
     }
+
+    /// The events after `since`, those to come included.
+    pub(crate) fn follow(&self, since: u64) -> Following {
+        Following { past: self.since(since), feed: self.feed.subscribe() }
+    }
 }
 
 /// Milliseconds since 1970, UTC; 0 before.
-fn unix_ms(at: SystemTime) -> u64 {
+pub(crate) fn unix_ms(at: SystemTime) -> u64 {
     let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH);
     since_1970.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
@@ -115,5 +141,21 @@ mod tests {
         let kinds: Vec<&str> = ring.since(0).iter().map(|event| event.kind).collect();
 
         assert_eq!(kinds, ["b", "c"]);
+    }
+
+    #[test]
+    fn a_follower_misses_nothing_and_one_that_falls_behind_is_told() {
+        let mut ring = EventRing::default();
+        ring.push("a", String::new());
+        let mut following = ring.follow(0);
+        ring.push("b", String::new());
+
+        assert_eq!(following.past[0].sequence, 1);
+        assert_eq!(following.feed.try_recv().unwrap().sequence, 2);
+        for _ in 0..=FEED_MAX {
+            ring.push("c", String::new());
+        }
+        let behind = following.feed.try_recv().unwrap_err();
+        assert!(matches!(behind, broadcast::error::TryRecvError::Lagged(_)));
     }
 }

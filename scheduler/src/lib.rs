@@ -7,6 +7,7 @@
 //! | connection (`control::connection`) | one relay's stream: reads, writes, renews certificates | its connection ends, or the driver ends its session |
 //! | join (`join`) | one relay's join | it was answered, or a few seconds have passed |
 //! | admin (`admin`) | HTTP on loopback | `shutdown`, after what is under way |
+//! | sampler (`dashboard`) | looks at the core for the dashboard's overviews and history | `shutdown` |
 //! | memory (`run`) | keeps members' hellos in the store | `shutdown` |
 //! | terms (`run`) | raises the store's term when relays know of a later scheduler | `shutdown` |
 //! | renewal (`run`) | renews the scheduler's own certificate | `shutdown` |
@@ -17,7 +18,9 @@
 //! | outbound | driver, to a connection | 16, then the session is closed and the relay dials anew |
 //! | memories | driver, to memory | 256, the newest is dropped: the relay's next hello is as good |
 //! | terms | driver, to terms | 1, the newest is dropped: the relay dials again |
-//! | events | core, to readers | a ring of 1,000, the oldest goes |
+//! | events | core, to readers | a ring of an hour and 10,000, the oldest goes |
+//! | feed | driver, to browsers that follow | 4,096, then the stream is ended and the browser comes anew |
+//! | overviews | sampler, to browsers that follow | 1, the newest replaces it |
 //!
 //! Nobody but the driver touches the core, so there are no locks around it. It has a thread of its own, and
 //! the planner's work has more (`threads`), so that a plan holds up no connection. The store is called from
@@ -31,6 +34,7 @@ mod clock;
 mod config;
 mod control;
 mod counters;
+mod dashboard;
 mod driver;
 mod events;
 mod framing;

@@ -25,6 +25,7 @@ use crate::clock::unix_seconds;
 use crate::config::Config;
 use crate::control::{self, Shared};
 use crate::counters::Counters;
+use crate::dashboard::{self, Dashboard};
 use crate::driver::{Driver, Duties, Input, MEMORIES_MAX, TERMS_MAX};
 use crate::join::Limiter;
 use crate::registry::{Registry, expanded};
@@ -92,7 +93,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         wishes: Mutex::default(),
     });
     let ready = Arc::new(AtomicBool::new(true));
-    let admin = Admin { shared: Arc::clone(&shared), ready: Arc::clone(&ready) };
+    let dashboard = Arc::new(Dashboard::new());
+    let admin = Admin {
+        shared: Arc::clone(&shared),
+        dashboard: Arc::clone(&dashboard),
+        stop: stop.clone(),
+        ready: Arc::clone(&ready),
+    };
 
     let mut tasks = JoinSet::new();
     tasks.spawn(driving);
@@ -103,10 +110,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             Ok(())
         }
     });
-    tasks.spawn({
-        let stop = stop.clone();
-        async move { admin::serve(listener, admin, stop).await.context("admin interface") }
-    });
+    tasks.spawn(async move { admin::serve(listener, admin).await.context("admin interface") });
+    tasks.spawn(dashboard::run(Arc::clone(&shared), dashboard, stop.clone()));
     tasks.spawn(remember(Arc::clone(&shared), to_remember, stop.clone()));
     tasks.spawn(raise_terms(Arc::clone(&shared), to_raise, stop.clone()));
     tasks.spawn(renew_own(shared, directory.clone(), stop.clone()));

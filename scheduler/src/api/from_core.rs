@@ -2,6 +2,7 @@
 //! is either shown or left out on purpose.
 
 mod explain;
+mod overview;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use super::{
     PolicyBody, RelayBody, RouteBody, RouteSummaryBody, StatusBody, StepBody, WindowBody,
 };
 use crate::store::Wishes;
+pub(crate) use overview::loss_ppm;
 
 /// Names by id.
 pub(crate) type Names = BTreeMap<RelayId, String>;

@@ -17,6 +17,7 @@ impl State {
         self.events.push(kind, detail);
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     pub(super) fn record(&mut self, event: Event) {
         match event {
             Event::RelayConnected { relay } => {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod control;
+mod dashboard;
 mod join;
 mod mesh;
 mod operator;
