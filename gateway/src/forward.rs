@@ -77,8 +77,8 @@ fn admit(way: &Arc<Way>, places: &Arc<Semaphore>, tcp: TcpStream, client: Socket
 async fn connect(way: Arc<Way>, tcp: TcpStream, client: SocketAddr, _place: OwnedSemaphorePermit) {
     let shared = &*way.shared;
     let _active = Present::new(&shared.counters.connections_active);
-    let open = open_first(shared, &way.to, |relay, policy| {
-        shared.endpoint.open_stream(relay, Terms::new(way.class, policy), &way.to.service)
+    let open = open_first(shared, &way.to, |far, policy| {
+        shared.endpoint.open_stream(far, Terms::new(way.class, policy), &way.to.service)
     });
     let opened = tokio::select! {
         opened = open => opened,

@@ -7,7 +7,7 @@
 //!
 //! A **forward** listens. Each TCP connection it accepts becomes one session stream to a relay that offers
 //! the forward's service; each UDP client, told apart by source address, becomes one sealed flow of
-//! datagrams. The [`Resolver`] names the relays, best first; if one cannot be opened before any byte was
+//! datagrams. The [`Resolver`] names the far ends, best first; if one cannot be opened before any byte was
 //! sent, the next is tried.
 //!
 //! A **service** names a target. A gateway connects to the targets that its configuration lists and to

@@ -1,30 +1,30 @@
-//! Opening towards a service: which relays, in which order, for how long.
+//! Opening towards a service: which far ends, in which order, for how long.
 
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use overway_session::{OpenError, SessionEndpoint};
-use overway_wire::{PolicyId, Redundancy, RelayId};
+use overway_session::{FarEnd, OpenError, SessionEndpoint};
+use overway_wire::{PolicyId, Redundancy};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::stats::{Counters, Refusal};
 
-/// Relays that are tried for one connection. With more, a client would wait longer than it is likely to.
+/// Far ends that are tried for one connection. With more, a client would wait longer than it is likely to.
 const TRIES_MAX: usize = 3;
-/// How long a relay is waited for while there is another to try: the far gateway's time-out for its target,
+/// How long a far end is waited for while there is another to try: the far gateway's time-out for its target,
 /// and two seconds for the session's handshake and round trips. The last one has the session's own limit.
 const TRY_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// A policy that is not known is complained of at most this often: each client that tries is counted anyway.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Says which relays offer a service, and which policies there are.
+/// Says who offers a service, and which policies there are.
 pub trait Resolver: Send + Sync {
-    /// The relays whose gateway offers `service` and that `policy` allows, the one to try first at the front.
-    fn relays(&self, service: &str, policy: PolicyId) -> Vec<RelayId>;
+    /// The far ends that offer `service` and that `policy` allows, the one to try first at the front.
+    fn far_ends(&self, service: &str, policy: PolicyId) -> Vec<FarEnd>;
 
     /// The policy of that name, if the scheduler has told of one.
     fn policy(&self, name: &str) -> Option<PolicyId>;
@@ -89,30 +89,30 @@ fn policy(shared: &Shared, way: &Way) -> Result<PolicyId, Refusal> {
     found.ok_or(Refusal::UnknownPolicy)
 }
 
-/// Opens at the first relay that says yes; the future that `open` makes must send nothing of the
-/// client's, so that the next relay can be tried after it.
+/// Opens at the first far end that says yes; the future that `open` makes must send nothing of the
+/// client's, so that the next one can be tried after it.
 pub(crate) async fn open_first<T, F>(
     shared: &Shared,
     way: &Way,
-    open: impl Fn(RelayId, PolicyId) -> F,
+    open: impl Fn(FarEnd, PolicyId) -> F,
 ) -> Result<T, Refusal>
 where
     F: Future<Output = Result<T, OpenError>>,
 {
     let policy = policy(shared, way)?;
-    let mut relays = shared.resolver.relays(&way.service, policy);
-    relays.truncate(TRIES_MAX);
+    let mut far_ends = shared.resolver.far_ends(&way.service, policy);
+    far_ends.truncate(TRIES_MAX);
     let mut last = Refusal::NoRelay;
-    for (tried, relay) in (1..).zip(relays.iter().copied()) {
-        let opened = if tried < relays.len() {
-            timeout(TRY_TIMEOUT, open(relay, policy)).await.unwrap_or(Err(OpenError::TimedOut))
+    for (tried, far) in (1..).zip(far_ends.iter().copied()) {
+        let opened = if tried < far_ends.len() {
+            timeout(TRY_TIMEOUT, open(far, policy)).await.unwrap_or(Err(OpenError::TimedOut))
         } else {
-            open(relay, policy).await
+            open(far, policy).await
         };
         match opened {
             Ok(opened) => return Ok(opened),
             Err(error) => {
-                tracing::debug!(service = way.service, %relay, %error, "not opened");
+                tracing::debug!(service = way.service, %far, %error, "not opened");
                 last = refusal(&error);
             }
         }
@@ -122,10 +122,14 @@ where
 
 fn refusal(error: &OpenError) -> Refusal {
     match error {
-        OpenError::Refused(_) => Refusal::Declined,
+        OpenError::Refused(_) | OpenError::NotOffered => Refusal::Declined,
         OpenError::TimedOut
         | OpenError::Session(_)
         | OpenError::Identity
+        | OpenError::Token(_)
+        | OpenError::Nowhere
+        | OpenError::OtherSort
+        | OpenError::TooMany
         | OpenError::NoAnswer
         | OpenError::Service
         | OpenError::Closed => Refusal::Unreachable,

@@ -186,8 +186,8 @@ impl Client {
 
     async fn open(&self) -> Option<Flow> {
         let Way { to, shared, .. } = &*self.way;
-        let opened = open_first(shared, to, |relay, policy| {
-            shared.endpoint.open_flow(relay, policy, to.redundancy, &to.service)
+        let opened = open_first(shared, to, |far, policy| {
+            shared.endpoint.open_flow(far, policy, to.redundancy, &to.service)
         });
         let opened = opened.await;
         match opened {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -98,8 +98,7 @@ pub fn access_client_config(
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, IdentityError> {
     let ca = CertificateDer::from_pem_slice(ca_pem).map_err(|_| IdentityError::Unreadable)?;
-    let (_, certificate) =
-        X509Certificate::from_der(&ca).map_err(|_| IdentityError::Unreadable)?;
+    let (_, certificate) = X509Certificate::from_der(&ca).map_err(|_| IdentityError::Unreadable)?;
     let mesh = certificate_mesh(&certificate)?;
     let verifier = verifier::access(&ca, mesh).map_err(|_| IdentityError::Unreadable)?;
     let mut config = client_builder(verifier).with_no_client_auth();

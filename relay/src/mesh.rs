@@ -205,7 +205,8 @@ impl Mesh {
         let (report_tx, reports) = mpsc::channel(REPORTS_MAX);
         let (fib_tx, fib) = watch::channel(Arc::default());
         let sinks = Sinks { reports: report_tx, fib: fib_tx };
-        let deliveries = Arc::new(Deliveries::new(delivered_tx, Arc::clone(&config.core.attachments)));
+        let deliveries =
+            Arc::new(Deliveries::new(delivered_tx, Arc::clone(&config.core.attachments)));
         let local = Arc::new(LocalQueues::new(config.workers));
         let (mailboxes, mail): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::channel(worker::MAIL_MAX)).unzip();

@@ -10,7 +10,7 @@ use overway_gateway::{Gateway, Resolver};
 use overway_pki::{Credentials, Role};
 use overway_probe::LocalClock;
 use overway_relay_core::Fib;
-use overway_session::{FabricPort, FabricSender, SessionConfig, SessionEndpoint};
+use overway_session::{FabricPort, FabricSender, FarEnd, SessionConfig, SessionEndpoint};
 use overway_wire::control::Hello;
 use overway_wire::{Address, AttachmentId, BootId, Class, PolicyId, RelayId, Ticks};
 use tokio::sync::watch;
@@ -219,8 +219,9 @@ struct FibResolver {
 }
 
 impl Resolver for FibResolver {
-    fn relays(&self, service: &str, policy: PolicyId) -> Vec<RelayId> {
-        self.fib.borrow().service(service, Class::Interactive, policy, self.local)
+    fn far_ends(&self, service: &str, policy: PolicyId) -> Vec<FarEnd> {
+        let relays = self.fib.borrow().service(service, Class::Interactive, policy, self.local);
+        relays.into_iter().map(FarEnd::from).collect()
     }
 
     fn policy(&self, name: &str) -> Option<PolicyId> {

@@ -1,7 +1,8 @@
 //! Synthetic addresses: what quinn takes for the far end's UDP address.
 //!
 //! One for each (far relay, attachment, class, policy), in IPv6's range for private use, and constant for ever:
-//! whatever path the frames take, QUIC sees no migration. They never leave the process.
+//! whatever path the frames take, QUIC sees no migration. They never leave the process. For an edge the relay is 0, and
+//! the attachment the number of its name (see [`names`](crate::names)).
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

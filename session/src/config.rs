@@ -12,10 +12,10 @@ pub struct SessionConfig {
     pub handshake_timeout: Duration,
     /// For opening, with the handshake if there is one, and with the far end's connecting its target.
     pub open_timeout: Duration,
-    /// For a far end to say what it wants of a stream that it opened.
+    /// For a far end to say what it wants of a stream that it opened, and for an edge's first word.
     pub request_timeout: Duration,
     /// Handshakes of far ends under way at once; further ones are refused. 1,024 are more than all relays
-    /// that could want one at a time; each holds some tens of KiB.
+    /// that could want one at a time; each holds some tens of KiB. One edge has 64 of them at most.
     pub handshakes_max: usize,
 }
 

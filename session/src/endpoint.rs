@@ -1,33 +1,38 @@
 //! The endpoint: sessions on demand, requests out and in.
 //!
-//! Identity: a far end is dialled by the name of its relay, so that TLS itself takes no other relay's
+//! Identity: a relay's gateway is dialled by the name of its relay, so that TLS itself takes no other relay's
 //! certificate; and on both sides the certificate must be that of the relay in the synthetic address which
-//! the packets came from. A session that fails this is closed before anything is asked on it.
+//! the packets came from. A session that fails this is closed before anything is asked on it. Edges have keys and
+//! tokens instead: see [`greet`].
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
 
 use overway_pki::{Credentials, Identity, Role};
-use overway_wire::{Address, AttachmentId, Class, FlowId, PolicyId, Redundancy, RelayId};
-use quinn::{RecvStream, SendStream, VarInt};
+use overway_wire::{Address, Class, FlowId, PolicyId, Redundancy, RelayId, Whereabouts};
+use quinn::VarInt;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, timeout};
 
-use crate::address;
 use crate::config::{SessionConfig, SessionError};
-use crate::fabric::FabricPort;
-use crate::flow::{ACCEPTED, Flow, FlowTable};
-use crate::open::{self, Incoming, OpenError, Request, Stream};
+use crate::edge::{EdgeIdentity, EdgePort, LocalEdge, Placed};
+use crate::fabric::{FabricPort, FabricSender, Inbound};
+use crate::far::FarEnd;
+use crate::flow::{Flow, FlowTable};
+use crate::names::Names;
+use crate::open::{Incoming, OpenError, Request, Stream};
 use crate::pool::{Pool, Session};
-use crate::socket::{FabricSocket, Restart};
+use crate::socket::{FabricSocket, Naming, Restart};
 use crate::stats::{Counters, Stats};
 use crate::terms::Terms;
 use crate::transport;
 use crate::wanted::Wanted;
 
+mod dial;
+mod greet;
 mod serve;
 
 /// Requests that wait to be accepted at most; the far ends of further ones wait in QUIC's flow control.
@@ -35,8 +40,12 @@ const WAITING_MAX: usize = 1_024;
 const CODE_CLOSED: VarInt = VarInt::from_u32(0);
 const CODE_IDENTITY: VarInt = VarInt::from_u32(1);
 const CODE_RESTARTED: VarInt = VarInt::from_u32(2);
+/// An edge's token counts for nothing, or no more; the reason says why.
+const CODE_TOKEN: VarInt = VarInt::from_u32(4);
 /// Between two looks at who is to be hailed; four fit in the second that finds a far end to have ended.
 const HAIL_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks at which names are idle; they are for ten seconds before they go.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// After closing, how long is waited for the far ends to be told.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -49,8 +58,7 @@ pub struct SessionEndpoint {
 
 struct Inner {
     config: SessionConfig,
-    local: Address,
-    credentials: Arc<Credentials>,
+    local: Local,
     endpoint: quinn::Endpoint,
     socket: Arc<FabricSocket>,
     flows: Arc<FlowTable>,
@@ -59,11 +67,28 @@ struct Inner {
     counters: Arc<Counters>,
     waiting: mpsc::Sender<Incoming>,
     accepting: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
-    closed: tokio::sync::watch::Sender<bool>,
+    closed: watch::Sender<bool>,
+}
+
+/// Which end this is.
+enum Local {
+    Relay { address: Address, credentials: Arc<Credentials> },
+    Edge(LocalEdge),
+}
+
+/// What every end has of the fabric.
+type Port = (Arc<dyn FabricSender>, mpsc::Receiver<Vec<Inbound>>);
+
+/// quinn's settings.
+struct Quic {
+    endpoint: quinn::EndpointConfig,
+    server: quinn::ServerConfig,
+    /// What is dialled with, if it is always the same.
+    client: Option<quinn::ClientConfig>,
 }
 
 impl SessionEndpoint {
-    /// Makes the endpoint of a port, and starts its tasks on the current tokio runtime.
+    /// Makes the endpoint of a relay's port, and starts its tasks on the current tokio runtime.
     ///
     /// # Errors
     /// The certificate is not of the port's relay, or the system gives no randomness.
@@ -73,89 +98,145 @@ impl SessionEndpoint {
         credentials: Arc<Credentials>,
     ) -> Result<Self, SessionError> {
         let &Identity { role, id, .. } = credentials.identity();
-        let (certificate, local) = (RelayId(id), port.local);
+        let (certificate, address) = (RelayId(id), port.local);
         if role != Role::Relay {
             return Err(SessionError::Role(role));
         }
-        if certificate != local.relay {
-            return Err(SessionError::OtherRelay { certificate, port: local.relay });
+        if certificate != address.relay {
+            return Err(SessionError::OtherRelay { certificate, port: address.relay });
         }
+        let quic = Quic {
+            endpoint: transport::endpoint_config(None),
+            server: transport::server_config(&credentials)?,
+            client: Some(transport::client_config(&credentials)?),
+        };
+        let local = Local::Relay { address, credentials };
+        let naming = Naming::ByAddress(FlowId(u32::from_be_bytes(random()?)));
+        let (endpoint, restarts) =
+            Self::make(config, (port.sender, port.receiver), local, naming, quic)?;
+        let inner = &endpoint.inner;
+        inner.spawn(Arc::clone(inner).hail_far_ends());
+        inner.spawn(Arc::clone(inner).watch_restarts(restarts));
+        Ok(endpoint)
+    }
+
+    /// Makes the endpoint of an edge, and starts its tasks on the current tokio runtime. It opens to and accepts from
+    /// edges of its tenant only. Its frames travel under the policy of the tenant, which relays write: that of
+    /// [`Terms`] counts for nothing.
+    ///
+    /// # Errors
+    /// The system gives no randomness, or the endpoint cannot start.
+    pub fn for_edge(
+        config: SessionConfig,
+        port: EdgePort,
+        identity: EdgeIdentity,
+    ) -> Result<Self, SessionError> {
+        let EdgePort { sender, receiver, whereabouts } = port;
+        let (placed, places) =
+            watch::channel(Placed { number: 0, whereabouts: *whereabouts.borrow() });
+        let (edge, reset_key) = LocalEdge::new(identity, places, u64::from_be_bytes(random()?));
+        let quic = Quic {
+            endpoint: transport::endpoint_config(Some(reset_key)),
+            server: transport::edge_server_config(&edge.certified)?,
+            client: None,
+        };
+        let names = Arc::clone(&edge.names);
+        let naming = Naming::ByName(Arc::clone(&names));
+        let (endpoint, _) =
+            Self::make(config, (sender, receiver), Local::Edge(edge), naming, quic)?;
+        let inner = &endpoint.inner;
+        inner.spawn(number_changes(whereabouts, placed));
+        inner.spawn(sweep(names));
+        Ok(endpoint)
+    }
+
+    fn make(
+        config: SessionConfig,
+        port: Port,
+        local: Local,
+        naming: Naming,
+        quic: Quic,
+    ) -> Result<(Self, mpsc::Receiver<Restart>), SessionError> {
         let counters = Arc::new(Counters::default());
-        let flows = Arc::new(FlowTable::new(Arc::clone(&port.sender), Arc::clone(&counters)));
+        let edges = matches!(local, Local::Edge(_));
+        let flows = Arc::new(FlowTable::new(Arc::clone(&port.0), Arc::clone(&counters), edges));
         let (socket, restarts) = FabricSocket::new(
             port,
-            FlowId(random_u32()?),
+            local.address(),
+            naming,
             Arc::clone(&flows),
             Arc::clone(&counters),
         );
         let runtime = quinn::default_runtime()
             .ok_or_else(|| std::io::Error::other("not within a tokio runtime"))?;
         let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
-            transport::endpoint_config(),
-            Some(transport::server_config(&credentials)?),
+            quic.endpoint,
+            Some(quic.server),
             Arc::<FabricSocket>::clone(&socket),
             runtime,
         )?;
-        endpoint.set_default_client_config(transport::client_config(&credentials)?);
+        if let Some(client) = quic.client {
+            endpoint.set_default_client_config(client);
+        }
         let (waiting, accepting) = mpsc::channel(WAITING_MAX);
         let inner = Arc::new(Inner {
             config,
             local,
-            credentials,
             endpoint,
-            socket,
+            socket: Arc::clone(&socket),
             flows,
             pool: Pool::default(),
-            next_flow: AtomicU32::new(random_u32()?),
+            next_flow: AtomicU32::new(u32::from_be_bytes(random()?)),
             counters,
             waiting,
             accepting: tokio::sync::Mutex::new(accepting),
-            closed: tokio::sync::watch::Sender::new(false),
+            closed: watch::Sender::new(false),
         });
-        inner.spawn_tasks(restarts);
-        Ok(Self { inner })
+        inner.spawn(async move { socket.flush().await });
+        inner.spawn(Arc::clone(&inner).accept_connections());
+        Ok((Self { inner }, restarts))
     }
 
-    /// The endpoint's own address.
+    /// The endpoint's own address; an edge's first one now, and at relay 0 while it is attached nowhere.
     pub fn local(&self) -> Address {
-        self.inner.local
+        self.inner.local.address()
     }
 
-    /// Opens a stream to a service at a far relay, on terms of which a [`Class`] alone means no policy.
+    /// Opens a stream to a service at a far end, on terms of which a [`Class`] alone means no policy.
     ///
     /// # Errors
     /// [`OpenError::Refused`] by the far end; otherwise it could not be reached, or not in time.
     pub async fn open_stream(
         &self,
-        far: RelayId,
+        far: impl Into<FarEnd>,
         terms: impl Into<Terms>,
         wanted: impl Into<Wanted<'_>>,
     ) -> Result<Stream, OpenError> {
         let request = Request::stream(wanted.into());
-        let opened = self.inner.open(far, terms.into(), request, |_, _| Ok(())).await?;
+        let opened = self.inner.open(far.into(), terms.into(), request, |_, _| Ok(())).await?;
         self.inner.counters.streams.increment();
         Ok(Stream { send: opened.send, recv: opened.recv })
     }
 
-    /// Opens a flow of realtime datagrams to a service at a far relay, under a policy. The redundancy is that of
+    /// Opens a flow of realtime datagrams to a service at a far end, under a policy. The redundancy is that of
     /// both directions.
     ///
     /// # Errors
     /// As [`Self::open_stream`].
     pub async fn open_flow(
         &self,
-        far: RelayId,
+        far: impl Into<FarEnd>,
         policy: PolicyId,
         redundancy: Redundancy,
         wanted: impl Into<Wanted<'_>>,
     ) -> Result<Flow, OpenError> {
         let inner = &self.inner;
-        let id = FlowId(inner.next_flow.fetch_add(1, Ordering::Relaxed) & !ACCEPTED);
+        let id = inner.draw_flow()?;
         let enter =
             |session: &Session, _: &Request| inner.enter_flow(session, id, redundancy, true);
         let request = Request::flow(wanted.into(), id, redundancy);
         let terms = Terms::new(Class::Realtime, policy);
-        let opened = inner.open(far, terms, request, enter).await?;
+        let opened = inner.open(far.into(), terms, request, enter).await?;
         inner.counters.flows.increment();
         Ok(opened.prepared.run(opened.send, opened.recv))
     }
@@ -171,9 +252,9 @@ impl SessionEndpoint {
         }
     }
 
-    /// Closes every session with a relay, which was revoked.
-    pub fn disconnect(&self, far: RelayId) {
-        for session in self.inner.pool.with(far) {
+    /// Closes every session with a far end, which was revoked.
+    pub fn disconnect(&self, far: impl Into<FarEnd>) {
+        for session in self.inner.pool.with(far.into().party()) {
             session.connection.close(CODE_IDENTITY, b"revoked");
         }
     }
@@ -194,26 +275,11 @@ impl SessionEndpoint {
 
 impl fmt::Debug for SessionEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionEndpoint").field("local", &self.inner.local).finish_non_exhaustive()
+        f.debug_struct("SessionEndpoint").field("local", &self.local()).finish_non_exhaustive()
     }
-}
-
-/// An answered request of this end.
-struct Opened<T> {
-    prepared: T,
-    send: SendStream,
-    recv: RecvStream,
 }
 
 impl Inner {
-    fn spawn_tasks(self: &Arc<Self>, restarts: mpsc::Receiver<Restart>) {
-        let socket = Arc::clone(&self.socket);
-        self.spawn(async move { socket.flush().await });
-        self.spawn(Arc::clone(self).accept_connections());
-        self.spawn(Arc::clone(self).hail_far_ends());
-        self.spawn(Arc::clone(self).watch_restarts(restarts));
-    }
-
     /// Runs a task until it or the endpoint ends.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut closed = self.closed.subscribe();
@@ -224,88 +290,48 @@ impl Inner {
             }
         });
     }
+}
 
-    /// Asks a far end for something, within the time limit. A session that turns out to be dead is replaced
-    /// once: the far end cannot have answered on it.
-    async fn open<T>(
-        self: &Arc<Self>,
-        far: RelayId,
-        terms: Terms,
-        request: Request,
-        prepare: impl Fn(&Session, &Request) -> Result<T, OpenError>,
-    ) -> Result<Opened<T>, OpenError> {
-        if !request.is_sound() {
-            return Err(OpenError::Service);
-        }
-        let deadline = tokio::time::Instant::now() + self.config.open_timeout;
-        let mut fresh = false;
-        loop {
-            let session = match self.pool.find(far, terms) {
-                Some(session) => session,
-                None => {
-                    fresh = true;
-                    let dialled = tokio::time::timeout_at(deadline, self.dial(far, terms)).await;
-                    dialled.map_err(|_| OpenError::TimedOut)??
-                }
-            };
-            let heard = session.connection.stats().udp_rx.datagrams;
-            let asked = self.ask(&session, &request, &prepare);
-            match tokio::time::timeout_at(deadline, asked).await {
-                Ok(Err(OpenError::Session(error))) if !fresh => {
-                    tracing::debug!(%far, %terms, %error, "session was dead; dialling anew");
-                    self.pool.remove(&session);
-                }
-                Ok(result) => {
-                    if let Err(OpenError::Refused(_)) = result {
-                        self.counters.requests_refused.increment();
-                    }
-                    return result;
-                }
-                Err(_) => {
-                    if session.connection.stats().udp_rx.datagrams == heard {
-                        self.pool.retire(&session);
-                    }
-                    return Err(OpenError::TimedOut);
-                }
+impl Local {
+    fn address(&self) -> Address {
+        match self {
+            Self::Relay { address, .. } => *address,
+            Self::Edge(edge) => {
+                edge.places.borrow().whereabouts.map_or(Address::default(), |at| at.first)
             }
         }
     }
+}
 
-    async fn ask<T>(
-        &self,
-        session: &Session,
-        request: &Request,
-        prepare: &impl Fn(&Session, &Request) -> Result<T, OpenError>,
-    ) -> Result<Opened<T>, OpenError> {
-        let (mut send, mut recv) = session.connection.open_bi().await?;
-        let prepared = prepare(session, request)?;
-        open::ask(&mut send, &mut recv, request).await?;
-        Ok(Opened { prepared, send, recv })
-    }
-
-    /// Dials a far relay, unless somebody else just has.
-    async fn dial(self: &Arc<Self>, far: RelayId, terms: Terms) -> Result<Session, OpenError> {
-        let dialling = self.pool.dialling(far, terms);
-        let _one_at_a_time = dialling.lock().await;
-        if let Some(session) = self.pool.find(far, terms) {
-            return Ok(session);
-        }
-        let address = Address::new(far, AttachmentId::GATEWAY);
-        let identity = Identity::new(Role::Relay, far.0, &self.credentials.identity().mesh)
-            .map_err(|_| OpenError::Identity)?;
-        let connecting = self
-            .endpoint
-            .connect(address::to_socket(address, terms), &identity.server_name())
-            .map_err(|_| OpenError::Closed)?;
-        let connection = timeout(self.config.handshake_timeout, connecting)
-            .await
-            .map_err(|_| OpenError::TimedOut)??;
-        self.establish(connection, address, terms, true)
+/// Counts the changes of where an edge is attached, for its far ends to know which is the last.
+async fn number_changes(
+    mut whereabouts: watch::Receiver<Option<Whereabouts>>,
+    placed: watch::Sender<Placed>,
+) {
+    while whereabouts.changed().await.is_ok() {
+        let now = *whereabouts.borrow_and_update();
+        placed.send_if_modified(|last| {
+            let changed = last.whereabouts != now;
+            if changed {
+                *last = Placed { number: last.number + 1, whereabouts: now };
+            }
+            changed
+        });
     }
 }
 
-fn random_u32() -> Result<u32, SessionError> {
-    let mut bytes = [0; 4];
+/// Gives up names that nobody needs.
+async fn sweep(names: Arc<Names>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        names.sweep(Instant::now());
+    }
+}
+
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], SessionError> {
+    let mut bytes = [0; BYTES];
     SystemRandom::new().fill(&mut bytes).map_err(|_| SessionError::NoRandomness)?;
-    Ok(u32::from_be_bytes(bytes))
+    Ok(bytes)
 }

@@ -1,5 +1,5 @@
 //! What a session needs of the fabric below it: a way to hand frames over, and a channel of frames that
-//! arrived. A relay gives this to its own gateway; a test gives two ends a fake of it.
+//! arrived. A relay gives this to its own gateway, an edge's attachments to the edge; a test gives two ends a fake of it.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ pub struct FabricPort {
 
 /// Takes frames for the fabric, without waiting.
 pub trait FabricSender: Debug + Send + Sync + 'static {
-    /// Takes frames from the front of `frames`, as many as fit, and removes these.
+    /// Takes frames from the front of `frames`, as many as fit, and removes these. Two in a row that differ in nothing
+    /// but their destinations are copies: whoever has two attachments sends them by different ones.
     ///
     /// # Errors
     /// [`Full`] if frames are left; they are to be offered again once [`Self::poll_ready`] is ready.
@@ -47,7 +48,7 @@ pub struct Outbound {
     pub kind: FrameKind,
     /// What the frame asks of queues and routes.
     pub class: Class,
-    /// What its path may use.
+    /// What its path may use. For an edge's frames it is 0, and the relay that takes them writes the tenant's.
     pub policy: PolicyId,
     /// How much of its flow goes more than once.
     pub redundancy: Redundancy,
@@ -55,9 +56,9 @@ pub struct Outbound {
     pub destination: Address,
     /// The far end's other address, if it has one.
     pub alternate: Option<Address>,
-    /// For sessions the sender's incarnation, for datagrams the flow.
+    /// For sessions the incarnation, for datagrams the flow.
     pub flow: FlowId,
-    /// Position among the sender's frames of this kind, destination, class, policy and flow.
+    /// Position among the sender's frames of this kind, far end, class, policy and flow.
     pub sequence: u64,
     /// How long it is worth carrying.
     pub budget: Millis,
@@ -78,7 +79,7 @@ pub struct Inbound {
     pub policy: PolicyId,
     /// Congestion marks that it collected.
     pub ecn: FrameEcn,
-    /// For sessions the sender's incarnation, for datagrams the flow.
+    /// For sessions the incarnation, for datagrams the flow.
     pub flow: FlowId,
     /// Position among the sender's frames of this kind, class, policy and flow.
     pub sequence: u64,

@@ -11,6 +11,10 @@
 //!
 //! Flow ids are chosen by the opener from its 31 bits; frames from the accepting end bear the same id with
 //! [`ACCEPTED`] set, so that both ends can open flows without asking whose ids are free.
+//!
+//! A flow with an edge goes to where the edge is attached now. Its datagrams are taken from any address, by their ids,
+//! which edges therefore draw at random: the seal says whose they are. Where all of it is to go twice and the edge has
+//! two addresses, each datagram goes to both.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -18,13 +22,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy, Whereabouts};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::Notify;
 
 use crate::fabric::{FabricSender, Inbound, Outbound};
 pub use crate::fragment::DATAGRAM_BYTES_MAX;
 use crate::fragment::{self, Joined, Joiner};
+use crate::names::Far;
 use crate::replay::{Replay, ReplayWindow};
 use crate::seal::{FlowKeys, SEQUENCE_MAX};
 use crate::stats::Counters;
@@ -84,9 +89,9 @@ impl Flow {
         }
     }
 
-    /// The far end's address.
+    /// The far end's address now.
     pub fn far(&self) -> Address {
-        self.shared.far
+        self.shared.far.whereabouts().first
     }
 
     /// Ends the flow, for all clones and for the far end.
@@ -105,9 +110,35 @@ impl Drop for Held {
     }
 }
 
+/// Where the datagrams of a flow go.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// To a relay's gateway.
+    Gateway(Address),
+    /// To an edge, wherever it is.
+    Edge(Arc<Far>),
+}
+
+impl Target {
+    fn whereabouts(&self) -> Whereabouts {
+        match self {
+            Self::Gateway(address) => Whereabouts::at(*address),
+            Self::Edge(far) => far.whereabouts(),
+        }
+    }
+
+    /// What frames of its flows are found by besides their ids: the source of a gateway's.
+    fn source(&self) -> Option<Address> {
+        match self {
+            Self::Gateway(address) => Some(*address),
+            Self::Edge(_) => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
-    far: Address,
+    far: Target,
     policy: PolicyId,
     redundancy: Redundancy,
     /// Borne by frames from here.
@@ -145,7 +176,11 @@ impl Shared {
         let (first, last) = fragment::split(datagram, number);
         let mut frames = Vec::with_capacity(2);
         for plain in std::iter::once(first).chain(last) {
-            frames.push(self.sealed(plain)?);
+            let frame = self.sealed(plain)?;
+            match frame.alternate.filter(|_| self.redundancy == Redundancy::Always) {
+                Some(second) => frames.extend(to_both(&frame, second)),
+                None => frames.push(frame),
+            }
         }
         match self.sender.try_send(&mut frames) {
             Ok(()) => self.counters.datagrams_sent.increment(),
@@ -161,13 +196,14 @@ impl Shared {
             return Err(SendError::Closed);
         }
         self.keys.seal.seal(self.id, sequence, &mut plain);
+        let Whereabouts { first, second } = self.far.whereabouts();
         Ok(Outbound {
             kind: FrameKind::Datagram,
             class: Class::Realtime,
             policy: self.policy,
             redundancy: self.redundancy,
-            destination: self.far,
-            alternate: None,
+            destination: first,
+            alternate: second,
             flow: self.id,
             sequence,
             budget: Millis::from(BUDGET),
@@ -218,13 +254,28 @@ impl Shared {
     }
 }
 
-/// The flows of an endpoint, by the far end and the id that its frames bear.
+/// A frame for each of a far end's addresses, neither of which needs more copies.
+fn to_both(frame: &Outbound, second: Address) -> [Outbound; 2] {
+    [frame.destination, second].map(|destination| Outbound {
+        destination,
+        alternate: None,
+        redundancy: Redundancy::Off,
+        ..frame.clone()
+    })
+}
+
+/// The flows of an endpoint, by the source of a gateway's frames and the id that they bear.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
     sender: Arc<dyn FabricSender>,
     counters: Arc<Counters>,
-    flows: RwLock<HashMap<(Address, FlowId), Arc<Shared>>>,
+    /// Whether the far ends are edges.
+    edges: bool,
+    flows: RwLock<HashMap<FlowKey, Arc<Shared>>>,
 }
+
+/// What [`Target::source`] says, and the id.
+type FlowKey = (Option<Address>, FlowId);
 
 /// Why a flow cannot be entered in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -236,14 +287,14 @@ pub(crate) enum TableError {
 }
 
 impl FlowTable {
-    pub(crate) fn new(sender: Arc<dyn FabricSender>, counters: Arc<Counters>) -> Self {
-        Self { sender, counters, flows: RwLock::default() }
+    pub(crate) fn new(sender: Arc<dyn FabricSender>, counters: Arc<Counters>, edges: bool) -> Self {
+        Self { sender, counters, edges, flows: RwLock::default() }
     }
 
     /// Enters a flow: from now on its datagrams are taken.
     pub(crate) fn enter(
         self: &Arc<Self>,
-        far: Address,
+        far: Target,
         (policy, redundancy): (PolicyId, Redundancy),
         id: FlowId,
         opened_here: bool,
@@ -251,6 +302,7 @@ impl FlowTable {
     ) -> Result<FlowLife, TableError> {
         let accepted = FlowId(id.0 | ACCEPTED);
         let (own, its) = if opened_here { (id, accepted) } else { (accepted, id) };
+        let key = (far.source(), its);
         let shared = Arc::new(Shared {
             far,
             policy,
@@ -269,17 +321,17 @@ impl FlowTable {
         if flows.len() >= FLOWS_MAX {
             return Err(TableError::Full);
         }
-        if flows.contains_key(&(far, its)) {
+        if flows.contains_key(&key) {
             return Err(TableError::InUse);
         }
-        flows.insert((far, its), Arc::clone(&shared));
+        flows.insert(key, Arc::clone(&shared));
         drop(flows);
-        Ok(FlowLife { shared, entry: Entry { table: Arc::clone(self), key: (far, its) } })
+        Ok(FlowLife { shared, entry: Entry { table: Arc::clone(self), key } })
     }
 
     /// Takes a frame of kind Datagram.
     pub(crate) fn handle_frame(&self, frame: Inbound, now: Instant) {
-        let key = (frame.source, frame.flow);
+        let key = (Some(frame.source).filter(|_| !self.edges), frame.flow);
         let flow =
             self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&key).map(Arc::clone);
         match flow {
@@ -293,7 +345,7 @@ impl FlowTable {
 #[derive(Debug)]
 struct Entry {
     table: Arc<FlowTable>,
-    key: (Address, FlowId),
+    key: FlowKey,
 }
 
 impl Drop for Entry {
@@ -334,11 +386,14 @@ impl FlowLife {
 mod tests {
     use std::task::{Context, Poll};
 
+    use overway_wire::{AttachmentId, RelayId};
+
     use crate::Full;
     use crate::seal::SECRET_BYTES;
 
     use super::*;
 
+    const GATEWAY: Target = Target::Gateway(Address::new(RelayId(0), AttachmentId(0)));
     const POLICY: PolicyId = PolicyId(9);
     const MANNER: (PolicyId, Redundancy) = (POLICY, Redundancy::Always);
 
@@ -374,9 +429,9 @@ mod tests {
         let wire = Arc::new(Kept { full, ..Kept::default() });
         let counters = Arc::new(Counters::default());
         let sender: Arc<dyn FabricSender> = Arc::<Kept>::clone(&wire);
-        let table = Arc::new(FlowTable::new(sender, Arc::clone(&counters)));
+        let table = Arc::new(FlowTable::new(sender, Arc::clone(&counters), false));
         let keys = FlowKeys::new(&[5; SECRET_BYTES], client);
-        let life = table.enter(Address::default(), MANNER, FlowId(1), client, keys).unwrap();
+        let life = table.enter(GATEWAY, MANNER, FlowId(1), client, keys).unwrap();
         End { wire, table, counters, life }
     }
 
@@ -487,7 +542,7 @@ mod tests {
         let opener = end(true, false);
         let keys = FlowKeys::new(&[5; SECRET_BYTES], true);
 
-        let again = opener.table.enter(Address::default(), MANNER, FlowId(1), true, keys);
+        let again = opener.table.enter(GATEWAY, MANNER, FlowId(1), true, keys);
 
         assert_eq!(again.err(), Some(TableError::InUse));
     }

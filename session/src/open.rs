@@ -14,10 +14,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use overway_wire::{Class, FlowId, PolicyId, Redundancy, RelayId};
+use overway_tenant::Claims;
+use overway_wire::{Class, FlowId, PolicyId, Redundancy};
 use prost::Message;
 use quinn::{ConnectionError, RecvStream, SendStream};
 
+use crate::far::FarEnd;
 use crate::flow::{Flow, FlowLife};
 use crate::stats::Counters;
 use crate::terms::Terms;
@@ -51,9 +53,24 @@ pub enum OpenError {
     /// The session could not be established, or ended before the answer.
     #[error("session failed: {0}")]
     Session(#[from] ConnectionError),
-    /// The far end's certificate is not that of the relay asked for.
-    #[error("the far end is not the relay asked for")]
+    /// The far end has not the certificate of the relay, or the key of the edge, that was asked for.
+    #[error("the far end is not the one that was asked for")]
     Identity,
+    /// The far edge's token counts for nothing, or it gave none in time.
+    #[error("the far end's token: {0}")]
+    Token(String),
+    /// The far edge's token does not say that it may offer the service.
+    #[error("the far end's token does not let it offer this service")]
+    NotOffered,
+    /// The edge is new here, and nothing was said of where it is attached.
+    #[error("nobody has said where the edge is attached")]
+    Nowhere,
+    /// A gateway has sessions with gateways, an edge with edges.
+    #[error("gateways open to gateways, and edges to edges")]
+    OtherSort,
+    /// There are names for so many edges and no more.
+    #[error("too many far ends at once")]
+    TooMany,
     /// The far end ended the stream without an answer, or its answer makes no sense.
     #[error("the far end gave no proper answer")]
     NoAnswer,
@@ -86,8 +103,8 @@ impl Incoming {
         }
     }
 
-    /// The relay that asks, by its certificate.
-    pub fn from(&self) -> RelayId {
+    /// Who asks: the relay by its certificate, the edge by its key, with where it is attached now.
+    pub fn from(&self) -> FarEnd {
         match self {
             Self::Stream(stream) => stream.from(),
             Self::Flow(flow) => flow.from(),
@@ -119,7 +136,8 @@ pub struct IncomingFlow {
 /// What both sorts of requests have.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    pub(crate) from: RelayId,
+    pub(crate) from: FarEnd,
+    pub(crate) claims: Option<Arc<Claims>>,
     pub(crate) terms: Terms,
     pub(crate) service: String,
     pub(crate) client: Option<ClientAddresses>,
@@ -135,8 +153,8 @@ impl IncomingStream {
         &self.asked.service
     }
 
-    /// The relay that asks, by its certificate.
-    pub fn from(&self) -> RelayId {
+    /// Who asks: the relay by its certificate, the edge by its key, with where it is attached now.
+    pub fn from(&self) -> FarEnd {
         self.asked.from
     }
 
@@ -148,6 +166,11 @@ impl IncomingStream {
     /// Where an exit is to connect to, if the opener says. Whether it may is for the service to decide.
     pub fn target(&self) -> Option<&str> {
         self.asked.target.as_deref()
+    }
+
+    /// What the tenant says of the edge that asks; `None` for a relay.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.asked.claims.as_deref()
     }
 
     /// The class of the stream.
@@ -183,8 +206,8 @@ impl IncomingFlow {
         &self.asked.service
     }
 
-    /// The relay that asks, by its certificate.
-    pub fn from(&self) -> RelayId {
+    /// Who asks: the relay by its certificate, the edge by its key, with where it is attached now.
+    pub fn from(&self) -> FarEnd {
         self.asked.from
     }
 
@@ -196,6 +219,11 @@ impl IncomingFlow {
     /// Where an exit is to connect to, if the opener says. Whether it may is for the service to decide.
     pub fn target(&self) -> Option<&str> {
         self.asked.target.as_deref()
+    }
+
+    /// What the tenant says of the edge that asks; `None` for a relay.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.asked.claims.as_deref()
     }
 
     /// Answers ok; the flow is the caller's.
@@ -329,19 +357,29 @@ pub(crate) async fn ask(
 
 /// Reads one message.
 pub(crate) async fn read<M: Message + Default>(recv: &mut RecvStream) -> Result<M, OpenError> {
+    read_within(recv, MESSAGE_BYTES_MAX).await
+}
+
+/// Reads one message of at most so many bytes.
+pub(crate) async fn read_within<M: Message + Default>(
+    recv: &mut RecvStream,
+    bytes_max: usize,
+) -> Result<M, OpenError> {
     let mut length = [0; 2];
     recv.read_exact(&mut length).await.map_err(read_error)?;
     let length = usize::from(u16::from_be_bytes(length));
-    if length > MESSAGE_BYTES_MAX {
+    if length > bytes_max {
         return Err(OpenError::NoAnswer);
     }
-    let mut bytes = [0; MESSAGE_BYTES_MAX];
-    recv.read_exact(&mut bytes[..length]).await.map_err(read_error)?;
-    M::decode(&bytes[..length]).map_err(|_| OpenError::NoAnswer)
+    let mut bytes = vec![0; length];
+    recv.read_exact(&mut bytes).await.map_err(read_error)?;
+    M::decode(&bytes[..]).map_err(|_| OpenError::NoAnswer)
 }
 
-async fn write(send: &mut SendStream, message: &impl Message) -> Result<(), OpenError> {
-    let length = u16::try_from(message.encoded_len()).expect("names and reasons are bounded");
+/// Writes one message, which is bounded.
+pub(crate) async fn write(send: &mut SendStream, message: &impl Message) -> Result<(), OpenError> {
+    let length =
+        u16::try_from(message.encoded_len()).expect("names, reasons and tokens are bounded");
     let mut bytes = Vec::with_capacity(2 + usize::from(length));
     bytes.extend_from_slice(&length.to_be_bytes());
     message.encode(&mut bytes).expect("a vector grows");
@@ -365,7 +403,7 @@ fn read_error(error: quinn::ReadExactError) -> OpenError {
 }
 
 /// The front of `text` that may be carried as a reason.
-fn shortened(text: &str) -> &str {
+pub(crate) fn shortened(text: &str) -> &str {
     let mut end = text.len().min(REASON_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -1,4 +1,4 @@
-//! The sessions that stand, by far relay and terms.
+//! The sessions that stand, by far end and terms.
 //!
 //! A session is dialled when the first request needs one, once however many wait for it, and used by both
 //! ends from then on. When both dial at the same moment there are two, both used by whoever made them;
@@ -9,14 +9,19 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use overway_wire::{Address, FlowId, RelayId};
+use overway_wire::{Address, FlowId};
 use quinn::{Connection, VarInt};
 
 use crate::Terms;
+use crate::edge::EdgeSession;
+use crate::far::{FarEnd, Party};
 
-/// Sessions with one far relay on one set of terms at most: one dialled by each end, and as many that are about to
+/// Sessions with one far end on one set of terms at most: one dialled by each end, and as many that are about to
 /// be found dead.
 const SESSIONS_MAX: usize = 4;
+
+/// From so many slots on those are looked for which dials that failed have left.
+const SLOTS_TIDY: usize = 1_024;
 
 /// Code and reason of a session closed for a newer one.
 pub(crate) const CODE_REPLACED: VarInt = VarInt::from_u32(3);
@@ -25,10 +30,13 @@ pub(crate) const CODE_REPLACED: VarInt = VarInt::from_u32(3);
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) connection: Connection,
+    /// A relay's address, an edge's name.
     pub(crate) far: Address,
     pub(crate) terms: Terms,
-    /// The far end's when the session was established.
+    /// The far end's when the session was established, if it is a relay's.
     pub(crate) incarnation: FlowId,
+    /// What else there is to know of an edge.
+    pub(crate) edge: Option<Arc<EdgeSession>>,
     /// Whether this end dialled.
     pub(crate) client: bool,
 }
@@ -40,19 +48,33 @@ struct Place {
 }
 
 impl Session {
-    fn key(&self) -> (RelayId, Terms) {
-        (self.far.relay, self.terms)
+    /// The far end, for whoever is to know.
+    pub(crate) fn far_end(&self) -> FarEnd {
+        match &self.edge {
+            None => FarEnd::Relay(self.far.relay),
+            Some(edge) => FarEnd::Edge { id: edge.id, whereabouts: Some(edge.far.whereabouts()) },
+        }
     }
 
-    fn stands(&self) -> bool {
+    fn key(&self) -> (Party, Terms) {
+        (self.far_end().party(), self.terms)
+    }
+
+    pub(crate) fn stands(&self) -> bool {
         self.connection.close_reason().is_none()
+    }
+}
+
+impl Slot {
+    fn is_needed(&self) -> bool {
+        !self.places.is_empty() || Arc::strong_count(&self.dialling) > 1
     }
 }
 
 /// The pool.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    slots: Mutex<HashMap<(RelayId, Terms), Slot>>,
+    slots: Mutex<HashMap<(Party, Terms), Slot>>,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +86,7 @@ struct Slot {
 
 impl Pool {
     /// A session that stands and is not retired, the oldest first.
-    pub(crate) fn find(&self, far: RelayId, terms: Terms) -> Option<Session> {
+    pub(crate) fn find(&self, far: Party, terms: Terms) -> Option<Session> {
         let slots = self.slots();
         let mut places = slots.get(&(far, terms))?.places.iter();
         let place = places.find(|place| !place.retired && place.session.stands())?;
@@ -72,8 +94,12 @@ impl Pool {
     }
 
     /// The lock to hold while dialling.
-    pub(crate) fn dialling(&self, far: RelayId, terms: Terms) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(&self.slots().entry((far, terms)).or_default().dialling)
+    pub(crate) fn dialling(&self, far: Party, terms: Terms) -> Arc<tokio::sync::Mutex<()>> {
+        let mut slots = self.slots();
+        if slots.len() >= SLOTS_TIDY && !slots.contains_key(&(far, terms)) {
+            slots.retain(|_, slot| slot.is_needed());
+        }
+        Arc::clone(&slots.entry((far, terms)).or_default().dialling)
     }
 
     /// Puts in a session. The oldest is closed if there are too many.
@@ -105,15 +131,15 @@ impl Pool {
         let mut slots = self.slots();
         let Some(slot) = slots.get_mut(&session.key()) else { return };
         slot.places.retain(|other| other.session.connection.stable_id() != id);
-        if slot.places.is_empty() && Arc::strong_count(&slot.dialling) == 1 {
+        if !slot.is_needed() {
             slots.remove(&session.key());
         }
     }
 
-    /// Every session with a far relay, on any terms, retired or not.
-    pub(crate) fn with(&self, far: RelayId) -> Vec<Session> {
+    /// Every session with a far end, on any terms, retired or not.
+    pub(crate) fn with(&self, far: Party) -> Vec<Session> {
         let slots = self.slots();
-        let of_far = slots.iter().filter(|((relay, _), _)| *relay == far);
+        let of_far = slots.iter().filter(|((party, _), _)| *party == far);
         of_far.flat_map(|(_, slot)| &slot.places).map(|place| place.session.clone()).collect()
     }
 
@@ -126,7 +152,7 @@ impl Pool {
     }
 
     /// A panic elsewhere leaves the map whole: each change is one call.
-    fn slots(&self) -> MutexGuard<'_, HashMap<(RelayId, Terms), Slot>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<(Party, Terms), Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

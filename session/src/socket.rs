@@ -7,10 +7,14 @@
 //!
 //! **In.** Whoever polls takes batches from the fabric's channel and sorts them: datagrams go to the flow
 //! table at once; session frames go through the order of their lane (far end and terms) to quinn. Lanes of
-//! class realtime are not held back. A far end that starts anew numbers its frames from
+//! class realtime are not held back. A relay's gateway that starts anew numbers its frames from
 //! zero under another incarnation, drawn at random and carried in the frame's flow field. It has lanes of
 //! its own beside the earlier one's, until the earlier one is found to have ended; then the endpoint is
 //! told, to close sessions which that far end knows nothing of. QUIC gets the packets of both meanwhile.
+//!
+//! **Edges** have no addresses that last: their frames are told by [`Names`](crate::names), go to where the name is now,
+//! and QUIC sees the name. Frames by any of the name's addresses share its lanes. An edge that started anew is told
+//! by QUIC's stateless resets, whose key it derives from its own, and by its first word; it is not hailed.
 //!
 //! **Hails.** A hail is a packet of a connection that no end has: QUIC at the far end answers it with a
 //! stateless reset, in a frame that bears the incarnation which lives there. It is as short as is
@@ -26,14 +30,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy, Whereabouts};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::{Notify, mpsc};
 
 use crate::address;
-use crate::fabric::{FabricPort, FabricSender, Full, Outbound};
+use crate::fabric::{FabricSender, Full, Inbound, Outbound};
 use crate::flow::FlowTable;
+use crate::names::Names;
 use crate::stats::Counters;
 use crate::terms::Terms;
 
@@ -68,7 +73,6 @@ pub(crate) type Restart = (Address, FlowId);
 /// The socket.
 pub(crate) struct FabricSocket {
     local: SocketAddr,
-    incarnation: FlowId,
     sender: Arc<dyn FabricSender>,
     flows: Arc<FlowTable>,
     counters: Arc<Counters>,
@@ -77,8 +81,18 @@ pub(crate) struct FabricSocket {
     backlog_filled: Notify,
 }
 
-#[derive(Default)]
+/// How an endpoint tells its far ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Naming {
+    /// By their addresses; its own incarnation is the same for all.
+    ByAddress(FlowId),
+    /// By names, each with an incarnation of its own.
+    ByName(Arc<Names>),
+}
+
 struct Outgoing {
+    naming: Naming,
+    /// Of far ends that are told by their addresses.
     sequences: HashMap<(Address, Terms), u64>,
     backlog: Vec<Outbound>,
     waiting: Vec<Waker>,
@@ -87,20 +101,20 @@ struct Outgoing {
 impl FabricSocket {
     /// Makes the socket of a port. The receiver tells of far ends that started anew.
     pub(crate) fn new(
-        port: FabricPort,
-        incarnation: FlowId,
+        (sender, receiver): (Arc<dyn FabricSender>, mpsc::Receiver<Vec<Inbound>>),
+        local: Address,
+        naming: Naming,
         flows: Arc<FlowTable>,
         counters: Arc<Counters>,
     ) -> (Arc<Self>, mpsc::Receiver<Restart>) {
         let (restarts, restarted) = mpsc::channel(RESTARTS_MAX);
         let socket = Self {
-            local: address::to_socket(port.local, Terms::default()),
-            incarnation,
-            sender: port.sender,
+            local: address::to_socket(local, Terms::default()),
+            sender,
             flows,
             counters,
-            outgoing: Mutex::default(),
-            incoming: Mutex::new(Incoming::new(port.receiver, restarts)),
+            outgoing: Mutex::new(Outgoing::new(naming.clone())),
+            incoming: Mutex::new(Incoming::new(receiver, restarts, naming)),
             backlog_filled: Notify::new(),
         };
         (Arc::new(socket), restarted)
@@ -121,7 +135,7 @@ impl FabricSocket {
         let mut incoming = self.incoming();
         let outgoing = &mut *self.outgoing();
         for far in incoming.hails_due(standing, now) {
-            if outgoing.push((far, HAIL_TERMS), self.incarnation, Bytes::from_static(&HAIL)) {
+            if outgoing.push((far, HAIL_TERMS), Bytes::from_static(&HAIL)) {
                 self.counters.frames_sent.increment();
                 incoming.handle_hail(far, now);
             }
@@ -178,27 +192,46 @@ impl FabricSocket {
 }
 
 impl Outgoing {
-    /// Numbers a frame and puts it in the backlog, unless there are too many far ends.
-    fn push(&mut self, lane: (Address, Terms), incarnation: FlowId, payload: Bytes) -> bool {
-        if self.sequences.len() >= FAR_ENDS_MAX && !self.sequences.contains_key(&lane) {
-            return false;
-        }
-        let sequence = self.sequences.entry(lane).or_default();
-        let (destination, Terms { class, policy }) = lane;
+    fn new(naming: Naming) -> Self {
+        Self { naming, sequences: HashMap::new(), backlog: Vec::new(), waiting: Vec::new() }
+    }
+
+    /// Numbers a frame and puts it in the backlog, unless there are too many far ends, or none of that name.
+    fn push(&mut self, (far, terms): (Address, Terms), payload: Bytes) -> bool {
+        let Some((to, flow, sequence)) = self.number(far, terms) else { return false };
         self.backlog.push(Outbound {
             kind: FrameKind::Session,
-            class,
-            policy,
+            class: terms.class,
+            policy: terms.policy,
             redundancy: Redundancy::default(),
-            destination,
-            alternate: None,
-            flow: incarnation,
-            sequence: *sequence,
+            destination: to.first,
+            alternate: to.second,
+            flow,
+            sequence,
             budget: Millis::from(BUDGET),
             payload,
         });
-        *sequence += 1;
         true
+    }
+
+    /// Where the next frame for a far end goes, and the incarnation and the sequence that it bears.
+    fn number(&mut self, far: Address, terms: Terms) -> Option<(Whereabouts, FlowId, u64)> {
+        let incarnation = match &self.naming {
+            Naming::ByAddress(incarnation) => *incarnation,
+            Naming::ByName(names) => {
+                let far = names.find(far)?;
+                let sequence = far.next_sequence(terms.class);
+                return Some((far.whereabouts(), far.own_incarnation(), sequence));
+            }
+        };
+        let lane = (far, terms);
+        if self.sequences.len() >= FAR_ENDS_MAX && !self.sequences.contains_key(&lane) {
+            return None;
+        }
+        let next = self.sequences.entry(lane).or_default();
+        let sequence = *next;
+        *next += 1;
+        Some((Whereabouts::at(far), incarnation, sequence))
     }
 }
 
@@ -222,7 +255,7 @@ impl AsyncUdpSocket for FabricSocket {
         let mut at = 0;
         while at < contents.len() {
             let end = contents.len().min(at + segment);
-            if outgoing.push((destination, terms), self.incarnation, contents.slice(at..end)) {
+            if outgoing.push((destination, terms), contents.slice(at..end)) {
                 self.counters.frames_sent.increment();
             } else {
                 self.counters.frames_unexpected.increment();

@@ -51,7 +51,8 @@ counters! {
     sessions_opened,
     /// QUIC connections that ended.
     sessions_closed,
-    /// Connections refused because the certificate is not that of the relay at the address.
+    /// Connections refused because the certificate is not that of the relay at the address, or because the edge's token
+    /// counts for nothing.
     identity_refused,
     /// Far ends found to have started anew; the sessions of their earlier incarnation were closed.
     far_restarts,
@@ -69,7 +70,8 @@ counters! {
     frames_received,
     /// Session frames dropped because they had come before, or as late as QUIC does not take them.
     frames_duplicate,
-    /// Session frames dropped because they came from an incarnation that ended just before.
+    /// Session frames dropped because they came from an incarnation that ended just before, or bear one that no far edge
+    /// was given.
     frames_stale,
     /// Session frames that waited for an earlier one.
     frames_held,

@@ -1,9 +1,11 @@
 //! quinn's settings for a session, each with its reason.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use overway_pki::{ALPN_SESSION, ClientAuth, Credentials, Role};
+use overway_tenant::EdgeId;
 use overway_wire::frame::PAYLOAD_BYTES_MAX;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -12,8 +14,11 @@ use quinn::{
 };
 
 use quinn_proto::RandomConnectionIdGenerator;
+use ring::hmac;
+use rustls::sign::CertifiedKey;
 
 use crate::congestion::ControllerConfig;
+use crate::edge::tls;
 
 /// An interruption of 20 s is survived with two keep-alives to spare for the way back.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
@@ -25,6 +30,8 @@ const STREAMS_MAX: u32 = 4_096;
 const STREAM_WINDOW_BYTES: u32 = 32 << 20;
 /// All streams of a session together; bounds what a far end makes us hold.
 const WINDOW_BYTES: u32 = 64 << 20;
+/// What an edge may send before its token is verified: a word is below 5 KB.
+const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
 /// quinn's receiver drops packets that come more than 128 late anyway; calling them lost any sooner would
 /// answer the fabric's reordering with retransmissions.
 const PACKET_THRESHOLD: u32 = 128;
@@ -42,9 +49,12 @@ const CID_BYTES: usize = 8;
 /// Handshakes that wait to be taken up at once; the endpoint bounds those under way.
 const INCOMING_MAX: usize = 1_024;
 
-/// The endpoint's part.
-pub(crate) fn endpoint_config() -> EndpointConfig {
+/// The endpoint's part, with the key that makes its stateless resets if it is to be the same after a restart.
+pub(crate) fn endpoint_config(reset_key: Option<hmac::Key>) -> EndpointConfig {
     let mut config = EndpointConfig::default();
+    if let Some(key) = reset_key {
+        config.reset_key(Arc::new(key));
+    }
     config
         .max_udp_payload_size(mtu())
         .expect("a frame's payload is at least QUIC's least, 1,200 bytes");
@@ -62,8 +72,45 @@ pub(crate) fn server_config(
     let tls = overway_pki::server_config(credentials, &[ALPN_SESSION], clients);
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     // The synthetic address never changes; a packet from another one is not a migration.
-    config.transport_config(transport()).migration(false).max_incoming(INCOMING_MAX);
+    config.transport_config(Arc::new(transport())).migration(false).max_incoming(INCOMING_MAX);
     Ok(config)
+}
+
+/// The side of an edge that is dialled.
+pub(crate) fn edge_server_config(
+    own: &Arc<CertifiedKey>,
+) -> Result<ServerConfig, NoInitialCipherSuite> {
+    let tls = QuicServerConfig::try_from(tls::server_config(own))?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(edge_transport()).migration(false).max_incoming(INCOMING_MAX);
+    Ok(config)
+}
+
+/// The side of an edge that dials this far one. The flag is set when another answers.
+pub(crate) fn edge_client_config(
+    own: &Arc<CertifiedKey>,
+    far: EdgeId,
+) -> Result<(ClientConfig, Arc<AtomicBool>), NoInitialCipherSuite> {
+    let (tls, other_answered) = tls::client_config(own, far);
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(edge_transport());
+    Ok((config, other_answered))
+}
+
+/// Gives an edge whose token was verified what any far end has.
+pub(crate) fn admit(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_MAX));
+}
+
+/// One unidirectional stream each way, for words, and until [`admit`] nothing else.
+fn edge_transport() -> Arc<TransportConfig> {
+    let mut config = transport();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES));
+    Arc::new(config)
 }
 
 /// The side that dials.
@@ -72,11 +119,11 @@ pub(crate) fn client_config(
 ) -> Result<ClientConfig, NoInitialCipherSuite> {
     let tls = overway_pki::client_config(credentials, &[ALPN_SESSION]);
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(transport());
+    config.transport_config(Arc::new(transport()));
     Ok(config)
 }
 
-fn transport() -> Arc<TransportConfig> {
+fn transport() -> TransportConfig {
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY))
         .reordering_threshold(VarInt::from_u32(ACK_REORDERING));
@@ -100,7 +147,7 @@ fn transport() -> Arc<TransportConfig> {
         // Realtime data has datagrams of its own, outside QUIC.
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(ControllerConfig));
-    Arc::new(config)
+    config
 }
 
 fn mtu() -> u16 {

@@ -12,7 +12,7 @@ use overway_gateway::{
 };
 use overway_pki::{Authority, Credentials, Identity, PendingKey, Role};
 use overway_session::{
-    FabricPort, FabricSender, Full, Inbound, Outbound, SessionConfig, SessionEndpoint,
+    FabricPort, FabricSender, FarEnd, Full, Inbound, Outbound, SessionConfig, SessionEndpoint,
 };
 use overway_wire::frame::FrameEcn;
 use overway_wire::{Address, AttachmentId, PolicyId, RelayId};
@@ -161,8 +161,8 @@ pub(crate) fn pattern(seed: u64, count: usize) -> Vec<u8> {
 }
 
 impl Resolver for Everywhere {
-    fn relays(&self, _service: &str, _policy: PolicyId) -> Vec<RelayId> {
-        self.0.clone()
+    fn far_ends(&self, _service: &str, _policy: PolicyId) -> Vec<FarEnd> {
+        self.0.iter().copied().map(FarEnd::from).collect()
     }
 
     fn policy(&self, name: &str) -> Option<PolicyId> {

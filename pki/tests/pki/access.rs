@@ -15,8 +15,7 @@ fn ca_pem(authority: &Authority) -> Vec<u8> {
 
 #[test]
 fn an_edge_takes_any_relay_of_its_mesh_and_nobody_else() {
-    let (ours, theirs) =
-        (Authority::create("blue").unwrap(), Authority::create("blue").unwrap());
+    let (ours, theirs) = (Authority::create("blue").unwrap(), Authority::create("blue").unwrap());
     let client = access_client_config(&ca_pem(&ours), &[ALPN]).unwrap();
     let dial = |authority, role, id| {
         let server = server_config(&credentials(authority, role, id), &[ALPN], ClientAuth::None);

@@ -233,7 +233,10 @@ mod tests {
 
         assert_eq!(version(&speaks(1, 1)), Ok(1));
         assert_eq!(version(&speaks(0, 7)), Ok(VERSION_MAX));
-        assert!(matches!(version(&speaks(VERSION_MAX + 1, VERSION_MAX + 2)), Err(HelloError::Version { .. })));
+        assert!(matches!(
+            version(&speaks(VERSION_MAX + 1, VERSION_MAX + 2)),
+            Err(HelloError::Version { .. })
+        ));
         assert!(matches!(version(&speaks(0, 0)), Err(HelloError::Version { .. })));
         assert!(matches!(version(&speaks(1, 0)), Err(HelloError::Version { .. })));
     }

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overway_pki::Role;
+use overway_tenant::Claims;
 use overway_wire::{Address, FlowId, Redundancy, RelayId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::{CODE_IDENTITY, CODE_RESTARTED, HAIL_EVERY, Inner};
+use super::{CODE_IDENTITY, CODE_RESTARTED, HAIL_EVERY, Inner, Local};
 use crate::address;
-use crate::flow::{ACCEPTED, FlowLife};
+use crate::far::Party;
+use crate::flow::{ACCEPTED, FlowLife, Target};
 use crate::open::{self, Asked, Incoming, IncomingFlow, IncomingStream, OpenError, Request, Sort};
 use crate::pool::Session;
 use crate::seal::{self, FlowKeys, SECRET_BYTES};
@@ -20,7 +22,7 @@ use crate::socket::Restart;
 use crate::terms::Terms;
 
 impl Inner {
-    /// Makes a session of a connection, if its far end is who it has to be, and starts to serve it.
+    /// Makes a session of a connection, if its far end is the relay that it has to be, and starts to serve it.
     pub(super) fn establish(
         self: &Arc<Self>,
         connection: Connection,
@@ -35,11 +37,16 @@ impl Inner {
             return Err(OpenError::Identity);
         }
         let incarnation = self.socket.incarnation_of(far, terms).unwrap_or_default();
-        let session = Session { connection, far, terms, incarnation, client };
+        let session = Session { connection, far, terms, incarnation, edge: None, client };
+        self.begin(&session);
+        Ok(session)
+    }
+
+    /// Serves a session whose far end is known.
+    pub(super) fn begin(self: &Arc<Self>, session: &Session) {
         self.counters.sessions_opened.increment();
         self.pool.insert(session.clone());
         self.spawn(Arc::clone(self).serve(session.clone()));
-        Ok(session)
     }
 
     pub(super) async fn accept_connections(self: Arc<Self>) {
@@ -54,15 +61,24 @@ impl Inner {
                 incoming.refuse();
                 continue;
             };
+            let handshake = match &self.local {
+                Local::Relay { .. } => None,
+                Local::Edge(edge) => {
+                    let handshake = edge.names.begin_handshake(far);
+                    if handshake.is_none() {
+                        tracing::debug!(%far, "too many handshakes of one edge under way");
+                        incoming.refuse();
+                        continue;
+                    }
+                    handshake
+                }
+            };
             let inner = Arc::clone(&self);
             self.spawn(async move {
-                let _place = place;
+                let _held = (place, handshake);
                 let Ok(connecting) = incoming.accept() else { return };
                 match timeout(inner.config.handshake_timeout, connecting).await {
-                    // A refusal is counted where it happens.
-                    Ok(Ok(connection)) => {
-                        let _ = inner.establish(connection, far, terms, false);
-                    }
+                    Ok(Ok(connection)) => inner.take_connection(connection, far, terms).await,
                     Ok(Err(error)) => tracing::debug!(%far, %error, "handshake failed"),
                     Err(_) => tracing::debug!(%far, "handshake took too long"),
                 }
@@ -72,11 +88,24 @@ impl Inner {
         self.closed.send_replace(true);
     }
 
+    /// A refusal is counted where it happens.
+    async fn take_connection(self: &Arc<Self>, connection: Connection, far: Address, terms: Terms) {
+        match &self.local {
+            Local::Relay { .. } => {
+                let _ = self.establish(connection, far, terms, false);
+            }
+            Local::Edge(edge) => {
+                let Some(far) = edge.names.find(far) else { return };
+                let _ = self.greet(edge, connection, far, terms, false).await;
+            }
+        }
+    }
+
     /// Closes the sessions that an earlier incarnation of a far end had.
     pub(super) async fn watch_restarts(self: Arc<Self>, mut restarts: mpsc::Receiver<Restart>) {
         while let Some((far, ended)) = restarts.recv().await {
             tracing::info!(%far, "a far end started anew");
-            for session in self.pool.with(far.relay) {
+            for session in self.pool.with(Party::Relay(far.relay)) {
                 if session.far == far && session.incarnation == ended {
                     session.connection.close(CODE_RESTARTED, b"the far end started anew");
                 }
@@ -116,12 +145,14 @@ impl Inner {
             Ok(Ok(request)) if request.is_sound() => request,
             Ok(_) | Err(_) => return self.counters.requests_invalid.increment(),
         };
+        let claims = session.edge.as_ref().map(|edge| edge.claims());
         let sort = request.sort();
         let flow = FlowId(request.flow & !ACCEPTED);
         let redundancy = Redundancy::from_code(request.redundancy);
         let client = request.client();
         let asked = Asked {
-            from: session.far.relay,
+            from: session.far_end(),
+            claims: claims.clone(),
             terms: session.terms,
             service: request.service,
             client,
@@ -130,6 +161,10 @@ impl Inner {
             recv,
             counters: Arc::clone(&self.counters),
         };
+        let forbidden = claims.and_then(|claims| forbidden(&claims, session.terms, &asked.service));
+        if let Some(reason) = forbidden {
+            return asked.refuse(&reason).await;
+        }
         let incoming = match sort {
             Sort::Stream => Incoming::Stream(IncomingStream { asked }),
             Sort::Flow => match self.enter_flow(session, flow, redundancy, false) {
@@ -156,10 +191,27 @@ impl Inner {
             .export_keying_material(&mut secret, seal::LABEL, &context)
             .map_err(|_| OpenError::Closed)?;
         let keys = FlowKeys::new(&secret, session.client);
+        let target = match &session.edge {
+            None => Target::Gateway(session.far),
+            Some(edge) => Target::Edge(Arc::clone(&edge.far)),
+        };
         self.flows
-            .enter(session.far, (session.terms.policy, redundancy), id, opened_here, keys)
+            .enter(target, (session.terms.policy, redundancy), id, opened_here, keys)
             .map_err(|error| OpenError::Refused(error.to_string()))
     }
+}
+
+/// Why an edge may not ask for this service in this class, by its token.
+fn forbidden(claims: &Claims, terms: Terms, service: &str) -> Option<String> {
+    let name = &claims.name;
+    if !claims.services.allow(service) {
+        return Some(format!("the token of \"{name}\" does not allow this service"));
+    }
+    if !claims.classes.contains(&terms.class) {
+        let class = terms.class;
+        return Some(format!("the token of \"{name}\" does not allow the class {class}"));
+    }
+    None
 }
 
 /// Whether the far end has shown the certificate of this relay.

@@ -4,20 +4,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overway_wire::frame::{FrameEcn, PAYLOAD_BYTES_MAX};
-use overway_wire::{Address, Class, FlowId};
+use overway_wire::{Address, Class, FlowId, PolicyId};
 use quinn::udp::{EcnCodepoint, RecvMeta};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use super::incarnations::{Heard, Incarnations};
-use super::{FAR_ENDS_MAX, Restart};
+use super::{FAR_ENDS_MAX, Naming, Restart};
 use crate::address;
 use crate::fabric::Inbound;
+use crate::names;
 use crate::reorder::{Reorder, Verdict};
 use crate::replay::{Outrun, Replay, ReplayWindow};
 use crate::stats::Counters;
@@ -39,6 +41,7 @@ const LANES_MAX: usize = 72;
 pub(super) struct Incoming {
     pub(super) receiver: mpsc::Receiver<Vec<Inbound>>,
     restarts: mpsc::Sender<Restart>,
+    naming: Naming,
     far_ends: HashMap<Address, FarEnd>,
     /// Lanes that hold frames.
     holding: BTreeSet<(Address, LaneKey)>,
@@ -82,10 +85,12 @@ impl Incoming {
     pub(super) fn new(
         receiver: mpsc::Receiver<Vec<Inbound>>,
         restarts: mpsc::Sender<Restart>,
+        naming: Naming,
     ) -> Self {
         Self {
             receiver,
             restarts,
+            naming,
             far_ends: HashMap::new(),
             holding: BTreeSet::new(),
             challenged: BTreeSet::new(),
@@ -102,10 +107,18 @@ impl Incoming {
 
     /// Puts a session frame in its lane; what is in order becomes ready.
     pub(super) fn sort(&mut self, frame: Inbound, now: Instant, counters: &Counters) {
-        let Inbound { source, class, policy, flow, sequence, .. } = frame;
-        let key = (flow, Terms::new(class, policy));
+        let Inbound { class, flow, sequence, .. } = frame;
         if frame.payload.len() > PAYLOAD_BYTES_MAX {
             return counters.frames_unexpected.increment();
+        }
+        let Some((source, policy, in_order)) = self.name_of(&frame, now) else {
+            return counters.frames_stale.increment();
+        };
+        let key = (flow, Terms::new(class, policy));
+        if !in_order {
+            let from = address::to_socket(source, key.1);
+            let ecn = codepoint(frame.ecn);
+            return self.ready.push_back(Packet { from, ecn, payload: frame.payload });
         }
         if !self.know(source, flow, now, counters) {
             return counters.frames_stale.increment();
@@ -141,6 +154,23 @@ impl Incoming {
                     self.holding.remove(&(source, key));
                 }
             }
+        }
+    }
+
+    /// The far end of a frame, the policy of its terms, and whether it has a place in the order. The policy under
+    /// which an edge's frames travel is its tenant's, written by relays, and no term of its sessions.
+    fn name_of(&mut self, frame: &Inbound, now: Instant) -> Option<(Address, PolicyId, bool)> {
+        let names = match &self.naming {
+            Naming::ByAddress(_) => return Some((frame.source, frame.policy, true)),
+            Naming::ByName(names) => Arc::clone(names),
+        };
+        let heard = names.hear(frame.source, frame.flow, now);
+        for dropped in names.take_dropped() {
+            self.forget(dropped);
+        }
+        match heard {
+            names::Heard::Name { name, vouched } => Some((name, PolicyId::default(), vouched)),
+            names::Heard::Nobody => None,
         }
     }
 
@@ -236,6 +266,10 @@ impl Incoming {
     fn forget_quietest(&mut self) {
         let quietest = self.far_ends.iter().min_by_key(|(_, far_end)| far_end.heard);
         let Some(address) = quietest.map(|(&address, _)| address) else { return };
+        self.forget(address);
+    }
+
+    fn forget(&mut self, address: Address) {
         let lanes = self.far_ends.remove(&address).map(|far_end| far_end.lanes);
         for key in lanes.into_iter().flat_map(BTreeMap::into_keys) {
             self.holding.remove(&(address, key));

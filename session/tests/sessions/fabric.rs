@@ -1,5 +1,5 @@
 //! A fake fabric between ends in one process: frames are lost, doubled, delayed and damaged by a seeded
-//! generator.
+//! generator. Addresses of edges may die, and a frame that names another goes there instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use overway_pki::{Authority, Credentials, Identity, PendingKey, Role};
 use overway_session::{
-    FabricPort, FabricSender, Full, Inbound, Outbound, SessionConfig, SessionEndpoint,
+    EdgePort, FabricPort, FabricSender, Full, Inbound, Outbound, SessionConfig, SessionEndpoint,
 };
 use overway_wire::frame::FrameEcn;
-use overway_wire::{Address, AttachmentId, Class, FlowId, FrameKind, Millis, PolicyId, RelayId};
-use tokio::sync::mpsc;
+use overway_wire::{
+    Address, AttachmentId, Class, FlowId, FrameKind, Millis, PolicyId, RelayId, Whereabouts,
+};
+use tokio::sync::{mpsc, watch};
 
 /// Frames that a port takes before it is full.
 const CAPACITY: usize = 64;
@@ -25,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) lost: f64,
     pub(crate) doubled: f64,
     pub(crate) delayed: f64,
+    /// Of session frames: one bit is flipped.
+    pub(crate) garbled: f64,
     /// Of datagrams: one bit is flipped.
     pub(crate) damaged: f64,
 }
@@ -45,8 +49,27 @@ struct State {
     ports: BTreeMap<RelayId, Port>,
     /// Relays that no frame gets to.
     deaf: BTreeSet<RelayId>,
+    edges: Vec<Edge>,
+    /// Addresses of edges that nothing leaves from and gets to.
+    dead: BTreeSet<Address>,
+    /// Whether edges send all they send by each of their addresses.
+    doubling: bool,
+    /// What passed, where somebody listens.
+    tapped: Option<Vec<Tapped>>,
     faults: Faults,
     random: u64,
+}
+
+/// A frame as a relay on the way sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tapped {
+    pub(crate) source: Address,
+    pub(crate) frame: Outbound,
+}
+
+struct Edge {
+    addresses: Vec<Address>,
+    deliver: mpsc::UnboundedSender<Vec<Inbound>>,
 }
 
 struct Port {
@@ -102,6 +125,57 @@ impl Mesh {
         self.hub.carry(source, frame);
     }
 
+    /// The port of an edge that is attached at these addresses, and at more when it is told so.
+    pub(crate) fn edge_port(
+        &self,
+        addresses: &[Address],
+    ) -> (EdgePort, watch::Sender<Option<Whereabouts>>) {
+        let (deliver, receiver) = deliveries();
+        let wire = Arc::new(Wire::default());
+        let state = &mut *self.hub.state.lock().unwrap();
+        // An earlier edge there is cut off.
+        for edge in &mut state.edges {
+            edge.addresses.retain(|address| !addresses.contains(address));
+        }
+        let number = state.edges.len();
+        state.edges.push(Edge { addresses: addresses.to_vec(), deliver });
+        tokio::spawn(carry_of_edge(Arc::clone(&self.hub), number, Arc::clone(&wire)));
+        let (told, whereabouts) = watch::channel(whereabouts(addresses));
+        (EdgePort { sender: wire, receiver, whereabouts }, told)
+    }
+
+    /// Attaches the edge that is at `there` at `addresses` too.
+    pub(crate) fn attach(&self, there: Address, addresses: &[Address]) {
+        let state = &mut *self.hub.state.lock().unwrap();
+        let mut edges = state.edges.iter_mut();
+        let edge = edges.find(|edge| edge.addresses.contains(&there)).unwrap();
+        edge.addresses.extend(addresses);
+    }
+
+    pub(crate) fn kill(&self, address: Address) {
+        self.hub.state.lock().unwrap().dead.insert(address);
+    }
+
+    pub(crate) fn set_doubling(&self, doubling: bool) {
+        self.hub.state.lock().unwrap().doubling = doubling;
+    }
+
+    /// Listens from now on.
+    pub(crate) fn tap(&self) {
+        self.hub.state.lock().unwrap().tapped = Some(Vec::new());
+    }
+
+    /// What was heard since.
+    pub(crate) fn tapped(&self) -> Vec<Tapped> {
+        let state = &mut *self.hub.state.lock().unwrap();
+        std::mem::take(state.tapped.as_mut().unwrap())
+    }
+
+    /// Delivers a frame once more, or one that nobody sent.
+    pub(crate) fn inject(&self, Tapped { source, frame }: Tapped) {
+        self.hub.carry(source, frame);
+    }
+
     pub(crate) fn credentials(&self, relay: u16) -> Arc<Credentials> {
         let identity = Identity::new(Role::Relay, relay, "test").unwrap();
         let (pending, csr) = PendingKey::generate().unwrap();
@@ -113,18 +187,8 @@ impl Mesh {
 
     pub(crate) fn port(&self, relay: u16) -> FabricPort {
         let local = Address::new(RelayId(relay), AttachmentId::GATEWAY);
-        // The queue to the end is bounded in a relay; here what is under way is, by QUIC.
-        let (deliver, mut delivered) = mpsc::unbounded_channel();
-        let (batches, receiver) = mpsc::channel(1_024);
-        tokio::spawn(async move {
-            while let Some(batch) = delivered.recv().await {
-                if batches.send(batch).await.is_err() {
-                    return;
-                }
-            }
-        });
-        let queue = Arc::new(Queue::default());
-        let wire = Arc::new(Wire { queue: Arc::clone(&queue), filled: tokio::sync::Notify::new() });
+        let (deliver, receiver) = deliveries();
+        let wire = Arc::new(Wire::default());
         let port = Port { wire: Arc::clone(&wire), deliver };
         self.hub.state.lock().unwrap().ports.insert(local.relay, port);
         tokio::spawn(carry(Arc::clone(&self.hub), local, Arc::clone(&wire)));
@@ -132,12 +196,32 @@ impl Mesh {
     }
 }
 
+/// The first two of an edge's addresses.
+pub(crate) fn whereabouts(addresses: &[Address]) -> Option<Whereabouts> {
+    let first = *addresses.first()?;
+    Some(Whereabouts { first, second: addresses.get(1).copied() })
+}
+
+/// The queue to an end. It is bounded in a relay; here what is under way is, by QUIC.
+fn deliveries() -> (mpsc::UnboundedSender<Vec<Inbound>>, mpsc::Receiver<Vec<Inbound>>) {
+    let (deliver, mut delivered) = mpsc::unbounded_channel();
+    let (batches, receiver) = mpsc::channel(1_024);
+    tokio::spawn(async move {
+        while let Some(batch) = delivered.recv().await {
+            if batches.send(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    (deliver, receiver)
+}
+
 #[derive(Debug, Default)]
 struct Queue(Mutex<(Vec<Outbound>, Option<Waker>)>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Wire {
-    queue: Arc<Queue>,
+    queue: Queue,
     filled: tokio::sync::Notify,
 }
 
@@ -163,14 +247,7 @@ impl FabricSender for Wire {
 /// Carries the frames of one port.
 async fn carry(hub: Arc<Hub>, source: Address, wire: Arc<Wire>) {
     loop {
-        wire.filled.notified().await;
-        let (frames, waker) = {
-            let (queue, waker) = &mut *wire.queue.0.lock().unwrap();
-            (std::mem::take(queue), waker.take())
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let frames = wire.filled().await;
         if !hub.has(source.relay, &wire) {
             return;
         }
@@ -181,7 +258,51 @@ async fn carry(hub: Arc<Hub>, source: Address, wire: Arc<Wire>) {
     }
 }
 
+/// Carries the frames of an edge, from the first of its addresses that lives, or from each.
+async fn carry_of_edge(hub: Arc<Hub>, number: usize, wire: Arc<Wire>) {
+    loop {
+        for frame in wire.filled().await {
+            let (mut sources, doubling) = hub.sources(number);
+            sources.truncate(if doubling { 2 } else { 1 });
+            for source in sources {
+                hub.carry(source, hub.readdressed(frame.clone()));
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Wire {
+    async fn filled(&self) -> Vec<Outbound> {
+        self.filled.notified().await;
+        let (queue, waker) = &mut *self.queue.0.lock().unwrap();
+        if let Some(waker) = waker.take() {
+            waker.wake();
+        }
+        std::mem::take(queue)
+    }
+}
+
 impl Hub {
+    /// The addresses of an edge that live, the first first.
+    fn sources(&self, number: usize) -> (Vec<Address>, bool) {
+        let state = self.state.lock().unwrap();
+        let addresses = state.edges[number].addresses.iter();
+        let live = addresses.filter(|address| !state.dead.contains(address));
+        (live.copied().collect(), state.doubling)
+    }
+
+    /// As the relay in front of a dead one does it.
+    fn readdressed(&self, mut frame: Outbound) -> Outbound {
+        let state = self.state.lock().unwrap();
+        if state.dead.contains(&frame.destination)
+            && let Some(alternate) = frame.alternate.take()
+        {
+            frame.destination = alternate;
+        }
+        frame
+    }
+
     /// Whether this wire is still the relay's.
     fn has(&self, relay: RelayId, wire: &Arc<Wire>) -> bool {
         let state = self.state.lock().unwrap();
@@ -194,10 +315,18 @@ impl Hub {
         if state.deaf.contains(&frame.destination.relay) {
             return;
         }
-        let Some(port) = state.ports.get(&frame.destination.relay) else { return };
-        let port = port.deliver.clone();
+        let Some(port) = state.port_at(frame.destination) else { return };
+        if let Some(tapped) = &mut state.tapped {
+            tapped.push(Tapped { source, frame: frame.clone() });
+        }
         let mut payload = frame.payload;
-        if frame.kind == FrameKind::Datagram && state.draw() < faults.damaged {
+        let damaged = match frame.kind {
+            FrameKind::Datagram => state.draw() < faults.damaged,
+            FrameKind::Session | FrameKind::Notice => {
+                faults.garbled > 0.0 && state.draw() < faults.garbled
+            }
+        };
+        if damaged {
             let mut bytes = payload.to_vec();
             state.draw();
             let at = usize::try_from(state.random >> 33).unwrap() % bytes.len();
@@ -236,6 +365,16 @@ impl Hub {
 }
 
 impl State {
+    /// Where frames for an address are to be delivered.
+    fn port_at(&self, address: Address) -> Option<mpsc::UnboundedSender<Vec<Inbound>>> {
+        if let Some(port) = self.ports.get(&address.relay) {
+            return Some(port.deliver.clone());
+        }
+        let live = !self.dead.contains(&address);
+        let edge = self.edges.iter().find(|edge| edge.addresses.contains(&address));
+        edge.filter(|_| live).map(|edge| edge.deliver.clone())
+    }
+
     /// Numerical Recipes' 64-bit linear congruential generator; from 0 to 1.
     fn draw(&mut self) -> f64 {
         self.random = self

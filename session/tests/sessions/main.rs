@@ -1,5 +1,6 @@
 //! Endpoints against one another over a fake fabric. Time-outs here only end a test that hangs.
 
+mod edges;
 mod fabric;
 
 use std::time::Duration;
@@ -104,7 +105,7 @@ async fn a_stream_survives_loss_copies_and_disorder_unharmed() {
     for seed in 1..=3 {
         let mesh = Mesh::new(seed);
         let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));
-        let faults = Faults { lost: 0.01, doubled: 0.05, delayed: 0.05, damaged: 0.0 };
+        let faults = Faults { lost: 0.01, doubled: 0.05, delayed: 0.05, ..Faults::default() };
         mesh.set_faults(faults);
         let bytes = pattern(2 << 20);
 
@@ -185,7 +186,7 @@ async fn the_reason_of_a_refusal_reaches_the_opener() {
     let refuse = async {
         for _ in 0..2 {
             let incoming = soon(b.accept()).await.unwrap();
-            assert_eq!((incoming.service(), incoming.from()), ("secret", RelayId(A)));
+            assert_eq!((incoming.service(), incoming.from()), ("secret", RelayId(A).into()));
             incoming.refuse("not listed").await;
         }
     };
@@ -266,7 +267,13 @@ async fn a_flow_gives_no_datagram_twice_and_none_that_was_damaged() {
         let mesh = Mesh::new(seed);
         let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));
         let (near, away) = flow_pair(&a, &b).await;
-        mesh.set_faults(Faults { lost: 0.02, doubled: 0.3, delayed: 0.1, damaged: 0.1 });
+        mesh.set_faults(Faults {
+            lost: 0.02,
+            doubled: 0.3,
+            delayed: 0.1,
+            damaged: 0.1,
+            ..Faults::default()
+        });
         for number in 0..1_000_u32 {
             let mut datagram = number.to_be_bytes().to_vec();
             datagram.resize(if number % 2 == 0 { 200 } else { DATAGRAM_BYTES_MAX }, 7);

@@ -17,7 +17,7 @@ impl Bench {
     fn new() -> Self {
         let (_, receiver) = mpsc::channel(1);
         let (told, restarts) = mpsc::channel(8);
-        let incoming = Incoming::new(receiver, told);
+        let incoming = Incoming::new(receiver, told, Naming::ByAddress(FlowId(0)));
         Self { incoming, counters: Counters::default(), restarts, now: Instant::now() }
     }
 

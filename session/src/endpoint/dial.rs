@@ -1,0 +1,190 @@
+//! The opening half: sessions on demand, and what is asked on them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use overway_pki::{Identity, Role};
+use overway_tenant::EdgeId;
+use overway_wire::{Address, AttachmentId, FlowId, RelayId, Whereabouts};
+use quinn::{ConnectionError, RecvStream, SendStream};
+use tokio::time::timeout;
+
+use super::{CODE_TOKEN, Inner, Local, random};
+use crate::address;
+use crate::edge::{EdgeSession, LocalEdge, tls};
+use crate::far::{FarEnd, Party};
+use crate::flow::ACCEPTED;
+use crate::open::{self, OpenError, Request};
+use crate::pool::Session;
+use crate::terms::Terms;
+use crate::transport;
+
+/// An answered request of this end.
+pub(super) struct Opened<T> {
+    pub(super) prepared: T,
+    pub(super) send: SendStream,
+    pub(super) recv: RecvStream,
+}
+
+impl Inner {
+    /// Asks a far end for something, within the time limit. A session that turns out to be dead is replaced
+    /// once: the far end cannot have answered on it.
+    pub(super) async fn open<T>(
+        self: &Arc<Self>,
+        far: FarEnd,
+        terms: Terms,
+        request: Request,
+        prepare: impl Fn(&Session, &Request) -> Result<T, OpenError>,
+    ) -> Result<Opened<T>, OpenError> {
+        if !request.is_sound() {
+            return Err(OpenError::Service);
+        }
+        let terms = match self.local {
+            Local::Relay { .. } => terms,
+            Local::Edge(_) => terms.class.into(),
+        };
+        let deadline = tokio::time::Instant::now() + self.config.open_timeout;
+        let mut fresh = false;
+        loop {
+            let session = match self.pool.find(far.party(), terms) {
+                Some(session) => session,
+                None => {
+                    fresh = true;
+                    let dialled = tokio::time::timeout_at(deadline, self.dial(far, terms)).await;
+                    dialled.map_err(|_| OpenError::TimedOut)??
+                }
+            };
+            let heard = session.connection.stats().udp_rx.datagrams;
+            let asked = self.ask(&session, &request, &prepare);
+            match tokio::time::timeout_at(deadline, asked).await {
+                Ok(Err(OpenError::Session(error))) if !fresh => {
+                    tracing::debug!(%far, %terms, %error, "session was dead; dialling anew");
+                    self.pool.remove(&session);
+                }
+                Ok(result) => {
+                    let result = result.map_err(turned_away);
+                    if let Err(OpenError::Refused(_)) = result {
+                        self.counters.requests_refused.increment();
+                    }
+                    return result;
+                }
+                Err(_) => {
+                    if session.connection.stats().udp_rx.datagrams == heard {
+                        self.pool.retire(&session);
+                    }
+                    return Err(OpenError::TimedOut);
+                }
+            }
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        session: &Session,
+        request: &Request,
+        prepare: &impl Fn(&Session, &Request) -> Result<T, OpenError>,
+    ) -> Result<Opened<T>, OpenError> {
+        let offers = |edge: &EdgeSession| edge.claims().offers.allow(&request.service);
+        if !session.edge.as_deref().is_none_or(offers) {
+            return Err(OpenError::NotOffered);
+        }
+        let (mut send, mut recv) = session.connection.open_bi().await?;
+        let prepared = prepare(session, request)?;
+        open::ask(&mut send, &mut recv, request).await?;
+        Ok(Opened { prepared, send, recv })
+    }
+
+    /// The id of a new flow. Edges draw each by itself, for others are not to know it.
+    pub(super) fn draw_flow(&self) -> Result<FlowId, OpenError> {
+        let id = match self.local {
+            Local::Relay { .. } => self.next_flow.fetch_add(1, Ordering::Relaxed),
+            Local::Edge(_) => u32::from_be_bytes(random().map_err(|_| OpenError::Closed)?),
+        };
+        Ok(FlowId(id & !ACCEPTED))
+    }
+
+    /// Dials a far end, unless somebody else just has.
+    async fn dial(self: &Arc<Self>, far: FarEnd, terms: Terms) -> Result<Session, OpenError> {
+        let dialling = self.pool.dialling(far.party(), terms);
+        let _one_at_a_time = dialling.lock().await;
+        if let Some(session) = self.pool.find(far.party(), terms) {
+            return Ok(session);
+        }
+        match (&self.local, far) {
+            (Local::Relay { credentials, .. }, FarEnd::Relay(relay)) => {
+                self.dial_relay(&credentials.identity().mesh, relay, terms).await
+            }
+            (Local::Edge(edge), FarEnd::Edge { id, whereabouts }) => {
+                self.dial_edge(edge, id, whereabouts, terms).await
+            }
+            (Local::Relay { .. }, FarEnd::Edge { .. }) | (Local::Edge(_), FarEnd::Relay(_)) => {
+                Err(OpenError::OtherSort)
+            }
+        }
+    }
+
+    async fn dial_relay(
+        self: &Arc<Self>,
+        mesh: &str,
+        far: RelayId,
+        terms: Terms,
+    ) -> Result<Session, OpenError> {
+        let address = Address::new(far, AttachmentId::GATEWAY);
+        let identity = Identity::new(Role::Relay, far.0, mesh).map_err(|_| OpenError::Identity)?;
+        let connecting = self
+            .endpoint
+            .connect(address::to_socket(address, terms), &identity.server_name())
+            .map_err(|_| OpenError::Closed)?;
+        let connection = timeout(self.config.handshake_timeout, connecting)
+            .await
+            .map_err(|_| OpenError::TimedOut)??;
+        self.establish(connection, address, terms, true)
+    }
+
+    /// Dials an edge, by the name of a session that stands, or by a new one.
+    async fn dial_edge(
+        self: &Arc<Self>,
+        edge: &LocalEdge,
+        id: EdgeId,
+        whereabouts: Option<Whereabouts>,
+        terms: Terms,
+    ) -> Result<Session, OpenError> {
+        let known = self.pool.with(Party::Edge(id)).into_iter().find(Session::stands);
+        let far = match known.and_then(|session| session.edge) {
+            Some(known) => Arc::clone(&known.far),
+            None => {
+                let whereabouts = whereabouts.ok_or(OpenError::Nowhere)?;
+                edge.names.dial(whereabouts, Instant::now()).ok_or(OpenError::TooMany)?
+            }
+        };
+        // Fails only without cipher suites, which would have kept the endpoint from starting.
+        let (config, other_answered) =
+            transport::edge_client_config(&edge.certified, id).map_err(|_| OpenError::Closed)?;
+        let connecting = self
+            .endpoint
+            .connect_with(config, address::to_socket(far.name(), terms), tls::SERVER_NAME)
+            .map_err(|_| OpenError::Closed)?;
+        let connection = timeout(self.config.handshake_timeout, connecting)
+            .await
+            .map_err(|_| OpenError::TimedOut)?
+            .map_err(|error| {
+                let other = other_answered.load(Ordering::Relaxed);
+                if other { OpenError::Identity } else { OpenError::Session(error) }
+            })?;
+        self.greet(edge, connection, far, terms, true).await
+    }
+}
+
+/// An edge that does not take the token closes the session, with the reason.
+pub(super) fn turned_away(error: OpenError) -> OpenError {
+    match error {
+        OpenError::Session(ConnectionError::ApplicationClosed(close))
+            if close.error_code == CODE_TOKEN =>
+        {
+            let reason = String::from_utf8_lossy(&close.reason);
+            OpenError::Refused(open::shortened(&reason).to_owned())
+        }
+        other => other,
+    }
+}

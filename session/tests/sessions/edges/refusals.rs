@@ -1,0 +1,174 @@
+//! Who is turned away, and what he is told.
+
+use super::*;
+
+fn refused(error: &OpenError, because: &str) -> bool {
+    matches!(error, OpenError::Refused(reason) if reason.contains(because))
+}
+
+#[tokio::test]
+async fn an_edge_with_another_key_than_was_asked_for_is_not_talked_to() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let (a, b) = (tenant.edge(&mesh, 1, &[A1, A2]), tenant.edge(&mesh, 2, &[B1, B2]));
+    let elsewhere = FarEnd::Edge { id: key(3).id(), whereabouts: whereabouts(&b.addresses) };
+
+    let opened = soon(a.endpoint.open_stream(elsewhere, Class::Bulk, "echo")).await;
+
+    assert!(matches!(opened, Err(OpenError::Identity)), "{opened:?}");
+    assert_eq!((a.endpoint.stats().sessions_opened, b.endpoint.stats().sessions_opened), (0, 0));
+}
+
+#[tokio::test]
+async fn edges_of_two_tenants_are_strangers() {
+    let (mesh, acme, other) = (Mesh::new(1), Tenant::new("acme"), Tenant::new("other"));
+    let (a, b) = (acme.edge(&mesh, 1, &[A1, A2]), other.edge(&mesh, 2, &[B1, B2]));
+
+    let error = a.open(&b).await.unwrap_err();
+
+    // Whoever is first to see the other's token says it.
+    let told = refused(&error, "tenant \"acme\"");
+    let seen = matches!(&error, OpenError::Token(reason) if reason.contains("tenant \"other\""));
+    assert!(told || seen, "{error}");
+    assert_eq!((a.endpoint.stats().sessions_opened, b.endpoint.stats().sessions_opened), (0, 0));
+}
+
+#[tokio::test]
+async fn a_token_that_has_expired_or_is_another_edges_or_none_opens_nothing() {
+    type Change = fn(&Tenant, EdgeId) -> String;
+    let cases: [(Change, &str); 4] = [
+        (|tenant, id| tenant.token(id, |claims| claims.expires = now() - 31), "expired"),
+        (|tenant, _| tenant.token(key(8).id(), |_| {}), "another key"),
+        (|tenant, id| tenant.token(id, |_| {}).replace('.', ""), "not a JSON Web Token"),
+        (
+            |_, id| {
+                Tenant { key: TenantKey::from_seed([8; 32]), ..Tenant::new("acme") }
+                    .token(id, |_| {})
+            },
+            "signature",
+        ),
+    ];
+    for (token, because) in cases {
+        let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+        let (a, b) = (tenant.edge(&mesh, 1, &[A1, A2]), tenant.edge(&mesh, 2, &[B1, B2]));
+        a.token.send_replace(token(&tenant, a.id));
+
+        let error = a.open(&b).await.unwrap_err();
+        assert!(refused(&error, because), "{because}: {error}");
+
+        // The other way the dialler sees it, and closes.
+        let error = b.open(&a).await.unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Token(reason) if reason.contains(because)),
+            "{because}: {error}"
+        );
+        assert!(timeout(Duration::from_millis(50), b.endpoint.accept()).await.is_err());
+        assert!(timeout(Duration::from_millis(50), a.endpoint.accept()).await.is_err());
+        assert!(b.endpoint.stats().identity_refused >= 2);
+    }
+}
+
+#[tokio::test]
+async fn services_and_classes_that_the_askers_token_does_not_allow_are_refused() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let a = tenant.edge_with(&mesh, 1, &[A1, A2], |claims| {
+        claims.services = Names::of(["chat"]);
+        claims.classes = [Class::Bulk].into();
+    });
+    let b = tenant.edge(&mesh, 2, &[B1, B2]);
+
+    let error = a.open(&b).await.unwrap_err();
+    assert!(refused(&error, "does not allow this service"), "{error}");
+
+    let opened = soon(a.endpoint.open_stream(b.far(), Class::Interactive, "chat")).await;
+    assert!(refused(&opened.unwrap_err(), "does not allow the class interactive"));
+    let flow = a.endpoint.open_flow(b.far(), PolicyId(0), Redundancy::Off, "chat");
+    assert!(refused(&soon(flow).await.unwrap_err(), "does not allow the class realtime"));
+
+    let opened = a.endpoint.open_stream(b.far(), Class::Bulk, "chat");
+    let accepted = async { next_stream(&b.endpoint).await.accept().await };
+    let (opened, accepted) = soon(async { tokio::join!(opened, accepted) }).await;
+    talk(&mut opened.unwrap(), &mut accepted.unwrap()).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_token_does_not_offer_the_service_is_not_asked() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let a = tenant.edge(&mesh, 1, &[A1, A2]);
+    let b = tenant.edge_with(&mesh, 2, &[B1, B2], |claims| claims.offers = Names::of(["chat"]));
+
+    let error = a.open(&b).await.unwrap_err();
+
+    assert!(matches!(error, OpenError::NotOffered), "{error}");
+    assert!(timeout(Duration::from_millis(50), b.endpoint.accept()).await.is_err());
+}
+
+/// Tokens hold for 30 s beyond their end.
+#[tokio::test]
+async fn a_session_ends_with_the_token_unless_there_was_a_newer_one() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let ends_soon = |claims: &mut Claims| claims.expires = now() - 27;
+    let a = tenant.edge_with(&mesh, 1, &[A1, A2], ends_soon);
+    let b = tenant.edge(&mesh, 2, &[B1, B2]);
+    let c = tenant.edge_with(&mesh, 3, &[C1], ends_soon);
+    let (mut of_a, mut at_b) = stream_between(&a, &b).await;
+    let (mut of_c, mut at_b_too) = stream_between(&c, &b).await;
+
+    c.token.send_replace(tenant.token(c.id, |_| {}));
+
+    assert_ended(soon(of_a.recv.read_chunk(10, true)).await, 4);
+    let read = soon(at_b.recv.read_chunk(10, true)).await;
+    assert!(matches!(read, Err(ReadError::ConnectionLost(_))), "{read:?}");
+    // A second more than the other's token had.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    talk(&mut of_c, &mut at_b_too).await;
+
+    let error = a.open(&b).await.unwrap_err();
+    assert!(refused(&error, "expired"), "{error}");
+    a.token.send_replace(tenant.token(a.id, |_| {}));
+    let (mut near, mut away) = stream_between(&a, &b).await;
+    talk(&mut near, &mut away).await;
+}
+
+#[tokio::test]
+async fn what_the_tenant_revokes_ends_at_once() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let a = tenant.edge_with(&mesh, 1, &[A1, A2], |claims| claims.id = "stolen".parse().unwrap());
+    let (b, c) = (tenant.edge(&mesh, 2, &[B1, B2]), tenant.edge(&mesh, 3, &[C1]));
+    let (mut of_a, _at_b) = stream_between(&a, &b).await;
+    let (mut of_c, mut at_b) = stream_between(&c, &b).await;
+
+    tenant.keys.send_modify(|keys| {
+        Arc::make_mut(keys).revoked_tokens.insert("stolen".parse().unwrap());
+    });
+
+    let read = soon(of_a.recv.read_chunk(10, true)).await;
+    let Err(ReadError::ConnectionLost(ConnectionError::ApplicationClosed(close))) = read else {
+        panic!("{read:?}")
+    };
+    assert!(String::from_utf8_lossy(&close.reason).contains("revoked"), "{close}");
+    talk(&mut of_c, &mut at_b).await;
+}
+
+#[tokio::test]
+async fn an_edge_that_is_disconnected_loses_its_sessions() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let (a, b) = (tenant.edge(&mesh, 1, &[A1, A2]), tenant.edge(&mesh, 2, &[B1, B2]));
+    let (_near, mut away) = stream_between(&a, &b).await;
+
+    a.endpoint.disconnect(b.id);
+
+    assert_ended(soon(away.recv.read_chunk(10, true)).await, 1);
+}
+
+#[tokio::test]
+async fn nobody_is_sought_who_is_nowhere_or_of_another_sort() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let (edge, gateway) = (tenant.edge(&mesh, 1, &[A1, A2]), mesh.endpoint(B));
+
+    let nowhere = edge.endpoint.open_stream(key(2).id(), Class::Bulk, "echo").await;
+    assert!(matches!(nowhere, Err(OpenError::Nowhere)), "{nowhere:?}");
+    let relay = edge.endpoint.open_stream(RelayId(B), Class::Bulk, "echo").await;
+    assert!(matches!(relay, Err(OpenError::OtherSort)), "{relay:?}");
+    let opened = gateway.open_stream(edge.far(), Class::Bulk, "echo").await;
+    assert!(matches!(opened, Err(OpenError::OtherSort)), "{opened:?}");
+}
