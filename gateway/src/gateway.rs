@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{ForwardConfig, GatewayConfig, Protocol};
 use crate::forward::TcpForward;
-use crate::open::{Complaints, Resolver, Shared};
+use crate::open::{Complaints, Resolver, Shared, Shunned};
 use crate::service::Services;
 use crate::socket::{FORWARD_BUFFER_BYTES, bind_udp, listen_tcp};
 use crate::stats::{Counters, Stats};
@@ -80,6 +80,7 @@ impl Gateway {
             resolver,
             counters: Counters::default(),
             complaints: Complaints::default(),
+            shunned: Shunned::default(),
             connections: TaskTracker::new(),
             background: TaskTracker::new(),
             draining: CancellationToken::new(),

@@ -29,6 +29,7 @@ mod config;
 mod flow;
 mod forward;
 mod gateway;
+mod hedge;
 mod open;
 mod service;
 mod socket;
@@ -39,7 +40,7 @@ mod udp;
 
 pub use config::{ForwardConfig, GatewayConfig, Protocol, RawForward, RawService, ServiceConfig};
 pub use gateway::{BindError, Gateway, Listening};
-pub use open::Resolver;
+pub use open::{Resolver, Resolving};
 pub use overway_session::DATAGRAM_BYTES_MAX;
 pub use stats::{DatagramDrop, Refusal, Stats};
 pub use target::{Target, TargetError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use overway_gateway::{Gateway, Resolver};
+use overway_gateway::{Gateway, Resolver, Resolving};
 use overway_pki::{Credentials, Role};
 use overway_probe::LocalClock;
 use overway_relay_core::Fib;
@@ -219,9 +219,9 @@ struct FibResolver {
 }
 
 impl Resolver for FibResolver {
-    fn far_ends(&self, service: &str, policy: PolicyId) -> Vec<FarEnd> {
+    fn far_ends<'a>(&'a self, service: &'a str, policy: PolicyId) -> Resolving<'a> {
         let relays = self.fib.borrow().service(service, Class::Interactive, policy, self.local);
-        relays.into_iter().map(FarEnd::from).collect()
+        Box::pin(std::future::ready(relays.into_iter().map(FarEnd::from).collect()))
     }
 
     fn policy(&self, name: &str) -> Option<PolicyId> {

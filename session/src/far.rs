@@ -22,13 +22,16 @@ pub enum FarEnd {
 
 /// A far end without where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Party {
+pub enum Party {
+    /// The gateway of a relay.
     Relay(RelayId),
+    /// An edge.
     Edge(EdgeId),
 }
 
 impl FarEnd {
-    pub(crate) fn party(self) -> Party {
+    /// Who it is, wherever it is.
+    pub fn party(self) -> Party {
         match self {
             Self::Relay(relay) => Party::Relay(relay),
             Self::Edge { id, .. } => Party::Edge(id),

@@ -56,7 +56,7 @@ pub use config::{SessionConfig, SessionError};
 pub use edge::{EdgeIdentity, EdgePort};
 pub use endpoint::SessionEndpoint;
 pub use fabric::{FabricPort, FabricSender, Full, Inbound, Outbound};
-pub use far::FarEnd;
+pub use far::{FarEnd, Party};
 pub use flow::{DATAGRAM_BYTES_MAX, Flow, SendError};
 pub use open::{
     Incoming, IncomingFlow, IncomingStream, OpenError, REASON_BYTES_MAX, SERVICE_BYTES_MAX, Stream,

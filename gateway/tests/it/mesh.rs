@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use overway_gateway::{
-    ForwardConfig, Gateway, GatewayConfig, Protocol, Resolver, ServiceConfig, Stats,
+    ForwardConfig, Gateway, GatewayConfig, Protocol, Resolver, Resolving, ServiceConfig, Stats,
 };
 use overway_pki::{Authority, Credentials, Identity, PendingKey, Role};
 use overway_session::{
@@ -161,8 +161,9 @@ pub(crate) fn pattern(seed: u64, count: usize) -> Vec<u8> {
 }
 
 impl Resolver for Everywhere {
-    fn far_ends(&self, _service: &str, _policy: PolicyId) -> Vec<FarEnd> {
-        self.0.iter().copied().map(FarEnd::from).collect()
+    fn far_ends<'a>(&'a self, _service: &'a str, _policy: PolicyId) -> Resolving<'a> {
+        let all = self.0.iter().copied().map(FarEnd::from).collect();
+        Box::pin(std::future::ready(all))
     }
 
     fn policy(&self, name: &str) -> Option<PolicyId> {
