@@ -48,10 +48,8 @@ const RENEWAL_CHECKS: u32 = 12;
 /// If it cannot start, or one of its tasks fails.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let directory = config.state_dir.clone();
-    for file in [CONTROL_ADDRESS_FILE, ADMIN_ADDRESS_FILE] {
-        // Of a scheduler that was killed. If it cannot be removed it cannot be written either.
-        let _ = std::fs::remove_file(directory.join(file));
-    }
+    // Of a scheduler that was killed.
+    forget_addresses(&directory);
     let (authority, credentials) = identity(&config)?;
     let store = DiskStore::open(&directory)?;
     let registry = Registry::new(Arc::new(store));
@@ -120,12 +118,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     write_address(&directory, ADMIN_ADDRESS_FILE, admin_address)?;
     info!(control = %control_address, admin = %admin_address, term, "scheduler ready");
     let outcome = supervise(tasks, &ready, &shutdown, &stop).await;
-    for file in [CONTROL_ADDRESS_FILE, ADMIN_ADDRESS_FILE] {
-        // A stale file misleads a tool for a moment at worst; it is removed at the next start.
-        let _ = std::fs::remove_file(directory.join(file));
-    }
+    forget_addresses(&directory);
     info!("scheduler stopped");
     outcome
+}
+
+/// A stale file misleads a tool for a moment at worst; if it cannot be removed it cannot be written either.
+fn forget_addresses(directory: &Path) {
+    for file in [CONTROL_ADDRESS_FILE, ADMIN_ADDRESS_FILE] {
+        let _ = std::fs::remove_file(directory.join(file));
+    }
 }
 
 /// Reads the CA and the scheduler's own credentials, renewing these at once if they have run out while
