@@ -255,6 +255,15 @@ async fn status(State(admin): Shared) -> Result<Json<serde_json::Value>, Problem
             json!({ "policy": id.0, "name": policy.name, "relays": policy.relays.len() })
         })
         .collect();
+    let tenants: Vec<serde_json::Value> = fib
+        .tenants
+        .iter()
+        .map(|(number, tenant)| {
+            let (name, keys) = (&tenant.pushed.name, tenant.pushed.keys.len());
+            let policy = tenant.route_policy.0;
+            json!({ "number": number.0, "name": name, "route_policy": policy, "keys": keys })
+        })
+        .collect();
     Ok(Json(json!({
         "relay": admin.local.0,
         "name": admin.name,
@@ -267,6 +276,7 @@ async fn status(State(admin): Shared) -> Result<Json<serde_json::Value>, Problem
         "paths": paths,
         "lines": lines,
         "policies": policies,
+        "tenants": tenants,
     })))
 }
 

@@ -18,6 +18,12 @@
 //! | `PUT`, `GET`, `DELETE /v1/policies/{name}` | [`PolicyRequest`](crate::api::PolicyRequest) in, [`PolicyBody`](crate::api::PolicyBody) out |
 //! | `GET /v1/cells` | [`CellsBody`](crate::api::CellsBody) |
 //! | `PUT`, `DELETE /v1/cells/{name}` | [`CellRequest`](crate::api::CellRequest) in, [`CellBody`](crate::api::CellBody) out |
+//! | `GET /v1/tenants` | [`TenantsBody`](crate::api::TenantsBody) |
+//! | `POST /v1/tenants` | [`TenantRequest`](crate::api::TenantRequest) in, [`TenantBody`](crate::api::TenantBody) out, as of all below |
+//! | `GET`, `DELETE /v1/tenants/{name}` | `DELETE`: 204 |
+//! | `PUT /v1/tenants/{name}/policy`, `/quota` | [`TenantPolicyRequest`](crate::api::TenantPolicyRequest), [`QuotaBody`](crate::api::QuotaBody) in |
+//! | `POST /v1/tenants/{name}/keys` | [`KeyRequest`](crate::api::KeyRequest) in: adds a key, or replaces one |
+//! | `POST /v1/tenants/{name}/revoked-keys`, `/revoked-tokens` | [`RevokedKeyRequest`](crate::api::RevokedKeyRequest), [`RevokedTokenRequest`](crate::api::RevokedTokenRequest) in |
 //! | `GET /v1/nodes` | [`NodesBody`](crate::api::NodesBody) |
 //! | `POST /v1/nodes` | [`NodeRequest`](crate::api::NodeRequest) in, [`TokenBody`](crate::api::TokenBody) out |
 //! | `DELETE /v1/nodes/{name}` | 204: the member is revoked, or the invitation withdrawn |
@@ -39,6 +45,7 @@ mod live;
 mod names;
 mod nodes;
 mod routes;
+mod tenants;
 mod wishes;
 
 pub(crate) use wishes::{drain, drainable};
@@ -124,6 +131,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/cells", get(wishes::list_cells))
         .route("/v1/cells/{name}", put(wishes::put_cell).delete(wishes::remove_cell))
         .merge(live::router())
+        .merge(tenants::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
@@ -257,7 +265,7 @@ impl From<WishError> for Failure {
             | WishError::TooManyNames(_)
             | WishError::EmptyPolicy(_)
             | WishError::EmptyCell(_) => StatusCode::BAD_REQUEST,
-            WishError::CellInUse { .. } => StatusCode::CONFLICT,
+            WishError::CellInUse { .. } | WishError::PolicyInUse { .. } => StatusCode::CONFLICT,
             WishError::TooManyDrains
             | WishError::TooManyPolicies
             | WishError::NoPolicyIds

@@ -4,6 +4,7 @@
 mod explain;
 mod from_core;
 mod overview;
+mod tenants;
 mod wishes;
 
 pub use crate::events::EventRecord;
@@ -14,6 +15,11 @@ pub use explain::{
 pub(crate) use from_core::{Names, loss_ppm};
 pub use overview::{
     HistoryBody, LinkCountsBody, LinkGlanceBody, LinksBody, OverviewBody, RelayGlanceBody,
+};
+pub use tenants::{
+    KeyRequest, QuotaBody, RevokedKeyBody, RevokedKeyRequest, RevokedTokenBody,
+    RevokedTokenRequest, TenantBody, TenantKeyBody, TenantPolicyRequest, TenantRequest,
+    TenantsBody,
 };
 pub use wishes::{
     CellBody, CellRequest, CellsBody, DrainBody, DrainRequest, DrainsBody, OverloadBody,

@@ -17,7 +17,7 @@ use overway_scheduler_core::{
     Drain, Drainable, HelloError, MessageError, OperatorError, Scheduler,
 };
 use overway_topology::Policy;
-use overway_wire::control::{Hello, Refused, ToRelay, ToScheduler};
+use overway_wire::control::{Hello, Refused, Tenant, ToRelay, ToScheduler};
 use overway_wire::{PolicyId, RelayId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +100,8 @@ pub(crate) enum Wish {
     Transit { relay: RelayId, transit: Option<bool> },
     /// A policy, or its end.
     Policy { id: PolicyId, policy: Option<Policy> },
+    /// A tenant, or its end.
+    Tenant { number: PolicyId, tenant: Option<Tenant> },
 }
 
 /// Looks at the core at a moment.
@@ -300,6 +302,7 @@ impl State {
             Wish::Drain { target, drain } => self.core.handle_drain(target, drain, now),
             Wish::Transit { relay, transit } => self.core.handle_transit(relay, transit, now),
             Wish::Policy { id, policy } => self.core.handle_policy(id, policy, now),
+            Wish::Tenant { number, tenant } => self.core.handle_tenant(number, tenant, now),
         }
     }
 

@@ -51,12 +51,13 @@ pub use config::Config;
 pub use init::{CERTIFICATE_LIFETIME, InitError, init};
 pub use registry::{
     CELLS_MAX, DRAINS_MAX, Invited, NAME_CHARS_MAX, NAMES_MAX, RETRY_SECONDS, Redeemed, Registry,
-    RegistryError, Removed, TOKENS_MAX, WishError, check_name, invited,
+    RegistryError, Removed, TOKENS_MAX, TenantError, WishError, check_name, invited,
 };
 pub use run::{ADMIN_ADDRESS_FILE, CONTROL_ADDRESS_FILE, run};
 pub use store::{
-    Change, DiskStore, DrainRecord, DrainTarget, KeyHash, Member, PolicyRecord, SecretHash,
-    Snapshot, Store, StoreError, Token, TokenUse, UnixSeconds, Wishes, WishesChange,
+    Change, DiskStore, DrainRecord, DrainTarget, KeyHash, KeyRecord, Member, PolicyRecord,
+    RevokedKeyRecord, SecretHash, Snapshot, Store, StoreError, TenantRecord, Token, TokenUse,
+    UnixSeconds, Wishes, WishesChange,
 };
 
 /// This build, for people.

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use overway_pki::{Authority, Credentials, Role};
 use overway_scheduler_core::Scheduler;
 use overway_wire::RelayId;
-use overway_wire::control::Hello;
+use overway_wire::control::{Hello, Tenant};
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
@@ -260,6 +260,12 @@ fn wish_again(core: &mut Scheduler, wishes: &Wishes, now: Instant) {
     for (&id, record) in &wishes.policies {
         if let Err(error) = core.handle_policy(id, Some(expanded(wishes, record)), now) {
             warn!(policy = record.name, %error, "a policy is not possible");
+        }
+    }
+    for (&number, record) in &wishes.tenants {
+        let tenant = Tenant::from(&record.tenant(number));
+        if let Err(error) = core.handle_tenant(number, Some(tenant), now) {
+            warn!(tenant = %record.name, %error, "a tenant is not possible");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the scheduler must not forget: its term, the members with what they last said of themselves, the
-//! join tokens, and what the operator wished: drains, transit, policies and cells. Link state and routes
-//! are soft; relays report them again.
+//! join tokens, and what the operator wished: drains, transit, policies, cells and tenants. Link state and
+//! routes are soft; relays report them again.
 //!
 //! A [`Store`] is a snapshot with a revision and a compare-and-set of that revision: a change made from
 //! a snapshot is applied whole, or refused as [`StoreError::Conflict`] because another was first. The
@@ -8,9 +8,11 @@
 //! that another store is one file and no rule is written twice.
 
 mod disk;
+mod tenants;
 mod wishes;
 
 pub use disk::DiskStore;
+pub use tenants::{KeyRecord, RevokedKeyRecord, TenantRecord};
 pub use wishes::{DrainRecord, DrainTarget, PolicyRecord, Wishes, WishesChange};
 
 use std::collections::BTreeMap;

@@ -52,10 +52,11 @@ impl Known {
         })
     }
 
-    /// The policy of that name.
+    /// The policy of that name, or else that whose routes the tenant of that name takes.
     pub(super) fn policy(&self, name: &str) -> Result<PolicyId, Failure> {
-        let found = self.wishes.policy(name).map(|(id, _)| id);
-        found.ok_or_else(|| no_such_policy(&self.wishes, name).into())
+        let policy = self.wishes.policy(name).map(|(id, _)| id);
+        let of_tenant = || self.wishes.tenant(name).map(|(_, tenant)| tenant.policy);
+        policy.or_else(of_tenant).ok_or_else(|| no_such_policy(&self.wishes, name).into())
     }
 
     /// Every member, in order of id.

@@ -144,7 +144,7 @@ async fn change_drain(
 }
 
 /// Tells the core what the store has taken.
-async fn tell(admin: &Admin, wish: Wish) -> Result<(), Failure> {
+pub(super) async fn tell(admin: &Admin, wish: Wish) -> Result<(), Failure> {
     let told = admin.shared.driver.ask(|reply| Input::Wish { wish, reply }).await?;
     told.map_err(|error: OperatorError| {
         let error = format!("it is kept, but not in force: {error}");

@@ -3,6 +3,7 @@
 
 mod explain;
 mod overview;
+mod tenants;
 mod wishes;
 
 use std::collections::BTreeMap;

@@ -89,6 +89,14 @@ pub enum WishError {
         /// What may have been meant.
         hint: String,
     },
+    /// A tenant has the policy.
+    #[error("policy {policy:?} is that of tenant {}: give that another first", .tenants.join(", "))]
+    PolicyInUse {
+        /// The policy.
+        policy: String,
+        /// The tenants.
+        tenants: Vec<String>,
+    },
     /// A policy names the cell.
     #[error("cell {cell:?} is named by {}: change or remove that first", .policies.join(", "))]
     CellInUse {
@@ -173,11 +181,15 @@ impl Registry {
     /// Removes the policy of that name, and returns its id.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is none, or a tenant has it.
     pub fn remove_policy(&self, name: &str) -> Result<PolicyId, WishError> {
         self.change(|snapshot| {
             let wishes = &snapshot.wishes;
             let (id, _) = wishes.policy(name).ok_or_else(|| no_such_policy(wishes, name))?;
+            let tenants = wishes.users_of_policy(id);
+            if !tenants.is_empty() {
+                return Err(WishError::PolicyInUse { policy: name.to_owned(), tenants });
+            }
             let policies = vec![(id, None)];
             Ok((of_wishes(WishesChange { policies, ..WishesChange::default() }), id))
         })
@@ -258,7 +270,7 @@ pub(super) fn without(wishes: &Wishes, relay: RelayId) -> WishesChange {
     }
 }
 
-fn of_wishes(wishes: WishesChange) -> Change {
+pub(super) fn of_wishes(wishes: WishesChange) -> Change {
     Change { wishes, ..Change::default() }
 }
 

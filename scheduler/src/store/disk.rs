@@ -2,6 +2,7 @@
 //! so that a later version may add fields.
 
 mod records;
+mod tenants;
 mod wishes;
 
 use std::fs::OpenOptions;
@@ -168,10 +169,11 @@ fn medium(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        DrainRecord, DrainTarget, Member, PolicyRecord, Token, TokenUse, UnixSeconds, Wishes,
-        WishesChange,
+        DrainRecord, DrainTarget, KeyRecord, Member, PolicyRecord, RevokedKeyRecord, TenantRecord,
+        Token, TokenUse, UnixSeconds, Wishes, WishesChange,
     };
     use super::*;
+    use overway_tenant::Quota;
     use overway_wire::PolicyId;
     use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
@@ -183,6 +185,21 @@ mod tests {
     fn token() -> Token {
         let used = TokenUse { relay: RelayId(2), key: [5; 32], at: UnixSeconds(9) };
         Token { name: "rome".into(), expires: UnixSeconds(100), used: Some(used) }
+    }
+
+    fn tenant() -> TenantRecord {
+        let key = |seed| overway_tenant::TenantKey::from_seed([seed; 32]).public();
+        let added = KeyRecord { key: key(1), added: UnixSeconds(3) };
+        let (kid, at) = ("b".parse().unwrap(), UnixSeconds(4));
+        TenantRecord {
+            name: "im".parse().unwrap(),
+            policy: PolicyId(7),
+            keys: [("a".parse().unwrap(), added)].into(),
+            revoked_keys: vec![RevokedKeyRecord { kid, key: key(2), at }],
+            revoked_tokens: [("t".parse().unwrap(), UnixSeconds(5))].into(),
+            quota: Quota { flows: Some(9), bps: [Some(1), None, Some(3)], ..Quota::default() },
+            created: UnixSeconds(2),
+        }
     }
 
     #[test]
@@ -229,6 +246,7 @@ mod tests {
             last_policy: Some(7),
             policies: vec![(PolicyId(7), Some(policy))],
             cells: vec![("eu".into(), Some(BTreeSet::from(["eu-west".into(), "eu-north".into()])))],
+            tenants: vec![(PolicyId(6), Some(tenant()))],
         };
         let mut expected = Wishes::default();
         expected.apply(&wishes);
@@ -243,6 +261,7 @@ mod tests {
         wishes.transit.iter_mut().for_each(|(_, transit)| *transit = None);
         wishes.policies.iter_mut().for_each(|(_, policy)| *policy = None);
         wishes.cells.iter_mut().for_each(|(_, cell)| *cell = None);
+        wishes.tenants.iter_mut().for_each(|(_, tenant)| *tenant = None);
         wishes.last_policy = None;
         store.commit(1, &Change { wishes, ..Change::default() }).unwrap();
         let left = store.snapshot().unwrap().wishes;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use overway_wire::{PolicyId, RelayId};
 
-use super::UnixSeconds;
+use super::{TenantRecord, UnixSeconds};
 
 /// Everything that the operator wished and has not taken back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,12 +13,15 @@ pub struct Wishes {
     pub drains: BTreeMap<DrainTarget, DrainRecord>,
     /// Whether a relay may carry others' traffic, where this is not as the relay says.
     pub transit: BTreeMap<RelayId, bool>,
-    /// The greatest policy id ever given, 0 if none was: relays and frames may still know an old one.
+    /// The greatest number of a policy or tenant ever given, 0 if none was: relays and frames may still know an old
+    /// one.
     pub last_policy: u16,
     /// Policies, by id.
     pub policies: BTreeMap<PolicyId, PolicyRecord>,
     /// Named sets of regions.
     pub cells: BTreeMap<String, BTreeSet<String>>,
+    /// Tenants, by number.
+    pub tenants: BTreeMap<PolicyId, TenantRecord>,
 }
 
 /// A change of the wishes: what is named is put, or removed where nothing is given.
@@ -28,12 +31,14 @@ pub struct WishesChange {
     pub drains: Vec<(DrainTarget, Option<DrainRecord>)>,
     /// Transit.
     pub transit: Vec<(RelayId, Option<bool>)>,
-    /// The new greatest policy id.
+    /// The new greatest number of a policy or tenant.
     pub last_policy: Option<u16>,
     /// Policies.
     pub policies: Vec<(PolicyId, Option<PolicyRecord>)>,
     /// Cells.
     pub cells: Vec<(String, Option<BTreeSet<String>>)>,
+    /// Tenants.
+    pub tenants: Vec<(PolicyId, Option<TenantRecord>)>,
 }
 
 /// What can be drained.
@@ -89,6 +94,19 @@ impl Wishes {
         policies.find(|(_, policy)| policy.name == name).map(|(&id, policy)| (id, policy))
     }
 
+    /// The tenant of that name.
+    pub fn tenant(&self, name: &str) -> Option<(PolicyId, &TenantRecord)> {
+        let mut tenants = self.tenants.iter();
+        let found = tenants.find(|(_, tenant)| tenant.name.as_str() == name);
+        found.map(|(&number, tenant)| (number, tenant))
+    }
+
+    /// The names of the tenants whose frames take this policy's routes.
+    pub fn users_of_policy(&self, policy: PolicyId) -> Vec<String> {
+        let users = self.tenants.values().filter(|tenant| tenant.policy == policy);
+        users.map(|tenant| tenant.name.to_string()).collect()
+    }
+
     /// All regions that a policy allows: its own and those of its cells. Empty where it names neither.
     pub fn regions_of(&self, policy: &PolicyRecord) -> BTreeSet<String> {
         let cells = policy.cells.iter().filter_map(|cell| self.cells.get(cell));
@@ -103,11 +121,12 @@ impl Wishes {
 
     /// What this change makes of them.
     pub fn apply(&mut self, change: &WishesChange) {
-        let WishesChange { drains, transit, last_policy, policies, cells } = change;
+        let WishesChange { drains, transit, last_policy, policies, cells, tenants } = change;
         put_all(&mut self.drains, drains);
         put_all(&mut self.transit, transit);
         put_all(&mut self.policies, policies);
         put_all(&mut self.cells, cells);
+        put_all(&mut self.tenants, tenants);
         self.last_policy = last_policy.unwrap_or(self.last_policy);
     }
 }

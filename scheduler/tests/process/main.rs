@@ -6,3 +6,4 @@ mod dashboard;
 mod join;
 mod mesh;
 mod operator;
+mod tenants;

@@ -82,6 +82,18 @@ impl Mesh {
         request(move |agent| agent.put(&url).header("content-type", json).send(body)).await
     }
 
+    /// Posts, and must succeed.
+    pub(crate) async fn send(&self, path: &str, body: serde_json::Value) {
+        let (code, body) = self.try_send(path, body).await;
+        assert_eq!(code, 200, "{body}");
+    }
+
+    pub(crate) async fn try_send(&self, path: &str, body: serde_json::Value) -> (u16, String) {
+        let (url, body) = (format!("{}{path}", self.admin), body.to_string());
+        let json = "application/json";
+        request(move |agent| agent.post(&url).header("content-type", json).send(body)).await
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> (u16, String) {
         let url = format!("{}{path}", self.admin);
         request(move |agent| agent.delete(&url).call()).await

@@ -10,19 +10,21 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use super::super::{
     DrainRecord, DrainTarget, PolicyRecord, StoreError, UnixSeconds, Wishes, WishesChange,
 };
-use super::medium;
+use super::{medium, tenants};
 
 /// By kind and the relays: `(0, relay, 0)`, or `(1, lesser, greater)` for a link.
 const DRAINS: TableDefinition<(u8, u16, u16), &[u8]> = TableDefinition::new("drains");
 const TRANSIT: TableDefinition<u16, bool> = TableDefinition::new("transit");
 const POLICIES: TableDefinition<u16, &[u8]> = TableDefinition::new("policies");
 const CELLS: TableDefinition<&str, &[u8]> = TableDefinition::new("cells");
+const TENANTS: TableDefinition<u16, &[u8]> = TableDefinition::new("tenants");
 
 pub(super) fn create_tables(write: &WriteTransaction) -> Result<(), StoreError> {
     write.open_table(DRAINS).map_err(medium)?;
     write.open_table(TRANSIT).map_err(medium)?;
     write.open_table(POLICIES).map_err(medium)?;
     write.open_table(CELLS).map_err(medium)?;
+    write.open_table(TENANTS).map_err(medium)?;
     Ok(())
 }
 
@@ -45,12 +47,17 @@ pub(super) fn read(read: &ReadTransaction) -> Result<Wishes, StoreError> {
         let (name, record) = entry.map_err(medium)?;
         wishes.cells.insert(name.value().to_owned(), decode_cell(record.value())?);
     }
+    for entry in read.open_table(TENANTS).map_err(medium)?.iter().map_err(medium)? {
+        let (number, record) = entry.map_err(medium)?;
+        wishes.tenants.insert(PolicyId(number.value()), tenants::decode(record.value())?);
+    }
     Ok(wishes)
 }
 
 pub(super) fn apply(write: &WriteTransaction, change: &WishesChange) -> Result<(), StoreError> {
     // The counter is kept with the others.
-    let WishesChange { drains, transit, last_policy: _, policies, cells } = change;
+    let WishesChange { drains, transit, last_policy: _, policies, cells, tenants: changed } =
+        change;
     let mut table = write.open_table(DRAINS).map_err(medium)?;
     for (target, drain) in drains {
         match drain {
@@ -81,6 +88,15 @@ pub(super) fn apply(write: &WriteTransaction, change: &WishesChange) -> Result<(
                 table.insert(name.as_str(), encode_cell(regions).as_slice()).map_err(medium)?
             }
             None => table.remove(name.as_str()).map_err(medium)?,
+        };
+    }
+    let mut table = write.open_table(TENANTS).map_err(medium)?;
+    for (number, tenant) in changed {
+        match tenant {
+            Some(tenant) => {
+                table.insert(number.0, tenants::encode(tenant).as_slice()).map_err(medium)?
+            }
+            None => table.remove(number.0).map_err(medium)?,
         };
     }
     Ok(())

@@ -1,0 +1,64 @@
+//! Tenants.
+
+use overway_tenant::Quota;
+use overway_wire::PolicyId;
+
+use crate::api::{QuotaBody, RevokedKeyBody, RevokedTokenBody, TenantBody, TenantKeyBody};
+use crate::store::{TenantRecord, Wishes};
+
+impl TenantBody {
+    /// Makes the bodies of all tenants.
+    pub(crate) fn all(wishes: &Wishes) -> Vec<Self> {
+        let tenants = wishes.tenants.iter();
+        tenants.map(|(&number, record)| Self::new(number, record, wishes)).collect()
+    }
+
+    /// Makes the body of a tenant.
+    pub(crate) fn new(number: PolicyId, record: &TenantRecord, wishes: &Wishes) -> Self {
+        let TenantRecord { name, policy, keys, revoked_keys, revoked_tokens, quota, created } =
+            record;
+        let keys = keys.iter().map(|(kid, record)| TenantKeyBody {
+            key: record.key.to_jwk().named(kid),
+            added_unix: record.added.0,
+        });
+        let revoked_keys = revoked_keys
+            .iter()
+            .map(|it| RevokedKeyBody { kid: it.kid.to_string(), revoked_unix: it.at.0 });
+        let revoked_tokens = revoked_tokens
+            .iter()
+            .map(|(id, at)| RevokedTokenBody { jti: id.to_string(), revoked_unix: at.0 });
+        Self {
+            name: name.to_string(),
+            number: number.0,
+            policy: wishes.policies.get(policy).map(|policy| policy.name.clone()),
+            quota: QuotaBody::from(*quota),
+            keys: keys.collect(),
+            revoked_keys: revoked_keys.collect(),
+            revoked_tokens: revoked_tokens.collect(),
+            created_unix: created.0,
+        }
+    }
+}
+
+impl From<Quota> for QuotaBody {
+    fn from(quota: Quota) -> Self {
+        let Quota { attachments, flows, bps, bytes_per_month } = quota;
+        let [realtime_bps, interactive_bps, bulk_bps] = bps;
+        Self { attachments, flows, realtime_bps, interactive_bps, bulk_bps, bytes_per_month }
+    }
+}
+
+impl From<QuotaBody> for Quota {
+    fn from(body: QuotaBody) -> Self {
+        let QuotaBody {
+            attachments,
+            flows,
+            realtime_bps,
+            interactive_bps,
+            bulk_bps,
+            bytes_per_month,
+        } = body;
+        let bps = [realtime_bps, interactive_bps, bulk_bps];
+        Self { attachments, flows, bps, bytes_per_month }
+    }
+}
