@@ -8,11 +8,12 @@ import { ask, on, relayName, state } from "./state.js";
 const REFRESH = 10_000;
 const HEIGHT = 170;
 
+/** What is drawn, and the least that the axis reaches up to, so that nothing looks like much. */
 const CHARTS = {
-  delay_us: { title: "Delay", format: delay },
-  loss_ppm: { title: "Loss", format: loss },
-  bps: { title: "Traffic", format: rate, series: { received_bps: "received", sent_bps: "sent" } },
-  links_unusable: { title: "Unusable links", format: (count) => (count === null ? UNKNOWN : plural(count, "link")) },
+  delay_us: { title: "Delay", format: delay, least: 1_000 },
+  loss_ppm: { title: "Loss", format: loss, least: 1_000 },
+  bps: { title: "Traffic", format: rate, least: 10_000, series: { received_bps: "received", sent_bps: "sent" } },
+  links_unusable: { title: "Unusable links", least: 4, format: (count) => (count === null ? UNKNOWN : plural(count, "link")) },
 };
 
 let plots = [];
@@ -109,7 +110,7 @@ function describe(box, { title, present, labels, format }, body, of) {
   box.setAttribute("aria-label", `${title} of ${of}. ${parts.join("; ")}.`);
 }
 
-function options({ labels, format }, width) {
+function options({ labels, format, least }, width) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
@@ -118,7 +119,7 @@ function options({ labels, format }, width) {
     width,
     height: HEIGHT,
     cursor: { points: { size: 6 } },
-    scales: { y: { range: (_, min, max) => [Math.min(0, min ?? 0), Math.max((max ?? 0) * 1.1, 1)] } },
+    scales: { y: { range: (_, min, max) => [Math.min(0, min ?? 0), Math.max((max ?? 0) * 1.1, least)] } },
     axes: [
       { ...axis, values: "{HH}:{mm}", space: 60 },
       { ...axis, size: 74, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))) },

@@ -160,19 +160,21 @@ function groups(events) {
 
 function words({ kind, events }) {
   const [, , one, many] = kindOf(kind);
-  if (events.length === 1) return { title: `${one}: ${events[0].detail}`, about: aboutOne(events[0]) };
   if (kind === "routes") {
     const sum = events.reduce((sum, event) => sum + (Number(/: (\d+) routes/.exec(event.detail)?.[1]) || 0), 0);
-    return { title: `route changes: ${plural(sum, "route")} in ${plural(events.length, "update")}`, about: null };
+    return { title: `${plural(sum, "route")} changed, in ${plural(events.length, "update")}`, about: null };
   }
+  if (events.length === 1) return { title: `${one}: ${told(events[0])}`, about: aboutOne(events[0]) };
   const isLink = events.every((event) => event.to !== null);
   const common = isLink ? commonRelay(events) : null;
   if (common !== null) return { title: `${events.length} ${many}, all of ${relayName(common)}`, about: common };
-  const details = [...new Set(events.map((event) => event.detail))];
+  const details = [...new Set(events.map(told))];
   const more = details.length > 3 ? `, and ${details.length - 3} more` : "";
   return { title: `${events.length} ${many}: ${details.slice(0, 3).join(", ")}${more}`, about: aboutOne(events[0]) };
 }
 
+/** The first line between two relays is the only one of most. */
+const told = ({ detail }) => detail.replace(" > ", " to ").replace(/ link 0$/, "");
 const aboutOne = (event) => event.relay;
 
 function commonRelay([first, ...rest]) {

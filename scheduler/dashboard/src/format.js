@@ -32,7 +32,7 @@ export const share = (permille) => (known(permille) ? `${(permille / 10).toFixed
 
 export function age(ms) {
   if (!known(ms)) return UNKNOWN;
-  if (ms < 1000) return "now";
+  if (ms < 1000) return "less than a second";
   const seconds = Math.round(ms / 1000);
   if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);

@@ -115,7 +115,9 @@ function pairs() {
   return found;
 }
 
-const width = (bps) => (bps < 1000 ? 0.8 : Math.min(7, 0.8 + 1.05 * Math.log10(bps / 1000)));
+/** Many lines, or a small map, make thinner ones. */
+const room = (count) => Math.max(0.2, Math.min(1, Math.sqrt(150 / count)) * (size[0] < 500 ? 0.6 : 1));
+const width = (bps, scale) => (bps < 1000 ? 0.8 : 0.8 + scale * Math.min(6.2, 1.05 * Math.log10(bps / 1000)));
 
 function draw() {
   const relays = state.overview.relays;
@@ -130,6 +132,8 @@ function draw() {
 }
 
 function drawLinks(found) {
+  const scale = room(found.size);
+  layers.links.setAttribute("class", `links${found.size > 400 ? " crowded" : ""}${state.selected.relay !== undefined || state.selected.pair ? " selecting" : ""}`);
   for (const [key, line] of lines) {
     if (!found.has(key)) {
       line.element.remove();
@@ -158,7 +162,7 @@ function drawLinks(found) {
     }
     const chosen = isChosen(pair);
     line.element.setAttribute("class", `link is-${pair.worst}${pair.bps >= 1000 ? " busy" : ""}${chosen ? " chosen" : ""}`);
-    line.element.setAttribute("stroke-width", width(pair.bps).toFixed(2));
+    line.element.setAttribute("stroke-width", width(pair.bps, scale).toFixed(2));
     line.element.setAttribute("data-links", pair.links.length);
     setText(line.title, pairText(pair));
   }
@@ -263,7 +267,7 @@ function drawPaths() {
     if (coordinates.some((at) => !at)) continue;
     const d = path({ type: "LineString", coordinates }) ?? "";
     const role = `path ${shown.use ? "in-use" : "candidate"}${shown.lit ? " lit" : ""}`;
-    if (shown.use || shown.lit) layers.paths.append(s("path", { class: `${role} casing`, d }));
+    layers.paths.append(s("path", { class: `${role} casing`, d }));
     layers.paths.append(s("path", { class: role, d, "data-path": shown.relays.join("-") }));
   }
   for (const [id, node] of nodes) node.element.classList.toggle("chosen", Boolean(isPicked(id)));

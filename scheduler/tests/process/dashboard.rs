@@ -64,6 +64,19 @@ async fn the_page_and_its_files_are_served_and_may_use_nothing_else() {
     }
 }
 
+#[test]
+fn what_is_embedded_is_what_the_source_makes() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboard");
+    if !std::path::Path::new(folder).join("node_modules/esbuild").exists() {
+        eprintln!("SKIPPED: needs `npm ci` in scheduler/dashboard");
+        return;
+    }
+    let mut check = std::process::Command::new("node");
+    let output = check.args(["build.mjs", "--check"]).current_dir(folder).output().unwrap();
+
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[tokio::test]
 async fn a_browser_gets_what_was_then_the_mesh_then_what_happens() {
     let mesh = Mesh::start().await;
