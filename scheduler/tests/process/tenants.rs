@@ -58,7 +58,7 @@ async fn what_is_said_of_a_tenant_reaches_a_relay_and_outlasts_a_restart() {
     mesh.send("/v1/tenants/im/keys", json!({"key": jwk(2, "b"), "replaces": "a"})).await;
     mesh.send("/v1/tenants/im/revoked-tokens", json!({"jti": "t1"})).await;
     let tenant = pushed(&mut link, |tenant| !tenant.keys.revoked_tokens.is_empty()).await;
-    assert_eq!(tenant.keys.keys.keys().map(|kid| kid.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(tenant.keys.keys.keys().map(overway_tenant::Kid::as_str).collect::<Vec<_>>(), ["b"]);
     assert!(tenant.keys.revoked_kids.contains(&"a".parse().unwrap()));
 
     mesh.send("/v1/tenants/im/revoked-keys", json!({"kid": "b"})).await;
