@@ -19,7 +19,8 @@
 //!
 //! A name is *proven* when its edge has shown its key and its token and said, within TLS, where it is attached. From
 //! then on only the edge's word, of the latest revision, changes where frames for it go. So an edge moves by saying
-//! so on its session, in packets that may come from its new address: QUIC judges them as any other.
+//! so on its session, in packets that may come from its new address: QUIC judges them as any other. Once it has said
+//! so, the order starts anew, for it has not seen what came past it.
 //!
 //! **Who can do what.** Relays on the way see incarnations, and can drop what they carry; they, and whoever else
 //! guesses an incarnation, can make frames of that name.
@@ -43,7 +44,7 @@
 //! needed, the longest unheard first. A number is used again after all others.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -77,6 +78,9 @@ pub(crate) struct Far {
     places: AtomicU64,
     sequences: [AtomicU64; Class::ALL.len()],
     proof: Mutex<Option<Proof>>,
+    /// Whether frames came from elsewhere since the edge said where it is, and whether it then said that it is elsewhere.
+    strayed: AtomicBool,
+    moved: AtomicBool,
     handshakes: AtomicUsize,
 }
 
@@ -112,10 +116,22 @@ pub(crate) struct OtherEdge;
 /// Whose a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// That name's; `vouched`: it comes from one of the name's addresses.
-    Name { name: Address, vouched: bool },
+    /// That name's.
+    Name { name: Address, from: From },
     /// Nobody's.
     Nobody,
+}
+
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// One of the name's addresses.
+    Home,
+    /// The same, for the first time since the edge said that it is where frames came from past the order. The order must
+    /// not wait for them.
+    NewHome,
+    /// Another address.
+    Elsewhere,
 }
 
 impl Far {
@@ -157,24 +173,29 @@ impl Far {
         }
         *proof = Some(Proof { edge, revision });
         if let Some(whereabouts) = whereabouts {
-            self.places.store(packed(whereabouts), Ordering::Relaxed);
+            let (places, before) = (packed(whereabouts), self.places.load(Ordering::Relaxed));
+            self.places.store(places, Ordering::Relaxed);
+            if places != before && self.strayed.swap(false, Ordering::Relaxed) {
+                self.moved.store(true, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
 
-    /// Whether a frame from `source` comes from where the edge is. Answers follow an edge that has not proven
-    /// anything.
-    fn hear_from(&self, source: Address) -> bool {
+    /// Takes notice of a frame from `source`. Answers follow an edge that has not proven anything.
+    fn hear_from(&self, source: Address) -> From {
         let Whereabouts { first, second } = self.whereabouts();
         if source == first || second == Some(source) {
-            return true;
+            let moved = self.moved.swap(false, Ordering::Relaxed);
+            return if moved { From::NewHome } else { From::Home };
         }
-        let follows = self.proof().is_none();
-        if follows {
-            let moved = Whereabouts { first: source, second: Some(first) };
-            self.places.store(packed(moved), Ordering::Relaxed);
+        if self.is_proven() {
+            self.strayed.store(true, Ordering::Relaxed);
+            return From::Elsewhere;
         }
-        follows
+        let followed = Whereabouts { first: source, second: Some(first) };
+        self.places.store(packed(followed), Ordering::Relaxed);
+        From::Home
     }
 
     fn is_proven(&self) -> bool {
@@ -231,7 +252,7 @@ impl Names {
             && let Some(entry) = table.entries.get_mut(&number)
         {
             entry.heard = now;
-            return Heard::Name { name: entry.far.name, vouched: entry.far.hear_from(source) };
+            return Heard::Name { name: entry.far.name, from: entry.far.hear_from(source) };
         }
         if flow.0 & ACCEPTED != 0 || !table.has_room_for_stranger(source) {
             return Heard::Nobody;
@@ -240,7 +261,7 @@ impl Names {
         match table.insert((own, flow), Whereabouts::at(source), now) {
             Some(far) => {
                 table.strangers.push(far.name.attachment.0);
-                Heard::Name { name: far.name, vouched: true }
+                Heard::Name { name: far.name, from: From::Home }
             }
             None => Heard::Nobody,
         }
@@ -317,6 +338,8 @@ impl Table {
             places: AtomicU64::new(packed(whereabouts)),
             sequences: std::array::from_fn(|_| AtomicU64::new(start)),
             proof: Mutex::default(),
+            strayed: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
             handshakes: AtomicUsize::new(0),
         });
         self.entries.insert(self.last, Entry { far: Arc::clone(&far), heard: now });

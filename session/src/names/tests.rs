@@ -16,9 +16,9 @@ fn answer_to(far: &Far) -> FlowId {
     FlowId(far.own_incarnation().0 | ACCEPTED)
 }
 
-fn known(heard: Heard) -> (Address, bool) {
-    let Heard::Name { name, vouched } = heard else { panic!("nobody's") };
-    (name, vouched)
+fn known(heard: Heard) -> (Address, From) {
+    let Heard::Name { name, from } = heard else { panic!("nobody's") };
+    (name, from)
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn both_addresses_and_both_ways_are_one_name() {
     assert_eq!(far.name().relay, RelayId(0));
 
     for source in [at(1), at(2)] {
-        assert_eq!(known(names.hear(source, answer_to(&far), now)), (far.name(), true));
+        assert_eq!(known(names.hear(source, answer_to(&far), now)), (far.name(), From::Home));
     }
     assert_eq!(names.hear(at(1), FlowId(answer_to(&far).0 ^ 1), now), Heard::Nobody);
 }
@@ -37,10 +37,10 @@ fn both_addresses_and_both_ways_are_one_name() {
 fn an_incarnation_that_nobody_knows_is_a_strangers_and_is_answered_likewise() {
     let (names, now) = (Names::default(), Instant::now());
 
-    let (name, vouched) = known(names.hear(at(3), FlowId(9), now));
+    let (name, from) = known(names.hear(at(3), FlowId(9), now));
 
     let far = names.find(name).unwrap();
-    assert!(vouched);
+    assert_eq!(from, From::Home);
     assert_eq!(far.own_incarnation(), FlowId(9 | ACCEPTED));
     assert_eq!(far.whereabouts(), Whereabouts::at(at(3)));
 }
@@ -50,12 +50,12 @@ fn answers_follow_until_there_is_a_proof_and_then_the_edges_word_alone() {
     let (names, now) = (Names::default(), Instant::now());
     let (name, _) = known(names.hear(at(3), FlowId(9), now));
     let far = names.find(name).unwrap();
-    assert_eq!(known(names.hear(at(4), FlowId(9), now)), (name, true));
+    assert_eq!(known(names.hear(at(4), FlowId(9), now)), (name, From::Home));
     let followed = Whereabouts { first: at(4), second: Some(at(3)) };
     assert_eq!(far.whereabouts(), followed);
 
     far.prove(EDGE, revision(1), Some(HOME)).unwrap();
-    assert_eq!(known(names.hear(at(4), FlowId(9), now)), (name, false));
+    assert_eq!(known(names.hear(at(4), FlowId(9), now)), (name, From::Elsewhere));
     assert_eq!(far.whereabouts(), HOME);
 
     let moved = Whereabouts::at(at(4));
@@ -64,6 +64,10 @@ fn answers_follow_until_there_is_a_proof_and_then_the_edges_word_alone() {
     assert_eq!(far.whereabouts(), moved);
     assert_eq!(far.prove(OTHER, revision(4), Some(HOME)), Err(OtherEdge));
     assert_eq!(far.whereabouts(), moved);
+
+    // What came from there before went past the order, once.
+    assert_eq!(known(names.hear(at(4), FlowId(9), now)), (name, From::NewHome));
+    assert_eq!(known(names.hear(at(4), FlowId(9), now)), (name, From::Home));
 
     // Started anew, it counts from the beginning.
     far.prove(EDGE, Revision { boot: 6, number: 0 }, Some(HOME)).unwrap();
@@ -114,7 +118,7 @@ fn strangers_of_many_addresses_take_bounded_room_and_none_that_is_held() {
     }
 
     assert_eq!(names.table().entries.len(), STRANGERS_MAX);
-    assert_eq!(known(names.hear(at(1), FlowId(1), now)), (held.name(), true));
+    assert_eq!(known(names.hear(at(1), FlowId(1), now)), (held.name(), From::Home));
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn idle_names_go_and_their_numbers_rest() {
     let first = names.dial(HOME, now).unwrap();
     let (name, answer) = (first.name(), answer_to(&first));
     names.sweep(now + IDLE_MAX);
-    assert_eq!(known(names.hear(at(1), answer, now)), (name, true));
+    assert_eq!(known(names.hear(at(1), answer, now)), (name, From::Home));
 
     drop(first);
     names.sweep(now + IDLE_MAX);

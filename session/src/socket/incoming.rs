@@ -111,14 +111,18 @@ impl Incoming {
         if frame.payload.len() > PAYLOAD_BYTES_MAX {
             return counters.frames_unexpected.increment();
         }
-        let Some((source, policy, in_order)) = self.name_of(&frame, now) else {
+        let Some((source, policy, from)) = self.name_of(&frame, now) else {
             return counters.frames_stale.increment();
         };
         let key = (flow, Terms::new(class, policy));
-        if !in_order {
-            let from = address::to_socket(source, key.1);
-            let ecn = codepoint(frame.ecn);
-            return self.ready.push_back(Packet { from, ecn, payload: frame.payload });
+        match from {
+            names::From::Home => {}
+            names::From::NewHome => self.drop_lanes(source, now, |_, _| false),
+            names::From::Elsewhere => {
+                let from = address::to_socket(source, key.1);
+                let ecn = codepoint(frame.ecn);
+                return self.ready.push_back(Packet { from, ecn, payload: frame.payload });
+            }
         }
         if !self.know(source, flow, now, counters) {
             return counters.frames_stale.increment();
@@ -157,11 +161,17 @@ impl Incoming {
         }
     }
 
-    /// The far end of a frame, the policy of its terms, and whether it has a place in the order. The policy under
-    /// which an edge's frames travel is its tenant's, written by relays, and no term of its sessions.
-    fn name_of(&mut self, frame: &Inbound, now: Instant) -> Option<(Address, PolicyId, bool)> {
+    /// The far end of a frame, the policy of its terms, and where it comes from. The policy under which an edge's
+    /// frames travel is its tenant's, written by relays, and no term of its sessions.
+    fn name_of(
+        &mut self,
+        frame: &Inbound,
+        now: Instant,
+    ) -> Option<(Address, PolicyId, names::From)> {
         let names = match &self.naming {
-            Naming::ByAddress(_) => return Some((frame.source, frame.policy, true)),
+            Naming::ByAddress(_) => {
+                return Some((frame.source, frame.policy, names::From::Home));
+            }
             Naming::ByName(names) => Arc::clone(names),
         };
         let heard = names.hear(frame.source, frame.flow, now);
@@ -169,7 +179,7 @@ impl Incoming {
             self.forget(dropped);
         }
         match heard {
-            names::Heard::Name { name, vouched } => Some((name, PolicyId::default(), vouched)),
+            names::Heard::Name { name, from } => Some((name, PolicyId::default(), from)),
             names::Heard::Nobody => None,
         }
     }
@@ -189,9 +199,9 @@ impl Incoming {
         match far_end.incarnations.handle_frame(flow, now) {
             Heard::Known => {}
             Heard::Stray => return false,
-            Heard::Changed => self.drop_lanes(source, now),
+            Heard::Changed => self.drop_lanes(source, now, Incarnations::lives),
             Heard::Ended(ended) => {
-                self.drop_lanes(source, now);
+                self.drop_lanes(source, now, Incarnations::lives);
                 counters.far_restarts.increment();
                 // Full: the sessions' own time-out finds it out.
                 let _ = self.restarts.try_send((source, ended));
@@ -222,12 +232,17 @@ impl Incoming {
         holding.remove(&(source, quietest));
     }
 
-    /// Drops the lanes of incarnations that do not live; QUIC gets what they held.
-    fn drop_lanes(&mut self, source: Address, now: Instant) {
+    /// Drops the lanes of incarnations that are not to stay; QUIC gets what they held.
+    fn drop_lanes(
+        &mut self,
+        source: Address,
+        now: Instant,
+        stays: impl Fn(&Incarnations, FlowId) -> bool,
+    ) {
         let Self { far_ends, holding, ready, .. } = self;
         let Some(FarEnd { incarnations, lanes, .. }) = far_ends.get_mut(&source) else { return };
         lanes.retain(|&key, lane| {
-            if incarnations.lives(key.0) {
+            if stays(incarnations, key.0) {
                 return true;
             }
             if let Order::Restored { order, .. } = &mut lane.order {

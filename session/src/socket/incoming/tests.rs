@@ -23,9 +23,19 @@ impl Bench {
 
     /// Takes a frame; returns how many packets QUIC gets for it.
     fn frame(&mut self, flow: FlowId, terms: impl Into<Terms>, sequence: u64) -> usize {
+        self.frame_from(far(1), flow, terms, sequence)
+    }
+
+    fn frame_from(
+        &mut self,
+        source: Address,
+        flow: FlowId,
+        terms: impl Into<Terms>,
+        sequence: u64,
+    ) -> usize {
         let Terms { class, policy } = terms.into();
         let frame = Inbound {
-            source: far(1),
+            source,
             kind: FrameKind::Session,
             class,
             policy,
@@ -184,4 +194,29 @@ fn a_far_end_has_no_more_lanes_than_allowed_and_the_quietest_gives_up_its_order(
     assert_eq!(passed, LANES_MAX + 1);
     assert_eq!(bench.incoming.far_ends[&far(1)].lanes.len(), LANES_MAX);
     assert!(bench.incoming.holding.is_empty());
+}
+
+/// An edge that moves sends from its new address before its word says so.
+#[test]
+fn the_order_does_not_wait_for_what_came_past_it() {
+    let mut bench = Bench::new();
+    let names = Arc::new(crate::names::Names::default());
+    bench.incoming.naming = Naming::ByName(Arc::clone(&names));
+    let dialled = names.dial(overway_wire::Whereabouts::at(far(1)), bench.now).unwrap();
+    let answer = FlowId(dialled.own_incarnation().0 | crate::names::ACCEPTED);
+    let revision = |number| crate::names::Revision { boot: 1, number };
+    let at = overway_wire::Whereabouts::at;
+    let edge = overway_tenant::EdgeId([1; 32]);
+    dialled.prove(edge, revision(0), Some(at(far(1)))).unwrap();
+    assert_eq!(bench.frame_from(far(1), answer, Class::Bulk, 0), 1);
+    assert_eq!(bench.frame_from(far(1), answer, Class::Bulk, 2), 0);
+
+    // Whatever their numbers, they are not kept, and nothing is kept for them.
+    for sequence in [9, 7, 7] {
+        assert_eq!(bench.frame_from(far(2), answer, Class::Bulk, sequence), 1);
+    }
+    dialled.prove(edge, revision(1), Some(at(far(2)))).unwrap();
+    assert_eq!(bench.frame_from(far(2), answer, Class::Bulk, 10), 2);
+    assert_eq!(bench.frame_from(far(2), answer, Class::Bulk, 12), 0);
+    assert_eq!(bench.frame_from(far(2), answer, Class::Bulk, 11), 2);
 }
