@@ -23,8 +23,8 @@ pub struct FabricPort {
 
 /// Takes frames for the fabric, without waiting.
 pub trait FabricSender: Debug + Send + Sync + 'static {
-    /// Takes frames from the front of `frames`, as many as fit, and removes these. Two in a row that differ in nothing
-    /// but their destinations are copies: whoever has two attachments sends them by different ones.
+    /// Takes frames from the front of `frames`, as many as fit, and removes these. The second of two in a row of the same
+    /// kind, flow and sequence is a copy for another address: whoever has two attachments sends it by the other one.
     ///
     /// # Errors
     /// [`Full`] if frames are left; they are to be offered again once [`Self::poll_ready`] is ready.

@@ -178,7 +178,7 @@ impl Shared {
         for plain in std::iter::once(first).chain(last) {
             let frame = self.sealed(plain)?;
             match frame.alternate.filter(|_| self.redundancy == Redundancy::Always) {
-                Some(second) => frames.extend(to_both(&frame, second)),
+                Some(second) => frames.extend(to_both(frame, second)),
                 None => frames.push(frame),
             }
         }
@@ -254,14 +254,15 @@ impl Shared {
     }
 }
 
-/// A frame for each of a far end's addresses, neither of which needs more copies.
-fn to_both(frame: &Outbound, second: Address) -> [Outbound; 2] {
-    [frame.destination, second].map(|destination| Outbound {
-        destination,
+/// A frame as any other for the first address, and one that is only its copy for the second.
+fn to_both(frame: Outbound, second: Address) -> [Outbound; 2] {
+    let copy = Outbound {
+        destination: second,
         alternate: None,
         redundancy: Redundancy::Off,
         ..frame.clone()
-    })
+    };
+    [Outbound { redundancy: Redundancy::Adaptive, ..frame }, copy]
 }
 
 /// The flows of an endpoint, by the source of a gateway's frames and the id that they bear.
