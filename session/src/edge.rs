@@ -3,7 +3,7 @@
 //! An edge is known by its key, and by nothing else: TLS shows it raw (RFC 7250), the dialler takes no other than the
 //! one it asked for, and whoever accepts learns in TLS which it is. What the edge may do its tenant says, in a token
 //! bound to the key. Each end sends its own as the first thing, on a unidirectional stream, with where it is
-//! attached, and again what changes. Until the other's token has been verified an end takes no request, makes none,
+//! attached, and again what changes; the one that was dialled when it has verified the other's. Until the other's token has been verified an end takes no request, makes none,
 //! and gives the other room for little more than a token.
 
 use std::fmt;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   QUIC handshake: each has shown a key, the dialled one that which was asked for
-//!     -- uni stream: token, where I am -->      <-- uni stream: token, where I am --
+//!     dialler -- uni stream: token, where I am --> dialled: judged; then
+//!     dialler <-- uni stream: token, where I am -- dialled; judged
 //!   token of the tenant, for that key, in time:  the session is used, by both
 //!   any other, or none within the time limit:    closed with CODE_TOKEN and the reason
 //!     -- a new token, or where I am now -->     <-- likewise, as long as the session stands
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 
 use super::dial::turned_away;
 use super::{CODE_IDENTITY, CODE_RESTARTED, CODE_TOKEN, Inner, Local};
-use crate::edge::{EdgeSession, LocalEdge, Placed, WORD_BYTES_MAX, Word, tls};
+use crate::edge::{EdgeSession, LocalEdge, Placed, Standing, WORD_BYTES_MAX, Word, tls};
 use crate::far::Party;
 use crate::names::Far;
 use crate::open::{self, OpenError};
@@ -53,24 +54,19 @@ impl Inner {
             return Err(self.turn_away(&connection, OpenError::Identity));
         };
         let id = shown.id();
-        let exchanged = timeout(self.config.request_timeout, exchange(edge, &connection)).await;
-        let (words, first) = match exchanged {
+        let exchanged =
+            timeout(self.config.request_timeout, exchange(edge, &connection, id, client)).await;
+        let (words, first, standing) = match exchanged {
             Ok(Ok(exchanged)) => exchanged,
             Ok(Err(OpenError::Session(error))) => {
                 return Err(turned_away(OpenError::Session(error)));
             }
-            Ok(Err(_)) => {
-                let malformed = OpenError::Token("what came is none".to_owned());
-                return Err(self.turn_away(&connection, malformed));
-            }
+            Ok(Err(error)) => return Err(self.turn_away(&connection, error)),
             Err(_) => {
                 let late = OpenError::Token("none came in time".to_owned());
                 return Err(self.turn_away(&connection, late));
             }
         };
-        let standing = edge
-            .judge(first.token.clone().unwrap_or_default(), id)
-            .map_err(|reason| self.turn_away(&connection, OpenError::Token(reason)))?;
         far.prove(id, first.revision(first.boot), first.whereabouts())
             .map_err(|_| self.turn_away(&connection, OpenError::Identity))?;
         self.close_sessions_before(id, first.boot);
@@ -92,6 +88,7 @@ impl Inner {
             OpenError::Token(reason) => {
                 connection.close(CODE_TOKEN, open::shortened(reason).as_bytes());
             }
+            OpenError::NoAnswer => connection.close(CODE_TOKEN, b"no proper word came"),
             other => connection.close(CODE_IDENTITY, other.to_string().as_bytes()),
         }
         error
@@ -129,19 +126,40 @@ impl Inner {
     }
 }
 
-/// Sends the first word and waits for the far end's.
-async fn exchange(edge: &LocalEdge, connection: &Connection) -> Result<(Words, Word), OpenError> {
-    let (mut token, mut places) = (edge.token.clone(), edge.places.clone());
-    let first = Word {
-        token: Some(token.borrow_and_update().clone()),
-        boot: edge.boot,
-        attached: Some((*places.borrow_and_update()).into()),
+/// Sends the first word and waits for the far end's, whose token is judged. Whoever was dialled does not say a word
+/// before that.
+async fn exchange(
+    edge: &LocalEdge,
+    connection: &Connection,
+    id: EdgeId,
+    client: bool,
+) -> Result<(Words, Word, Standing), OpenError> {
+    let hear = async {
+        let mut recv = connection.accept_uni().await?;
+        let word = open::read_within::<Word>(&mut recv, WORD_BYTES_MAX).await?;
+        let token = word.token.clone().unwrap_or_default();
+        let standing = edge.judge(token, id).map_err(OpenError::Token)?;
+        Ok::<_, OpenError>((recv, word, standing))
     };
-    let mut send = connection.open_uni().await?;
-    open::write(&mut send, &first).await?;
-    let mut recv = connection.accept_uni().await?;
-    let word = open::read_within::<Word>(&mut recv, WORD_BYTES_MAX).await?;
-    Ok((Words { send, recv, token, places }, word))
+    let say = async {
+        let (mut token, mut places) = (edge.token.clone(), edge.places.clone());
+        let first = Word {
+            token: Some(token.borrow_and_update().clone()),
+            boot: edge.boot,
+            attached: Some((*places.borrow_and_update()).into()),
+        };
+        let mut send = connection.open_uni().await?;
+        open::write(&mut send, &first).await?;
+        Ok::<_, OpenError>((send, token, places))
+    };
+    let ((send, token, places), (recv, word, standing)) = if client {
+        let said = say.await?;
+        (said, hear.await?)
+    } else {
+        let heard = hear.await?;
+        (say.await?, heard)
+    };
+    Ok((Words { send, recv, token, places }, word, standing))
 }
 
 /// Hears what the far end says; returns why the session must end.
