@@ -93,6 +93,15 @@ impl Pool {
         Some(place.session.clone())
     }
 
+    /// As [`Self::find`], on any terms.
+    pub(crate) fn find_on_any(&self, far: Party) -> Option<Session> {
+        let slots = self.slots();
+        let of_far = slots.iter().filter(|((party, _), _)| *party == far);
+        let mut places = of_far.flat_map(|(_, slot)| &slot.places);
+        let place = places.find(|place| !place.retired && place.session.stands())?;
+        Some(place.session.clone())
+    }
+
     /// The lock to hold while dialling.
     pub(crate) fn dialling(&self, far: Party, terms: Terms) -> Arc<tokio::sync::Mutex<()>> {
         let mut slots = self.slots();

@@ -15,6 +15,7 @@ use crate::address;
 use crate::edge::{EdgeSession, LocalEdge, tls};
 use crate::far::{FarEnd, Party};
 use crate::flow::ACCEPTED;
+use crate::names::Far;
 use crate::open::{self, OpenError, Request};
 use crate::pool::Session;
 use crate::terms::Terms;
@@ -142,7 +143,8 @@ impl Inner {
         self.establish(connection, address, terms, true)
     }
 
-    /// Dials an edge, by the name of a session that stands, or by a new one.
+    /// Dials an edge, by the name of a session that is used. If that leads nowhere, what was said of where it is counts
+    /// again, as for one that is new here.
     async fn dial_edge(
         self: &Arc<Self>,
         edge: &LocalEdge,
@@ -150,14 +152,26 @@ impl Inner {
         whereabouts: Option<Whereabouts>,
         terms: Terms,
     ) -> Result<Session, OpenError> {
-        let known = self.pool.with(Party::Edge(id)).into_iter().find(Session::stands);
-        let far = match known.and_then(|session| session.edge) {
-            Some(known) => Arc::clone(&known.far),
-            None => {
-                let whereabouts = whereabouts.ok_or(OpenError::Nowhere)?;
-                edge.names.dial(whereabouts, Instant::now()).ok_or(OpenError::TooMany)?
+        if let Some(session) = self.pool.find_on_any(Party::Edge(id))
+            && let Some(known) = &session.edge
+        {
+            match self.dial_name(edge, Arc::clone(&known.far), id, terms).await {
+                Err(OpenError::TimedOut) if whereabouts.is_some() => self.pool.retire(&session),
+                result => return result,
             }
-        };
+        }
+        let whereabouts = whereabouts.ok_or(OpenError::Nowhere)?;
+        let far = edge.names.dial(whereabouts, Instant::now()).ok_or(OpenError::TooMany)?;
+        self.dial_name(edge, far, id, terms).await
+    }
+
+    async fn dial_name(
+        self: &Arc<Self>,
+        edge: &LocalEdge,
+        far: Arc<Far>,
+        id: EdgeId,
+        terms: Terms,
+    ) -> Result<Session, OpenError> {
         // Fails only without cipher suites, which would have kept the endpoint from starting.
         let (config, other_answered) =
             transport::edge_client_config(&edge.certified, id).map_err(|_| OpenError::Closed)?;

@@ -31,6 +31,8 @@ const fn at(relay: u16) -> Address {
 /// A tenant with one key.
 struct Tenant {
     name: &'static str,
+    /// Of its edges.
+    config: SessionConfig,
     key: TenantKey,
     keys: watch::Sender<Arc<TenantKeys>>,
 }
@@ -79,7 +81,8 @@ impl Tenant {
         let key = TenantKey::from_seed([9; 32]);
         let mut keys = TenantKeys::new(name.parse().unwrap());
         keys.keys.insert(kid(), key.public());
-        Self { name, key, keys: watch::Sender::new(Arc::new(keys)) }
+        let config = SessionConfig::default();
+        Self { name, config, key, keys: watch::Sender::new(Arc::new(keys)) }
     }
 
     fn token(&self, edge: EdgeId, change: impl FnOnce(&mut Claims)) -> String {
@@ -105,7 +108,7 @@ impl Tenant {
             token: shown,
             keys: self.keys.subscribe(),
         };
-        let endpoint = SessionEndpoint::for_edge(SessionConfig::default(), port, identity).unwrap();
+        let endpoint = SessionEndpoint::for_edge(self.config, port, identity).unwrap();
         Edge { endpoint, id, addresses: addresses.to_vec(), whereabouts, token }
     }
 
@@ -229,7 +232,7 @@ async fn copies_by_both_addresses_loss_and_disorder_harm_no_stream() {
         let (mesh, tenant) = (Mesh::new(seed), Tenant::new("acme"));
         let (a, b) = (tenant.edge(&mesh, 1, &[A1, A2]), tenant.edge(&mesh, 2, &[B1, B2]));
         mesh.set_doubling(true);
-        mesh.set_faults(Faults { lost: 0.01, delayed: 0.05, garbled: 0.01, ..Faults::default() });
+        mesh.set_faults(Faults { lost: 0.05, delayed: 0.3, garbled: 0.01, ..Faults::default() });
         let (mut near, mut away) = stream_between(&a, &b).await;
 
         carry_across(&mut near, &mut away, &pattern(1 << 20), &[]).await;
@@ -357,4 +360,23 @@ async fn an_edge_that_starts_anew_elsewhere_ends_its_earlier_sessions_by_its_fir
     assert_eq!(read, Err(ended));
     assert_eq!(a.endpoint.stats().far_restarts, 1);
     talk(&mut near, &mut away).await;
+}
+
+#[tokio::test]
+async fn an_edge_that_is_silent_is_sought_where_it_is_said_to_be() {
+    let (mesh, mut tenant) = (Mesh::new(1), Tenant::new("acme"));
+    tenant.config.handshake_timeout = Duration::from_secs(1);
+    let (a, first) = (tenant.edge(&mesh, 1, &[A1, A2]), tenant.edge(&mesh, 2, &[B1, B2]));
+    let (mut stream, _kept) = stream_between(&a, &first).await;
+    mesh.kill(B1);
+    mesh.kill(B2);
+    // It has not been told of its far ends, and waits for them.
+    let second = tenant.edge(&mesh, 2, &[B3, B4]);
+
+    let (near, away) = flow_between(&a, &second, Redundancy::default()).await;
+
+    near.send(b"there you are").unwrap();
+    assert_eq!(soon(away.recv()).await.as_deref(), Some(&b"there you are"[..]));
+    let read = soon(stream.recv.read_chunk(10, true)).await;
+    assert_eq!(read, Err(ReadError::ConnectionLost(ConnectionError::LocallyClosed)));
 }
