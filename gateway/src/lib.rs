@@ -31,6 +31,7 @@ mod forward;
 mod gateway;
 mod hedge;
 mod open;
+mod race;
 mod service;
 mod socket;
 mod splice;

@@ -9,11 +9,10 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use crate::race::{STAGGER, interleaved, race};
 use crate::socket::{SERVED_FLOW_BUFFER_BYTES, bind_udp};
 use crate::stats::Refusal;
 
-/// Addresses of a name that are tried, one after the other. The connect time-out covers all.
-const ADDRESSES_MAX: usize = 8;
 /// Bytes of the longest host name (RFC 1035, section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
 
@@ -44,17 +43,13 @@ pub(crate) struct Unreached {
 }
 
 impl Target {
-    /// Connects to the first address that accepts.
+    /// Connects: of a name's addresses to the one that accepts first.
     pub(crate) async fn connect_tcp(&self, within: Duration) -> Result<TcpStream, Unreached> {
         let connected = async {
-            let mut last = none_found();
-            for address in self.addresses().await? {
-                match TcpStream::connect(address).await {
-                    Ok(tcp) => return Ok(tcp),
-                    Err(error) => last = Unreached::refused(error),
-                }
+            match race(self.addresses().await?, STAGGER, TcpStream::connect).await {
+                Some(connected) => connected.map_err(Unreached::refused),
+                None => Err(none_found()),
             }
-            Err(last)
         };
         timeout(within, connected).await.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -78,7 +73,7 @@ impl Target {
         match self {
             Self::Address(address) => Ok(vec![*address]),
             Self::Name { host, port } => match tokio::net::lookup_host((&**host, *port)).await {
-                Ok(found) => Ok(found.take(ADDRESSES_MAX).collect()),
+                Ok(found) => Ok(interleaved(found)),
                 Err(error) => Err(Unreached { refusal: Refusal::TargetUnresolved, error }),
             },
         }
