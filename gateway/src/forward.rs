@@ -1,22 +1,24 @@
 //! The listening side of TCP: each accepted connection becomes one session stream.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overway_session::Terms;
+use overway_session::{ClientAddresses, Stream, Terms, Wanted};
 use overway_wire::Class;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::config::ForwardConfig;
+use crate::listener::{Admitted, Listener, addresses_of};
 use crate::open::{self, Shared, open_first};
+use crate::proxy::{self, ReadError};
 use crate::splice::{reset, socket_error, splice};
-use crate::stats::{Present, Refusal};
+use crate::stats::Refusal;
 
-/// Pause after the process has run out of descriptors or memory, so that the listener does not spin.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// How long a trusted source may take for its PROXY header. The specification has receivers wait three seconds
+/// at least, so that a lost packet is sent again.
+const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A bound TCP forward.
 pub(crate) struct TcpForward {
@@ -25,11 +27,12 @@ pub(crate) struct TcpForward {
     shared: Arc<Shared>,
 }
 
-/// What a forward's connections need of it.
-struct Way {
-    to: open::Way,
-    class: Class,
-    shared: Arc<Shared>,
+/// What a connection's stream is like.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) to: open::Way,
+    pub(crate) class: Class,
+    pub(crate) idle_timeout: Option<Duration>,
 }
 
 impl TcpForward {
@@ -39,72 +42,84 @@ impl TcpForward {
 
     /// Accepts until the gateway drains.
     pub(crate) async fn run(self) {
-        let Self { listener, config, shared } = self;
-        let places = Arc::new(Semaphore::new(config.clients_max));
-        let ForwardConfig { service, policy, redundancy, .. } = config;
+        let Self { listener: tcp, config, shared } = self;
+        let ForwardConfig { service, policy, redundancy, proxy_protocol, trusted, .. } = config;
         let to = open::Way { service, policy, redundancy };
-        let way = Arc::new(Way { to, class: config.class, shared });
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = way.shared.draining.cancelled() => return,
-            };
-            match accepted {
-                Ok((tcp, client)) => admit(&way, &places, tcp, client),
-                Err(error) => pause_if_exhausted(config.listen, &error).await,
-            }
-        }
-    }
-}
-
-/// Starts the connection's task if there is a place for it.
-fn admit(way: &Arc<Way>, places: &Arc<Semaphore>, tcp: TcpStream, client: SocketAddr) {
-    let counters = &way.shared.counters;
-    counters.connections_accepted.increment();
-    match Arc::clone(places).try_acquire_owned() {
-        Ok(place) => {
-            way.shared.connections.spawn(connect(Arc::clone(way), tcp, client, place));
-        }
-        Err(_) => {
-            counters.refuse(Refusal::Full);
-            tracing::debug!(service = way.to.service, %client, reason = %Refusal::Full, "refused");
-            reset(tcp);
-        }
+        let way = Arc::new(Way { to, class: config.class, idle_timeout: config.idle_timeout });
+        let limits = config.limits;
+        let trusted = proxy_protocol.map(|_| trusted);
+        let has_header = trusted.is_some();
+        let listener = Listener { tcp, limits, trusted, shared: Arc::clone(&shared) };
+        listener
+            .run(|admitted| connect(Arc::clone(&shared), Arc::clone(&way), has_header, admitted))
+            .await;
     }
 }
 
 /// One connection, from its opening to its end.
-async fn connect(way: Arc<Way>, tcp: TcpStream, client: SocketAddr, _place: OwnedSemaphorePermit) {
-    let shared = &*way.shared;
-    let _active = Present::new(&shared.counters.connections_active);
-    let open = open_first(shared, &way.to, |far, policy| {
-        shared.endpoint.open_stream(far, Terms::new(way.class, policy), &way.to.service)
-    });
-    let opened = tokio::select! {
-        opened = open => opened,
-        _ = socket_error(&tcp) => Err(Refusal::ClientLeft),
-        () = shared.ending.cancelled() => Err(Refusal::Stopping),
+async fn connect(shared: Arc<Shared>, way: Arc<Way>, has_header: bool, admitted: Admitted) {
+    let Admitted { mut tcp, client, place: _place } = admitted;
+    let mut addresses = Ok(addresses_of(&tcp, client));
+    if has_header {
+        let told = tokio::select! {
+            told = told_client(&mut tcp) => told,
+            () = shared.ending.cancelled() => Err(Refusal::Stopping),
+        };
+        addresses = addresses.and_then(|own| told.map(|told| told.or(own)));
+    }
+    let opened = match addresses {
+        Ok(client) => open_stream(&shared, &way, &tcp, client).await,
+        Err(refusal) => Err(refusal),
     };
     match opened {
-        Ok(stream) => {
-            let end = splice(shared, tcp, stream).await;
-            tracing::debug!(service = way.to.service, %client, ?end, "over");
-        }
+        Ok(stream) => carry(&shared, &way, client, tcp, stream).await,
         Err(reason) => {
-            shared.counters.refuse(reason);
-            tracing::debug!(service = way.to.service, %client, %reason, "refused");
+            note_refused(&shared, &way, client, reason);
             reset(tcp);
         }
     }
 }
 
-/// A connection that failed before it was accepted is nothing to us; having run out of something is.
-async fn pause_if_exhausted(listen: SocketAddr, error: &io::Error) {
-    match error.kind() {
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
-        _ => {
-            tracing::warn!(%listen, %error, "cannot accept connections");
-            tokio::time::sleep(EXHAUSTED_PAUSE).await;
-        }
+/// Whom the PROXY header tells of, if of anybody.
+async fn told_client(tcp: &mut TcpStream) -> Result<Option<ClientAddresses>, Refusal> {
+    match timeout(PROXY_HEADER_TIMEOUT, proxy::read(tcp)).await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(ReadError::Empty)) => Err(Refusal::ClientLeft),
+        Ok(Err(ReadError::Header)) | Err(_) => Err(Refusal::ProxyHeader),
     }
+}
+
+/// Opens the stream of a connection, unless the client leaves or the gateway ends first.
+pub(crate) async fn open_stream(
+    shared: &Shared,
+    way: &Way,
+    tcp: &TcpStream,
+    client: Option<ClientAddresses>,
+) -> Result<Stream, Refusal> {
+    let wanted = Wanted { service: &way.to.service, client, target: None };
+    let open = open_first(shared, &way.to, |relay, policy| {
+        shared.endpoint.open_stream(relay, Terms::new(way.class, policy), wanted)
+    });
+    tokio::select! {
+        opened = open => opened,
+        _ = socket_error(tcp) => Err(Refusal::ClientLeft),
+        () = shared.ending.cancelled() => Err(Refusal::Stopping),
+    }
+}
+
+/// Carries a connection whose stream is open.
+pub(crate) async fn carry(
+    shared: &Shared,
+    way: &Way,
+    client: SocketAddr,
+    tcp: TcpStream,
+    stream: Stream,
+) {
+    let end = splice(shared, tcp, stream, way.idle_timeout).await;
+    tracing::debug!(service = way.to.service, %client, ?end, "over");
+}
+
+pub(crate) fn note_refused(shared: &Shared, way: &Way, client: SocketAddr, reason: Refusal) {
+    shared.counters.refuse(reason);
+    tracing::debug!(service = way.to.service, %client, %reason, "refused");
 }

@@ -25,13 +25,18 @@
 //! per UDP client, one per served flow. [`Gateway::shutdown`] ends them all: first the listeners, then,
 //! after a grace period for running connections, the rest.
 
+mod clients;
 mod config;
 mod flow;
 mod forward;
 mod gateway;
 mod hedge;
+mod idle;
+mod listener;
 mod open;
+mod proxy;
 mod race;
+mod rate;
 mod service;
 mod socket;
 mod splice;
@@ -39,7 +44,10 @@ mod stats;
 mod target;
 mod udp;
 
-pub use config::{ForwardConfig, GatewayConfig, Protocol, RawForward, RawService, ServiceConfig};
+pub use config::{
+    ForwardConfig, GatewayConfig, Limits, Protocol, ProxyProtocol, RawForward, RawService,
+    ServiceConfig,
+};
 pub use gateway::{BindError, Gateway, Listening};
 pub use open::{Resolver, Resolving};
 pub use overway_session::DATAGRAM_BYTES_MAX;

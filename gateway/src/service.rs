@@ -6,16 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use overway_session::{Flow, Incoming, IncomingFlow, IncomingStream};
-use tokio::net::UdpSocket;
+use bytes::Bytes;
+use overway_session::{ClientAddresses, Flow, Incoming, IncomingFlow, IncomingStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::DATAGRAM_BYTES_MAX;
-use crate::config::{Protocol, ServiceConfig};
-use crate::flow::{Idle, send};
+use crate::config::{FLOW_IDLE_TIMEOUT, Protocol, ProxyProtocol, ServiceConfig};
+use crate::flow::send;
+use crate::idle::Idle;
 use crate::open::Shared;
+use crate::proxy::{self, Transport};
 use crate::splice::{reset, splice};
 use crate::stats::{Counters, DatagramDrop, Present, Refusal};
 use crate::target::Unreached;
@@ -133,7 +136,7 @@ async fn serve_stream(
     let config = &service.config;
     let _active = Present::new(&shared.counters.connections_active);
     let connected = tokio::select! {
-        connected = config.target.connect_tcp(config.connect_timeout) => connected,
+        connected = connect_tcp(config, &incoming) => connected,
         () = shared.ending.cancelled() => return,
     };
     let tcp = match connected {
@@ -152,7 +155,7 @@ async fn serve_stream(
     match accepted {
         Ok(stream) => {
             shared.counters.connections_served.increment();
-            let end = splice(&shared, tcp, stream).await;
+            let end = splice(&shared, tcp, stream, config.idle_timeout).await;
             tracing::debug!(service = config.name, %from, ?end, "over");
         }
         Err(error) => {
@@ -181,10 +184,12 @@ async fn serve_flow(
                 return;
             }
         };
+        let mut header = Header::new(config.proxy_protocol, incoming.client());
         match incoming.accept().await {
             Ok(flow) => {
                 shared.counters.flows_served.increment();
-                carry_datagrams(&shared.counters, &socket, flow, config.idle_timeout).await;
+                let idle = Idle::new(config.idle_timeout.unwrap_or(FLOW_IDLE_TIMEOUT));
+                carry_datagrams(&shared.counters, &socket, &flow, idle, &mut header).await;
             }
             Err(error) => {
                 shared.counters.refuse(Refusal::ClientLeft);
@@ -198,8 +203,13 @@ async fn serve_flow(
     }
 }
 
-async fn carry_datagrams(counters: &Counters, socket: &UdpSocket, flow: Flow, idle: Duration) {
-    let mut idle = Idle::new(idle);
+async fn carry_datagrams(
+    counters: &Counters,
+    socket: &UdpSocket,
+    flow: &Flow,
+    mut idle: Idle,
+    header: &mut Header,
+) {
     // One byte more, so that a datagram which is too long is seen to be.
     let mut buffer = [0; DATAGRAM_BYTES_MAX + 1];
     loop {
@@ -207,14 +217,14 @@ async fn carry_datagrams(counters: &Counters, socket: &UdpSocket, flow: Flow, id
             asked = flow.recv() => match asked {
                 Some(datagram) => {
                     idle.touch();
-                    hand_over(counters, socket, &datagram).await;
+                    hand_over(counters, socket, header, datagram).await;
                 }
                 None => return,
             },
             answered = socket.recv(&mut buffer) => match answered {
                 Ok(count) => {
                     idle.touch();
-                    if !send(&flow, &buffer[..count], counters) {
+                    if !send(flow, &buffer[..count], counters) {
                         return;
                     }
                 }
@@ -232,12 +242,77 @@ async fn carry_datagrams(counters: &Counters, socket: &UdpSocket, flow: Flow, id
     }
 }
 
-async fn hand_over(counters: &Counters, socket: &UdpSocket, datagram: &[u8]) {
-    match socket.send(datagram).await {
-        Ok(count) => counters.sent_from_mesh(count),
+async fn hand_over(counters: &Counters, socket: &UdpSocket, header: &mut Header, datagram: Bytes) {
+    let length = datagram.len();
+    match socket.send(&header.before(datagram)).await {
+        Ok(_) => counters.sent_from_mesh(length),
         Err(error) => {
             tracing::trace!(%error, "a datagram was not sent to its target");
             counters.discard(DatagramDrop::Socket, 1);
         }
+    }
+}
+
+/// Connects to the target, and tells it whose connection it is if it wants to know.
+async fn connect_tcp(
+    config: &ServiceConfig,
+    incoming: &IncomingStream,
+) -> Result<TcpStream, Unreached> {
+    let mut tcp = config.target.connect_tcp(config.connect_timeout).await?;
+    if config.proxy_protocol.is_some() {
+        let header = proxy::encode(incoming.client(), Transport::Stream);
+        // A new connection's buffer has room for it.
+        tcp.write_all(&header).await.map_err(Unreached::refused)?;
+    }
+    Ok(tcp)
+}
+
+/// The PROXY headers of a flow's datagrams to their target.
+struct Header {
+    bytes: Vec<u8>,
+    /// The datagrams that are still to have it; `None`: all.
+    left: Option<u32>,
+}
+
+impl Header {
+    fn new(mode: Option<ProxyProtocol>, client: Option<ClientAddresses>) -> Self {
+        let left = match mode {
+            None => Some(0),
+            Some(ProxyProtocol::Tcp | ProxyProtocol::UdpFirst) => Some(1),
+            Some(ProxyProtocol::UdpEvery) => None,
+        };
+        Self { bytes: proxy::encode(client, Transport::Datagram), left }
+    }
+
+    /// The datagram with what goes before it.
+    fn before(&mut self, datagram: Bytes) -> Bytes {
+        match &mut self.left {
+            Some(0) => return datagram,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        [&*self.bytes, &*datagram].concat().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_says_which_datagrams_have_a_header() {
+        let header = proxy::encode(None, Transport::Datagram);
+        let with_header = |mode| {
+            let mut headers = Header::new(mode, None);
+            [b"one", b"two"].map(|datagram| {
+                let sent = headers.before(Bytes::from_static(datagram));
+                assert!(sent.ends_with(datagram));
+                sent.starts_with(&header)
+            })
+        };
+
+        assert_eq!(with_header(None), [false, false]);
+        assert_eq!(with_header(Some(ProxyProtocol::UdpFirst)), [true, false]);
+        assert_eq!(with_header(Some(ProxyProtocol::UdpEvery)), [true, true]);
     }
 }

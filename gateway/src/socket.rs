@@ -70,3 +70,21 @@ pub(crate) fn prepare_tcp(tcp: &TcpStream) -> io::Result<()> {
         .with_retries(KEEPALIVE_RETRIES);
     SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_prepared_connection_asks_whether_its_peer_is_there() {
+        let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+
+        prepare_tcp(&tcp).unwrap();
+
+        let options = SockRef::from(&tcp);
+        assert!(options.keepalive().unwrap());
+        assert_eq!(options.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+        assert!(tcp.nodelay().unwrap());
+    }
+}

@@ -20,6 +20,9 @@
 //! - Linux says `EPIPE` where a reset follows a FIN: then what was sent before the FIN still counts, is
 //!   read to its end and delivered.
 //!
+//! A connection on which neither direction moves a byte for the idle time-out, if there is one, is reset to both
+//! ends.
+//!
 //! A direction that has finished waits until the far end acknowledges every byte, so that stopping the
 //! process after the last connection loses nothing.
 
@@ -35,6 +38,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::idle::Activity;
 use crate::open::Shared;
 use crate::socket::prepare_tcp;
 use crate::stats::Counters;
@@ -60,6 +64,8 @@ pub(crate) enum End {
     Reset,
     /// The session ended under it.
     Lost,
+    /// Nothing was sent for the idle time-out.
+    Idle,
     /// The gateway ended it.
     Stopped,
 }
@@ -77,22 +83,50 @@ enum Broken {
     Session,
 }
 
-/// Carries bytes, ends and resets both ways until both directions are over or the gateway ends.
-pub(crate) async fn splice(shared: &Shared, tcp: TcpStream, stream: Stream) -> End {
+/// Where moved bytes are noted.
+#[derive(Clone, Copy)]
+struct Moved<'a> {
+    counters: &'a Counters,
+    activity: &'a Activity,
+}
+
+impl Moved<'_> {
+    fn add_to_mesh(self, bytes: usize) {
+        self.counters.stream_bytes_to_mesh.add(bytes);
+        self.activity.touch();
+    }
+
+    fn add_from_mesh(self, bytes: usize) {
+        self.counters.stream_bytes_from_mesh.add(bytes);
+        self.activity.touch();
+    }
+}
+
+/// Carries bytes, ends and resets both ways until both directions are over, the connection is idle for `idle`, or
+/// the gateway ends.
+pub(crate) async fn splice(
+    shared: &Shared,
+    tcp: TcpStream,
+    stream: Stream,
+    idle: Option<Duration>,
+) -> End {
     let Stream { mut send, mut recv } = stream;
-    let counters = &shared.counters;
+    let (counters, activity) = (&shared.counters, Activity::new());
+    let moved = Moved { counters, activity: &activity };
     if let Err(error) = prepare_tcp(&tcp) {
         // The connection is gone, which the first read or write will tell too.
         tracing::debug!(%error, "cannot set options of a connection");
     }
     let end = tokio::select! {
-        end = both_ways(&tcp, &mut send, &mut recv, counters) => end,
+        end = both_ways(&tcp, &mut send, &mut recv, moved) => end,
+        () = activity.expired(idle) => End::Idle,
         () = shared.ending.cancelled() => End::Stopped,
     };
     match end {
         End::Finished => return end,
         End::Reset => counters.connections_reset.increment(),
         End::Lost => counters.connections_lost.increment(),
+        End::Idle => counters.connections_expired.increment(),
         End::Stopped => {}
     }
     // Each of the two fails where that direction is over already, which is as good.
@@ -126,10 +160,10 @@ async fn both_ways(
     tcp: &TcpStream,
     send: &mut SendStream,
     recv: &mut RecvStream,
-    counters: &Counters,
+    moved: Moved<'_>,
 ) -> End {
-    let mut upload = pin!(upload(tcp, send, counters));
-    let mut download = pin!(download(tcp, recv, counters));
+    let mut upload = pin!(upload(tcp, send, moved));
+    let mut download = pin!(download(tcp, recv, moved));
     let (mut uploading, mut downloading) = (true, true);
     let mut half_reset = false;
     while uploading || downloading {
@@ -160,7 +194,7 @@ fn follows_fin(error: &io::Error) -> bool {
 }
 
 /// From the socket to the stream.
-async fn upload(tcp: &TcpStream, send: &mut SendStream, counters: &Counters) -> Result<(), Broken> {
+async fn upload(tcp: &TcpStream, send: &mut SendStream, moved: Moved<'_>) -> Result<(), Broken> {
     let mut stopped = pin!(send.stopped());
     loop {
         let bytes = tokio::select! {
@@ -176,7 +210,7 @@ async fn upload(tcp: &TcpStream, send: &mut SendStream, counters: &Counters) -> 
             written = send.write_chunk(bytes) => written?,
             error = hard_error(tcp) => return Err(Broken::Socket(error)),
         }
-        counters.stream_bytes_to_mesh.add(count);
+        moved.add_to_mesh(count);
     }
     // Fails only if the stream was stopped, which the next line tells.
     let _ = send.finish();
@@ -215,12 +249,8 @@ fn judge(verdict: &Result<Option<VarInt>, StoppedError>) -> Result<(), Broken> {
 }
 
 /// From the stream to the socket.
-async fn download(
-    tcp: &TcpStream,
-    recv: &mut RecvStream,
-    counters: &Counters,
-) -> Result<(), Broken> {
-    let result = download_all(tcp, recv, counters).await;
+async fn download(tcp: &TcpStream, recv: &mut RecvStream, moved: Moved<'_>) -> Result<(), Broken> {
+    let result = download_all(tcp, recv, moved).await;
     if let Err(Broken::Socket(_)) = &result {
         // The far end is told at once, even if the other direction goes on for a while.
         let _ = recv.stop(CODE_RESET);
@@ -231,7 +261,7 @@ async fn download(
 async fn download_all(
     tcp: &TcpStream,
     recv: &mut RecvStream,
-    counters: &Counters,
+    moved: Moved<'_>,
 ) -> Result<(), Broken> {
     let mut pieces = [const { Bytes::new() }; PIECES];
     let mut failed = pin!(socket_error(tcp));
@@ -243,8 +273,7 @@ async fn download_all(
             },
             error = &mut failed => return Err(Broken::Socket(error)),
         };
-        let written = write_pieces(tcp, recv, &pieces[..count]).await?;
-        counters.stream_bytes_from_mesh.add(written);
+        write_pieces(tcp, recv, &pieces[..count], moved).await?;
         pieces[..count].fill(Bytes::new());
     }
     // Fails only if the socket is closed already, and then what reads from it is told why.
@@ -252,19 +281,19 @@ async fn download_all(
     Ok(())
 }
 
-/// Writes all pieces; says how many bytes that were. A reset of the stream does not wait for a socket
+/// Writes all pieces. A reset of the stream does not wait for a socket
 /// that takes nothing.
 async fn write_pieces(
     tcp: &TcpStream,
     recv: &mut RecvStream,
     pieces: &[Bytes],
-) -> Result<usize, Broken> {
+    moved: Moved<'_>,
+) -> Result<(), Broken> {
     let mut slices = [IoSlice::new(&[]); PIECES];
     for (slice, piece) in slices.iter_mut().zip(pieces) {
         *slice = IoSlice::new(piece);
     }
     let mut left = &mut slices[..pieces.len()];
-    let mut total = 0;
     let mut watching = true;
     while !left.is_empty() {
         tokio::select! {
@@ -282,14 +311,14 @@ async fn write_pieces(
         }
         match tcp.try_write_vectored(left) {
             Ok(count) => {
-                total += count;
+                moved.add_from_mesh(count);
                 IoSlice::advance_slices(&mut left, count);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(Broken::Socket(error)),
         }
     }
-    Ok(total)
+    Ok(())
 }
 
 impl From<WriteError> for Broken {

@@ -9,8 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Why a connection or flow was not carried. The name is the metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
-    /// The forward or service carries its maximum already.
+    /// The listener or service carries its maximum already.
     Full,
+    /// More newcomers in a second than the listener takes.
+    TooFast,
+    /// The source is not among those from which the forward takes PROXY headers.
+    Untrusted,
+    /// A trusted source did not send a proper PROXY header, or not in time.
+    ProxyHeader,
     /// The forward's policy is not among those that this relay has been told of.
     UnknownPolicy,
     /// No relay that the forward's policy allows is known to offer the service.
@@ -38,8 +44,14 @@ pub enum Refusal {
 pub enum DatagramDrop {
     /// More than [`crate::DATAGRAM_BYTES_MAX`] bytes.
     Oversize,
-    /// The forward serves its maximum of clients already, or the gateway is stopping.
+    /// The listener serves its maximum of clients already, or the gateway is stopping.
     NoPlace,
+    /// It is from a new client, and more came in this second than the forward takes.
+    TooFast,
+    /// The source is not among those from which the forward takes PROXY headers.
+    Untrusted,
+    /// A trusted source did not send a proper PROXY header with it.
+    ProxyHeader,
     /// Too many datagrams of the client wait for its flow.
     QueueFull,
     /// The client's flow could not be opened or has ended.
@@ -61,6 +73,8 @@ pub struct Stats {
     pub connections_reset: u64,
     /// Carried TCP connections that ended because their session did.
     pub connections_lost: u64,
+    /// Carried TCP connections that were ended because nothing was sent for the idle time-out.
+    pub connections_expired: u64,
     /// Bytes read from TCP sockets and given to sessions.
     pub stream_bytes_to_mesh: u64,
     /// Bytes taken from sessions and written to TCP sockets.
@@ -99,6 +113,7 @@ pub(crate) struct Counters {
     pub(crate) connections_active: Arc<Counter>,
     pub(crate) connections_reset: Counter,
     pub(crate) connections_lost: Counter,
+    pub(crate) connections_expired: Counter,
     pub(crate) stream_bytes_to_mesh: Counter,
     pub(crate) stream_bytes_from_mesh: Counter,
     pub(crate) flows_opened: Counter,
@@ -119,8 +134,11 @@ pub(crate) struct Present(Arc<Counter>);
 
 impl Refusal {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Full,
+        Self::TooFast,
+        Self::Untrusted,
+        Self::ProxyHeader,
         Self::UnknownPolicy,
         Self::NoRelay,
         Self::Unreachable,
@@ -137,6 +155,9 @@ impl Refusal {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::TooFast => "too_fast",
+            Self::Untrusted => "untrusted",
+            Self::ProxyHeader => "proxy_header",
             Self::UnknownPolicy => "unknown_policy",
             Self::NoRelay => "no_relay",
             Self::Unreachable => "unreachable",
@@ -153,14 +174,25 @@ impl Refusal {
 
 impl DatagramDrop {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 5] =
-        [Self::Oversize, Self::NoPlace, Self::QueueFull, Self::NoFlow, Self::Socket];
+    pub const ALL: [Self; 8] = [
+        Self::Oversize,
+        Self::NoPlace,
+        Self::TooFast,
+        Self::Untrusted,
+        Self::ProxyHeader,
+        Self::QueueFull,
+        Self::NoFlow,
+        Self::Socket,
+    ];
 
     /// Its name in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Oversize => "oversize",
             Self::NoPlace => "no_place",
+            Self::TooFast => "too_fast",
+            Self::Untrusted => "untrusted",
+            Self::ProxyHeader => "proxy_header",
             Self::QueueFull => "queue_full",
             Self::NoFlow => "no_flow",
             Self::Socket => "socket",
@@ -224,6 +256,7 @@ impl Counters {
             connections_active: self.connections_active.read(),
             connections_reset: self.connections_reset.read(),
             connections_lost: self.connections_lost.read(),
+            connections_expired: self.connections_expired.read(),
             stream_bytes_to_mesh: self.stream_bytes_to_mesh.read(),
             stream_bytes_from_mesh: self.stream_bytes_from_mesh.read(),
             flows_opened: self.flows_opened.read(),
@@ -244,6 +277,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "as many are carried as the configuration allows",
+            Self::TooFast => "more newcomers in a second than the configuration allows",
+            Self::Untrusted => "the source is not trusted with PROXY headers",
+            Self::ProxyHeader => "no proper PROXY header came",
             Self::UnknownPolicy => "this relay has not been told of the forward's policy",
             Self::NoRelay => "no relay that the policy allows offers the service",
             Self::Unreachable => "no relay that offers the service could be reached",

@@ -81,7 +81,7 @@ impl Target {
 }
 
 impl Unreached {
-    fn refused(error: io::Error) -> Self {
+    pub(crate) fn refused(error: io::Error) -> Self {
         let refusal = match error.kind() {
             // The kernel's own time-out, should it be shorter than ours.
             io::ErrorKind::TimedOut => Refusal::TargetTimedOut,

@@ -340,6 +340,7 @@ fn gateway(out: &mut Exposition, stats: overway_gateway::Stats) {
             connections_served: "TCP connections made to targets.",
             connections_reset: "TCP connections that ended by a reset.",
             connections_lost: "TCP connections that ended because their session did.",
+            connections_expired: "TCP connections that were ended because they were idle.",
             stream_bytes_to_mesh: "Bytes from TCP sockets to sessions.",
             stream_bytes_from_mesh: "Bytes from sessions to TCP sockets.",
             flows_opened: "Flows opened for UDP clients.",

@@ -1,6 +1,8 @@
 //! The gateway over real sockets on loopback and sessions over a fabric in memory.
 
+mod limits;
 mod mesh;
 mod policy;
+mod proxy;
 mod tcp;
 mod udp;

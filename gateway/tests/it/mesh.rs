@@ -2,13 +2,15 @@
 //! gateways on them.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use overway_gateway::{
-    ForwardConfig, Gateway, GatewayConfig, Protocol, Resolver, Resolving, ServiceConfig, Stats,
+    ForwardConfig, Gateway, GatewayConfig, Limits, Protocol, Resolver, Resolving, ServiceConfig,
+    Stats,
 };
 use overway_pki::{Authority, Credentials, Identity, PendingKey, Role};
 use overway_session::{
@@ -16,6 +18,8 @@ use overway_session::{
 };
 use overway_wire::frame::FrameEcn;
 use overway_wire::{Address, AttachmentId, PolicyId, RelayId};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 
 /// Bound of every wait in these tests: far beyond what any needs, so that only a hang meets it.
@@ -26,6 +30,9 @@ pub(crate) const NEAR: RelayId = RelayId(1);
 pub(crate) const FAR: RelayId = RelayId(2);
 /// The one policy that relays know.
 pub(crate) const KNOWN_POLICY: (PolicyId, &str) = (PolicyId(9), "eu-only");
+
+/// A listener's limits that let one client in.
+pub(crate) const ONE_CLIENT: Limits = Limits { clients_max: 1, clients_per_second: None };
 
 /// Frame batches that wait for one endpoint; more are lost.
 const BATCHES_MAX: usize = 4_096;
@@ -112,9 +119,12 @@ impl Mesh {
     }
 }
 
+/// Clients that may come from anywhere on this host.
+pub(crate) const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+
 /// A gateway with one service.
 pub(crate) async fn offering(service: ServiceConfig, endpoint: SessionEndpoint) -> Gateway {
-    let config = GatewayConfig { services: vec![service], forwards: Vec::new() };
+    let config = GatewayConfig { services: vec![service], ..GatewayConfig::default() };
     Gateway::bind(config, endpoint, Arc::new(Everywhere(Vec::new()))).await.unwrap()
 }
 
@@ -124,12 +134,33 @@ pub(crate) async fn forwarding(
     endpoint: SessionEndpoint,
     relays: Vec<RelayId>,
 ) -> Gateway {
-    let config = GatewayConfig { services: Vec::new(), forwards: vec![forward] };
+    let config = GatewayConfig { forwards: vec![forward], ..GatewayConfig::default() };
     Gateway::bind(config, endpoint, Arc::new(Everywhere(relays))).await.unwrap()
 }
 
+/// A UDP socket of a client of `entry`.
+pub(crate) async fn udp_client(entry: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(SocketAddr::from(LOOPBACK)).await.unwrap();
+    socket.connect(entry).await.unwrap();
+    socket
+}
+
+/// Connects, and fails unless that is reset, be it before the connection is known to stand.
+pub(crate) async fn assert_turned_away(entry: SocketAddr) {
+    match soon(TcpStream::connect(entry)).await {
+        Ok(mut tcp) => assert_reset(&mut tcp).await,
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+}
+
+/// Fails unless the connection was reset.
+pub(crate) async fn assert_reset(tcp: &mut TcpStream) {
+    let error = soon(tcp.read_to_end(&mut Vec::new())).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
 pub(crate) fn service(protocol: Protocol, name: &str, target: SocketAddr) -> ServiceConfig {
-    ServiceConfig::new(protocol, name, target.into())
+    ServiceConfig::new(protocol, name, target)
 }
 
 pub(crate) fn forward(protocol: Protocol, service: &str) -> ForwardConfig {

@@ -12,11 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::mesh::{
-    Everywhere, FAR, Mesh, NEAR, PATIENCE, Pair, forward, forwarding, offering, pattern, service,
-    soon, until,
+    Everywhere, FAR, LOOPBACK, Mesh, NEAR, ONE_CLIENT, PATIENCE, Pair, assert_reset,
+    assert_turned_away, forward, forwarding, offering, pattern, service, soon, until,
 };
-
-const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
 /// A pair of gateways, a client's connection through them, and the target's end of it.
 struct Connected {
@@ -55,11 +53,6 @@ async fn read_all(tcp: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     soon(tcp.read_to_end(&mut bytes)).await.unwrap();
     bytes
-}
-
-async fn assert_reset(tcp: &mut TcpStream) {
-    let error = soon(tcp.read_to_end(&mut Vec::new())).await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
@@ -311,13 +304,12 @@ async fn a_client_beyond_the_maximum_is_turned_away_until_another_leaves() {
     let mesh = Mesh::new(16, 0);
     let listener = TcpListener::bind(SocketAddr::from(LOOPBACK)).await.unwrap();
     let web = service(Protocol::Tcp, "web", listener.local_addr().unwrap());
-    let one = ForwardConfig { clients_max: 1, ..forward(Protocol::Tcp, "web") };
+    let one = ForwardConfig { limits: ONE_CLIENT, ..forward(Protocol::Tcp, "web") };
     let pair = mesh.pair(web, one).await;
     let first = soon(TcpStream::connect(pair.entry)).await.unwrap();
     let (_first_target, _) = soon(listener.accept()).await.unwrap();
 
-    let mut second = soon(TcpStream::connect(pair.entry)).await.unwrap();
-    assert_reset(&mut second).await;
+    assert_turned_away(pair.entry).await;
     assert_eq!(pair.near.stats().refused[&Refusal::Full], 1);
 
     reset(first);
@@ -368,7 +360,7 @@ async fn an_address_in_use_is_named_by_the_error() {
     let taken = TcpListener::bind(SocketAddr::from(LOOPBACK)).await.unwrap();
     let address = taken.local_addr().unwrap();
     let busy = ForwardConfig { listen: address, ..forward(Protocol::Tcp, "web") };
-    let config = GatewayConfig { services: Vec::new(), forwards: vec![busy] };
+    let config = GatewayConfig { forwards: vec![busy], ..GatewayConfig::default() };
     let resolver = Arc::new(Everywhere(Vec::new()));
 
     let error = Gateway::bind(config, Mesh::new(20, 0).endpoint(NEAR), resolver).await.err();

@@ -10,9 +10,11 @@ use overway_gateway::{
 };
 use tokio::net::UdpSocket;
 
-use crate::mesh::{FAR, Mesh, forward, offering, pattern, service, soon, until};
+use crate::mesh::{
+    FAR, LOOPBACK, Mesh, ONE_CLIENT, forward, offering, pattern, service, soon,
+    udp_client as client, until,
+};
 
-const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 /// An idle time-out that tests can wait for.
 const BRIEF: Duration = Duration::from_millis(50);
 /// How long a client waits for an answer before it asks again.
@@ -44,12 +46,6 @@ impl Echo {
     fn askers(&self) -> usize {
         self.askers.lock().unwrap().len()
     }
-}
-
-async fn client(entry: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind(SocketAddr::from(LOOPBACK)).await.unwrap();
-    socket.connect(entry).await.unwrap();
-    socket
 }
 
 async fn answer(client: &UdpSocket) -> Vec<u8> {
@@ -143,7 +139,7 @@ async fn an_empty_datagram_is_carried_and_one_that_is_too_long_is_dropped() {
 async fn an_idle_client_gives_up_its_place_and_gets_a_new_one() {
     let echo = Echo::start().await;
     let mesh = Mesh::new(34, 0);
-    let brief = ForwardConfig { idle_timeout: BRIEF, ..forward(Protocol::Udp, "echo") };
+    let brief = ForwardConfig { idle_timeout: Some(BRIEF), ..forward(Protocol::Udp, "echo") };
     let pair = mesh.pair(service(Protocol::Udp, "echo", echo.address), brief).await;
     let client = client(pair.entry).await;
     ask(&client, b"first").await;
@@ -161,7 +157,7 @@ async fn a_served_flow_that_is_idle_ends_and_is_opened_again_for_the_next_datagr
     let echo = Echo::start().await;
     let mesh = Mesh::new(35, 0);
     let brief =
-        ServiceConfig { idle_timeout: BRIEF, ..service(Protocol::Udp, "echo", echo.address) };
+        ServiceConfig { idle_timeout: Some(BRIEF), ..service(Protocol::Udp, "echo", echo.address) };
     let pair = mesh.pair(brief, forward(Protocol::Udp, "echo")).await;
     let client = client(pair.entry).await;
     ask(&client, b"first").await;
@@ -211,8 +207,11 @@ async fn a_service_that_is_not_listed_gets_no_datagrams() {
 async fn a_client_beyond_the_maximum_has_no_place_until_another_leaves() {
     let echo = Echo::start().await;
     let mesh = Mesh::new(38, 0);
-    let one =
-        ForwardConfig { clients_max: 1, idle_timeout: BRIEF, ..forward(Protocol::Udp, "echo") };
+    let one = ForwardConfig {
+        limits: ONE_CLIENT,
+        idle_timeout: Some(BRIEF),
+        ..forward(Protocol::Udp, "echo")
+    };
     let pair = mesh.pair(service(Protocol::Udp, "echo", echo.address), one).await;
     let (first, second) = (client(pair.entry).await, client(pair.entry).await);
 

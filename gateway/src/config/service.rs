@@ -1,0 +1,101 @@
+//! `[[service]]`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use overway_config::{ConfigError, Document, Spanned};
+use serde::Deserialize;
+
+use super::{
+    CLIENTS_MAX_DEFAULT, CLIENTS_MAX_RANGE, FLOW_IDLE_TIMEOUT, Protocol, ProxyProtocol, SECOND,
+    idle_timeout, proxy_protocol,
+};
+use crate::target::Target;
+
+/// How long a target may take to accept. Also the most that can be configured, for the opener waits
+/// little longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=CONNECT_TIMEOUT;
+const PROXY_MODES: [(&str, ProxyProtocol); 3] = [
+    ("tcp", ProxyProtocol::Tcp),
+    ("udp-first", ProxyProtocol::UdpFirst),
+    ("udp-every", ProxyProtocol::UdpEvery),
+];
+
+/// A `[[service]]` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawService {
+    pub(super) name: Spanned<String>,
+    pub(super) protocol: Protocol,
+    target: Spanned<String>,
+    proxy_protocol: Option<Spanned<String>>,
+    clients_max: Option<Spanned<usize>>,
+    connect_timeout_s: Option<Spanned<f64>>,
+    idle_timeout_s: Option<Spanned<f64>>,
+}
+
+/// A target and the name under which it is offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The name that forwards ask for.
+    pub name: String,
+    /// Where it is.
+    pub target: Target,
+    /// Whether, and where, the target is told who its clients are.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// TCP connections or UDP flows at once; further ones are refused.
+    pub clients_max: usize,
+    /// How long the target may take to accept, its name's resolution included.
+    pub connect_timeout: Duration,
+    /// Silence after which a connection is reset or a flow ends. `None`: connections never, flows by the default.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl ServiceConfig {
+    pub(super) fn from_raw(document: &Document, raw: &RawService) -> Result<Self, ConfigError> {
+        let target: Target = raw.target.get_ref().parse().map_err(|error| {
+            let given = raw.target.get_ref();
+            let message = format!("{given:?} {error}; expected such as 127.0.0.1:8080");
+            document.error(raw.target.span(), message)
+        })?;
+        let mut config = Self::new(raw.protocol, document.name(&raw.name)?, target);
+        if let Some(name) = &raw.proxy_protocol {
+            let mode = proxy_protocol(document, raw.protocol, name, PROXY_MODES)?;
+            config.proxy_protocol = Some(mode);
+        }
+        if let Some(number) = &raw.clients_max {
+            config.clients_max = document.in_range(number, CLIENTS_MAX_RANGE)?;
+        }
+        if let Some(number) = &raw.connect_timeout_s {
+            config.connect_timeout = document.duration(number, SECOND, CONNECT_TIMEOUT_RANGE)?;
+        }
+        if let Some(number) = &raw.idle_timeout_s {
+            config.idle_timeout = Some(idle_timeout(document, number)?);
+        }
+        Ok(config)
+    }
+
+    /// A service with the default limits.
+    pub fn new(protocol: Protocol, name: impl Into<String>, target: impl Into<Target>) -> Self {
+        Self {
+            protocol,
+            name: name.into(),
+            target: target.into(),
+            proxy_protocol: None,
+            clients_max: CLIENTS_MAX_DEFAULT,
+            connect_timeout: CONNECT_TIMEOUT,
+            idle_timeout: default_idle_timeout(protocol),
+        }
+    }
+}
+
+/// What is silent for so long ends: a TCP connection is as old as its ends want it to be.
+pub(super) fn default_idle_timeout(protocol: Protocol) -> Option<Duration> {
+    match protocol {
+        Protocol::Tcp => None,
+        Protocol::Udp => Some(FLOW_IDLE_TIMEOUT),
+    }
+}
