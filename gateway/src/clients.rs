@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use overway_session::{ClientAddresses, Flow, Wanted};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -50,6 +50,10 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     /// What the far end is told of it.
     pub(crate) addresses: Option<ClientAddresses>,
+    /// Where an exit is to lead its datagrams.
+    pub(crate) target: Option<String>,
+    /// Goes before each answer.
+    pub(crate) prefix: Bytes,
 }
 
 /// Where clients' datagrams go and come from.
@@ -181,7 +185,8 @@ impl Run {
 
     async fn open(&self) -> Option<Flow> {
         let (shared, to) = (&self.shared, &self.client.way.to);
-        let wanted = Wanted { service: &to.service, client: self.client.addresses, target: None };
+        let Client { addresses, target, .. } = &self.client;
+        let wanted = Wanted { service: &to.service, client: *addresses, target: target.as_deref() };
         let opened = open_first(shared, to, |relay, policy| {
             shared.endpoint.open_flow(relay, policy, to.redundancy, wanted)
         });
@@ -213,7 +218,7 @@ impl Run {
                 answer = flow.recv() => match answer {
                     Some(answer) => {
                         self.idle.touch();
-                        self.answer(&answer).await;
+                        self.answer(answer).await;
                     }
                     None => return Some(()),
                 },
@@ -227,10 +232,19 @@ impl Run {
         send(flow, datagram, &self.shared.counters)
     }
 
-    async fn answer(&self, answer: &[u8]) {
-        let Client { way, address, .. } = &self.client;
-        match way.socket.send_to(answer, address).await {
-            Ok(count) => self.shared.counters.sent_from_mesh(count),
+    async fn answer(&self, answer: Bytes) {
+        let Client { way, address, prefix, .. } = &self.client;
+        let length = answer.len();
+        let whole = if prefix.is_empty() {
+            answer
+        } else {
+            let mut whole = BytesMut::with_capacity(prefix.len() + length);
+            whole.put_slice(prefix);
+            whole.put_slice(&answer);
+            whole.freeze()
+        };
+        match way.socket.send_to(&whole, address).await {
+            Ok(_) => self.shared.counters.sent_from_mesh(length),
             Err(error) => {
                 tracing::trace!(client = %address, %error, "an answer was not sent");
                 self.shared.counters.discard(DatagramDrop::Socket, 1);

@@ -1,4 +1,4 @@
-//! `[[service]]` and `[[forward]]`: what may be written, and what it means.
+//! `[[service]]`, `[[forward]]` and `[[socks]]`: what may be written, and what it means.
 //!
 //! ```toml
 //! [[service]]
@@ -8,6 +8,11 @@
 //! proxy_protocol = "tcp"        # tell the target who the client is; udp: "udp-first" or "udp-every"
 //! clients_max = 4096            # connections or flows at once
 //! connect_timeout_s = 5.0       # at most 5
+//!
+//! [[service]]
+//! name = "out"
+//! protocol = "tcp"
+//! exit = ["*.example.com:443"]  # in place of a target: what SOCKS clients may be led to
 //!
 //! [[forward]]
 //! listen = "127.0.0.1:9000"     # once for each protocol; port 0 lets the system choose
@@ -27,6 +32,15 @@
 //! proxy_protocol = "accept-every" # clients come by a proxy that says who they are; tcp: "accept"
 //! trusted = ["127.0.0.1/32"]    # the proxies; all others are refused
 //! idle_timeout_s = 60.0
+//!
+//! [[socks]]
+//! listen = "127.0.0.1:1080"     # beyond loopback only with users
+//! suffix = "overway"            # web.overway is the service "web"
+//! exit = "out"                  # the service that leads to what is none
+//! allow = ["*.example.com:443"] # and what that may be
+//! [[socks.user]]
+//! name = "alice"
+//! password_file = "alice.password" # or password
 //! ```
 
 use std::fmt;
@@ -40,11 +54,13 @@ use serde::Deserialize;
 
 mod forward;
 mod service;
+mod socks;
 #[cfg(test)]
 mod tests;
 
 pub use forward::{ForwardConfig, RawForward};
 pub use service::{RawService, ServiceConfig};
+pub use socks::{Password, RawSocks, SocksConfig, SocksExit, SocksUser};
 
 /// Connections or clients at once that a listener or service carries unless configured: what a process
 /// with a descriptor limit of 16,384 can afford for a few of them.
@@ -96,8 +112,11 @@ pub struct Limits {
 pub struct GatewayConfig {
     /// The targets that other relays' clients may reach. No name is there twice for one protocol.
     pub services: Vec<ServiceConfig>,
-    /// The addresses to listen on. None is there twice for one protocol, except with port 0.
+    /// The addresses to listen on. None is there twice for one protocol, those of `socks` included, except
+    /// with port 0.
     pub forwards: Vec<ForwardConfig>,
+    /// The SOCKS listeners.
+    pub socks: Vec<SocksConfig>,
 }
 
 impl GatewayConfig {
@@ -109,18 +128,25 @@ impl GatewayConfig {
         document: &Document,
         services: &[RawService],
         forwards: &[RawForward],
+        socks: &[RawSocks],
     ) -> Result<Self, ConfigError> {
         for protocol in Protocol::ALL {
             let ours = services.iter().filter(|service| service.protocol == protocol);
             document.unique(ours.map(|service| &service.name))?;
             let ours = forwards.iter().filter(|raw| raw.protocol == protocol);
-            check_listens(document, ours.map(|raw| &raw.listen))?;
+            let socks = socks.iter().filter(|_| protocol == Protocol::Tcp);
+            check_listens(
+                document,
+                ours.map(|raw| &raw.listen).chain(socks.map(|raw| &raw.listen)),
+            )?;
         }
         let service = |raw| ServiceConfig::from_raw(document, raw);
         let forward = |raw| ForwardConfig::from_raw(document, raw);
+        let sock = |raw| SocksConfig::from_raw(document, raw);
         Ok(Self {
             services: services.iter().map(service).collect::<Result<_, _>>()?,
             forwards: forwards.iter().map(forward).collect::<Result<_, _>>()?,
+            socks: socks.iter().map(sock).collect::<Result<_, _>>()?,
         })
     }
 

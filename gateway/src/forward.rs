@@ -35,6 +35,13 @@ pub(crate) struct Way {
     pub(crate) idle_timeout: Option<Duration>,
 }
 
+/// Whose connection it is, and where an exit is to lead it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) client: Option<ClientAddresses>,
+    pub(crate) target: Option<&'a str>,
+}
+
 impl TcpForward {
     pub(crate) fn new(listener: TcpListener, config: ForwardConfig, shared: Arc<Shared>) -> Self {
         Self { listener, config, shared }
@@ -68,7 +75,7 @@ async fn connect(shared: Arc<Shared>, way: Arc<Way>, has_header: bool, admitted:
         addresses = addresses.and_then(|own| told.map(|told| told.or(own)));
     }
     let opened = match addresses {
-        Ok(client) => open_stream(&shared, &way, &tcp, client).await,
+        Ok(client) => open_stream(&shared, &way, &tcp, Asked { client, target: None }).await,
         Err(refusal) => Err(refusal),
     };
     match opened {
@@ -94,9 +101,9 @@ pub(crate) async fn open_stream(
     shared: &Shared,
     way: &Way,
     tcp: &TcpStream,
-    client: Option<ClientAddresses>,
+    Asked { client, target }: Asked<'_>,
 ) -> Result<Stream, Refusal> {
-    let wanted = Wanted { service: &way.to.service, client, target: None };
+    let wanted = Wanted { service: &way.to.service, client, target };
     let open = open_first(shared, &way.to, |relay, policy| {
         shared.endpoint.open_stream(relay, Terms::new(way.class, policy), wanted)
     });

@@ -11,11 +11,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{ForwardConfig, GatewayConfig, Protocol};
+use crate::config::{ForwardConfig, GatewayConfig, Protocol, SocksConfig};
 use crate::forward::TcpForward;
 use crate::open::{Complaints, Resolver, Shared, Shunned};
 use crate::service::Services;
 use crate::socket::{FORWARD_BUFFER_BYTES, bind_udp, listen_tcp};
+use crate::socks::{PasswordError, Socks, Users};
 use crate::stats::{Counters, Stats};
 use crate::udp::UdpForward;
 
@@ -32,48 +33,55 @@ pub struct Listening {
     pub protocol: Protocol,
     /// The address, with the port that was chosen if the configuration says 0.
     pub address: SocketAddr,
-    /// The service to which it leads.
-    pub service: String,
+    /// The service to which it leads; `None`: SOCKS, to what its clients ask for.
+    pub service: Option<String>,
 }
 
-/// An address of a forward cannot be listened on.
+/// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {protocol} {address}: {source}")]
-pub struct BindError {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The address, as configured.
-    pub address: SocketAddr,
-    /// What the system said.
-    pub source: io::Error,
+pub enum BindError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {protocol} {address}: {source}")]
+    Listen {
+        /// The protocol.
+        protocol: Protocol,
+        /// The address, as configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A password cannot be read.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
 }
 
-/// A bound forward whose task does not run yet.
+/// A listener that is bound and does not run yet.
 enum Bound {
-    Tcp(TcpListener),
-    Udp(UdpSocket),
+    Tcp(TcpListener, ForwardConfig),
+    Udp(UdpSocket, ForwardConfig),
+    Socks(TcpListener, SocksConfig, Users),
 }
 
 impl Gateway {
-    /// Binds every forward, then starts to carry. Either all addresses are bound or none stays so.
+    /// Binds every listener, then starts to carry. Either all addresses are bound or none stays so.
     ///
     /// The gateway is the only one that accepts from `endpoint`; closing the endpoint is left to the caller,
     /// after the shutdown.
     ///
     /// # Errors
-    /// Names the first address that cannot be bound.
+    /// Names the first address that cannot be bound, or password that cannot be read.
     pub async fn bind(
         config: GatewayConfig,
         endpoint: SessionEndpoint,
         resolver: Arc<dyn Resolver>,
     ) -> Result<Self, BindError> {
-        let mut forwards = Vec::with_capacity(config.forwards.len());
-        let mut listening = Vec::with_capacity(config.forwards.len());
-        for forward in config.forwards {
-            let (bound, address) = Bound::new(&forward)?;
-            let (protocol, service) = (forward.protocol, forward.service.clone());
-            listening.push(Listening { protocol, address, service });
-            forwards.push((bound, forward));
+        let GatewayConfig { services, forwards, socks } = config;
+        let mut listeners = Vec::with_capacity(forwards.len() + socks.len());
+        for forward in forwards {
+            listeners.push(Bound::forward(forward)?);
+        }
+        for socks in socks {
+            listeners.push(Bound::socks(socks)?);
         }
         let shared = Arc::new(Shared {
             endpoint,
@@ -86,15 +94,17 @@ impl Gateway {
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
         });
-        for (bound, forward) in forwards {
-            bound.start(forward, &shared);
+        let mut listening = Vec::with_capacity(listeners.len());
+        for (bound, address) in listeners {
+            listening.push(address);
+            bound.start(&shared);
         }
-        let services = Services::new(config.services, Arc::clone(&shared));
+        let services = Services::new(services, Arc::clone(&shared));
         shared.background.spawn(services.run());
         Ok(Self { shared, listening })
     }
 
-    /// The listening sockets, in the order of the configuration.
+    /// The listening sockets: the forwards in the order of the configuration, then the SOCKS listeners.
     pub fn local_addrs(&self) -> &[Listening] {
         &self.listening
     }
@@ -132,28 +142,45 @@ impl Drop for Gateway {
 }
 
 impl Bound {
-    fn new(forward: &ForwardConfig) -> Result<(Self, SocketAddr), BindError> {
-        let &ForwardConfig { protocol, listen: address, .. } = forward;
+    fn forward(forward: ForwardConfig) -> Result<(Self, Listening), BindError> {
+        let ForwardConfig { protocol, listen, .. } = forward;
+        let service = Some(forward.service.clone());
         let bound = match protocol {
-            Protocol::Tcp => listen_tcp(address)
-                .and_then(|listener| Ok((listener.local_addr()?, Self::Tcp(listener)))),
-            Protocol::Udp => bind_udp(address, FORWARD_BUFFER_BYTES)
-                .and_then(|socket| Ok((socket.local_addr()?, Self::Udp(socket)))),
+            Protocol::Tcp => listen_tcp(listen)
+                .and_then(|listener| Ok((listener.local_addr()?, Self::Tcp(listener, forward)))),
+            Protocol::Udp => bind_udp(listen, FORWARD_BUFFER_BYTES)
+                .and_then(|socket| Ok((socket.local_addr()?, Self::Udp(socket, forward)))),
         };
         match bound {
-            Ok((local, bound)) => Ok((bound, local)),
-            Err(source) => Err(BindError { protocol, address, source }),
+            Ok((address, bound)) => Ok((bound, Listening { protocol, address, service })),
+            Err(source) => Err(BindError::Listen { protocol, address: listen, source }),
         }
     }
 
-    fn start(self, forward: ForwardConfig, shared: &Arc<Shared>) {
-        let ours = Arc::clone(shared);
-        match self {
-            Self::Tcp(listener) => {
-                shared.background.spawn(TcpForward::new(listener, forward, ours).run());
+    fn socks(config: SocksConfig) -> Result<(Self, Listening), BindError> {
+        let users = Users::load(&config.users)?;
+        let (protocol, listen) = (Protocol::Tcp, config.listen);
+        let bound = listen_tcp(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
+        match bound {
+            Ok((address, listener)) => {
+                let listening = Listening { protocol, address, service: None };
+                Ok((Self::Socks(listener, config, users), listening))
             }
-            Self::Udp(socket) => {
-                shared.background.spawn(UdpForward::new(socket, forward, ours).run());
+            Err(source) => Err(BindError::Listen { protocol, address: listen, source }),
+        }
+    }
+
+    fn start(self, shared: &Arc<Shared>) {
+        let (ours, tasks) = (Arc::clone(shared), &shared.background);
+        match self {
+            Self::Tcp(listener, config) => {
+                tasks.spawn(TcpForward::new(listener, config, ours).run());
+            }
+            Self::Udp(socket, config) => {
+                tasks.spawn(UdpForward::new(socket, config, ours).run());
+            }
+            Self::Socks(listener, config, users) => {
+                tasks.spawn(Socks::new(listener, config, users, ours).run());
             }
         }
     }

@@ -176,7 +176,8 @@ async fn serve_flow(
     let config = &service.config;
     let _active = Present::new(&shared.counters.flows_active);
     let carried = async {
-        let socket = match config.target.connect_udp(config.connect_timeout).await {
+        let target = incoming.target();
+        let socket = match config.target.connect_udp(target, config.connect_timeout).await {
             Ok(socket) => socket,
             Err(unreached) => {
                 note_unreached(&shared, config, &unreached);
@@ -258,7 +259,7 @@ async fn connect_tcp(
     config: &ServiceConfig,
     incoming: &IncomingStream,
 ) -> Result<TcpStream, Unreached> {
-    let mut tcp = config.target.connect_tcp(config.connect_timeout).await?;
+    let mut tcp = config.target.connect_tcp(incoming.target(), config.connect_timeout).await?;
     if config.proxy_protocol.is_some() {
         let header = proxy::encode(incoming.client(), Transport::Stream);
         // A new connection's buffer has room for it.

@@ -17,6 +17,16 @@ pub enum Refusal {
     Untrusted,
     /// A trusted source did not send a proper PROXY header, or not in time.
     ProxyHeader,
+    /// What the client sent is not SOCKS5.
+    SocksMalformed,
+    /// The client did not say in time what it wants of the SOCKS listener.
+    SocksTimedOut,
+    /// The client did not show a name and password that the SOCKS listener knows.
+    SocksCredentials,
+    /// The client wants something else of the SOCKS listener than CONNECT or UDP ASSOCIATE.
+    SocksCommand,
+    /// What is asked for is not among what the SOCKS listener or the exit allows.
+    NotAllowed,
     /// The forward's policy is not among those that this relay has been told of.
     UnknownPolicy,
     /// No relay that the forward's policy allows is known to offer the service.
@@ -48,10 +58,14 @@ pub enum DatagramDrop {
     NoPlace,
     /// It is from a new client, and more came in this second than the forward takes.
     TooFast,
-    /// The source is not among those from which the forward takes PROXY headers.
+    /// The source is not among those from which the forward takes PROXY headers, or not the SOCKS client's.
     Untrusted,
     /// A trusted source did not send a proper PROXY header with it.
     ProxyHeader,
+    /// Its SOCKS header makes no sense, or it is a fragment.
+    SocksMalformed,
+    /// What it is for is not among what the SOCKS listener allows.
+    NotAllowed,
     /// Too many datagrams of the client wait for its flow.
     QueueFull,
     /// The client's flow could not be opened or has ended.
@@ -63,7 +77,7 @@ pub enum DatagramDrop {
 /// The counters at one moment. Totals are since the gateway's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// TCP connections that clients made to forwards.
+    /// TCP connections that clients made to forwards and SOCKS listeners.
     pub connections_accepted: u64,
     /// TCP connections made to targets for other relays' clients.
     pub connections_served: u64,
@@ -134,11 +148,16 @@ pub(crate) struct Present(Arc<Counter>);
 
 impl Refusal {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::Full,
         Self::TooFast,
         Self::Untrusted,
         Self::ProxyHeader,
+        Self::SocksMalformed,
+        Self::SocksTimedOut,
+        Self::SocksCredentials,
+        Self::SocksCommand,
+        Self::NotAllowed,
         Self::UnknownPolicy,
         Self::NoRelay,
         Self::Unreachable,
@@ -158,6 +177,11 @@ impl Refusal {
             Self::TooFast => "too_fast",
             Self::Untrusted => "untrusted",
             Self::ProxyHeader => "proxy_header",
+            Self::SocksMalformed => "socks_malformed",
+            Self::SocksTimedOut => "socks_timed_out",
+            Self::SocksCredentials => "socks_credentials",
+            Self::SocksCommand => "socks_command",
+            Self::NotAllowed => "not_allowed",
             Self::UnknownPolicy => "unknown_policy",
             Self::NoRelay => "no_relay",
             Self::Unreachable => "unreachable",
@@ -174,12 +198,14 @@ impl Refusal {
 
 impl DatagramDrop {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Oversize,
         Self::NoPlace,
         Self::TooFast,
         Self::Untrusted,
         Self::ProxyHeader,
+        Self::SocksMalformed,
+        Self::NotAllowed,
         Self::QueueFull,
         Self::NoFlow,
         Self::Socket,
@@ -193,6 +219,8 @@ impl DatagramDrop {
             Self::TooFast => "too_fast",
             Self::Untrusted => "untrusted",
             Self::ProxyHeader => "proxy_header",
+            Self::SocksMalformed => "socks_malformed",
+            Self::NotAllowed => "not_allowed",
             Self::QueueFull => "queue_full",
             Self::NoFlow => "no_flow",
             Self::Socket => "socket",
@@ -280,6 +308,11 @@ impl fmt::Display for Refusal {
             Self::TooFast => "more newcomers in a second than the configuration allows",
             Self::Untrusted => "the source is not trusted with PROXY headers",
             Self::ProxyHeader => "no proper PROXY header came",
+            Self::SocksMalformed => "the client does not speak SOCKS5",
+            Self::SocksTimedOut => "the client's SOCKS request did not come in time",
+            Self::SocksCredentials => "the SOCKS client's name or password is wrong",
+            Self::SocksCommand => "the SOCKS command is not supported",
+            Self::NotAllowed => "the configuration does not allow this destination",
             Self::UnknownPolicy => "this relay has not been told of the forward's policy",
             Self::NoRelay => "no relay that the policy allows offers the service",
             Self::Unreachable => "no relay that offers the service could be reached",

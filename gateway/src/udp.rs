@@ -18,6 +18,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ipnet::IpNet;
 use overway_session::ClientAddresses;
 use tokio::net::UdpSocket;
@@ -98,6 +99,7 @@ impl UdpForward {
     }
 
     fn client(&self, address: SocketAddr, addresses: Option<ClientAddresses>) -> Client {
-        Client { way: Arc::clone(&self.way), address, addresses }
+        let (way, prefix) = (Arc::clone(&self.way), Bytes::new());
+        Client { way, address, addresses, target: None, prefix }
     }
 }

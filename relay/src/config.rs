@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use overway_config::{ConfigError, Document, Spanned};
-use overway_gateway::{GatewayConfig, RawForward, RawService};
+use overway_gateway::{GatewayConfig, RawForward, RawService, RawSocks};
 use overway_relay_core::Fec;
 use overway_wire::control::{Line, Location, WORKERS_MAX};
 use overway_wire::{BitsPerSec, PricePerGb};
@@ -38,6 +38,8 @@ struct RawConfig {
     service: Vec<RawService>,
     #[serde(default)]
     forward: Vec<RawForward>,
+    #[serde(default)]
+    socks: Vec<RawSocks>,
     fault: Option<Spanned<RawFault>>,
 }
 
@@ -124,6 +126,7 @@ pub struct Config {
     /// Where edges attach, if they may.
     pub access: Option<AccessConfig>,
     /// Services and forwards.
+    /// Services, forwards and SOCKS listeners.
     pub gateway: GatewayConfig,
     /// Fault injection, off unless configured.
     pub fault: Option<FaultConfig>,
@@ -198,6 +201,7 @@ impl TryFrom<&Document> for Config {
             admin,
             access: access.transpose()?,
             gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward)?,
+            gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward, &raw.socks)?,
             fault: fault.transpose()?,
         })
     }

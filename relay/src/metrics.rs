@@ -336,7 +336,7 @@ fn session(out: &mut Exposition, stats: overway_session::Stats) {
 
 fn gateway(out: &mut Exposition, stats: overway_gateway::Stats) {
     let (connections, flows, refused, dropped) = export_counters!(out, "gateway_", stats, overway_gateway::Stats {
-            connections_accepted: "TCP connections accepted by forwards.",
+            connections_accepted: "TCP connections accepted by forwards and SOCKS listeners.",
             connections_served: "TCP connections made to targets.",
             connections_reset: "TCP connections that ended by a reset.",
             connections_lost: "TCP connections that ended because their session did.",

@@ -103,7 +103,10 @@ async fn serve(
     let gateway = Gateway::bind(config.gateway.clone(), session.clone(), resolver).await?;
     for listening in gateway.local_addrs() {
         let (protocol, address) = (listening.protocol, listening.address);
-        tracing::info!(%protocol, %address, service = listening.service, "forward");
+        match &listening.service {
+            Some(service) => tracing::info!(%protocol, %address, service, "forward"),
+            None => tracing::info!(%address, "SOCKS5"),
+        }
     }
     let gateway = Arc::new(gateway);
     let status = Arc::new(ControlStatus::default());

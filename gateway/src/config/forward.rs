@@ -1,6 +1,6 @@
 //! `[[forward]]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::service::default_idle_timeout;
 use super::{Limits, Protocol, ProxyProtocol, class, idle_timeout, proxy_protocol, redundancy};
+use crate::destinations::network;
 
 /// Networks of proxies: each is compared with each newcomer.
 const TRUSTED_RANGE: RangeInclusive<usize> = 1..=256;
@@ -135,9 +136,4 @@ fn trusted(document: &Document, raw: &RawForward) -> Result<Vec<IpNet>, ConfigEr
             document.entries(list, TRUSTED_RANGE)?.iter().map(entry).collect()
         }
     }
-}
-
-/// A network, `192.0.2.0/24`, or an address, which is a network of one.
-fn network(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }

@@ -10,12 +10,15 @@ use super::{
     CLIENTS_MAX_DEFAULT, CLIENTS_MAX_RANGE, FLOW_IDLE_TIMEOUT, Protocol, ProxyProtocol, SECOND,
     idle_timeout, proxy_protocol,
 };
-use crate::target::Target;
+use crate::destinations::{Destination, Destinations};
+use crate::target::{ServiceTarget, Target};
 
 /// How long a target may take to accept. Also the most that can be configured, for the opener waits
 /// little longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=CONNECT_TIMEOUT;
+/// Entries of a list of destinations: each is compared with each request.
+const DESTINATIONS_RANGE: RangeInclusive<usize> = 1..=1_024;
 const PROXY_MODES: [(&str, ProxyProtocol); 3] = [
     ("tcp", ProxyProtocol::Tcp),
     ("udp-first", ProxyProtocol::UdpFirst),
@@ -28,7 +31,8 @@ const PROXY_MODES: [(&str, ProxyProtocol); 3] = [
 pub struct RawService {
     pub(super) name: Spanned<String>,
     pub(super) protocol: Protocol,
-    target: Spanned<String>,
+    target: Option<Spanned<String>>,
+    exit: Option<Spanned<Vec<Spanned<String>>>>,
     proxy_protocol: Option<Spanned<String>>,
     clients_max: Option<Spanned<usize>>,
     connect_timeout_s: Option<Spanned<f64>>,
@@ -42,8 +46,8 @@ pub struct ServiceConfig {
     pub protocol: Protocol,
     /// The name that forwards ask for.
     pub name: String,
-    /// Where it is.
-    pub target: Target,
+    /// Where it is, or may be.
+    pub target: ServiceTarget,
     /// Whether, and where, the target is told who its clients are.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// TCP connections or UDP flows at once; further ones are refused.
@@ -56,11 +60,18 @@ pub struct ServiceConfig {
 
 impl ServiceConfig {
     pub(super) fn from_raw(document: &Document, raw: &RawService) -> Result<Self, ConfigError> {
-        let target: Target = raw.target.get_ref().parse().map_err(|error| {
-            let given = raw.target.get_ref();
-            let message = format!("{given:?} {error}; expected such as 127.0.0.1:8080");
-            document.error(raw.target.span(), message)
-        })?;
+        let target = match (&raw.target, &raw.exit) {
+            (Some(target), None) => fixed(document, target)?,
+            (None, Some(exit)) => destinations(document, exit)?.into(),
+            (None, None) => {
+                let message = "has no target; expected such as target = \"127.0.0.1:8080\"";
+                return Err(document.error(raw.name.span(), message));
+            }
+            (Some(_), Some(exit)) => {
+                let message = "cannot stand beside a target; expected one of the two";
+                return Err(document.error(exit.span(), message));
+            }
+        };
         let mut config = Self::new(raw.protocol, document.name(&raw.name)?, target);
         if let Some(name) = &raw.proxy_protocol {
             let mode = proxy_protocol(document, raw.protocol, name, PROXY_MODES)?;
@@ -79,7 +90,11 @@ impl ServiceConfig {
     }
 
     /// A service with the default limits.
-    pub fn new(protocol: Protocol, name: impl Into<String>, target: impl Into<Target>) -> Self {
+    pub fn new(
+        protocol: Protocol,
+        name: impl Into<String>,
+        target: impl Into<ServiceTarget>,
+    ) -> Self {
         Self {
             protocol,
             name: name.into(),
@@ -98,4 +113,29 @@ pub(super) fn default_idle_timeout(protocol: Protocol) -> Option<Duration> {
         Protocol::Tcp => None,
         Protocol::Udp => Some(FLOW_IDLE_TIMEOUT),
     }
+}
+
+fn fixed(document: &Document, target: &Spanned<String>) -> Result<ServiceTarget, ConfigError> {
+    let given = target.get_ref();
+    let target: Target = given.parse().map_err(|error| {
+        let message = format!("{given:?} {error}; expected such as 127.0.0.1:8080");
+        document.error(target.span(), message)
+    })?;
+    Ok(target.into())
+}
+
+/// A list of what may be connected to.
+pub(super) fn destinations(
+    document: &Document,
+    list: &Spanned<Vec<Spanned<String>>>,
+) -> Result<Destinations, ConfigError> {
+    let entries = document.entries(list, DESTINATIONS_RANGE)?;
+    let destination = |entry: &Spanned<String>| {
+        let given = entry.get_ref();
+        given.parse::<Destination>().map_err(|error| {
+            let message = format!("{given:?} {error}; expected such as *.example.com:443");
+            document.error(entry.span(), message)
+        })
+    };
+    entries.iter().map(destination).collect()
 }

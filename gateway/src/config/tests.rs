@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::Destinations;
 
 /// As relay.toml has it among its other sections.
 #[derive(Deserialize)]
@@ -10,6 +11,8 @@ struct RawRelay {
     service: Vec<RawService>,
     #[serde(default)]
     forward: Vec<RawForward>,
+    #[serde(default)]
+    socks: Vec<RawSocks>,
 }
 
 const SERVICE: &str = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\ntarget = \"db:80\"\n";
@@ -19,7 +22,7 @@ const FORWARD: &str =
 fn load(text: &str) -> Result<GatewayConfig, ConfigError> {
     let document = Document::new("relay.toml", text);
     let raw: RawRelay = document.parse()?;
-    GatewayConfig::from_raw(&document, &raw.service, &raw.forward)
+    GatewayConfig::from_raw(&document, &raw.service, &raw.forward, &raw.socks)
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -42,6 +45,8 @@ fn the_example_of_the_documentation_is_good() {
         proxy_protocol: Some(ProxyProtocol::Tcp),
         ..ServiceConfig::new(Protocol::Tcp, "web", address("127.0.0.1:8080"))
     };
+    let allow: Destinations = ["*.example.com:443".parse().unwrap()].into_iter().collect();
+    let out = ServiceConfig::new(Protocol::Tcp, "out", allow.clone());
     let bulk = ForwardConfig {
         class: Class::Bulk,
         policy: Some("eu-only".to_owned()),
@@ -55,7 +60,14 @@ fn the_example_of_the_documentation_is_good() {
         trusted: vec!["127.0.0.1/32".parse().unwrap()],
         ..ForwardConfig::new(Protocol::Udp, address("127.0.0.1:9053"), "dns")
     };
-    let expected = GatewayConfig { services: vec![web], forwards: vec![bulk, dns] };
+    let password = Password::File("alice.password".into());
+    let socks = SocksConfig {
+        exit: Some(SocksExit { service: "out".to_owned(), allow }),
+        users: vec![SocksUser { name: "alice".to_owned(), password }],
+        ..SocksConfig::new(address("127.0.0.1:1080"))
+    };
+    let expected =
+        GatewayConfig { services: vec![web, out], forwards: vec![bulk, dns], socks: vec![socks] };
     assert_eq!(config, expected);
 }
 
@@ -116,6 +128,20 @@ fn an_address_may_be_given_once_for_each_protocol_however_it_is_written() {
 fn errors_name_line_key_and_what_would_be_right() {
     let tcp = FORWARD.replace("udp", "tcp");
     let cases = [
+        (
+            SERVICE.replace("target = \"db:80\"\n", ""),
+            "relay.toml:2: service.name: has no target; expected such as target = \
+             \"127.0.0.1:8080\"",
+        ),
+        (
+            [SERVICE, "exit = [\"*:443\"]\n"].concat(),
+            "relay.toml:5: service.exit: cannot stand beside a target; expected one of the two",
+        ),
+        (
+            SERVICE.replace("target = \"db:80\"", "exit = [\"db\"]"),
+            "relay.toml:4: service.exit: \"db\" is neither NAME:PORT, *.NAME:PORT, *:PORT nor \
+             NETWORK:PORT; expected such as *.example.com:443",
+        ),
         (
             [FORWARD, "clients_per_second = 0\n"].concat(),
             "relay.toml:5: forward.clients_per_second: 0 is out of range; expected 1 to 1000000",
@@ -193,6 +219,84 @@ fn errors_about_proxies_name_line_key_and_what_would_be_right() {
             [FORWARD, accept, "trusted = [\"::1\", \"10.0.0.0/33\"]\n"].concat(),
             "relay.toml:6: forward.trusted: \"10.0.0.0/33\" is no network; expected such as \
              192.0.2.0/24",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(error(&text), expected);
+    }
+}
+
+const SOCKS: &str = "[[socks]]\nlisten = \"[::1]:1080\"\n";
+
+#[test]
+fn a_socks_listener_beyond_this_host_needs_users() {
+    let open = "[[socks]]\nlisten = \"0.0.0.0:1080\"\n";
+    let user = "[[socks.user]]\nname = \"alice\"\npassword = \"secret\"\n";
+
+    assert_eq!(
+        error(open),
+        "relay.toml:2: socks.listen: without users, whoever reaches 0.0.0.0:1080 could use every \
+         service; add a [[socks.user]], or listen on a loopback address such as 127.0.0.1:1080"
+    );
+    assert_eq!(load(SOCKS).unwrap().socks, [SocksConfig::new(address("[::1]:1080"))]);
+    let config = load(&[open, user].concat()).unwrap();
+    assert_eq!(config.socks[0].users[0].password, Password::Inline("secret".to_owned()));
+    assert!(!format!("{config:?}").contains("secret"));
+}
+
+#[test]
+fn a_socks_listeners_limits_and_names_can_be_set() {
+    let text = "suffix = \".Mesh.example\"\nservices = [\"web\"]\nclass = \"bulk\"\n\
+                redundancy = \"always\"\nclients_max = 3\nclients_per_second = 2\n\
+                idle_timeout_s = 5.0\nudp_idle_timeout_s = 7.0\n";
+
+    let socks = &load(&[SOCKS, text].concat()).unwrap().socks[0];
+
+    assert_eq!((&*socks.suffix, socks.class), ("mesh.example", Class::Bulk));
+    assert_eq!(socks.services.iter().flatten().collect::<Vec<_>>(), ["web"]);
+    assert_eq!(socks.redundancy, Redundancy::Always);
+    let limits = Limits { clients_max: 3, clients_per_second: NonZeroU32::new(2) };
+    assert_eq!(socks.limits, limits);
+    assert_eq!(socks.idle_timeout, Some(Duration::from_secs(5)));
+    assert_eq!(socks.flow_idle_timeout, Duration::from_secs(7));
+}
+
+#[test]
+fn errors_of_socks_listeners_name_line_key_and_what_would_be_right() {
+    let user = |rest: &str| [SOCKS, "[[socks.user]]\nname = \"alice\"\n", rest].concat();
+    let long = format!("password = \"{}\"\n", "x".repeat(256));
+    let cases = [
+        (
+            [SOCKS, "exit = \"out\"\n"].concat(),
+            "relay.toml:3: socks.exit: leads nowhere unless told what is allowed; add such as allow \
+             = [\"*:443\"]",
+        ),
+        (
+            [SOCKS, "allow = [\"*:443\"]\n"].concat(),
+            "relay.toml:3: socks.allow: needs a service that leads there; add such as exit = \"out\"",
+        ),
+        (
+            [SOCKS, "suffix = \"a..b\"\n"].concat(),
+            "relay.toml:3: socks.suffix: \"a..b\" is not the end of a host name; expected such as \
+             \"overway\"",
+        ),
+        (
+            [SOCKS, "class = \"realtime\"\n"].concat(),
+            "relay.toml:3: socks.class: \"realtime\" is not a class of tcp; expected \"interactive\" \
+             or \"bulk\"",
+        ),
+        (user(""), "relay.toml:4: socks.user.name: needs one of password_file and password"),
+        (
+            user("password = \"a\"\npassword_file = \"b\"\n"),
+            "relay.toml:4: socks.user.name: needs one of password_file and password",
+        ),
+        (
+            user(&long),
+            "relay.toml:5: socks.user.password: the password has 256 bytes; expected 1 to 255",
+        ),
+        (
+            [SOCKS, &FORWARD.replace("udp", "tcp").replace("9000", "1080")].concat(),
+            "relay.toml:2: socks.listen: [::1]:1080 is given twice; it stands already on line 4",
         ),
     ];
     for (text, expected) in cases {

@@ -4,5 +4,6 @@ mod limits;
 mod mesh;
 mod policy;
 mod proxy;
+mod socks;
 mod tcp;
 mod udp;

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overway_gateway::{ForwardConfig, Gateway, GatewayConfig, Protocol, Refusal};
+use overway_gateway::{
+    ForwardConfig, Gateway, GatewayConfig, Protocol, Refusal, ServiceConfig, Target,
+};
 use overway_wire::{Class, RelayId};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -353,6 +355,20 @@ async fn a_shutdown_resets_what_outlives_the_grace_period() {
 
     assert_reset(&mut client).await;
     assert_reset(&mut target).await;
+}
+
+#[tokio::test]
+async fn a_targets_name_leads_to_that_of_its_addresses_which_accepts() {
+    let listener = TcpListener::bind(SocketAddr::from(LOOPBACK)).await.unwrap();
+    let name = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let web = ServiceConfig::new(Protocol::Tcp, "web", name.parse::<Target>().unwrap());
+    let pair = Mesh::new(21, 0).pair(web, forward(Protocol::Tcp, "web")).await;
+
+    let mut client = soon(TcpStream::connect(pair.entry)).await.unwrap();
+    client.write_all(b"!").await.unwrap();
+    let (mut target, _) = soon(listener.accept()).await.unwrap();
+
+    assert_eq!(soon(target.read_u8()).await.unwrap(), b'!');
 }
 
 #[tokio::test]
