@@ -83,12 +83,25 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What handlers need.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) dashboard: Arc<Dashboard>,
+    shared: Arc<Shared>,
+    dashboard: Arc<Dashboard>,
     /// Ends what would go on by itself.
-    pub(crate) stop: CancellationToken,
+    stop: CancellationToken,
     /// Set once the control endpoint accepts connections, cleared when the scheduler stops.
-    pub(crate) ready: Arc<AtomicBool>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// What handlers need, until `stop`.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        dashboard: &Arc<Dashboard>,
+        ready: &Arc<AtomicBool>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (shared, dashboard) = (Arc::clone(shared), Arc::clone(dashboard));
+        Self { shared, dashboard, stop, ready: Arc::clone(ready) }
+    }
 }
 
 /// Serves until `admin.stop`; requests under way are answered first, as far as that takes no longer than

@@ -92,12 +92,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     });
     let ready = Arc::new(AtomicBool::new(true));
     let dashboard = Arc::new(Dashboard::new());
-    let admin = Admin {
-        shared: Arc::clone(&shared),
-        dashboard: Arc::clone(&dashboard),
-        stop: stop.clone(),
-        ready: Arc::clone(&ready),
-    };
+    let admin = Admin::new(&shared, &dashboard, &ready, stop.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(driving);

@@ -46,6 +46,7 @@ const KINDS = {
   invitation_withdrawn: ["members", "−", "invitation withdrawn", "invitations withdrawn"],
   term_raised: ["members", "!", "term raised", "terms raised"],
   drain: ["operator", "◇", "drain", "drains"],
+  tenant: ["operator", "◇", "tenant", "tenants"],
   policy: ["operator", "◇", "policy", "policies"],
 };
 const kindOf = (kind) => KINDS[kind] ?? ["members", "·", kind, kind];

@@ -157,15 +157,25 @@ function drawLinks(found) {
     }
     const where = ends.join(";");
     if (line.drawn !== where) {
+      // Of so many lines none needs to be round.
+      projection.precision(found.size > 400 ? 3 : 0.7);
       line.element.setAttribute("d", path({ type: "LineString", coordinates: ends }) ?? "");
       line.drawn = where;
     }
     const chosen = isChosen(pair);
-    line.element.setAttribute("class", `link is-${pair.worst}${pair.bps >= 1000 ? " busy" : ""}${chosen ? " chosen" : ""}`);
-    line.element.setAttribute("stroke-width", width(pair.bps, scale).toFixed(2));
-    line.element.setAttribute("data-links", pair.links.length);
+    set(line, "class", `link is-${pair.worst}${pair.bps >= 1000 ? " busy" : ""}${chosen ? " chosen" : ""}`);
+    set(line, "stroke-width", Math.max(width(pair.bps, scale), pair.worst === "down" ? 1.4 : 0).toFixed(1));
+    set(line, "data-links", pair.links.length);
     setText(line.title, pairText(pair));
   }
+}
+
+/** Sets an attribute where it changed: to a browser each is work. */
+function set(drawn, name, value) {
+  drawn.has ??= {};
+  if (drawn.has[name] === value) return;
+  drawn.has[name] = value;
+  drawn.element.setAttribute(name, value);
 }
 
 const isChosen = ({ a, b }) => state.selected.relay === a || state.selected.relay === b || (state.selected.pair?.includes(a) && state.selected.pair?.includes(b));
@@ -199,8 +209,13 @@ function drawRelays(relays) {
     }
     const is = relayState(relay);
     node.at = projection(at);
-    node.element.setAttribute("class", `relay is-${is}${isPicked(relay.id) ? " chosen" : ""}`);
-    if (node.is !== is) node.shape.setAttribute("d", SHAPES[is]);
+    set(node, "class", `relay is-${is}${isPicked(relay.id) ? " chosen" : ""}`);
+    if (node.is !== is) {
+      node.shape.setAttribute("d", SHAPES[is]);
+      // What is unwell lies above its neighbours.
+      if (is === "up") layers.relays.prepend(node.element);
+      else layers.relays.append(node.element);
+    }
     node.is = is;
     setText(node.title, `${relay.name}: ${RELAY_STATES[is]}; ${relay.links_usable} of ${plural(relay.links, "link")} usable`);
     node.name = relay.name;
@@ -224,7 +239,7 @@ function scaleNodes() {
   const visible = [...nodes.values()].sort((a, b) => rank(b) - rank(a));
   for (const node of visible) {
     const [x, y] = node.at;
-    node.element.setAttribute("transform", `translate(${x},${y}) scale(${radius / k})`);
+    set(node, "transform", `translate(${x},${y}) scale(${radius / k})`);
     const [sx, sy] = transform.apply(node.at);
     taken.push([sx - 6, sy - 6, sx + 6, sy + 6]);
   }
@@ -261,6 +276,7 @@ function freeSpot(node, sx, sy, taken) {
 
 /** The candidates thin and dashed, the path in use thick and above them. */
 function drawPaths() {
+  projection.precision(0.7);
   layers.paths.replaceChildren();
   for (const shown of [...paths].sort((a, b) => a.use - b.use)) {
     const coordinates = shown.relays.map((id) => place(state.byId.get(id)));
@@ -270,7 +286,7 @@ function drawPaths() {
     layers.paths.append(s("path", { class: `${role} casing`, d }));
     layers.paths.append(s("path", { class: role, d, "data-path": shown.relays.join("-") }));
   }
-  for (const [id, node] of nodes) node.element.classList.toggle("chosen", Boolean(isPicked(id)));
+  for (const [id, node] of nodes) set(node, "class", `relay is-${node.is}${isPicked(id) ? " chosen" : ""}`);
 }
 
 function notes(relays) {

@@ -1,4 +1,4 @@
-// Tables of relays, links, services and tenants' policies: sorted, searched, and paged, so that a thousand rows stay quick.
+// Tables of relays, links, services, tenants and policies: sorted, searched, and paged, so that a thousand rows stay quick.
 
 import { byId, h, setText } from "./dom.js";
 import { age, delay, loss, rate, share, text } from "./format.js";
@@ -6,10 +6,13 @@ import { glance, linkState } from "./map.js";
 import { RELAY_STATES, ask, emit, on, relayName, relayState, select, state } from "./state.js";
 
 const PAGE = 25;
-const POLICIES_REFRESH = 15_000;
+const TENANTS_REFRESH = 15_000;
 
 const collator = new Intl.Collator("en", { numeric: true });
 let policies = [];
+let tenants = [];
+/** Until the scheduler says that it knows of none; then it is not asked again. */
+let hasTenants = true;
 let linksOf = { relay: "", links: [] };
 
 const column = (title, value, show = (row) => String(value(row)), options = {}) => ({ title, value, show, ...options });
@@ -69,13 +72,25 @@ const TABLES = {
   },
   tenants: {
     title: "Tenants",
-    note: "What is known of a tenant is the policy that its paths follow, set by overway policy.",
+    note: () => (hasTenants ? "" : "This scheduler keeps no tenants."),
+    rows: () => tenants,
+    key: (tenant) => String(tenant.number),
+    pick: (tenant) => choosePolicy(tenant.policy ?? ""),
+    columns: [
+      column("Name", (t) => t.name),
+      column("Number", (t) => t.number, undefined, number),
+      column("Policy", (t) => t.policy ?? "", (t) => t.policy ?? "none: paths of everybody"),
+      column("Keys", (t) => t.keys.length, (t) => t.keys.map(({ key }) => key.kid ?? "unnamed").join(", ") || "none"),
+      column("Revoked", (t) => t.revoked_keys.length + t.revoked_tokens.length, (t) => `${t.revoked_keys.length} keys, ${t.revoked_tokens.length} tokens`),
+      column("Quota", (t) => JSON.stringify(t.quota), (t) => quota(t.quota)),
+    ],
+  },
+  policies: {
+    title: "Policies",
+    note: () => "Where the paths of tenants and forwards that name a policy may lead.",
     rows: () => policies,
     key: (policy) => String(policy.id),
-    pick: (policy) => {
-      byId("pair-policy").value = policy.name;
-      byId("pair-policy").dispatchEvent(new Event("change", { bubbles: true }));
-    },
+    pick: (policy) => choosePolicy(policy.name),
     columns: [
       column("Policy", (p) => p.name),
       column("Number", (p) => p.id, undefined, number),
@@ -86,6 +101,19 @@ const TABLES = {
     ],
   },
 };
+
+/** What a tenant's edges may use together, as far as it is limited. */
+function quota(limits) {
+  const words = { attachments: "attachments", flows: "flows", realtime_bps: "realtime", interactive_bps: "interactive", bulk_bps: "bulk", bytes_per_month: "bytes a month" };
+  const set = Object.entries(words).filter(([name]) => typeof limits[name] === "number");
+  const one = ([name, word]) => (name.endsWith("_bps") ? `${word} ${rate(limits[name])}` : `${limits[name].toLocaleString("en")} ${word}`);
+  return set.map(one).join(", ") || "no limit";
+}
+
+function choosePolicy(name) {
+  byId("pair-policy").value = name;
+  byId("pair-policy").dispatchEvent(new Event("change", { bubbles: true }));
+}
 
 function services() {
   const found = new Map();
@@ -120,14 +148,20 @@ export function start() {
   });
   open("relays");
   on("overview", update);
-  on("events", (events) => events.some((event) => event.kind === "policy") && loadPolicies());
-  loadPolicies();
-  setInterval(loadPolicies, POLICIES_REFRESH);
+  on("events", (events) => events.some((event) => ["policy", "tenant"].includes(event.kind)) && loadTenants());
+  loadTenants();
+  setInterval(loadTenants, TENANTS_REFRESH);
 }
 
-async function loadPolicies() {
+async function loadTenants() {
   policies = (await ask("v1/policies").catch(() => ({ policies }))).policies;
-  if (current === "tenants") update();
+  if (hasTenants) {
+    tenants = (await ask("v1/tenants").catch(({ status }) => {
+      hasTenants = status !== 404;
+      return { tenants };
+    })).tenants;
+  }
+  if (current === "tenants" || current === "policies") update();
 }
 
 function open(name) {
@@ -155,7 +189,7 @@ function build() {
       h("label", {}, "Search ", search),
       current === "links" ? h("label", {}, "Links of ", linkFilter()) : null,
       h("span", { id: "table-count", class: "note" })),
-    table.note ? h("p", { class: "note" }, table.note) : "",
+    h("p", { class: "note", id: "table-note" }),
     h("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": `Table of ${table.title.toLowerCase()}` },
       h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}))),
     h("div", { class: "pager buttons" },
@@ -217,6 +251,8 @@ function update() {
     else head.removeAttribute("aria-sort");
   });
   fillRows(box.querySelector("tbody"), table, rows.slice(view.page * PAGE, (view.page + 1) * PAGE));
+  setText(byId("table-note"), table.note?.() ?? "");
+  byId("table-note").hidden = !table.note?.();
   setText(byId("table-count"), count(all.length, rows.length));
   setText(byId("page-at"), `page ${view.page + 1} of ${pages}`);
   byId("page-back").disabled = view.page === 0;

@@ -124,8 +124,10 @@ fn bring_up(world: &mut World, stage: &Stage) -> anyhow::Result<()> {
         stage.status("starting the scheduler");
         stage.pause(LOOK)?;
     }
-    stage
-        .say(format!("scheduler ready, its admin interface at http://{}", world.scheduler_admin()));
+    stage.say(format!(
+        "scheduler ready, its dashboard and admin interface at http://{}",
+        world.scheduler_admin()
+    ));
     world.ids = join_all(world)?;
     let count = world.profile.relays().len();
     stage.say(format!("{count} relays have joined, each with a token of its own"));
