@@ -27,6 +27,7 @@ mod admission;
 mod attachment;
 mod config;
 mod listener;
+mod pushed;
 mod quota;
 mod registry;
 mod services;
@@ -52,6 +53,7 @@ use crate::socket;
 pub use admission::{Admission, Admitted, Refusal, TenantTable, TokenAdmission};
 pub use config::AccessConfig;
 pub(crate) use config::RawAccess;
+pub use pushed::PushedTenants;
 pub use services::{Directory, Offering, OwnEdges};
 pub use stats::{AccessDrop, AccessStats, REFUSALS};
 

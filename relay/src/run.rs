@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::access::{Access, AccessParts, OwnEdges, PushedTenants, TokenAdmission};
 use crate::admin::{self, Admin};
 use crate::control::{self, Control, ControlStatus};
 use crate::lines::{self, Lines};
@@ -25,6 +27,9 @@ use crate::state::StateFile;
 
 /// How long running connections of the gateway may go on once the relay has been told to stop.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// What edges are told that they have to attach elsewhere: the time for which updates are applied after the goodbye.
+const EDGES_LEAVE: Duration = Duration::from_millis(1_500);
 
 /// Runs a relay until the token is cancelled, then drains and stops.
 ///
@@ -39,7 +44,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         None
     });
     let boot = BootId(fastrand::u32(1..));
-    let mut core = overway_relay_core::Config::new(local, boot, clock(&config));
+    let clock = clock(&config);
+    let mut core = overway_relay_core::Config::new(local, boot, clock);
     core.transit = config.transit;
     core.fec = config.fec;
     core.lines_bps = config.lines_bps();
@@ -66,7 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tokio::spawn(control::keep_saved(file, mesh.fib.clone(), mesh.commands.downgrade()));
     let saving = CancellationToken::new();
     let saver = tokio::spawn(Arc::clone(&lines).keep_saved(saving.clone()));
-    let parts = Parts { config: &config, boot, credentials: &credentials, lines: &lines };
+    let parts = Parts { config: &config, boot, clock, credentials: &credentials, lines: &lines };
     let served = serve(parts, &mesh, outputs, shutdown).await;
     mesh.stop().await;
     saving.cancel();
@@ -80,6 +86,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 struct Parts<'a> {
     config: &'a Config,
     boot: BootId,
+    clock: LocalClock,
     credentials: &'a Arc<Credentials>,
     lines: &'a Arc<Lines>,
 }
@@ -91,7 +98,7 @@ async fn serve(
     outputs: MeshOutputs,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Parts { config, boot, credentials, lines } = parts;
+    let Parts { config, boot, credentials, lines, .. } = parts;
     let local = RelayId(credentials.identity().id);
     let MeshOutputs { delivered, reports } = outputs;
     let sender: Arc<dyn FabricSender> = Arc::clone(&mesh.local) as _;
@@ -109,6 +116,7 @@ async fn serve(
         }
     }
     let gateway = Arc::new(gateway);
+    let access = start_access(&parts, mesh)?;
     let status = Arc::new(ControlStatus::default());
     let admin = Admin {
         local,
@@ -121,7 +129,7 @@ async fn serve(
         gateway: Arc::clone(&gateway),
         fault: mesh.fault.clone(),
         fault_sockets: mesh.fault_sockets.clone(),
-        access: None,
+        access: access.as_ref().map(Access::counts),
         lines: Arc::clone(lines),
         buffers_short: mesh.buffers.iter().filter(|report| report.hint().is_some()).count(),
     };
@@ -135,8 +143,20 @@ async fn serve(
         commands: mesh.commands.clone(),
         status,
     };
-    control.run(reports, shutdown).await?;
+    let mut serving = pin!(control.run(reports, shutdown.clone()));
+    tokio::select! {
+        served = &mut serving => served?,
+        () = shutdown.cancelled() => {
+            if let Some(access) = &access {
+                access.drain(EDGES_LEAVE);
+            }
+            serving.await?;
+        }
+    }
     tracing::info!("stopping");
+    if let Some(access) = access {
+        access.stop().await;
+    }
     stop_admin.cancel();
     // The admin task ends with its token; a panic there has been printed already.
     let _ = admin.await;
@@ -145,6 +165,29 @@ async fn serve(
     }
     session.close().await;
     Ok(())
+}
+
+/// Opens the access side, if there is to be one.
+fn start_access(parts: &Parts<'_>, mesh: &Mesh) -> anyhow::Result<Option<Access>> {
+    let Some(config) = &parts.config.access else { return Ok(None) };
+    let tenants = Arc::<PushedTenants>::default();
+    tokio::spawn(Arc::clone(&tenants).follow(mesh.fib.clone()));
+    let local = RelayId(parts.credentials.identity().id);
+    let access = Access::start(AccessParts {
+        config: config.clone(),
+        credentials: Arc::clone(parts.credentials),
+        reset_secret: reset_secret(&parts.config.state_dir)?,
+        boot: parts.boot,
+        clock: parts.clock,
+        local: Arc::clone(&mesh.local),
+        deliveries: Arc::clone(&mesh.deliveries),
+        admission: Arc::new(TokenAdmission::new(tenants)),
+        directory: Arc::new(OwnEdges::new(local)),
+    })?;
+    for address in &access.addresses {
+        tracing::info!(%address, "access");
+    }
+    Ok(Some(access))
 }
 
 /// Reads the relay's certificate and key.
