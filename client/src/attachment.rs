@@ -1,0 +1,544 @@
+//! One attachment, from the dialling to its end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
+use overway_session::Inbound;
+use overway_wire::access::messages::{
+    Attach, Attached, FromEdge, MESSAGE_BYTES_MAX, RefusalCode, Refused, ToEdge, VERSION_MAX,
+    VERSION_MIN, to_edge,
+};
+use overway_wire::access::{AccessDatagram, AccessHeader, CloseCode, Direction};
+use overway_wire::frame::FrameEcn;
+use overway_wire::{Address, AttachmentId, PolicyId, RelayId};
+use prost::Message as _;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+
+use crate::Shared;
+use crate::relays;
+use crate::ring::Sent;
+use crate::services::Question;
+use crate::transport::{ConnectError, Connection, Transport};
+use crate::uplink::LineId;
+
+/// From the first packet to the relay's answer: as long as a relay waits for the attach.
+const ATTACH_MAX: Duration = Duration::from_secs(5);
+/// An attachment that has carried nothing for so long is given up for another: longer than a radio's pause, shorter
+/// than a person's patience.
+const SILENT_MAX: Duration = Duration::from_secs(3);
+/// How often an attachment looks at the clocks, and at what has changed, while flows are active,
+const TICK: Duration = Duration::from_secs(1);
+/// and otherwise.
+const TICK_IDLE: Duration = Duration::from_secs(5);
+/// Late by more than half a heartbeat of an active attachment: this process slept.
+const LATE: Duration = Duration::from_millis(15);
+/// The wall clock ran on by so much more than the monotonic one: the machine slept, or its clock was set.
+const JUMP: Duration = Duration::from_secs(2);
+/// Frames sent, and datagrams taken, before others get a turn.
+const BATCH: usize = 64;
+/// Questions under way at one relay; the oldest is forgotten, and its asker told so.
+const QUESTIONS_MAX: usize = 64;
+
+type Reader<C> = FramedRead<<C as Connection>::Reader, LengthDelimitedCodec>;
+type Writer<C> = FramedWrite<<C as Connection>::Writer, LengthDelimitedCodec>;
+type Sending = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Why there is no attachment, or no more.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttachError {
+    /// The relay was not reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Not in time.
+    #[error("no answer within {ATTACH_MAX:?}")]
+    TimedOut,
+    /// The other place is attached to it.
+    #[error("relay {} is attached already", .0.0)]
+    Same(RelayId),
+    /// The relay refused.
+    #[error("refused ({code:?}): {reason}")]
+    Refused {
+        /// Why, for programs.
+        code: RefusalCode,
+        /// Why, for people.
+        reason: String,
+        /// When it may be tried again with the same token.
+        retry_after: Option<Duration>,
+    },
+    /// The control stream ended or made no sense.
+    #[error("the control stream: {0}")]
+    Control(String),
+    /// The relay closed the connection, or it timed out.
+    #[error("the connection ended: {0}")]
+    Closed(String),
+    /// Nothing came for long.
+    #[error("silent for {SILENT_MAX:?}")]
+    Silent,
+    /// The relay goes, and the edge is attached elsewhere.
+    #[error("the relay is draining")]
+    Drained,
+    /// The edge stops.
+    #[error("the edge stops")]
+    Stopped,
+}
+
+impl AttachError {
+    /// What a relay that refused has asked for.
+    pub(crate) fn refused(&self) -> Option<relays::Refused> {
+        match self {
+            Self::Refused { retry_after, .. } => {
+                Some(relays::Refused { retry_after: *retry_after })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An attached edge's end of the connection.
+pub(crate) struct Attachment<T: Transport> {
+    shared: Arc<Shared<T>>,
+    connection: T::Connection,
+    place: usize,
+    line: LineId,
+    filled: Arc<Notify>,
+    remote: SocketAddr,
+    tenant: PolicyId,
+    probe: AttachmentProbe,
+    state: State,
+    down_since: Option<Instant>,
+    ticked: (Instant, SystemTime),
+    questions: Vec<Question>,
+    is_draining: bool,
+}
+
+impl<T: Transport> Attachment<T> {
+    /// Dials a relay, proves the edge to it, and serves the attachment until it ends.
+    pub(crate) async fn run(
+        shared: &Arc<Shared<T>>,
+        place: usize,
+        remote: SocketAddr,
+    ) -> AttachError {
+        let attaching = attach(shared, place, remote);
+        let attached = match tokio::time::timeout(ATTACH_MAX, attaching).await {
+            Ok(attached) => attached,
+            Err(_elapsed) => return AttachError::TimedOut,
+        };
+        let (connection, attached, reader, writer) = match attached {
+            Ok(attached) => attached,
+            Err(error) => return error,
+        };
+        let now = Instant::now();
+        let attachment = AttachmentId(u16::try_from(attached.attachment).unwrap_or(0));
+        let address = Address::new(connection.relay(), attachment);
+        shared.attached(place, remote, &attached, address);
+        let (line, filled) = shared.uplink.insert(place, address, now);
+        let probe = AttachmentProbe::new(attachment_config(), shared.boot, shared.clock, now);
+        let mut this = Self {
+            shared: Arc::clone(shared),
+            connection,
+            place,
+            line,
+            filled,
+            remote,
+            tenant: PolicyId(u16::try_from(attached.tenant).unwrap_or(0)),
+            probe,
+            state: State::Up,
+            down_since: None,
+            ticked: (now, SystemTime::now()),
+            questions: Vec::new(),
+            is_draining: false,
+        };
+        let end = this.serve(reader, writer).await;
+        this.connection.close(match end {
+            AttachError::Stopped => CloseCode::Stopping,
+            _ => CloseCode::Unused,
+        });
+        this.shared.uplink.remove(this.line, Instant::now());
+        this.shared.detached(this.place);
+        end
+    }
+
+    async fn serve(
+        &mut self,
+        mut reader: Reader<T::Connection>,
+        mut writer: Writer<T::Connection>,
+    ) -> AttachError {
+        let (connection, filled) = (self.connection.clone(), Arc::clone(&self.filled));
+        let shared = Arc::clone(&self.shared);
+        let mut token = shared.token.clone();
+        token.mark_unchanged();
+        let mut offers = shared.services.offers();
+        // What is offered already is told at once.
+        offers.mark_changed();
+        let mut sending: Option<Sending> = None;
+        loop {
+            let now = Instant::now();
+            self.set_rate(now);
+            if sending.is_none() {
+                sending = self.send_waiting(now);
+            }
+            self.send_heartbeats(now);
+            let due = self.due(now);
+            let said: Option<FromEdge> = tokio::select! {
+                received = connection.receive() => match received {
+                    Some(first) => {
+                        self.take_datagrams(first);
+                        None
+                    }
+                    None => return AttachError::Closed(connection.closed_because()),
+                },
+                () = tokio::time::sleep_until(due.into()) => {
+                    if let Some(end) = self.timeout(due) {
+                        return end;
+                    }
+                    None
+                }
+                () = wait(&mut sending) => {
+                    sending = None;
+                    None
+                }
+                () = filled.notified(), if sending.is_none() => None,
+                heard = reader.next() => match self.heard(heard) {
+                    Ok(()) => None,
+                    Err(end) => return end,
+                },
+                Ok(()) = token.changed() => {
+                    let renewed = renewal(&shared, &connection, token.borrow_and_update().clone());
+                    match renewed {
+                        Ok(attach) => Some(attach.into()),
+                        Err(error) => return error.into(),
+                    }
+                }
+                Ok(()) = offers.changed() => {
+                    let offer = offers.borrow_and_update().clone();
+                    // Nothing offered, and nothing offered before: nothing to say.
+                    (self.shared.services.has_offered()).then(|| offer.into())
+                }
+                question = shared.services.next_question(self.place) => {
+                    let message = question.resolve.clone().into();
+                    if self.questions.len() >= QUESTIONS_MAX {
+                        self.questions.remove(0);
+                    }
+                    self.questions.push(question);
+                    Some(message)
+                }
+                () = shared.stop.cancelled() => return AttachError::Stopped,
+            };
+            if let Some(message) = said
+                && let Err(error) = say::<T::Connection>(&mut writer, &message).await
+            {
+                return error;
+            }
+        }
+    }
+
+    fn tick(&self, now: Instant) -> Duration {
+        if self.shared.uplink.is_active(now) { TICK } else { TICK_IDLE }
+    }
+
+    fn due(&self, now: Instant) -> Instant {
+        let tick = self.ticked.0 + self.tick(now);
+        self.probe.poll_timeout(now).map_or(tick, |due| due.min(tick))
+    }
+
+    fn timeout(&mut self, due: Instant) -> Option<AttachError> {
+        let now = Instant::now();
+        let late = now.saturating_duration_since(due);
+        if late >= LATE {
+            self.probe.handle_stall(late, now);
+        }
+        self.probe.handle_timeout(now);
+        if now.saturating_duration_since(self.ticked.0) >= self.tick(now) {
+            self.look_at_clocks(now);
+        }
+        self.follow_state(now);
+        let silent = self.down_since.map(|since| now.saturating_duration_since(since));
+        if silent.is_some_and(|silent| silent >= SILENT_MAX) {
+            return Some(AttachError::Silent);
+        }
+        let elsewhere = self.shared.uplink.first().is_some_and(|first| first != self.place);
+        (self.is_draining && elsewhere).then_some(AttachError::Drained)
+    }
+
+    /// The monotonic clock stands still while a machine sleeps, on some systems.
+    fn look_at_clocks(&mut self, now: Instant) {
+        let wall = SystemTime::now();
+        let (mono_before, wall_before) = std::mem::replace(&mut self.ticked, (now, wall));
+        let elapsed = wall.duration_since(wall_before).unwrap_or_default();
+        if elapsed > now.saturating_duration_since(mono_before) + JUMP {
+            tracing::debug!(remote = %self.remote, "the clock jumped; asking for a sign of life");
+            self.probe.doubt(now);
+        }
+    }
+
+    fn follow_state(&mut self, now: Instant) {
+        let state = self.probe.state(now);
+        if state != self.state {
+            let remote = self.remote;
+            match state {
+                State::Unknown | State::Up => tracing::info!(%remote, "attachment is back"),
+                State::Suspect => {
+                    self.shared.counters.suspects.increment();
+                    tracing::debug!(%remote, "attachment is suspect");
+                }
+                State::Down => {
+                    self.shared.counters.downs.increment();
+                    tracing::info!(%remote, "attachment is down");
+                }
+            }
+            self.state = state;
+            self.down_since = (state == State::Down).then_some(now);
+        }
+        let rtt = self.probe.rtt(now);
+        self.shared.uplink.judge(self.line, state, rtt, now);
+        self.shared.judged(self.place, state, rtt);
+        if self.down_since == Some(now) && self.shared.uplink.is_cut_off() {
+            self.shared.refresh();
+        }
+    }
+
+    fn set_rate(&mut self, now: Instant) {
+        let active = self.shared.uplink.is_active(now);
+        let rate = match (active, self.shared.services.is_offering()) {
+            (true, _) => Rate::Active,
+            (false, true) => Rate::Backup,
+            (false, false) => Rate::Idle,
+        };
+        // A silent one is asked for a sign of life until it is given up.
+        if self.down_since.is_none() {
+            self.probe.set_rate(rate, now);
+        }
+    }
+
+    fn send_heartbeats(&mut self, now: Instant) {
+        while let Some(heartbeat) = self.probe.poll_transmit(now) {
+            let mut bytes = Vec::with_capacity(72);
+            heartbeat.encode(&mut bytes);
+            self.connection.send(bytes.into());
+        }
+    }
+
+    /// Sends what waits as far as there is room; otherwise the first that there is none for is what comes back.
+    fn send_waiting(&mut self, now: Instant) -> Option<Sending> {
+        for _ in 0..BATCH {
+            let probe = &mut self.probe;
+            let (number, sent) = self.shared.uplink.take(self.line, || probe.handle_sent(), now)?;
+            self.shared.counters.frames_sent.increment();
+            let datagram = encode_up(number, &sent);
+            if self.connection.room() >= datagram.len() {
+                self.connection.send(datagram);
+                continue;
+            }
+            return Some(Box::pin(self.connection.send_when_free(datagram)));
+        }
+        // More may wait: come back after the others.
+        Some(Box::pin(tokio::task::yield_now()))
+    }
+
+    fn take_datagrams(&mut self, first: Bytes) {
+        let now = Instant::now();
+        let mut frames = Vec::new();
+        let connection = self.connection.clone();
+        let others = std::iter::from_fn(|| connection.receive_now()).take(BATCH - 1);
+        for datagram in std::iter::once(first).chain(others) {
+            match AccessDatagram::decode(&datagram) {
+                Ok(AccessDatagram::Heartbeat(heartbeat)) => {
+                    self.probe.handle_heartbeat(&heartbeat, now);
+                    self.shared.uplink.acknowledge(self.line, self.probe.acknowledged());
+                }
+                Ok(AccessDatagram::Frame(header, payload))
+                    if header.direction == Direction::Down =>
+                {
+                    self.probe.handle_frame(header.number, datagram.len(), now);
+                    frames.push(self.inbound(&header, datagram.slice_ref(payload)));
+                }
+                Ok(AccessDatagram::Frame(..)) | Err(_) => {
+                    self.shared.counters.malformed.increment();
+                }
+            }
+        }
+        self.follow_state(now);
+        if frames.is_empty() {
+            return;
+        }
+        self.shared.uplink.touch(now);
+        let count = frames.len() as u64;
+        self.shared.counters.frames_received.add(count);
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.shared.delivered.try_send(frames) {
+            self.shared.counters.received_dropped.add(count);
+        }
+    }
+
+    fn inbound(&self, header: &AccessHeader, payload: Bytes) -> Inbound {
+        Inbound {
+            source: header.far,
+            kind: header.kind,
+            class: header.class,
+            policy: self.tenant,
+            ecn: header.ecn,
+            flow: header.flow,
+            sequence: header.sequence,
+            payload,
+        }
+    }
+
+    fn heard(
+        &mut self,
+        heard: Option<Result<bytes::BytesMut, std::io::Error>>,
+    ) -> Result<(), AttachError> {
+        match decode(heard)? {
+            Some(to_edge::Body::Refused(refusal)) => Err(refused(refusal)),
+            Some(to_edge::Body::Draining(_)) => {
+                tracing::info!(remote = %self.remote, "the relay is draining");
+                self.is_draining = true;
+                self.shared.draining(self.place, self.line);
+                Ok(())
+            }
+            Some(to_edge::Body::Offers(offers)) => {
+                if !offers.refused.is_empty() {
+                    let services = offers.refused.join(", ");
+                    tracing::warn!(services, "the token does not allow to offer these");
+                }
+                Ok(())
+            }
+            Some(to_edge::Body::Resolved(resolved)) => {
+                let asked = |question: &Question| question.resolve.request == resolved.request;
+                if let Some(at) = self.questions.iter().position(asked) {
+                    self.questions.swap_remove(at).answer(resolved);
+                }
+                Ok(())
+            }
+            // Said twice; a message of a later version.
+            Some(to_edge::Body::Attached(_)) | None => Ok(()),
+        }
+    }
+}
+
+/// Gets as far as the relay's yes.
+async fn attach<T: Transport>(
+    shared: &Arc<Shared<T>>,
+    place: usize,
+    remote: SocketAddr,
+) -> Result<(T::Connection, Attached, Reader<T::Connection>, Writer<T::Connection>), AttachError> {
+    let connection = shared.transport.dial(remote).await?;
+    let guard = CloseUnused(Some(connection.clone()));
+    if !shared.relays().answered(place, connection.relay()) {
+        return Err(AttachError::Same(connection.relay()));
+    }
+    let (reader, writer) = connection.open_control().await?;
+    let mut reader = FramedRead::new(reader, codec());
+    let mut writer = FramedWrite::new(writer, codec());
+    let token = shared.token.borrow().clone();
+    let attach = renewal(shared, &connection, token)?;
+    say::<T::Connection>(&mut writer, &attach.into()).await?;
+    loop {
+        match decode(reader.next().await)? {
+            Some(to_edge::Body::Attached(attached)) => {
+                guard.keep();
+                return Ok((connection, attached, reader, writer));
+            }
+            Some(to_edge::Body::Refused(refusal)) => return Err(refused(refusal)),
+            Some(other) => {
+                return Err(AttachError::Control(format!("expected an answer, got {other:?}")));
+            }
+            None => {}
+        }
+    }
+}
+
+async fn say<C: Connection>(writer: &mut Writer<C>, message: &FromEdge) -> Result<(), AttachError> {
+    let said = writer.send(Bytes::from(message.encode_to_vec())).await;
+    said.map_err(|error: std::io::Error| AttachError::Control(error.to_string()))
+}
+
+/// The message that proves the edge, for this connection.
+fn renewal<T: Transport>(
+    shared: &Shared<T>,
+    connection: &T::Connection,
+    token: String,
+) -> Result<Attach, ConnectError> {
+    let exporter = connection.exporter()?;
+    Ok(Attach {
+        version_min: VERSION_MIN,
+        version_max: VERSION_MAX,
+        token,
+        public_key: shared.key.public().0.to_vec(),
+        signature: shared.key.sign(&exporter).to_vec(),
+        boot: shared.boot.0,
+        software: concat!("overway ", env!("CARGO_PKG_VERSION")).to_owned(),
+    })
+}
+
+fn decode(
+    heard: Option<Result<bytes::BytesMut, std::io::Error>>,
+) -> Result<Option<to_edge::Body>, AttachError> {
+    let control = |error: String| AttachError::Control(error);
+    let bytes = heard.ok_or_else(|| control("it ended".to_owned()))?;
+    let bytes = bytes.map_err(|error| control(error.to_string()))?;
+    Ok(ToEdge::decode(bytes).map_err(|error| control(error.to_string()))?.body)
+}
+
+fn refused(refusal: Refused) -> AttachError {
+    let after = Duration::from_millis(refusal.retry_after_ms.into());
+    AttachError::Refused {
+        code: refusal.code(),
+        retry_after: (!after.is_zero()).then_some(after),
+        reason: refusal.reason,
+    }
+}
+
+fn codec() -> LengthDelimitedCodec {
+    let mut builder = LengthDelimitedCodec::builder();
+    builder.length_field_length(4).max_frame_length(MESSAGE_BYTES_MAX).new_codec()
+}
+
+fn encode_up(number: u32, sent: &Sent) -> Bytes {
+    let frame = &sent.frame;
+    let header = AccessHeader {
+        direction: Direction::Up,
+        number,
+        kind: frame.kind,
+        class: frame.class,
+        ecn: FrameEcn::Capable,
+        redundancy: frame.redundancy,
+        copy: sent.is_copy,
+        far: frame.destination,
+        alternate: frame.alternate.filter(|other| other.relay != frame.destination.relay),
+        budget: frame.budget,
+        flow: frame.flow,
+        sequence: frame.sequence,
+    };
+    header.with_payload(&frame.payload)
+}
+
+/// Waits for what is being sent, if anything.
+async fn wait(sending: &mut Option<Sending>) {
+    match sending {
+        Some(sending) => sending.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Closes a connection that does not become an attachment.
+struct CloseUnused<C: Connection>(Option<C>);
+
+impl<C: Connection> CloseUnused<C> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<C: Connection> Drop for CloseUnused<C> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            connection.close(CloseCode::Unused);
+        }
+    }
+}

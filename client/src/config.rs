@@ -1,0 +1,47 @@
+//! What an edge needs to attach.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use overway_pki::IdentityError;
+use overway_tenant::EdgeKey;
+use tokio::sync::watch;
+
+/// Relays that an edge may know: more than it will ever race.
+pub const RELAYS_MAX: usize = 64;
+
+/// Where and as whom an edge attaches.
+#[derive(Clone)]
+pub struct AttachConfig {
+    /// Access relays, the best first, 1 to [`RELAYS_MAX`].
+    pub relays: Vec<SocketAddr>,
+    /// The mesh's CA certificate, PEM (`ca.pem` of any of its nodes): any relay of that mesh is taken.
+    pub ca_pem: Vec<u8>,
+    /// The edge's key.
+    pub key: Arc<EdgeKey>,
+    /// What the tenant's backend has given the edge; a new one is told to the relays at once.
+    pub token: watch::Receiver<String>,
+}
+
+/// Why an edge cannot even try.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// No relays, or too many.
+    #[error("{0} access relays given; expected 1 to {RELAYS_MAX}")]
+    Relays(usize),
+    /// No CA.
+    #[error(
+        "the CA certificate given is none of a mesh ({0}); expected ca.pem of one of its nodes"
+    )]
+    Ca(IdentityError),
+}
+
+impl fmt::Debug for AttachConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttachConfig")
+            .field("relays", &self.relays)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}

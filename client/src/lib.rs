@@ -1,0 +1,343 @@
+//! How an edge, an end outside the mesh, attaches to it: to two access relays at once, so that the death of one is a
+//! path change.
+//!
+//! ```text
+//!   sessions --frames--> Uplink --+--> attachment 0 == QUIC == access relay A ==+
+//!      ^                          +--> attachment 1 == QUIC == access relay B ==+== mesh
+//!      |                                     |
+//!      +-------- frames, whereabouts --------+
+//! ```
+//!
+//! [`Attachments`] holds two *places*. Each dials relays of a list, never the one that the other place has; attaches, by
+//! the edge's token and a proof that it holds the edge's key; serves the attachment; and when that ends begins anew,
+//! with a pause that grows for each relay that fails.
+//!
+//! An attachment is *suspect* when its relay was silent for one and a half heartbeats, and *down* after three: then all
+//! goes over the other, and what the relay had not acknowledged too, so that nothing is lost but what the relay itself had
+//! in hand. The *first* attachment is the nearer one, with hysteresis; far ends are told where the edge is by the
+//! whereabouts.
+//!
+//! An edge whose address changes keeps its connections (QUIC migrates them). If nothing comes through any, it takes a new
+//! socket; if nothing comes for three seconds, it attaches anew, and a relay gives an edge that it still knows its
+//! old place. After the machine slept, a sign of life is asked for at once.
+//!
+//! Tasks, on the tokio runtime in which [`Attachments::start`] is called: one for each place. They end when
+//! [`Attachments::close`] is called or the last clone is dropped.
+//!
+//! | queue | bound and policy |
+//! | --- | --- |
+//! | frames that wait for an attachment | 512 of each class; ends wait |
+//! | frames sent and not acknowledged | 4,096, one second; the oldest is forgotten |
+//! | frames without an attachment | 4,096, one second; the newest is dropped and counted |
+//! | frames for the ends | 1,024 batches; the newest is dropped and counted |
+
+mod attachment;
+mod choice;
+mod config;
+mod relays;
+mod ring;
+mod services;
+mod status;
+mod transport;
+mod uplink;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use overway_probe::{LocalClock, State};
+use overway_session::{FabricSender, Inbound};
+use overway_tenant::EdgeKey;
+use overway_wire::access::messages::{Attached, OfferedService};
+use overway_wire::{Address, BootId, Class, Ticks, Whereabouts};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use attachment::{AttachError, Attachment};
+use relays::{Next, Relays};
+use services::Services;
+use status::Counters;
+use transport::Transport;
+use transport::quic::Quic;
+use uplink::{LINES, LineId, Uplink};
+
+pub use config::{AttachConfig, RELAYS_MAX, StartError};
+pub use overway_probe::State as AttachmentState;
+pub use services::{Offering, ResolveError};
+pub use status::{AttachmentStatus, Counts, Status};
+
+/// Batches of frames for the ends.
+const DELIVERED_BATCHES_MAX: usize = 1_024;
+/// Two new sockets are at least this far apart.
+const REFRESH_MIN: Duration = Duration::from_secs(5);
+/// How long a place without a relay to dial waits before it looks again; it is also told.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// An edge's attachments to the mesh. Clones are the same.
+#[derive(Clone)]
+pub struct Attachments {
+    shared: Arc<Shared<Quic>>,
+    /// Ends the tasks with the last clone.
+    _stop: Arc<DropGuard>,
+    places: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
+}
+
+/// What sessions need of the attachments.
+#[derive(Debug)]
+pub struct Port {
+    /// Takes frames for the mesh.
+    pub sender: Arc<dyn FabricSender>,
+    /// Frames for this edge, in the batches in which they came. Closed: the attachments are.
+    pub receiver: mpsc::Receiver<Vec<Inbound>>,
+    /// The edge's own addresses; `None` while it has none.
+    pub whereabouts: watch::Receiver<Option<Whereabouts>>,
+}
+
+/// What the places share.
+pub(crate) struct Shared<T> {
+    transport: T,
+    key: Arc<EdgeKey>,
+    token: watch::Receiver<String>,
+    boot: BootId,
+    clock: LocalClock,
+    uplink: Arc<Uplink>,
+    delivered: mpsc::Sender<Vec<Inbound>>,
+    services: Services,
+    counters: Arc<Counters>,
+    relays: Mutex<Relays>,
+    /// A place became free, or a relay known: others may dial what they could not.
+    changed: Notify,
+    standing: Mutex<Standing>,
+    stop: CancellationToken,
+}
+
+/// For [`Status`].
+#[derive(Default)]
+struct Standing {
+    places: [Option<Place>; LINES],
+    last_error: Option<String>,
+    refreshed: Option<Instant>,
+}
+
+struct Place {
+    since: Instant,
+    status: AttachmentStatus,
+}
+
+impl Attachments {
+    /// Begins to attach, on the current tokio runtime. Whatever fails from then on is tried again.
+    ///
+    /// # Errors
+    /// The configuration cannot work.
+    pub fn start(config: AttachConfig) -> Result<(Self, Port), StartError> {
+        let AttachConfig { relays, ca_pem, key, token } = config;
+        if relays.is_empty() || relays.len() > RELAYS_MAX {
+            return Err(StartError::Relays(relays.len()));
+        }
+        let transport = Quic::new(&ca_pem).map_err(StartError::Ca)?;
+        let counters = Arc::<Counters>::default();
+        let uplink = Uplink::new(Arc::clone(&counters));
+        let (delivered, receiver) = mpsc::channel(DELIVERED_BATCHES_MAX);
+        let now = Instant::now();
+        let shared = Arc::new(Shared {
+            transport,
+            key,
+            token,
+            boot: BootId(fastrand::u32(1..)),
+            clock: LocalClock::new(now, Ticks(fastrand::u64(..1 << 40)), 0),
+            uplink: Arc::clone(&uplink),
+            delivered,
+            services: Services::new(),
+            counters,
+            relays: Mutex::new(Relays::new(&relays, now)),
+            changed: Notify::new(),
+            standing: Mutex::default(),
+            stop: CancellationToken::new(),
+        });
+        let whereabouts = uplink.whereabouts();
+        let port = Port { sender: uplink, receiver, whereabouts };
+        let keep = |place| tokio::spawn(keep_attached(Arc::clone(&shared), place));
+        let places = Arc::new(Mutex::new((0..LINES).map(keep).collect()));
+        let stop = Arc::new(shared.stop.clone().drop_guard());
+        Ok((Self { shared, _stop: stop, places }, port))
+    }
+
+    /// What there is.
+    pub fn status(&self) -> Status {
+        let now = Instant::now();
+        let standing = self.shared.standing();
+        let mut attachments: Vec<(bool, AttachmentStatus)> = Vec::new();
+        let first = self.shared.uplink.first();
+        for (at, place) in standing.places.iter().enumerate() {
+            let Some(Place { since, status }) = place else { continue };
+            let age = now.saturating_duration_since(*since);
+            attachments.push((Some(at) != first, AttachmentStatus { age, ..status.clone() }));
+        }
+        attachments.sort_by_key(|&(is_second, _)| is_second);
+        Status {
+            attachments: attachments.into_iter().map(|(_, status)| status).collect(),
+            counts: self.shared.counters.snapshot(),
+            last_error: standing.last_error.clone(),
+        }
+    }
+
+    /// Offers these services and no others from now on, at every relay to which the edge is attached.
+    pub fn offer(&self, services: Vec<OfferedService>) {
+        self.shared.services.offer(services);
+    }
+
+    /// Asks where a service of the edge's tenant is: the best first, none if nobody offers it.
+    ///
+    /// # Errors
+    /// No relay answers, or the edge may not use the service.
+    pub async fn resolve(
+        &self,
+        service: &str,
+        class: Class,
+    ) -> Result<Vec<Offering>, ResolveError> {
+        let first = self.shared.uplink.first().unwrap_or(0);
+        self.shared.services.resolve(service, class, first).await
+    }
+
+    /// The network has changed, or the machine woke up: relays that failed are tried again at once.
+    pub fn network_changed(&self) {
+        self.shared.relays().forgive(Instant::now());
+        self.shared.changed.notify_waiters();
+        self.shared.refresh();
+    }
+
+    /// Ends the attachments, and waits until the relays have been told.
+    pub async fn close(&self) {
+        self.shared.stop.cancel();
+        self.shared.uplink.close();
+        let places =
+            std::mem::take(&mut *self.places.lock().unwrap_or_else(PoisonError::into_inner));
+        for place in places {
+            // A panic there has been printed already.
+            let _ = place.await;
+        }
+        self.shared.transport.finish().await;
+    }
+}
+
+impl std::fmt::Debug for Attachments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachments").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> Shared<T> {
+    fn relays(&self) -> MutexGuard<'_, Relays> {
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attached(&self, place: usize, remote: SocketAddr, attached: &Attached, address: Address) {
+        self.counters.attached.increment();
+        self.relays().succeeded(place);
+        // The other place now knows which relay not to dial.
+        self.changed.notify_waiters();
+        let (relay, tenant) = (address.relay, attached.tenant);
+        tracing::info!(%remote, %relay, %address, tenant, seen = attached.seen_address, "attached");
+        let status = AttachmentStatus {
+            remote,
+            relay,
+            address,
+            state: State::Up,
+            rtt: None,
+            age: Duration::ZERO,
+            is_draining: false,
+        };
+        let mut standing = self.standing();
+        standing.places[place] = Some(Place { since: Instant::now(), status });
+        standing.last_error = None;
+    }
+
+    fn judged(&self, place: usize, state: State, rtt: Option<Duration>) {
+        if let Some(place) = &mut self.standing().places[place] {
+            place.status.state = state;
+            place.status.rtt = rtt;
+        }
+    }
+
+    fn draining(&self, place: usize, line: LineId) {
+        self.uplink.drain(line, Instant::now());
+        if let Some(place) = &mut self.standing().places[place] {
+            place.status.is_draining = true;
+        }
+    }
+
+    fn detached(&self, place: usize) {
+        self.counters.lost.increment();
+        self.standing().places[place] = None;
+    }
+
+    /// Takes a new socket, if the last one is not that new.
+    fn refresh(&self) {
+        let now = Instant::now();
+        let mut standing = self.standing();
+        let recent = |at: Instant| now.saturating_duration_since(at) < REFRESH_MIN;
+        if standing.refreshed.is_some_and(recent) {
+            return;
+        }
+        standing.refreshed = Some(now);
+        drop(standing);
+        if self.transport.refresh() {
+            self.counters.rebinds.increment();
+            tracing::info!("nothing comes through; a new socket");
+        }
+    }
+
+    /// What ended an attachment, or kept it from coming about.
+    fn failed(&self, place: usize, remote: SocketAddr, error: &AttachError) {
+        let now = Instant::now();
+        match error {
+            AttachError::Same(_) => return self.relays().passed_over(place),
+            AttachError::Stopped => return,
+            AttachError::Refused { .. } => {
+                self.counters.refused.increment();
+                tracing::warn!(%remote, %error, "a relay refuses this edge");
+            }
+            AttachError::Closed(_) | AttachError::Silent | AttachError::Drained => {
+                tracing::info!(%remote, %error, "attachment lost");
+            }
+            AttachError::Connect(_) | AttachError::TimedOut | AttachError::Control(_) => {
+                tracing::debug!(%remote, %error, "not attached");
+            }
+        }
+        self.counters.failed.increment();
+        self.relays().failed(place, error.refused(), fastrand::f64(), now);
+        self.standing().last_error = Some(format!("{remote}: {error}"));
+        self.changed.notify_waiters();
+    }
+}
+
+/// Keeps one place attached until the edge stops.
+async fn keep_attached<T: Transport>(shared: Arc<Shared<T>>, place: usize) {
+    let mut token = shared.token.clone();
+    while !shared.stop.is_cancelled() {
+        // Made before looking, so that no change is missed.
+        let changed = shared.changed.notified();
+        let now = Instant::now();
+        let next = shared.relays().next(place, now);
+        let until = match next {
+            Next::Dial(remote) => {
+                let error = Attachment::run(&shared, place, remote).await;
+                shared.failed(place, remote, &error);
+                continue;
+            }
+            Next::Wait(until) => until,
+            Next::Nowhere => now + LOOK_AGAIN,
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(until.into()) => {}
+            () = changed => {}
+            Ok(()) = token.changed() => shared.relays().forgive(Instant::now()),
+            () = shared.stop.cancelled() => {}
+        }
+    }
+    shared.uplink.close();
+}

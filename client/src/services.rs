@@ -1,0 +1,191 @@
+//! What the edge offers, and questions where services are.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use overway_tenant::EdgeId;
+use overway_wire::access::messages::{Endpoint, Offer, OfferedService, Resolve, Resolved};
+use overway_wire::{Address, AttachmentId, Class, RelayId, Whereabouts};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::uplink::LINES;
+
+/// How long an answer is waited for at one relay; then the other is asked.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// Questions that wait to be asked.
+const WAITING_MAX: usize = 64;
+
+/// An edge that offers a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offering {
+    /// Who it is.
+    pub edge: EdgeId,
+    /// Where it is attached.
+    pub whereabouts: Whereabouts,
+}
+
+/// Why it is not known where a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// No relay answered.
+    #[error("no access relay answered")]
+    Unanswered,
+    /// The edge may not use it.
+    #[error("the token does not allow to use the service")]
+    Forbidden,
+}
+
+/// A question, and who waits for its answer.
+pub(crate) struct Question {
+    pub(crate) resolve: Resolve,
+    answer: oneshot::Sender<Resolved>,
+}
+
+impl Question {
+    pub(crate) fn answer(self, resolved: Resolved) {
+        // An asker that has gone away needs no answer.
+        let _ = self.answer.send(resolved);
+    }
+}
+
+/// What passes between the edge's programs and its attachments.
+pub(crate) struct Services {
+    offers: watch::Sender<Offer>,
+    has_offered: AtomicBool,
+    requests: AtomicU32,
+    /// By place.
+    asking: [mpsc::Sender<Question>; LINES],
+    asked: [Mutex<mpsc::Receiver<Question>>; LINES],
+}
+
+impl Services {
+    pub(crate) fn new() -> Self {
+        let channels: [_; LINES] = std::array::from_fn(|_| mpsc::channel(WAITING_MAX));
+        let [(first, first_asked), (second, second_asked)] = channels;
+        Self {
+            offers: watch::Sender::new(Offer::default()),
+            has_offered: AtomicBool::new(false),
+            requests: AtomicU32::new(0),
+            asking: [first, second],
+            asked: [Mutex::new(first_asked), Mutex::new(second_asked)],
+        }
+    }
+
+    pub(crate) fn offer(&self, services: Vec<OfferedService>) {
+        if !services.is_empty() {
+            self.has_offered.store(true, Ordering::Relaxed);
+        }
+        self.offers.send_replace(Offer { services });
+    }
+
+    pub(crate) fn offers(&self) -> watch::Receiver<Offer> {
+        self.offers.subscribe()
+    }
+
+    /// Whether anything was ever offered, hence an empty offer means something.
+    pub(crate) fn has_offered(&self) -> bool {
+        self.has_offered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_offering(&self) -> bool {
+        !self.offers.borrow().services.is_empty()
+    }
+
+    /// Asks the relay of `first`, then that of the other place.
+    pub(crate) async fn resolve(
+        &self,
+        service: &str,
+        class: Class,
+        first: usize,
+    ) -> Result<Vec<Offering>, ResolveError> {
+        for place in [first, 1 - first] {
+            let request = self.requests.fetch_add(1, Ordering::Relaxed);
+            let class = class.code().into();
+            let resolve = Resolve { request, service: service.to_owned(), class };
+            let (answer, answered) = oneshot::channel();
+            if self.asking[place].try_send(Question { resolve, answer }).is_err() {
+                continue;
+            }
+            match tokio::time::timeout(ANSWER_MAX, answered).await {
+                Ok(Ok(resolved)) if resolved.forbidden => return Err(ResolveError::Forbidden),
+                Ok(Ok(resolved)) => {
+                    return Ok(resolved.endpoints.iter().filter_map(offering).collect());
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        Err(ResolveError::Unanswered)
+    }
+
+    /// The next question for a place's relay. Safe to cancel. Questions whose asker has gone are passed over.
+    pub(crate) async fn next_question(&self, place: usize) -> Question {
+        let lock = || self.asked[place].lock().unwrap_or_else(PoisonError::into_inner);
+        std::future::poll_fn(|cx| {
+            let mut asked = lock();
+            loop {
+                match asked.poll_recv(cx) {
+                    Poll::Ready(Some(question)) if question.answer.is_closed() => {}
+                    Poll::Ready(Some(question)) => return Poll::Ready(question),
+                    Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// An endpoint as a relay tells of it, if it makes sense.
+fn offering(endpoint: &Endpoint) -> Option<Offering> {
+    let edge = EdgeId(endpoint.edge.as_slice().try_into().ok()?);
+    let second = (endpoint.second != 0).then(|| address(endpoint.second));
+    Some(Offering { edge, whereabouts: Whereabouts { first: address(endpoint.first), second } })
+}
+
+fn address(packed: u32) -> Address {
+    let [high, low, attachment_high, attachment_low] = packed.to_be_bytes();
+    let relay = RelayId(u16::from_be_bytes([high, low]));
+    Address::new(relay, AttachmentId(u16::from_be_bytes([attachment_high, attachment_low])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_goes_to_the_first_relay_and_its_answer_to_the_asker() {
+        let services = Services::new();
+        let asking = services.resolve("chat", Class::Bulk, 1);
+        let answering = async {
+            let question = services.next_question(1).await;
+            assert_eq!((question.resolve.service.as_str(), question.resolve.class), ("chat", 2));
+            let good = Endpoint { edge: vec![3; 32], first: 0x0001_0002, second: 0x0004_0005 };
+            let short = Endpoint { edge: vec![3; 31], ..good.clone() };
+            let request = question.resolve.request;
+            let endpoints = vec![short, good];
+            question.answer(Resolved { request, endpoints, forbidden: false });
+        };
+
+        let (found, ()) = tokio::join!(asking, answering);
+
+        let at = |relay, attachment| Address::new(RelayId(relay), AttachmentId(attachment));
+        let whereabouts = Whereabouts { first: at(1, 2), second: Some(at(4, 5)) };
+        assert_eq!(found, Ok(vec![Offering { edge: EdgeId([3; 32]), whereabouts }]));
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_used_is_said_and_where_nobody_answers_too() {
+        let services = Services::new();
+        let asking = services.resolve("chat", Class::Bulk, 0);
+        let answering = async {
+            let question = services.next_question(0).await;
+            question.answer(Resolved { forbidden: true, ..Resolved::default() });
+        };
+        assert_eq!(tokio::join!(asking, answering).0, Err(ResolveError::Forbidden));
+
+        tokio::time::pause();
+        let unanswered = services.resolve("chat", Class::Bulk, 0).await;
+        assert_eq!(unanswered, Err(ResolveError::Unanswered));
+    }
+}

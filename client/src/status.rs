@@ -1,0 +1,107 @@
+//! What an edge's attachments are doing, for programs and people.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use overway_probe::State;
+use overway_wire::{Address, RelayId};
+
+/// A snapshot of the attachments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Each that stands, the first one first.
+    pub attachments: Vec<AttachmentStatus>,
+    /// Counts since the start.
+    pub counts: Counts,
+    /// Why the last attempt to attach failed, until one succeeds; for people.
+    pub last_error: Option<String>,
+}
+
+/// An attachment that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachmentStatus {
+    /// The relay's address.
+    pub remote: SocketAddr,
+    /// The relay.
+    pub relay: RelayId,
+    /// The edge's own address there.
+    pub address: Address,
+    /// Whether it carries anything.
+    pub state: State,
+    /// The round trip, once it is measured.
+    pub rtt: Option<Duration>,
+    /// Since when it stands.
+    pub age: Duration,
+    /// Whether the relay has said that it goes.
+    pub is_draining: bool,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The live counters behind [`Counts`].
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Counts {
+                Counts { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+/// One counter. Relaxed: counters order nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn increment(&self) {
+        self.add(1);
+    }
+}
+
+counters! {
+    /// Attachments that came about.
+    attached,
+    /// Attachments that ended.
+    lost,
+    /// Attempts to attach that failed.
+    failed,
+    /// Of these, refused by a relay.
+    refused,
+    /// Times that an attachment fell silent for one and a half intervals.
+    suspects,
+    /// Times that one fell silent for three.
+    downs,
+    /// Times that the edge's socket was made anew, since nothing came through it.
+    rebinds,
+    /// Frames sent.
+    frames_sent,
+    /// Frames received.
+    frames_received,
+    /// Second copies of frames, over the other attachment.
+    copies,
+    /// Frames moved from an attachment that carried nothing.
+    resent,
+    /// Of these, frames that there was no room for.
+    stranded_dropped,
+    /// Frames dropped because they are too long for the mesh.
+    too_long,
+    /// Frames received and dropped because the edge did not keep up.
+    received_dropped,
+    /// Datagrams from relays that made no sense.
+    malformed,
+}
