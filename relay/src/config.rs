@@ -125,7 +125,6 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where edges attach, if they may.
     pub access: Option<AccessConfig>,
-    /// Services and forwards.
     /// Services, forwards and SOCKS listeners.
     pub gateway: GatewayConfig,
     /// Fault injection, off unless configured.
@@ -200,7 +199,6 @@ impl TryFrom<&Document> for Config {
             schedulers,
             admin,
             access: access.transpose()?,
-            gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward)?,
             gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward, &raw.socks)?,
             fault: fault.transpose()?,
         })
