@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const EDGE: EdgeId = EdgeId([1; 32]);
@@ -178,4 +180,42 @@ fn a_name_made_later_counts_on_from_above() {
     let (again, _) = known(names.hear(at(1), FlowId(1), now));
 
     assert!(names.find(again).unwrap().next_sequence(Class::Bulk) > last.unwrap());
+}
+
+proptest! {
+    /// Few sources and incarnations, those of the name among them, so that they meet.
+    #[test]
+    fn no_frame_changes_where_a_proven_edge_is(
+        frames in proptest::collection::vec((1_u16..6, 0_u32..4, any::<bool>()), 0..200),
+    ) {
+        let (names, now) = (Names::default(), Instant::now());
+        let far = names.dial(HOME, now).unwrap();
+        far.prove(EDGE, revision(0), Some(HOME)).unwrap();
+        for (relay, flow, accepted) in frames {
+            let own = far.own_incarnation().0;
+            let flow = if flow == 0 { own } else { own ^ flow };
+            let flow = FlowId(if accepted { flow | ACCEPTED } else { flow });
+            let heard = names.hear(at(relay), flow, now);
+
+            prop_assert_eq!(far.whereabouts(), HOME);
+            let is_its = flow == answer_to(&far);
+            let name = match heard {
+                Heard::Name { name, .. } => Some(name),
+                Heard::Nobody => None,
+            };
+            prop_assert_eq!(name == Some(far.name()), is_its);
+            prop_assert_eq!(name.is_none(), accepted && !is_its);
+        }
+    }
+
+    #[test]
+    fn whereabouts_survive_packing(first: (u16, u16), second: Option<(u16, u16)>) {
+        let address = |(relay, attachment)| Address::new(RelayId(relay), AttachmentId(attachment));
+        let (first, second) = (address(first), second.map(address));
+
+        let back = unpacked(packed(Whereabouts { first, second }));
+
+        let is_other = |at: &Address| at.relay != first.relay && at.relay != RelayId(0);
+        prop_assert_eq!(back, Whereabouts { first, second: second.filter(is_other) });
+    }
 }

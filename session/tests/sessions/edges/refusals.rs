@@ -103,7 +103,7 @@ async fn an_endpoint_whose_token_does_not_offer_the_service_is_not_asked() {
 #[tokio::test]
 async fn a_session_ends_with_the_token_unless_there_was_a_newer_one() {
     let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
-    let ends_soon = |claims: &mut Claims| claims.expires = now() - 27;
+    let ends_soon = |claims: &mut Claims| claims.expires = now() - 24;
     let a = tenant.edge_with(&mesh, 1, &[A1, A2], ends_soon);
     let b = tenant.edge(&mesh, 2, &[B1, B2]);
     let c = tenant.edge_with(&mesh, 3, &[C1], ends_soon);
