@@ -2,8 +2,10 @@
 
 mod admin;
 mod drain;
+mod edge;
 mod explain;
 mod failure;
+mod keys;
 mod logging;
 mod node;
 mod output;
@@ -16,7 +18,9 @@ mod runtime;
 mod scheduler;
 mod starter;
 mod status;
+mod tenant;
 mod text;
+mod token;
 mod transit;
 mod validate;
 mod what_if;
@@ -78,6 +82,9 @@ enum Command {
     Policy(policy::PolicyArgs),
     Cell(policy::CellArgs),
     Transit(transit::TransitArgs),
+    Tenant(tenant::TenantArgs),
+    Token(token::TokenArgs),
+    Edge(edge::EdgeArgs),
     /// Run a world-wide mesh on this machine: real relays on loopback, measured delays, failures on demand.
     Lab(crate::lab::cli::LabArgs),
     /// Check configuration files without running anything. Exit code 2 if one is wrong.
@@ -115,6 +122,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy(args) => policy::run(args),
         Command::Cell(args) => policy::run_cell(args),
         Command::Transit(args) => transit::run(&args),
+        Command::Tenant(args) => tenant::run(args),
+        Command::Token(args) => token::run(args),
+        Command::Edge(args) => edge::run(args),
         Command::Lab(args) => crate::lab::cli::run(args).map_err(Failure::failed),
         Command::Validate(args) => validate::run(&args),
     }
@@ -162,6 +172,23 @@ mod tests {
             "overway cell list",
             "overway cell remove eu",
             "overway transit bonn forbid",
+            "overway tenant add im --policy eu --attachments 10 --bulk-bps 1000000 --json",
+            "overway tenant list",
+            "overway tenant show im --json",
+            "overway tenant remove im",
+            "overway tenant key add im --key im.jwks.json --replaces 2025-12",
+            "overway tenant key revoke im 2026-01",
+            "overway tenant token revoke im 1b-x",
+            "overway tenant quota im --flows 100",
+            "overway tenant policy im eu",
+            "overway tenant policy im",
+            "overway tenant keygen --kid 2026-01 --out im.key",
+            "overway token mint --key im.key --kid 2026-01 --tenant im --edge-key edge.key --services a,b \
+             --offers c --classes realtime,bulk --expires 1h",
+            "overway token mint --key im.key --kid 2026-01 --tenant im --services * \
+             --jkt kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+            "overway token check --tenant-keys im.jwks.json a.b.c",
+            "overway edge keygen --out edge.key --json",
             "overway validate a.toml b.toml",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));
@@ -195,6 +222,11 @@ mod tests {
             "overway drain a b c",
             "overway transit bonn maybe",
             "overway cell set eu",
+            "overway tenant add Im",
+            "overway tenant quota im --flows 0",
+            "overway tenant key add im",
+            "overway token mint --key im.key --kid 2026-01 --tenant im",
+            "overway token mint --key im.key --kid a --tenant im --jkt short",
             "overway fly",
         ] {
             assert_eq!(parsed(line).map(|_| ()).unwrap_err().exit_code(), 2, "{line}");

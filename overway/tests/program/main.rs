@@ -4,3 +4,4 @@ mod mistakes;
 mod operator;
 mod program;
 mod routes;
+mod tenants;
