@@ -233,6 +233,7 @@ impl Relay {
     /// A link's light lane stands, anew: its measurements and numbers start over.
     pub fn handle_link_opened(&mut self, key: NeighbourLink, now: Instant) {
         self.notice_stall(now);
+        let was_lost = self.links.contains_key(&key) || self.silent_since.contains_key(&key);
         self.handle_link_closed(key, now);
         self.silent_since.remove(&key);
         let peer = self.fib.peers.get(&key);
@@ -241,6 +242,7 @@ impl Relay {
         let allowance = Allowance::new(&self.config, key, peer);
         let mut link = Link::new(&self.config, allowance, candidate, now);
         link.line = self.lines.of(peer.map_or(0, |peer| peer.local_address));
+        link.was_lost = was_lost;
         self.links.insert(key, link);
         self.touched = [None; 2];
         self.settle(key, now);
@@ -265,6 +267,8 @@ impl Relay {
             self.probes_ended = sum_probes([&self.probes_ended, link.probe.stats()].into_iter());
             add_lanes(&mut self.recovery_ended, &link.recovery_stats());
             self.reporter.urge(now);
+            // A process that was started anew has no ends at first.
+            self.notices.doubt(key.neighbour, self.config.notice_hold, now);
             self.end_queues(&link);
             self.abandon(&mut link, now);
             let (inbound, outbound) = (State::Down, State::Down);
