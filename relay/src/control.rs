@@ -19,8 +19,8 @@ use bytes::{Bytes, BytesMut};
 use overway_pki::{ALPN_CONTROL, Credentials, PendingKey};
 use overway_relay_core::Fib;
 use overway_wire::control::{
-    Goodbye, Hello, MESSAGE_BYTES_MAX, Renewal, Report, ToRelay, ToScheduler, Update, VERSION_MAX,
-    VERSION_MIN, to_relay,
+    Goodbye, Hello, MESSAGE_BYTES_MAX, OFFERS_VERSION, Offers, Renewal, Report, ToRelay,
+    ToScheduler, Update, VERSION_MAX, VERSION_MIN, to_relay,
 };
 use prost::Message as _;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -43,6 +43,8 @@ const IDLE_MAX: Duration = Duration::from_secs(8);
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A request for a certificate that was not answered by then is made again.
 const RENEWAL_RETRY: Duration = Duration::from_secs(5);
+/// Least time between two words on offers: where many edges come and go, one word tells of several.
+const OFFERS_INTERVAL: Duration = Duration::from_millis(100);
 /// After a goodbye the scheduler has this long to move paths away.
 const GOODBYE_GRACE: Duration = Duration::from_millis(1_500);
 
@@ -58,6 +60,8 @@ pub struct Control {
     pub hello: Hello,
     /// To the mesh thread.
     pub commands: mpsc::Sender<Command>,
+    /// What edges offer at this relay, all of it.
+    pub offers: watch::Receiver<Offers>,
     /// What others may ask.
     pub status: Arc<ControlStatus>,
 }
@@ -83,6 +87,8 @@ struct Session {
     connection: quinn::Connection,
     send: Send,
     receive: Receive,
+    /// The control version in use.
+    version: u32,
     /// How often the scheduler wants reports, if it says.
     report_interval: Option<Duration>,
 }
@@ -142,6 +148,12 @@ impl Control {
         let session = tokio::time::timeout(WELCOME_MAX, welcomed).await;
         let session =
             session.map_err(|_| anyhow::anyhow!("no answer within {WELCOME_MAX:?}"))??;
+        let mut session = session;
+        if session.version >= OFFERS_VERSION {
+            // Before the first report, from which on the scheduler takes it that there are no others.
+            let offers = self.offers.borrow_and_update().clone();
+            session.say(offers.into()).await?;
+        }
         self.status.connected.store(true, Ordering::Relaxed);
         self.status.connections.fetch_add(1, Ordering::Relaxed);
         self.command(Command::SchedulerConnected(session.report_interval)).await?;
@@ -167,7 +179,7 @@ impl Control {
             builder.length_field_length(4).max_frame_length(MESSAGE_BYTES_MAX).new_codec()
         };
         let (send, receive) = (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
-        let mut session = Session { connection, send, receive, report_interval: None };
+        let mut session = Session { connection, send, receive, version: 0, report_interval: None };
         let hello = self.hello().await?;
         // The mesh thread has answered, so it has stopped reporting: what is left is of the old connection.
         while reports.try_recv().is_ok() {}
@@ -176,6 +188,7 @@ impl Control {
             Some(to_relay::Body::Welcome(welcome)) => {
                 tracing::debug!(term = welcome.term, version = welcome.version, "welcome");
                 let wanted = u64::from(welcome.report_interval_ms);
+                session.version = welcome.version;
                 session.report_interval = (wanted > 0).then(|| Duration::from_millis(wanted));
             }
             Some(to_relay::Body::Refused(refused)) => bail!("refused: {}", refused.reason),
@@ -216,6 +229,7 @@ impl Control {
     ) -> anyhow::Result<()> {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         let (mut pending, mut asked) = (None, None);
+        let mut offers_due = Instant::now() + OFFERS_INTERVAL;
         loop {
             tokio::select! {
                 heard = session.hear() => match heard?.body {
@@ -231,6 +245,12 @@ impl Control {
                     Some(to_relay::Body::Refused(refused)) => bail!("refused: {}", refused.reason),
                     Some(to_relay::Body::Welcome(_)) | None => {}
                 },
+                offers = next_offers(&mut self.offers, offers_due),
+                    if session.version >= OFFERS_VERSION =>
+                {
+                    session.say(offers.into()).await?;
+                    offers_due = Instant::now() + OFFERS_INTERVAL;
+                }
                 Some(report) = reports.recv() => session.say(report.into()).await?,
                 _ = upkeep.tick() => {
                     let waits = asked.is_some_and(|at: Instant| at.elapsed() < RENEWAL_RETRY);
@@ -283,6 +303,16 @@ impl Control {
         let _ = tokio::time::timeout(GOODBYE_GRACE, last).await;
         session.connection.close(0_u32.into(), b"relay stops");
     }
+}
+
+/// Waits until what edges offer is another than was last said, and until it may be said.
+async fn next_offers(offers: &mut watch::Receiver<Offers>, due: Instant) -> Offers {
+    tokio::time::sleep_until(due.into()).await;
+    if offers.changed().await.is_err() {
+        // Nobody is left to say anything else.
+        std::future::pending::<()>().await;
+    }
+    offers.borrow_and_update().clone()
 }
 
 /// Saves the state after each change, at most once an upkeep interval, until the mesh thread ends.
@@ -351,4 +381,28 @@ fn transport() -> quinn::TransportConfig {
     let idle = quinn::IdleTimeout::try_from(IDLE_MAX).expect("eight seconds fit in a QUIC varint");
     transport.max_idle_timeout(Some(idle)).keep_alive_interval(Some(IDLE_MAX / 4));
     transport
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use overway_wire::control::Offer;
+
+    #[tokio::test]
+    async fn offers_are_said_when_they_change_and_not_once_nobody_makes_any() {
+        let (tx, mut offers) = watch::channel(Offers::default());
+        let now = Instant::now();
+        assert_eq!(next_offers(&mut offers, now).now_or_never(), None);
+
+        tx.send_replace(Offers { offers: vec![Offer::default()] });
+        let far = now + Duration::from_secs(3_600);
+        assert_eq!(next_offers(&mut offers, far).now_or_never(), None, "not yet");
+        let said = next_offers(&mut offers, now).now_or_never();
+        assert_eq!(said, Some(Offers { offers: vec![Offer::default()] }));
+        assert_eq!(next_offers(&mut offers, now).now_or_never(), None, "once");
+
+        drop(tx);
+        assert_eq!(next_offers(&mut offers, now).now_or_never(), None);
+    }
 }

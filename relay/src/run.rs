@@ -12,7 +12,7 @@ use overway_pki::{Credentials, Role};
 use overway_probe::LocalClock;
 use overway_relay_core::Fib;
 use overway_session::{FabricPort, FabricSender, FarEnd, SessionConfig, SessionEndpoint};
-use overway_wire::control::Hello;
+use overway_wire::control::{Hello, Offers};
 use overway_wire::{Address, AttachmentId, BootId, Class, PolicyId, RelayId, Ticks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -135,12 +135,15 @@ async fn serve(
     };
     let stop_admin = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(config.admin, admin, stop_admin.clone()).await?);
+    // Held to the end; whoever takes edges in will say through it what they offer.
+    let (_offered, offers) = watch::channel(Offers::default());
     let control = Control {
         schedulers: config.schedulers.clone(),
         credentials: Arc::clone(credentials),
         state_dir: config.state_dir.clone(),
         hello: hello(config, boot, mesh),
         commands: mesh.commands.clone(),
+        offers,
         status,
     };
     let mut serving = pin!(control.run(reports, shutdown.clone()));

@@ -2,7 +2,7 @@
 //! `protoc` is needed), each behind its length as four bytes, big-endian, on one QUIC stream.
 //!
 //! The relay opens the stream and says [`Hello`]; the scheduler answers [`Welcome`] or [`Refused`]. From
-//! then on the relay sends [`Report`]s and [`Ack`]s, the scheduler [`Update`]s.
+//! then on the relay sends [`Offers`], [`Report`]s and [`Ack`]s, the scheduler [`Update`]s.
 //!
 //! An `Update` is a set of [`Item`]s to put and keys to remove, by which the relay's pushed state goes
 //! from `base` to `revision`. Revision 0 is the empty state, so a full sync is an update whose base is
@@ -16,6 +16,7 @@ use prost::{Message, Oneof};
 
 mod pushed;
 mod report;
+mod services;
 mod tenant;
 
 pub use pushed::{
@@ -23,6 +24,10 @@ pub use pushed::{
     RoutePath, Service, Sort, Update, WEIGHT_SUM, item,
 };
 pub use report::{DEMANDS_MAX, Demand, LineUse, LinkReport, Report, State, Window};
+pub use services::{
+    EDGE_ID_BYTES, Endpoint, OFFERS_MAX, Offer, Offers, Place, SERVICE_ENDPOINTS_MAX,
+    SERVICE_NAME_BYTES_MAX, TenantService,
+};
 pub use tenant::{
     TENANT_KEYS_MAX, TENANT_REVOKED_KEYS_MAX, TENANT_REVOKED_TOKENS_MAX, Tenant, TenantKey,
     TenantQuota,
@@ -38,6 +43,8 @@ pub const POLICY_VERSION: u32 = 2;
 /// The control version from which a relay knows tenants. One of an earlier version is never sent one: it would carry
 /// their frames as those of a policy that it has not been told of.
 pub const TENANT_VERSION: u32 = 3;
+/// The control version from which a relay says what edges offer there, and knows services of tenants.
+pub const OFFERS_VERSION: u32 = 3;
 /// Bytes of the largest message. A full update for 1,000 relays in three classes is about 400 KB.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Workers of one relay, and shards of one link: sixteen processors carry what a relay's lines do, and a shard takes
@@ -50,13 +57,13 @@ pub const LINES_MAX: usize = 16;
 #[derive(Clone, PartialEq, Message)]
 pub struct ToScheduler {
     /// What it says. Absent: a message of a later version, ignored.
-    #[prost(oneof = "to_scheduler::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_scheduler::Body", tags = "1, 2, 3, 4, 5, 6")]
     pub body: Option<to_scheduler::Body>,
 }
 
 /// The bodies of [`ToScheduler`].
 pub mod to_scheduler {
-    use super::{Ack, Goodbye, Hello, Oneof, Renewal, Report};
+    use super::{Ack, Goodbye, Hello, Offers, Oneof, Renewal, Report};
 
     /// What a relay says.
     #[derive(Clone, PartialEq, Oneof)]
@@ -76,6 +83,9 @@ pub mod to_scheduler {
         /// The relay stops.
         #[prost(message, tag = "5")]
         Goodbye(Goodbye),
+        /// What edges offer there.
+        #[prost(message, tag = "6")]
+        Offers(Offers),
     }
 }
 
@@ -280,9 +290,9 @@ macro_rules! into_message {
     )+};
 }
 
-into_message!(ToScheduler, to_scheduler::Body: Hello, Report, Ack, Renewal, Goodbye);
+into_message!(ToScheduler, to_scheduler::Body: Hello, Report, Ack, Renewal, Goodbye, Offers);
 into_message!(ToRelay, to_relay::Body: Welcome, Refused, Update, Renewed);
-into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked, Policy, Tenant);
+into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked, Policy, Tenant, TenantService);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,10 @@
 //! makes another; what the update does not change is shared with the one before, for that of a large mesh
 //! takes longer to read than a heartbeat should wait.
 
+mod endpoints;
+
+pub use endpoints::FibEndpoint;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +31,8 @@ pub struct Fib {
     pub policies: BTreeMap<PolicyId, FibPolicy>,
     /// Tenants by their number, under which their frames travel.
     pub tenants: BTreeMap<PolicyId, FibTenant>,
+    /// Who offers the services of tenants.
+    tenant_services: endpoints::TenantServices,
     /// Links to hold, with their neighbours' addresses.
     pub peers: BTreeMap<NeighbourLink, PeerLink>,
     /// Names of relays.
@@ -139,6 +145,7 @@ impl Fib {
             Sort::Tenant => {
                 self.tenants.remove(&policy_id(key.relay)?);
             }
+            Sort::TenantService => self.forget_tenant_service(key.relay, &key.name)?,
             Sort::Policy | Sort::Unknown => {}
         }
         Some(())
@@ -192,6 +199,7 @@ impl Fib {
             }
             item::Body::Policy(policy) => self.read_policy(policy)?,
             item::Body::Tenant(tenant) => self.read_tenant(tenant)?,
+            item::Body::TenantService(service) => self.read_tenant_service(service)?,
         }
         Some(())
     }
@@ -372,10 +380,12 @@ fn relay_id(id: u32) -> Option<RelayId> {
 mod tests {
     use super::*;
     use overway_wire::PathElement;
-    use overway_wire::control::{Node, Peer, Revoked, Service, Update};
+    use overway_wire::control::{
+        Endpoint, Node, Peer, Place, Revoked, Service, TenantService, Update,
+    };
     use proptest::prelude::*;
 
-    fn steps(relays: &[u16]) -> Vec<u8> {
+    pub(super) fn steps(relays: &[u16]) -> Vec<u8> {
         let element = |&relay| PathElement::new(RelayId(relay), LinkIndex::default());
         let path = Path::new(&relays.iter().map(element).collect::<Vec<_>>()).unwrap();
         let mut bytes = Vec::new();
@@ -383,13 +393,13 @@ mod tests {
         bytes
     }
 
-    fn fib(put: Vec<Item>) -> Fib {
+    pub(super) fn fib(put: Vec<Item>) -> Fib {
         let mut pushed = Pushed::default();
         pushed.apply(Update { revision: 1, put, ..Update::default() }).unwrap();
         Fib::new(&pushed, RelayId(1))
     }
 
-    fn route(destination: u32, paths: Vec<(Vec<u8>, u32)>) -> Item {
+    pub(super) fn route(destination: u32, paths: Vec<(Vec<u8>, u32)>) -> Item {
         let path = |(steps, delay_us)| RoutePath { steps, delay_us, ..RoutePath::default() };
         Route { destination, paths: paths.into_iter().map(path).collect(), ..Route::default() }
             .into()
@@ -546,6 +556,11 @@ mod tests {
             .into()),
             relay.prop_map(|relay| Revoked { relay }.into()),
             (0_u32..3, 0_u32..3).prop_map(|(number, policy)| tenant(number, policy).into()),
+            (0_u32..3, "[ab]?", 0_u32..4).prop_map(|(tenant, name, relay)| {
+                let first = Some(Place { relay, attachment: 7 });
+                let endpoint = Endpoint { edge: vec![7; 32], first, ..Endpoint::default() };
+                TenantService { tenant, name, endpoints: vec![endpoint] }.into()
+            }),
         ]
     }
 

@@ -76,6 +76,14 @@ pub(crate) fn draw<'a>(paths: impl Iterator<Item = &'a FibPath>, flow: u64) -> O
     least.map(|(_, path)| path)
 }
 
+/// What an asker draws for what this names, as [`draw`] does for a path: the least quotient of draw and weight wins.
+pub(crate) fn draw_of(asker: u64, name: &[u8]) -> u64 {
+    let seed = name.chunks(8).fold(0, |seed, chunk| {
+        mix(chunk.iter().fold(seed, |seed, &byte| seed.rotate_left(8) ^ u64::from(byte)))
+    });
+    exponential(mix(asker.wrapping_add(seed)))
+}
+
 /// Turns a uniform hash into an exponential draw: minus the binary logarithm of `hash / 2^64`, in 2^-32.
 /// Its rate is not one, but the same for all, which is what counts.
 fn exponential(hash: u64) -> u64 {

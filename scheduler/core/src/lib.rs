@@ -28,6 +28,8 @@
 //! candidates of their routes, within what the relays' lines can carry; where the first path is not enough, the
 //! route's **weights** split its traffic. What has to carry more than it can is **overloaded**, and is planned for at once.
 //!
+//! Relays say what edges **offer** there; of that the scheduler makes tenants' **services**, which every relay is pushed.
+//!
 //! Operators may have a relay or a link **drained**, override whether a relay carries others' traffic, and limit paths
 //! by **policies**, each with routes of its own.
 //!
@@ -54,6 +56,7 @@ mod push;
 mod registration;
 mod report;
 mod scheduler;
+mod services;
 mod session;
 mod stats;
 mod status;

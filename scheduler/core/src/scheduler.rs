@@ -26,6 +26,7 @@ use crate::operator::Drains;
 use crate::overloads::Overloads;
 use crate::plan::{Mesh, Shared};
 use crate::push::{Acked, Push};
+use crate::services::Services;
 use crate::session::Relay;
 use crate::weights::Weights;
 use crate::{Config, Event, HelloError, MessageError, Stats};
@@ -53,6 +54,8 @@ pub struct Scheduler {
     shared: Shared,
     /// Tenants by number, as relays are told of them.
     tenants: BTreeMap<PolicyId, Tenant>,
+    /// What edges offer.
+    services: Services,
     drains: Drains,
     doubts: Doubts,
     overloads: Overloads,
@@ -143,6 +146,7 @@ impl Scheduler {
             unreached: BTreeSet::new(),
             shared: Shared::default(),
             tenants: BTreeMap::new(),
+            services: Services::default(),
             drains: Drains::default(),
             doubts: Doubts::default(),
             overloads: Overloads::default(),
@@ -236,7 +240,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a message of a relay's session: a report, an acknowledgement, a goodbye. Renewals are the
+    /// Takes a message of a relay's session: a report, offers, an acknowledgement, a goodbye. Renewals are the
     /// caller's business, and without effect here.
     ///
     /// # Errors
@@ -258,6 +262,7 @@ impl Scheduler {
                     .or_else(|reason| self.refuse_report(relay, reason))?;
             }
             Some(to_scheduler::Body::Ack(ack)) => self.take_ack(relay, &ack),
+            Some(to_scheduler::Body::Offers(offers)) => self.take_offers(relay, &offers),
             Some(to_scheduler::Body::Goodbye(_)) => self.take_goodbye(relay),
             Some(to_scheduler::Body::Hello(_)) => return Err(MessageError::SecondHello),
             Some(to_scheduler::Body::Renewal(_)) | None => {}

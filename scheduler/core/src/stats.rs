@@ -27,6 +27,14 @@ pub struct Stats {
     pub report_links_ignored: u64,
     /// Demands in taken reports that were passed over: of an unknown destination, class or policy, or too many.
     pub report_demands_ignored: u64,
+    /// Words of relays on what edges offer there.
+    pub offers: u64,
+    /// Offers in these that were passed over: they make no sense, or are too many.
+    pub offers_refused: u64,
+    /// Services left out because their tenant has too many, each time that they were made.
+    pub services_refused: u64,
+    /// Endpoints left out because their service has too many, each time that it was made.
+    pub endpoints_refused: u64,
     /// Links judged, each time that something about one changed.
     pub links_judged: u64,
     /// Times that a relay was doubted: one of its neighbours had lost it, and nobody else had spoken yet.

@@ -121,9 +121,10 @@ async fn greet(connection: &Connection) -> Result<(SendStream, RecvStream, Hello
     let first: Option<ToScheduler> = framing::read(&mut recv, TO_SCHEDULER_BYTES_MAX).await?;
     match first.and_then(|message| message.body) {
         Some(Body::Hello(hello)) => Ok((send, recv, hello)),
-        Some(Body::Report(_) | Body::Ack(_) | Body::Renewal(_) | Body::Goodbye(_)) | None => {
-            Err(End::NoHello)
-        }
+        Some(
+            Body::Report(_) | Body::Ack(_) | Body::Renewal(_) | Body::Goodbye(_) | Body::Offers(_),
+        )
+        | None => Err(End::NoHello),
     }
 }
 
@@ -163,7 +164,11 @@ impl Reader<'_> {
                     }
                 }
                 body @ (Some(
-                    Body::Hello(_) | Body::Report(_) | Body::Ack(_) | Body::Goodbye(_),
+                    Body::Hello(_)
+                    | Body::Report(_)
+                    | Body::Ack(_)
+                    | Body::Goodbye(_)
+                    | Body::Offers(_),
                 )
                 | None) => Input::Message {
                     relay: self.relay,

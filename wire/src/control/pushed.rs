@@ -2,7 +2,7 @@
 
 use prost::{Message, Oneof};
 
-use super::Tenant;
+use super::{Tenant, TenantService};
 
 /// Shares that the weights of a route's paths sum to: thousandths.
 pub const WEIGHT_SUM: u32 = 1_000;
@@ -36,13 +36,13 @@ pub struct Update {
 #[derive(Clone, PartialEq, Message)]
 pub struct Item {
     /// Absent: an item of a later version, ignored.
-    #[prost(oneof = "item::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "item::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub body: Option<item::Body>,
 }
 
 /// The bodies of [`Item`].
 pub mod item {
-    use super::{Node, Oneof, Peer, Policy, Revoked, Route, Service, Tenant};
+    use super::{Node, Oneof, Peer, Policy, Revoked, Route, Service, Tenant, TenantService};
 
     /// A piece of pushed state.
     #[derive(Clone, PartialEq, Oneof)]
@@ -68,6 +68,9 @@ pub mod item {
         /// A tenant. Key: `(TENANT, number)`.
         #[prost(message, tag = "7")]
         Tenant(Tenant),
+        /// A tenant's service. Key: `(TENANT_SERVICE, tenant, name)`.
+        #[prost(message, tag = "8")]
+        TenantService(TenantService),
     }
 }
 
@@ -83,7 +86,7 @@ pub struct Key {
     /// The link index of a peer, `class | policy << 8` of a route; otherwise 0.
     #[prost(uint32, tag = "3")]
     pub part: u32,
-    /// The name of a service; otherwise empty.
+    /// The name of a service, of the mesh or a tenant; otherwise empty.
     #[prost(string, tag = "4")]
     pub name: String,
 }
@@ -108,6 +111,8 @@ pub enum Sort {
     Policy = 6,
     /// [`Tenant`].
     Tenant = 7,
+    /// [`TenantService`].
+    TenantService = 8,
 }
 
 /// A relay of the mesh.
@@ -249,6 +254,10 @@ impl Item {
             item::Body::Revoked(revoked) => Key::new(Sort::Revoked, revoked.relay, 0),
             item::Body::Policy(policy) => Key::new(Sort::Policy, policy.policy, 0),
             item::Body::Tenant(tenant) => Key::new(Sort::Tenant, tenant.number, 0),
+            item::Body::TenantService(service) => {
+                let key = Key::new(Sort::TenantService, service.tenant, 0);
+                Key { name: service.name.clone(), ..key }
+            }
         })
     }
 }

@@ -132,6 +132,8 @@ struct Offer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::push::Named;
+    use overway_wire::PolicyId;
     use overway_wire::control::item::Body;
 
     fn services(shared: &Shared) -> Vec<(&str, Vec<u32>)> {
@@ -143,7 +145,8 @@ mod tests {
             | Body::Route(_)
             | Body::Revoked(_)
             | Body::Policy(_)
-            | Body::Tenant(_) => None,
+            | Body::Tenant(_)
+            | Body::TenantService(_) => None,
         });
         services.collect()
     }
@@ -191,7 +194,11 @@ mod tests {
 
         let change = shared.replace([member(1, None)].into_iter(), &none, &Topology::new());
 
-        let names = change.keys.iter().map(|key| key.to_wire(|n| shared.service_name(n)).name);
+        let name = |named: Named| match named {
+            Named::Service(number) => (PolicyId::default(), shared.service_name(number)),
+            named => panic!("{named:?}"),
+        };
+        let names = change.keys.iter().map(|key| key.to_wire(name).name);
         assert_eq!(names.collect::<Vec<_>>(), ["web"]);
     }
 }

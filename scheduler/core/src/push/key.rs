@@ -4,7 +4,9 @@
 //! policy first. So the first part of a state that takes several updates is what the mesh runs on.
 
 use overway_topology::RouteKey;
-use overway_wire::control::{Key, POLICY_VERSION, Sort, TENANT_VERSION, VERSION_MIN};
+use overway_wire::control::{
+    Key, OFFERS_VERSION, POLICY_VERSION, Sort, TENANT_VERSION, VERSION_MIN,
+};
 use overway_wire::{Class, LinkIndex, NeighbourLink, PolicyId, RelayId};
 
 /// See the module.
@@ -21,6 +23,8 @@ pub(crate) enum Named {
     /// By its number: see [`crate::plan::Shared`].
     Service(u32),
     Tenant(PolicyId),
+    /// By its number: see [`crate::services::Services`].
+    TenantService(u32),
     Route {
         destination: RelayId,
         class: Class,
@@ -53,8 +57,12 @@ impl ItemKey {
         Self::new(5, number, RelayId::default(), 0)
     }
 
+    pub(crate) fn tenant_service(number: u32) -> Self {
+        Self(6 << 56 | u64::from(number))
+    }
+
     pub(crate) fn route(key: RouteKey) -> Self {
-        Self::new(6, key.policy, key.destination, key.class.code())
+        Self::new(7, key.policy, key.destination, key.class.code())
     }
 
     fn new(rank: u64, policy: PolicyId, relay: RelayId, part: u8) -> Self {
@@ -77,6 +85,7 @@ impl ItemKey {
             }
             4 => Named::Service(u32::from_be_bytes([b, c, d, part])),
             5 => Named::Tenant(policy),
+            6 => Named::TenantService(u32::from_be_bytes([b, c, d, part])),
             _ => {
                 let class = Class::from_code(part).expect("made of a class's code");
                 Named::Route { destination: relay, class, policy }
@@ -84,8 +93,9 @@ impl ItemKey {
         }
     }
 
-    /// The key as it travels, for an item to be removed; `service` is the name of the service with this number.
-    pub(crate) fn to_wire(self, service: impl FnOnce(u32) -> String) -> Key {
+    /// The key as it travels, for an item to be removed; `service` is the tenant, if any, and the name of a service with
+    /// a number.
+    pub(crate) fn to_wire(self, service: impl FnOnce(Named) -> (PolicyId, String)) -> Key {
         let key =
             |sort: Sort, relay, part| Key { sort: sort.into(), relay, part, name: String::new() };
         match self.named() {
@@ -95,8 +105,12 @@ impl ItemKey {
             Named::Peer(link) => {
                 key(Sort::Peer, link.neighbour.0.into(), link.index.value().into())
             }
-            Named::Service(number) => Key { name: service(number), ..key(Sort::Service, 0, 0) },
+            named @ Named::Service(_) => Key { name: service(named).1, ..key(Sort::Service, 0, 0) },
             Named::Tenant(number) => key(Sort::Tenant, number.0.into(), 0),
+            named @ Named::TenantService(_) => {
+                let (tenant, name) = service(named);
+                Key { name, ..key(Sort::TenantService, tenant.0.into(), 0) }
+            }
             Named::Route { destination, class, policy } => {
                 Key::route(destination.0.into(), class.code().into(), policy.0.into())
             }
@@ -109,6 +123,7 @@ impl ItemKey {
             Named::Policy(_) => POLICY_VERSION,
             Named::Route { policy, .. } if policy != PolicyId::default() => POLICY_VERSION,
             Named::Tenant(_) => TENANT_VERSION,
+            Named::TenantService(_) => OFFERS_VERSION,
             Named::Revoked(_)
             | Named::Node(_)
             | Named::Peer(_)
@@ -144,6 +159,7 @@ mod tests {
             (ItemKey::peer(link), Named::Peer(link)),
             (ItemKey::service(0x0101_0203), Named::Service(0x0101_0203)),
             (ItemKey::tenant(PolicyId(0x1234)), Named::Tenant(PolicyId(0x1234))),
+            (ItemKey::tenant_service(0x0101_0203), Named::TenantService(0x0101_0203)),
             (ItemKey::route(route(0)), named(0)),
             (ItemKey::route(route(0x4321)), named(0x4321)),
         ];
@@ -151,9 +167,9 @@ mod tests {
             assert_eq!(key.named(), named);
         }
         assert!(table.is_sorted_by_key(|(key, _)| *key));
-        let wire = ItemKey::route(route(2)).to_wire(|_| String::new());
+        let wire = ItemKey::route(route(2)).to_wire(|_| Default::default());
         assert_eq!(wire, Key::route(0xabcd, 2, 2));
-        let wire = ItemKey::tenant(PolicyId(300)).to_wire(|_| String::new());
+        let wire = ItemKey::tenant(PolicyId(300)).to_wire(|_| Default::default());
         assert_eq!((wire.sort(), wire.relay), (Sort::Tenant, 300));
     }
 }

@@ -47,6 +47,7 @@ impl Scheduler {
             stale: false,
         });
         relay.draining = false;
+        self.services.handle_session(id);
         if !resumed {
             self.held.insert(id);
         }
@@ -153,6 +154,7 @@ impl Scheduler {
         self.revoked.insert(id);
         self.unregister(id);
         self.links.forget(id);
+        self.services.forget(id);
         self.drains.forget(id);
         self.shared_changed = true;
         self.ready.remove(&id);
@@ -181,6 +183,7 @@ impl Scheduler {
             self.remove_pair(id, other);
         }
         self.neighbours.remove(id);
+        self.services.forget(id);
         self.doubts.forget(id);
         self.mesh.remove_relay(id);
         for link in self.links.forget(id) {

@@ -101,6 +101,7 @@ impl Scheduler {
         self.push_routes(&replanned);
         self.place_demand(!replanned.routes.is_empty());
         self.push_shared();
+        self.push_services();
         self.make_epoch(replanned.routes.len());
         self.release_holds();
         true
@@ -314,15 +315,38 @@ impl Scheduler {
         if !std::mem::take(&mut self.shared_changed) {
             return;
         }
+        let mut theres = Vec::with_capacity(self.relays.len());
         let members = self.relays.iter().map(|(&id, relay)| {
             let there = relay.session.is_some() || self.links.is_reached(id);
             let drain = self.drains.relay(id);
             let there = there && !relay.draining && drain != Some(DrainStage::Over);
             let registration = relay.registration.as_ref().filter(|_| there);
+            theres.push((id, registration.is_some()));
             let services = registration.map(|registration| &registration.services);
             Member { id, name: &relay.name, services, last_resort: drain.is_some() }
         });
         let change = self.shared.replace(members, &self.revoked, self.mesh.topology());
+        theres.into_iter().for_each(|(id, there)| self.services.handle_there(id, there));
+        for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
+            if change.renumbered {
+                relay.push.forget();
+            }
+            for &key in &change.keys {
+                if relay.may_have(key) {
+                    relay.push.touch(key);
+                }
+            }
+        }
+    }
+
+    /// Services of tenants, as far as they changed.
+    fn push_services(&mut self) {
+        if !self.services.is_dirty() {
+            return;
+        }
+        let change = self.services.remake();
+        self.stats.services_refused += change.services_refused;
+        self.stats.endpoints_refused += change.endpoints_refused;
         for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
             if change.renumbered {
                 relay.push.forget();
@@ -340,7 +364,7 @@ impl Scheduler {
         let registered = self.mesh.topology().relays().len();
         let policies = self.mesh.topology().policies().len();
         // Routes in three classes, and links with everybody.
-        let alike = self.shared.keys().len() + self.tenants.len();
+        let alike = self.shared.keys().len() + self.tenants.len() + self.services.keys().len();
         let items = alike + registered * (3 * (1 + policies) + LINKS_MAX);
         let pushes = self.relays.values_mut().filter(|relay| relay.registration.is_some());
         let updates = pushes.filter_map(|relay| relay.push.commit(items).then_some(())).count();

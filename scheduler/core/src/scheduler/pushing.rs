@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use overway_topology::RouteKey;
 use overway_wire::control::{Item, Key, Update};
-use overway_wire::{LinkIndex, NeighbourLink, RelayId};
+use overway_wire::{LinkIndex, NeighbourLink, PolicyId, RelayId};
 use prost::Message;
 
 use super::Scheduler;
@@ -87,9 +87,26 @@ impl Scheduler {
 
     /// Writes an update.
     fn write(&self, Writing { id, push, update }: &mut Writing) {
-        let missing = |key: ItemKey| key.to_wire(|number| self.shared.service_name(number));
+        let missing = |key: ItemKey| key.to_wire(|named| self.service_name(named));
         let make = |key| self.item(*id, key).ok_or_else(|| missing(key));
         *update = push.next(self.epoch, self.now, || self.item_keys(*id), make);
+    }
+
+    /// The tenant and name of a service, of the mesh or a tenant.
+    fn service_name(&self, named: Named) -> (PolicyId, String) {
+        match named {
+            Named::Service(number) => (PolicyId::default(), self.shared.service_name(number)),
+            Named::TenantService(number) => {
+                let name = self.services.name(number);
+                name.map(|name| (name.tenant, name.name.clone())).unwrap_or_default()
+            }
+            Named::Revoked(_)
+            | Named::Node(_)
+            | Named::Policy(_)
+            | Named::Peer(_)
+            | Named::Tenant(_)
+            | Named::Route { .. } => Default::default(),
+        }
     }
 
     fn count_update(&mut self, update: &Update, partial: bool) {
@@ -128,6 +145,7 @@ impl Scheduler {
         let peers = self.links.of(id).map(ItemKey::peer);
         let routes = self.mesh.routes_from(id).into_iter().map(ItemKey::route);
         let tenants = self.tenants.keys().copied().map(ItemKey::tenant);
+        let tenants = tenants.chain(self.services.keys());
         let keys = self.shared.keys().chain(peers).chain(tenants).chain(routes);
         keys.filter(|&key| relay.may_have(key)).collect()
     }
@@ -138,6 +156,7 @@ impl Scheduler {
             Named::Revoked(_) | Named::Node(_) | Named::Policy(_) | Named::Service(_) => {
                 self.shared.item(key).map(|item| Item::clone(item))
             }
+            Named::TenantService(_) => self.services.item(key).map(|item| Item::clone(item)),
             Named::Tenant(number) => self.tenants.get(&number).map(|tenant| tenant.clone().into()),
             Named::Peer(link) => {
                 // Not by who are neighbours now: links and routes change together, with the next plan.

@@ -1,7 +1,7 @@
 //! What relays report, taken or refused.
 
 use overway_topology::{Resource, RouteKey};
-use overway_wire::control::Report;
+use overway_wire::control::{OFFERS_VERSION, Offers, Report};
 use overway_wire::{BitsPerSec, LinkId, NeighbourLink, RelayId};
 
 use super::{Scheduler, Urgency};
@@ -17,6 +17,8 @@ const OUT_OF_STEP_MAX: u32 = 3;
 /// Demands kept of the whole mesh, shared evenly among its relays: the smallest are left out first, and what they
 /// need is small beside what is measured on the links. 24 MB.
 const MESH_DEMANDS_MAX: usize = 1 << 20;
+/// What is shared evenly is shared among so many at least.
+const MESH_SHARES_MIN: usize = 256;
 /// Demands of one report that are looked at for a sudden rise.
 const RISES_MAX: usize = 16;
 /// Share of the own line that a rise must be of to be looked at.
@@ -53,6 +55,7 @@ impl Scheduler {
             self.emit_counted(id, report, stalls, detours);
         }
         self.hear(id);
+        self.services.handle_report(id);
         let pressed = self.press_links(id, &checked.links);
         self.hear_of(id, &checked.links);
         let observed = self.links.observe(id, report.full, checked.links);
@@ -78,6 +81,20 @@ impl Scheduler {
         let frames = report.detours.saturating_sub(detours);
         if frames > 0 {
             self.emit(Event::Detoured { relay, frames });
+        }
+    }
+
+    /// Takes what a relay is offered. A relay of an earlier version has no edges.
+    pub(super) fn take_offers(&mut self, id: RelayId, offers: &Offers) {
+        if self.relays.get(&id).is_none_or(|relay| relay.version < OFFERS_VERSION) {
+            return;
+        }
+        let relays = self.mesh.topology().relays().len().max(MESH_SHARES_MIN);
+        self.stats.offers += 1;
+        self.stats.offers_refused += self.services.handle_offers(id, offers, relays);
+        self.hear(id);
+        if self.services.is_dirty() {
+            self.request_plan(Urgency::Urgent);
         }
     }
 
@@ -159,7 +176,7 @@ impl Scheduler {
 
     /// Takes what a relay's ends ask it to send; says whether an overload begins.
     fn take_demands(&mut self, id: RelayId, mut demands: Vec<Demanded>) -> bool {
-        let most = MESH_DEMANDS_MAX / self.mesh.topology().relays().len().max(256);
+        let most = MESH_DEMANDS_MAX / self.mesh.topology().relays().len().max(MESH_SHARES_MIN);
         if demands.len() > most {
             demands.sort_unstable_by_key(|demand| std::cmp::Reverse(demand.rate));
             demands.truncate(most);

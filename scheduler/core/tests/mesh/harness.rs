@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use overway_scheduler_core::{Config, Event, HelloError, Scheduler};
 use overway_wire::control::{
-    Ack, Goodbye, Hello, Item, Key, LinkReport, Peer, Report, Role, Route, State, Tenant, ToRelay,
-    Update, Window, item, to_relay,
+    Ack, Endpoint, Goodbye, Hello, Item, Key, LinkReport, OFFERS_VERSION, Offer, Offers, Peer,
+    Place, Report, Role, Route, State, Tenant, ToRelay, Update, Window, item, to_relay,
 };
 use overway_wire::{Class, Epoch, LinkId, LinkIndex, Path, RelayId};
 
@@ -29,6 +29,8 @@ pub(crate) struct FakeRelay {
     pub(crate) silent: bool,
     /// What a copy of its disk holds.
     backup: (BTreeMap<Key, Item>, u64, Epoch),
+    /// What edges offer there.
+    pub(crate) offers: Vec<Offer>,
     /// A dead relay says nothing, and nobody hears it.
     pub(crate) alive: bool,
     sequence: u64,
@@ -118,6 +120,7 @@ impl World {
             items: BTreeMap::new(),
             epoch: Epoch::default(),
             revision: 0,
+            offers: Vec::new(),
             connected: false,
             silent: false,
             backup: (BTreeMap::new(), 0, Epoch::default()),
@@ -145,7 +148,23 @@ impl World {
         if welcome.is_err() {
             self.relays.get_mut(&relay).unwrap().connected = false;
         }
-        welcome.map(|_| self.report(relay))
+        welcome.map(|welcome| {
+            if welcome.version >= OFFERS_VERSION {
+                self.tell_offers(relay);
+            }
+            self.report(relay);
+        })
+    }
+
+    /// Edges offer this at a relay now.
+    pub(crate) fn offer(&mut self, relay: RelayId, offers: Vec<Offer>) {
+        self.relays.get_mut(&relay).unwrap().offers = offers;
+        self.tell_offers(relay);
+    }
+
+    fn tell_offers(&mut self, relay: RelayId) {
+        let offers = Offers { offers: self.relays[&relay].offers.clone() };
+        self.scheduler.handle_message(relay, offers.into(), self.now).unwrap();
     }
 
     pub(crate) fn disconnect(&mut self, relay: RelayId) {
@@ -385,7 +404,8 @@ impl FakeRelay {
             | item::Body::Service(_)
             | item::Body::Revoked(_)
             | item::Body::Policy(_)
-            | item::Body::Tenant(_) => None,
+            | item::Body::Tenant(_)
+            | item::Body::TenantService(_) => None,
         })
     }
 
@@ -408,7 +428,8 @@ impl FakeRelay {
             | item::Body::Route(_)
             | item::Body::Revoked(_)
             | item::Body::Policy(_)
-            | item::Body::Tenant(_) => None,
+            | item::Body::Tenant(_)
+            | item::Body::TenantService(_) => None,
         });
         service.unwrap_or_default()
     }
@@ -422,17 +443,32 @@ impl FakeRelay {
             | item::Body::Route(_)
             | item::Body::Service(_)
             | item::Body::Revoked(_)
-            | item::Body::Tenant(_) => None,
+            | item::Body::Tenant(_)
+            | item::Body::TenantService(_) => None,
         });
         let mut policies = policies.filter(|known| known.policy == policy);
         policies.next().map(|known| known.relays.clone()).unwrap_or_default()
     }
 
     /// The tenant of this number, if it is known.
+    /// The addresses at which edges of a tenant offer a service, as relay and attachment.
+    pub(crate) fn endpoints(&self, tenant: u32, name: &str) -> Vec<Vec<(u32, u32)>> {
+        let services = self.items.values().filter_map(|item| match &item.body {
+            Some(item::Body::TenantService(service)) => Some(service),
+            _ => None,
+        });
+        let mut named = services.filter(|it| it.tenant == tenant && it.name == name);
+        let address = |place: Place| (place.relay, place.attachment);
+        let endpoint =
+            |it: &Endpoint| [it.first, it.second].into_iter().flatten().map(address).collect();
+        named.next().map(|it| it.endpoints.iter().map(endpoint).collect()).unwrap_or_default()
+    }
+
     pub(crate) fn tenant(&self, number: u32) -> Option<&Tenant> {
         self.bodies().find_map(|body| match body {
             item::Body::Tenant(tenant) if tenant.number == number => Some(tenant),
             item::Body::Tenant(_)
+            | item::Body::TenantService(_)
             | item::Body::Node(_)
             | item::Body::Peer(_)
             | item::Body::Route(_)
@@ -473,7 +509,8 @@ impl FakeRelay {
             | item::Body::Service(_)
             | item::Body::Revoked(_)
             | item::Body::Policy(_)
-            | item::Body::Tenant(_) => None,
+            | item::Body::Tenant(_)
+            | item::Body::TenantService(_) => None,
         });
         routes.find(wanted)
     }

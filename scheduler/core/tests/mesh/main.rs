@@ -5,6 +5,7 @@ mod glance;
 mod harness;
 mod operators;
 mod random;
+mod services;
 
 use std::time::Duration;
 

@@ -1,0 +1,309 @@
+//! Who offers a tenant's service, and which of them an asker is to try first.
+//!
+//! The order: who takes new sessions before who does not; the lower priority first; ends of this relay before others;
+//! then the nearer by the delay of the best path to either of its addresses. Those that are about as near share askers by
+//! weight (RFC 2782 means the same by it): each asker draws its own order, and keeps it while they stay.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overway_wire::control::{
+    EDGE_ID_BYTES, Endpoint, SERVICE_ENDPOINTS_MAX, SERVICE_NAME_BYTES_MAX, TenantService,
+};
+use overway_wire::{Address, Class, PolicyId, RelayId, Whereabouts};
+
+use super::{Fib, policy_id};
+use crate::spread::draw_of;
+
+/// Endpoints no farther than this beyond the nearest are about as near: half of what a person hears.
+const NEAR: Duration = Duration::from_millis(5);
+/// Or no farther than this part of the nearest one's delay.
+const NEAR_SHARE: u32 = 8;
+
+/// The endpoints of tenants' services, by tenant and name, in order of the edges' ids.
+pub(super) type TenantServices = BTreeMap<PolicyId, BTreeMap<String, Arc<[FibEndpoint]>>>;
+
+/// An edge that offers a tenant's service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FibEndpoint {
+    /// The edge's id: what an asker is to find there.
+    pub edge: [u8; EDGE_ID_BYTES],
+    /// Where it is attached.
+    pub whereabouts: Whereabouts,
+    /// The lower goes first.
+    pub priority: u32,
+    /// Its share among those that are about as near; 0: after the others.
+    pub weight: u32,
+    /// Whether it takes new sessions.
+    pub healthy: bool,
+}
+
+/// What an endpoint is ranked by.
+#[derive(Clone, Copy, Debug)]
+struct Ranked {
+    endpoint: FibEndpoint,
+    is_local: bool,
+    /// Of the best path to it; `MAX` if there is none.
+    delay: Duration,
+    drawn: u64,
+}
+
+impl Fib {
+    /// Who offers a tenant's service, in the order in which an asker is to try them. Addresses that the tenant's policy
+    /// forbids are left out; of two the nearer comes first. Endpoints to which no path is known come last of their
+    /// priority. `local` is this relay, `class` that of the sessions to come; `asker` tells askers apart, between whom
+    /// near ones are shared.
+    pub fn endpoints(
+        &self,
+        tenant: PolicyId,
+        service: &str,
+        class: Class,
+        local: RelayId,
+        asker: u64,
+    ) -> Vec<FibEndpoint> {
+        let known = self.tenant_services.get(&tenant).and_then(|services| services.get(service));
+        let rank = |endpoint: &FibEndpoint| self.rank(endpoint, (tenant, class, local), asker);
+        let mut ranked: Vec<Ranked> =
+            known.into_iter().flat_map(|known| known.iter()).filter_map(rank).collect();
+        ranked.sort_by_key(|it| (it.standing(), it.delay, it.endpoint.edge));
+        let mut rest = &mut ranked[..];
+        while let Some(first) = rest.first() {
+            let (standing, delay) = (first.standing(), first.delay);
+            let most = delay.saturating_add(NEAR.max(delay / NEAR_SHARE));
+            let near = rest.iter().take_while(|it| it.standing() == standing && it.delay <= most);
+            let (tied, others) = rest.split_at_mut(near.count());
+            tied.sort_by(Ranked::by_draw);
+            rest = others;
+        }
+        ranked.into_iter().map(|it| it.endpoint).collect()
+    }
+
+    fn rank(
+        &self,
+        endpoint: &FibEndpoint,
+        (tenant, class, local): (PolicyId, Class, RelayId),
+        asker: u64,
+    ) -> Option<Ranked> {
+        let delay = |address: Address| match self.route(address.relay, class, tenant).first() {
+            _ if address.relay == local => Duration::ZERO,
+            Some(path) => path.delay,
+            None => Duration::MAX,
+        };
+        let Whereabouts { first, second } = endpoint.whereabouts;
+        let addresses = [Some(first), second].into_iter().flatten();
+        let mut addresses: Vec<Address> =
+            addresses.filter(|address| self.may_go_to(tenant, address.relay)).collect();
+        addresses.sort_by_key(|&address| delay(address));
+        let &first = addresses.first()?;
+        let whereabouts = Whereabouts { first, second: addresses.get(1).copied() };
+        Some(Ranked {
+            endpoint: FibEndpoint { whereabouts, ..*endpoint },
+            is_local: first.relay == local,
+            delay: delay(first),
+            drawn: draw_of(asker, &endpoint.edge),
+        })
+    }
+
+    /// Whether a policy or tenant is known and may send to a relay.
+    fn may_go_to(&self, number: PolicyId, relay: RelayId) -> bool {
+        self.route_policy(number).is_some_and(|policy| {
+            let allowed = self.policies.get(&policy);
+            policy == PolicyId::default()
+                || allowed.is_some_and(|policy| policy.relays.contains(&relay))
+        })
+    }
+
+    /// A service with more endpoints than there can be has the first of them; an endpoint that makes no sense is none.
+    pub(super) fn read_tenant_service(&mut self, service: &TenantService) -> Option<()> {
+        let tenant = policy_id(service.tenant)?;
+        let fits = (1..=SERVICE_NAME_BYTES_MAX).contains(&service.name.len());
+        let endpoints = service.endpoints.iter().take(SERVICE_ENDPOINTS_MAX);
+        let endpoints: Arc<[FibEndpoint]> = endpoints.filter_map(read_endpoint).collect();
+        if fits {
+            let services = self.tenant_services.entry(tenant).or_default();
+            services.insert(service.name.clone(), endpoints);
+        }
+        Some(())
+    }
+
+    pub(super) fn forget_tenant_service(&mut self, tenant: u32, name: &str) -> Option<()> {
+        let tenant = policy_id(tenant)?;
+        let services = self.tenant_services.get_mut(&tenant)?;
+        services.remove(name);
+        if services.is_empty() {
+            self.tenant_services.remove(&tenant);
+        }
+        Some(())
+    }
+}
+
+impl Ranked {
+    /// Less is better.
+    fn standing(&self) -> (bool, u32, bool) {
+        (!self.endpoint.healthy, self.endpoint.priority, !self.is_local)
+    }
+
+    /// The least quotient of draw and weight goes first (see [`crate::spread`]); those without a weight last.
+    fn by_draw(&self, other: &Self) -> Ordering {
+        let (own, its) = (self.endpoint.weight, other.endpoint.weight);
+        let quotient = |drawn: u64, weight: u32| u128::from(drawn) * u128::from(weight);
+        let drawn = match (own, its) {
+            (0, 0) => self.drawn.cmp(&other.drawn),
+            (_, 0) => Ordering::Less,
+            (0, _) => Ordering::Greater,
+            (_, _) => quotient(self.drawn, its).cmp(&quotient(other.drawn, own)),
+        };
+        drawn.then_with(|| self.endpoint.edge.cmp(&other.endpoint.edge))
+    }
+}
+
+fn read_endpoint(endpoint: &Endpoint) -> Option<FibEndpoint> {
+    let first = endpoint.first?.address()?;
+    let second = endpoint.second.and_then(|place| place.address());
+    let second = second.filter(|second| second.relay != first.relay);
+    Some(FibEndpoint {
+        edge: endpoint.edge.as_slice().try_into().ok()?,
+        whereabouts: Whereabouts { first, second },
+        priority: endpoint.priority,
+        weight: endpoint.weight,
+        healthy: endpoint.healthy,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{fib, route, steps};
+    use super::*;
+    use overway_wire::AttachmentId;
+    use overway_wire::control::{Item, Place, Policy, Tenant};
+    use proptest::prelude::*;
+
+    const LOCAL: RelayId = RelayId(1);
+
+    /// An edge at these relays.
+    fn edge(name: u8, relays: &[u32]) -> Endpoint {
+        let mut places = relays.iter().map(|&relay| Place { relay, attachment: 7 });
+        Endpoint {
+            edge: vec![name; EDGE_ID_BYTES],
+            first: places.next(),
+            second: places.next(),
+            priority: 0,
+            weight: 1,
+            healthy: true,
+        }
+    }
+
+    /// Of a relay that is so many milliseconds away from those of these numbers, and has no route to others.
+    fn near(endpoints: Vec<Endpoint>, delays: &[(u16, u32)], more: Vec<Item>) -> Fib {
+        let routes =
+            delays.iter().map(|&(to, ms)| route(to.into(), vec![(steps(&[to]), ms * 1_000)]));
+        let tenant = Tenant { number: 20, name: "im".into(), ..Tenant::default() };
+        let service = TenantService { tenant: 20, name: "chat".into(), endpoints };
+        let items = routes.chain([tenant.into(), service.into()]).chain(more);
+        fib(items.collect())
+    }
+
+    fn order(fib: &Fib, asker: u64) -> Vec<u8> {
+        let all = fib.endpoints(PolicyId(20), "chat", Class::Realtime, LOCAL, asker);
+        all.iter().map(|endpoint| endpoint.edge[0]).collect()
+    }
+
+    #[test]
+    fn the_healthy_come_first_then_the_lower_priority_then_the_nearer() {
+        let backup = Endpoint { priority: 1, ..edge(1, &[2]) };
+        let sick = Endpoint { healthy: false, ..edge(2, &[2]) };
+        let endpoints = vec![edge(5, &[9]), sick, backup, edge(4, &[4]), edge(3, &[3])];
+        let fib = near(endpoints, &[(2, 1), (3, 20), (4, 60)], Vec::new());
+
+        assert_eq!(order(&fib, 1), [3, 4, 5, 1, 2], "5 has no path");
+        let of = |tenant, name| fib.endpoints(PolicyId(tenant), name, Class::Bulk, LOCAL, 1).len();
+        assert_eq!((of(20, "chat"), of(20, "other"), of(21, "chat"), of(0, "chat")), (5, 0, 0, 0));
+    }
+
+    #[test]
+    fn an_edge_counts_by_the_nearer_of_its_addresses_and_is_tried_there() {
+        let fib = near(vec![edge(1, &[2]), edge(2, &[4, 3])], &[(2, 50), (3, 10), (4, 90)], vec![]);
+
+        assert_eq!(order(&fib, 1), [2, 1]);
+        let first = fib.endpoints(PolicyId(20), "chat", Class::Realtime, LOCAL, 1)[0];
+        let at = |relay| Address::new(RelayId(relay), AttachmentId(7));
+        assert_eq!(first.whereabouts, Whereabouts { first: at(3), second: Some(at(4)) });
+    }
+
+    #[test]
+    fn an_edge_of_this_relay_comes_before_one_that_is_as_near() {
+        let heavy = Endpoint { weight: 1_000, ..edge(1, &[2]) };
+        let fib = near(vec![heavy, edge(2, &[3, 1])], &[(2, 1), (3, 1)], Vec::new());
+
+        assert!((0..50).all(|asker| order(&fib, asker) == [2, 1]));
+    }
+
+    #[test]
+    fn those_that_are_about_as_near_share_askers_by_weight() {
+        let three = Endpoint { weight: 3, ..edge(1, &[2]) };
+        let none = Endpoint { weight: 0, ..edge(3, &[2]) };
+        let endpoints = vec![three, edge(2, &[3]), none, edge(4, &[4])];
+        let fib = near(endpoints, &[(2, 40), (3, 44), (4, 60)], Vec::new());
+
+        let orders: Vec<Vec<u8>> = (0..4_000).map(|asker| order(&fib, asker)).collect();
+
+        let first = |edge| orders.iter().filter(|order| order[0] == edge).count();
+        assert!((2_850..3_150).contains(&first(1)), "{} of 4,000", first(1));
+        assert_eq!(first(1) + first(2), 4_000);
+        assert!(orders.iter().all(|order| order[2..] == [3, 4]));
+    }
+
+    #[test]
+    fn addresses_that_the_tenants_policy_forbids_are_left_out() {
+        let eu = Policy { policy: 9, name: "eu".into(), relays: vec![1, 3] };
+        let tenant = Tenant { number: 20, name: "im".into(), route_policy: 9, ..Tenant::default() };
+        let more = vec![eu.into(), tenant.into()];
+        let fib = near(vec![edge(1, &[2, 3]), edge(2, &[2])], &[(2, 1), (3, 9)], more);
+
+        let all = fib.endpoints(PolicyId(20), "chat", Class::Realtime, LOCAL, 1);
+
+        let [only] = all[..] else { panic!("{all:?}") };
+        assert_eq!((only.edge[0], only.whereabouts.first.relay), (1, RelayId(3)));
+        assert_eq!(only.whereabouts.second, None);
+    }
+
+    #[test]
+    fn endpoints_that_make_no_sense_and_those_beyond_the_bound_are_not_read() {
+        let short = Endpoint { edge: vec![1; 31], ..edge(1, &[2]) };
+        let mut endpoints = vec![short, edge(2, &[]), edge(3, &[70_000]), edge(4, &[2, 2])];
+        endpoints.extend((5..100).map(|name| edge(name, &[2])));
+        let fib = near(endpoints, &[(2, 1)], Vec::new());
+
+        let all = fib.endpoints(PolicyId(20), "chat", Class::Realtime, LOCAL, 1);
+
+        assert_eq!(all.len(), SERVICE_ENDPOINTS_MAX - 3);
+        let four = all.iter().find(|endpoint| endpoint.edge[0] == 4).unwrap();
+        assert_eq!(four.whereabouts.second, None, "a second address is at another relay");
+    }
+
+    proptest! {
+        #[test]
+        fn every_endpoint_is_listed_once_in_an_order_that_does_not_depend_on_theirs(
+            endpoints in proptest::collection::vec(
+                (2_u32..6, 0_u32..3, 0_u32..4, any::<bool>()), 1..20),
+            asker in any::<u64>(),
+        ) {
+            let make = |(name, &(relay, priority, weight, healthy))| {
+                Endpoint { priority, weight, healthy, ..edge(name, &[relay]) }
+            };
+            let endpoints: Vec<Endpoint> = (1..).zip(&endpoints).map(make).collect();
+            let reversed = endpoints.iter().rev().cloned().collect();
+            let delays = [(2, 1), (3, 5), (4, 30)];
+
+            let listed = order(&near(endpoints.clone(), &delays, Vec::new()), asker);
+
+            prop_assert_eq!(&listed, &order(&near(reversed, &delays, Vec::new()), asker));
+            let mut sorted = listed;
+            sorted.sort_unstable();
+            let all = endpoints.iter().map(|endpoint| endpoint.edge[0]);
+            prop_assert_eq!(sorted, all.collect::<Vec<_>>());
+        }
+    }
+}
