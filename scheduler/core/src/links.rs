@@ -139,10 +139,15 @@ impl Links {
 
     /// Every link of the plan, by receiver and sender.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (LinkId, Link)> {
+        self.iter_seen().map(|(id, link, _)| (id, link))
+    }
+
+    /// The same, with the receivers' last observations.
+    pub(crate) fn iter_seen(&self) -> impl Iterator<Item = (LinkId, Link, Option<&Observation>)> {
         self.rows().flat_map(|(to, row)| {
             row.entries.iter().filter_map(move |entry| {
                 let link = Link { capacity: entry.planned?.capacity, usable: entry.usable };
-                Some((entry.link.inbound(to), link))
+                Some((entry.link.inbound(to), link, entry.observed.as_ref()))
             })
         })
     }

@@ -41,7 +41,10 @@ pub(crate) async fn run(
             () = stop.cancelled() => return Ok(()),
             () = dashboard.woken.notified() => {
                 // Who has just come is not to wait, but must not make looks more frequent.
-                tokio::time::sleep(spacing.saturating_sub(last_look.elapsed())).await;
+                let rest = tokio::time::sleep(spacing.saturating_sub(last_look.elapsed()));
+                if stop.run_until_cancelled(rest).await.is_none() {
+                    return Ok(());
+                }
             }
             () = tokio::time::sleep(next.saturating_sub(last_look.elapsed())) => {}
         }

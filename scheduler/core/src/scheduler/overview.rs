@@ -1,16 +1,15 @@
 //! The mesh at a glance, bounded however large it is.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use overway_topology::Delays;
 use overway_wire::control::State;
 use overway_wire::{BitsPerSec, LinkId, RelayId};
 
 use super::{Phase, Scheduler};
 use crate::neighbours::Bond;
-use crate::status::{LinkCounts, Overview, RelayGlance};
+use crate::status::{LinkCounts, LinkStatus, Overview, RelayGlance};
 
 /// What decides whether a link is among those that an overview lists.
 struct Rank {
@@ -26,15 +25,17 @@ impl Scheduler {
         let mut counts = LinkCounts::default();
         let mut glances: BTreeMap<RelayId, RelayGlance> = BTreeMap::new();
         let mut ranks = Vec::new();
-        for (id, link) in self.links.iter() {
-            if self.neighbours.bond(id.from, id.to) == Bond::Trial {
+        let fresh: BTreeSet<RelayId> =
+            self.relays.keys().copied().filter(|&id| self.is_fresh(id)).collect();
+        let may_be_trial = self.neighbours.is_bounded();
+        for (id, link, seen) in self.links.iter_seen() {
+            if may_be_trial && self.neighbours.bond(id.from, id.to) == Bond::Trial {
                 counts.trial += 1;
                 continue;
             }
-            let seen = self.links.observed(id);
             let received = seen.map(|seen| seen.received).unwrap_or_default();
             let is_suspect = seen.is_some_and(|seen| seen.inbound == State::Suspect);
-            let is_known = self.is_fresh(id.from) || self.is_fresh(id.to);
+            let is_known = fresh.contains(&id.from) || fresh.contains(&id.to);
             match (is_known, link.usable) {
                 (false, _) => counts.unknown += 1,
                 (true, true) => counts.usable += 1,
@@ -50,11 +51,7 @@ impl Scheduler {
             ranks.push(Rank { id, received, is_unwell: is_known && (!link.usable || is_suspect) });
         }
         let chosen = self.choose(ranks, links_max);
-        let delays = Delays::fit(self.mesh.topology());
-        let links = chosen.into_iter().filter_map(|id| {
-            let link = self.links.planned(id)?;
-            Some(self.link_status(id, link, &delays))
-        });
+        let links = chosen.into_iter().filter_map(|id| self.link_glance(id));
         let relays = self.relays.iter().map(|(&id, relay)| {
             (self.relay_status(id, relay, now), glances.remove(&id).unwrap_or_default())
         });
@@ -68,15 +65,21 @@ impl Scheduler {
     }
 
     /// The links of a relay, both ways, by id.
-    pub fn links_of(&self, relay: RelayId) -> Vec<crate::LinkStatus> {
-        let delays = Delays::fit(self.mesh.topology());
+    pub fn links_of(&self, relay: RelayId) -> Vec<LinkStatus> {
         let of = self.links.of(relay);
         let mut ids: Vec<LinkId> =
             of.flat_map(|link| [link.inbound(relay), link.outbound(relay)]).collect();
         ids.sort_unstable();
         ids.dedup();
-        let status = |id| Some(self.link_status(id, self.links.planned(id)?, &delays));
-        ids.into_iter().filter_map(status).collect()
+        ids.into_iter().filter_map(|id| self.link_glance(id)).collect()
+    }
+
+    /// A link as a status has it, its delay by the clocks that the last plan fitted: to fit them anew would take
+    /// time in proportion to all links.
+    fn link_glance(&self, id: LinkId) -> Option<LinkStatus> {
+        let measure = self.mesh.topology().link(id).filter(|measure| measure.usable);
+        let delay = measure.and_then(|measure| self.mesh.planner().link_delay(id, measure));
+        Some(self.link_status(id, self.links.planned(id)?, delay.map(|delay| delay.fast)))
     }
 
     /// Whether the scheduler hears a relay.

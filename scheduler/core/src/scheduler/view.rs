@@ -35,8 +35,11 @@ impl Scheduler {
     pub fn status(&self, now: Instant) -> Status {
         let delays = Delays::fit(self.mesh.topology());
         let survey = self.survey();
-        let mut links: Vec<LinkStatus> =
-            self.links.iter().map(|(id, link)| self.link_status(id, link, &delays)).collect();
+        let mut links: Vec<LinkStatus> = self
+            .links
+            .iter()
+            .map(|(id, link)| self.link_status(id, link, delays.link(id).map(|delay| delay.fast)))
+            .collect();
         links.sort_by_key(|link| link.id);
         let drains = self.drains.iter().zip(&survey.on_drains);
         let drains = drains.map(|((target, drain, stage), &routes_on_it)| DrainStatus {
@@ -110,7 +113,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn link_status(&self, id: LinkId, link: Link, delays: &Delays) -> LinkStatus {
+    pub(super) fn link_status(&self, id: LinkId, link: Link, delay: Option<Micros>) -> LinkStatus {
         let receiver = self.links.observed(id);
         let sender = self.links.observed(id.reversed());
         let received = receiver.map(|receiver| receiver.received).unwrap_or_default();
@@ -125,7 +128,7 @@ impl Scheduler {
             mtu: sender.map_or(0, |sender| sender.mtu),
             fast: receiver.and_then(|receiver| receiver.fast),
             slow: receiver.and_then(|receiver| receiver.slow),
-            delay: delays.link(id).map(|delay| delay.fast),
+            delay,
             received,
             capacity: link.capacity,
             load: load(received, link.capacity),
