@@ -73,6 +73,7 @@ export function start() {
     scroll.scrollLeft = WIDTH;
     byId("event-list").scrollTop = 0;
   });
+  byId("event-list").addEventListener("keydown", step);
   on("events", (events) => {
     announce(events);
     if (dirty) return;
@@ -130,6 +131,17 @@ function drawLine() {
   }
   scroll.replaceChildren(svg);
   if (following) scroll.scrollLeft = WIDTH;
+}
+
+/** The list is one stop of the Tab key; arrows go from entry to entry, as far as there is something to select. */
+function step(event) {
+  const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!by) return;
+  const buttons = [...byId("event-list").querySelectorAll("li button")];
+  const next = buttons[Math.max(0, buttons.indexOf(document.activeElement) + by)];
+  if (!next) return;
+  event.preventDefault();
+  next.focus();
 }
 
 /** Shows an event of the time line in the list. */
@@ -200,7 +212,7 @@ function drawList() {
         h("time", {}, clock(group.first.at_unix_ms)),
         h("span", { class: "symbol", "aria-hidden": "true" }, symbol),
         h("span", { class: "what" }, group.title),
-        id !== null && state.byId.has(id) ? h("button", { type: "button", class: "small", "aria-label": `Select ${relayName(id)}`, onclick: () => select({ relay: id }) }, "select") : null);
+        id !== null && state.byId.has(id) ? h("button", { type: "button", class: "small", tabindex: -1, "aria-label": `Select ${relayName(id)}`, onclick: () => select({ relay: id }) }, "select") : null);
     })),
     all.length > limit ? h("button", { type: "button", onclick: () => { limit += PAGE * 3; drawList(); } }, `Show older (${all.length - limit} more)`) : "",
   );

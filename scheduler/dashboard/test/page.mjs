@@ -192,6 +192,9 @@ async function keyboard(page) {
   for (const id of ["theme", "zoom-in", "pair-from", "pair-to", "pair-class", "candidate-card used", "timeline", "event-list", "chart-of", "tab-relays"]) {
     assert.ok(reached.has(id), `${id} is not reached by Tab: ${[...reached]}`);
   }
+  await page.focus("#event-list");
+  await page.keyboard.press("ArrowDown");
+  assert.match(await page.evaluate(() => document.activeElement.getAttribute("aria-label")), /^Select /);
   await page.focus("#tab-relays");
   await page.keyboard.press("ArrowRight");
   assert.equal(await page.evaluate(() => document.activeElement.id), "tab-links");
