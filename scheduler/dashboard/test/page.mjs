@@ -27,7 +27,7 @@ const { chromium } = await import("playwright-core");
 const axe = readFileSync(join(here, "../node_modules/axe-core/axe.min.js"), "utf8");
 mkdirSync(shots, { recursive: true });
 
-/** Until the freeze is seen: what the issue of a failing relay promises, and what a process takes to start. */
+/** From the freeze, the start of the program that does it included, until it is told and drawn. */
 const SEEN_WITHIN_MS = 1_000;
 const FIRST_PAINT_MS = 1_000;
 const LAB_MS = 240_000;
