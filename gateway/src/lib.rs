@@ -41,6 +41,7 @@ mod gateway;
 mod hedge;
 mod idle;
 mod listener;
+mod metrics;
 mod open;
 mod proxy;
 mod race;
@@ -59,6 +60,7 @@ pub use config::{
 };
 pub use destinations::{Destination, DestinationError, Destinations};
 pub use gateway::{BindError, Gateway, Listening};
+pub use metrics::export;
 pub use open::{Resolver, Resolving};
 pub use overway_session::DATAGRAM_BYTES_MAX;
 pub use socks::PasswordError;

@@ -53,6 +53,11 @@ pub(crate) struct Unreached {
 }
 
 impl ServiceTarget {
+    /// A connection to the target, to see whether it takes any; `None` if it does not in time, or is none of its own.
+    pub async fn reach(&self, within: Duration) -> Option<TcpStream> {
+        self.connect_tcp(None, within).await.ok()
+    }
+
     /// Connects: of a name's addresses to the one that accepts first.
     pub(crate) async fn connect_tcp(
         &self,

@@ -53,8 +53,8 @@ pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     (0..).zip(lines).for_each(|(index, totals)| line(&mut out, index, totals));
     (0..).zip(faults).for_each(|(index, stats)| fault(&mut out, index, stats));
     control_plane(&mut out, control);
-    self::session(&mut out, session);
-    self::gateway(&mut out, gateway);
+    overway_session::export(&mut out, session);
+    overway_gateway::export(&mut out, gateway);
     if let Some(stats) = access {
         self::access(&mut out, stats);
     }
@@ -293,73 +293,6 @@ fn control_plane(out: &mut Exposition, control: &ControlStatus) {
         ("certificate_renewals_total", "Certificates renewed.", renewals),
     ] {
         out.counter(name, help, &[], value.load(Ordering::Relaxed));
-    }
-}
-
-fn session(out: &mut Exposition, stats: overway_session::Stats) {
-    export_counters!(
-        out,
-        "session_",
-        stats,
-        overway_session::Stats {
-            sessions_opened: "QUIC connections between ends established.",
-            sessions_closed: "QUIC connections between ends that ended.",
-            identity_refused: "Sessions refused: the certificate is not that of the address.",
-            far_restarts: "Far ends seen to have started anew.",
-            streams: "Streams opened or accepted.",
-            flows: "Flows opened or accepted.",
-            requests_refused: "Requests refused, by either side.",
-            requests_invalid: "Requests that were malformed or too slow.",
-            frames_sent: "Session frames sent.",
-            frames_received: "Session frames given to QUIC.",
-            frames_duplicate: "Session frames that had come before.",
-            frames_stale: "Session frames of an incarnation that ended.",
-            frames_held: "Session frames that waited for an earlier one.",
-            frames_reordered: "Session frames that came late and filled a gap in time.",
-            frames_late: "Session frames that came after their gap had been given up.",
-            gaps_given_up: "Gaps given up.",
-            frames_thrown_away: "Session frames thrown away because too many gaps had been given up.",
-            frames_unexpected: "Frames that an end does not take.",
-            datagrams_sent: "Datagrams handed to flows.",
-            datagrams_received: "Datagrams given out by flows.",
-            datagrams_dropped_full: "Datagrams not sent because the fabric was full.",
-            datagrams_dropped_slow: "Datagrams dropped because their reader did not keep up.",
-            datagrams_unknown_flow: "Datagrams of no open flow.",
-            datagrams_forged: "Datagrams that are not authentic.",
-            datagrams_duplicate: "Datagrams that had come before.",
-            datagrams_old: "Datagrams older than the replay window.",
-            datagrams_malformed: "Authentic datagrams whose inner header makes no sense.",
-            datagrams_incomplete: "Datagrams of which a fragment did not come in time.",
-        }
-    );
-}
-
-fn gateway(out: &mut Exposition, stats: overway_gateway::Stats) {
-    let (connections, flows, refused, dropped) = export_counters!(out, "gateway_", stats, overway_gateway::Stats {
-            connections_accepted: "TCP connections accepted by forwards and SOCKS listeners.",
-            connections_served: "TCP connections made to targets.",
-            connections_reset: "TCP connections that ended by a reset.",
-            connections_lost: "TCP connections that ended because their session did.",
-            connections_expired: "TCP connections that were ended because they were idle.",
-            stream_bytes_to_mesh: "Bytes from TCP sockets to sessions.",
-            stream_bytes_from_mesh: "Bytes from sessions to TCP sockets.",
-            flows_opened: "Flows opened for UDP clients.",
-            flows_served: "Flows served for other relays' clients.",
-            flows_expired: "UDP clients and flows that ended idle.",
-            datagrams_to_mesh: "Datagrams from UDP sockets to sessions.",
-            datagrams_from_mesh: "Datagrams from sessions to UDP sockets.",
-            datagram_bytes_to_mesh: "Bytes of datagrams from UDP sockets to sessions.",
-            datagram_bytes_from_mesh: "Bytes of datagrams from sessions to UDP sockets.",
-        } and connections_active, flows_active, refused, dropped);
-    out.gauge("gateway_connections", "TCP connections carried now.", &[], float(connections));
-    out.gauge("gateway_flows", "UDP clients and served flows now.", &[], float(flows));
-    for (reason, count) in refused {
-        let labels = [("reason", reason.name())];
-        out.counter("gateway_refused_total", "Connections and flows refused.", &labels, count);
-    }
-    for (reason, count) in dropped {
-        let labels = [("reason", reason.name())];
-        out.counter("gateway_datagrams_dropped_total", "Datagrams dropped.", &labels, count);
     }
 }
 

@@ -43,7 +43,7 @@ pub struct EdgePort {
 /// Who an edge is, and how it knows others.
 pub struct EdgeIdentity {
     /// The edge's own key.
-    pub key: EdgeKey,
+    pub key: Arc<EdgeKey>,
     /// The tenant, whose edges alone there are sessions with.
     pub tenant: TenantName,
     /// The edge's token; far ends are told a new one at once.

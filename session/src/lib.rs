@@ -40,6 +40,7 @@ mod fabric;
 mod far;
 mod flow;
 mod fragment;
+mod metrics;
 mod names;
 mod open;
 mod pool;
@@ -58,6 +59,7 @@ pub use endpoint::SessionEndpoint;
 pub use fabric::{FabricPort, FabricSender, Full, Inbound, Outbound};
 pub use far::{FarEnd, Party};
 pub use flow::{DATAGRAM_BYTES_MAX, Flow, SendError};
+pub use metrics::export;
 pub use open::{
     Incoming, IncomingFlow, IncomingStream, OpenError, REASON_BYTES_MAX, SERVICE_BYTES_MAX, Stream,
 };

@@ -103,7 +103,7 @@ impl Tenant {
         let (port, whereabouts) = mesh.edge_port(addresses);
         let (token, shown) = watch::channel(self.token(id, change));
         let identity = EdgeIdentity {
-            key: key(number),
+            key: Arc::new(key(number)),
             tenant: self.name.parse().unwrap(),
             token: shown,
             keys: self.keys.subscribe(),
