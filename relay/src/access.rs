@@ -26,6 +26,7 @@
 mod admission;
 mod attachment;
 mod config;
+mod directory;
 mod listener;
 mod pushed;
 mod quota;
@@ -53,6 +54,7 @@ use crate::socket;
 pub use admission::{Admission, Admitted, Refusal, TenantTable, TokenAdmission};
 pub use config::AccessConfig;
 pub(crate) use config::RawAccess;
+pub use directory::MeshDirectory;
 pub use pushed::PushedTenants;
 pub use services::{Directory, Offering, OwnEdges};
 pub use stats::{AccessDrop, AccessStats, REFUSALS};

@@ -307,7 +307,9 @@ impl Control {
 
 /// Waits until what edges offer is another than was last said, and until it may be said.
 async fn next_offers(offers: &mut watch::Receiver<Offers>, due: Instant) -> Offers {
-    tokio::time::sleep_until(due.into()).await;
+    if due > Instant::now() {
+        tokio::time::sleep_until(due.into()).await;
+    }
     if offers.changed().await.is_err() {
         // Nobody is left to say anything else.
         std::future::pending::<()>().await;

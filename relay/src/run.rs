@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
-use crate::access::{Access, AccessParts, OwnEdges, PushedTenants, TokenAdmission};
+use crate::access::{Access, AccessParts, MeshDirectory, PushedTenants, TokenAdmission};
 use crate::admin::{self, Admin};
 use crate::control::{self, Control, ControlStatus};
 use crate::lines::{self, Lines};
@@ -116,7 +116,8 @@ async fn serve(
         }
     }
     let gateway = Arc::new(gateway);
-    let access = start_access(&parts, mesh)?;
+    let (told, offers) = watch::channel(Offers::default());
+    let access = start_access(&parts, mesh, told)?;
     let status = Arc::new(ControlStatus::default());
     let admin = Admin {
         local,
@@ -135,8 +136,6 @@ async fn serve(
     };
     let stop_admin = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(config.admin, admin, stop_admin.clone()).await?);
-    // Held to the end; whoever takes edges in will say through it what they offer.
-    let (_offered, offers) = watch::channel(Offers::default());
     let control = Control {
         schedulers: config.schedulers.clone(),
         credentials: Arc::clone(credentials),
@@ -170,8 +169,12 @@ async fn serve(
     Ok(())
 }
 
-/// Opens the access side, if there is to be one.
-fn start_access(parts: &Parts<'_>, mesh: &Mesh) -> anyhow::Result<Option<Access>> {
+/// Opens the access side, if there is to be one; what its edges offer is put into `told`.
+fn start_access(
+    parts: &Parts<'_>,
+    mesh: &Mesh,
+    told: watch::Sender<Offers>,
+) -> anyhow::Result<Option<Access>> {
     let Some(config) = &parts.config.access else { return Ok(None) };
     let tenants = Arc::<PushedTenants>::default();
     tokio::spawn(Arc::clone(&tenants).follow(mesh.fib.clone()));
@@ -185,7 +188,7 @@ fn start_access(parts: &Parts<'_>, mesh: &Mesh) -> anyhow::Result<Option<Access>
         local: Arc::clone(&mesh.local),
         deliveries: Arc::clone(&mesh.deliveries),
         admission: Arc::new(TokenAdmission::new(tenants)),
-        directory: Arc::new(OwnEdges::new(local)),
+        directory: Arc::new(MeshDirectory::new(local, mesh.fib.clone(), told)),
     })?;
     for address in &access.addresses {
         tracing::info!(%address, "access");

@@ -467,7 +467,12 @@ impl Attachment {
         let class = u8::try_from(class).ok().and_then(Class::from_code).unwrap_or_default();
         let offerings = match forbidden {
             true => Vec::new(),
-            false => self.shared.directory.resolve(self.admitted.tenant, service, class),
+            false => self.shared.directory.resolve(
+                self.admitted.tenant,
+                service,
+                class,
+                self.place.attachment,
+            ),
         };
         Resolved { request, endpoints: endpoints(offerings), forbidden }
     }

@@ -29,8 +29,14 @@ pub trait Directory: Send + Sync + 'static {
         services: &[OfferedService],
     );
 
-    /// Who offers a tenant's service, the best first.
-    fn resolve(&self, tenant: PolicyId, service: &str, class: Class) -> Vec<Offering>;
+    /// Who offers a tenant's service, the best first. Of those that are as good, each asker has another first.
+    fn resolve(
+        &self,
+        tenant: PolicyId,
+        service: &str,
+        class: Class,
+        asker: AttachmentId,
+    ) -> Vec<Offering>;
 }
 
 /// The directory of a relay that hears of no other: its own edges.
@@ -52,6 +58,28 @@ impl OwnEdges {
     /// The directory of this relay.
     pub const fn new(local: RelayId) -> Self {
         Self { local, offers: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Shows each service that an edge offers, in order of attachments.
+    pub(super) fn each(
+        &self,
+        mut show: impl FnMut(AttachmentId, PolicyId, EdgeId, &OfferedService),
+    ) {
+        for (&attachment, Offers { tenant, edge, services }) in &*self.offers() {
+            services.iter().for_each(|service| show(attachment, *tenant, *edge, service));
+        }
+    }
+
+    /// Who offers a tenant's service here, well or not.
+    pub(super) fn all(&self, tenant: PolicyId, service: &str) -> Vec<Offering> {
+        let mut found = Vec::new();
+        self.each(|attachment, of, edge, offered| {
+            if of == tenant && offered.name == service {
+                let first = Address::new(self.local, attachment);
+                found.push(Offering { edge, first, second: None });
+            }
+        });
+        found
     }
 
     fn offers(&self) -> MutexGuard<'_, BTreeMap<AttachmentId, Offers>> {
@@ -76,7 +104,13 @@ impl Directory for OwnEdges {
     }
 
     /// Healthy ones by priority, then by weight.
-    fn resolve(&self, tenant: PolicyId, service: &str, _class: Class) -> Vec<Offering> {
+    fn resolve(
+        &self,
+        tenant: PolicyId,
+        service: &str,
+        _class: Class,
+        _asker: AttachmentId,
+    ) -> Vec<Offering> {
         let offers = self.offers();
         let mut found = Vec::new();
         for (&attachment, offer) in offers.iter().filter(|(_, offer)| offer.tenant == tenant) {
@@ -124,7 +158,8 @@ mod tests {
         offer(6, 1, &[OfferedService { unhealthy: true, ..service("chat", 0, 99) }]);
         offer(7, 2, &[service("chat", 0, 99)]);
         let found = |service| {
-            let found = directory.resolve(PolicyId(1), service, Class::Interactive);
+            let found =
+                directory.resolve(PolicyId(1), service, Class::Interactive, AttachmentId(9));
             found.iter().map(|offering| offering.first.attachment.0).collect::<Vec<_>>()
         };
 
@@ -132,7 +167,7 @@ mod tests {
         assert_eq!(found("mail"), [2]);
         offer(4, 1, &[]);
         assert_eq!(found("chat"), [3, 2]);
-        let told = endpoints(directory.resolve(PolicyId(1), "mail", Class::Bulk));
+        let told = endpoints(directory.resolve(PolicyId(1), "mail", Class::Bulk, AttachmentId(9)));
         assert_eq!(told, [Endpoint { edge: vec![2; 32], first: 0x0005_0002, second: 0 }]);
     }
 }

@@ -36,7 +36,7 @@ const SERVICE_NUMBERS_MAX: usize = 1 << 20;
 type EdgeId = [u8; EDGE_ID_BYTES];
 
 /// A service of a tenant.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ServiceName {
     pub(crate) tenant: PolicyId,
     pub(crate) name: String,
@@ -185,19 +185,19 @@ impl Services {
         let before: Vec<Arc<ServiceName>> = before.map(|(.., name)| Arc::clone(name)).collect();
         for name in before {
             let new = said.remove(&*name).unwrap_or_default();
-            self.replace_of(relay, name, new);
+            self.replace_of(relay, name, &new);
         }
         for (name, new) in said {
             let known = self.offers.get_key_value(&name).map(|(name, _)| Arc::clone(name));
-            self.replace_of(relay, known.unwrap_or_else(|| Arc::new(name)), new);
+            self.replace_of(relay, known.unwrap_or_else(|| Arc::new(name)), &new);
         }
     }
 
-    fn replace_of(&mut self, relay: RelayId, name: Arc<ServiceName>, new: BTreeMap<EdgeId, Said>) {
+    fn replace_of(&mut self, relay: RelayId, name: Arc<ServiceName>, new: &BTreeMap<EdgeId, Said>) {
         let offers = self.offers.entry(Arc::clone(&name)).or_default();
         let old = offers.iter().filter(|((_, by), _)| *by == relay);
         let old: BTreeMap<EdgeId, Said> = old.map(|(&(edge, _), &said)| (edge, said)).collect();
-        if old == new {
+        if old == *new {
             if offers.is_empty() {
                 self.offers.remove(&name);
             }
@@ -216,7 +216,7 @@ impl Services {
         for other in named(&old) {
             self.named.remove(&(other, relay, Arc::clone(&name)));
         }
-        for other in named(&new) {
+        for other in named(new) {
             self.named.insert((other, relay, Arc::clone(&name)));
         }
         self.dirty.insert(name);
@@ -329,12 +329,6 @@ impl Services {
             None => self.items.remove(&key),
         };
         change.keys.push(key);
-    }
-}
-
-impl Default for ServiceName {
-    fn default() -> Self {
-        Self { tenant: PolicyId::default(), name: String::new() }
     }
 }
 

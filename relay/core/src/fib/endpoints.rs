@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overway_wire::control::{
-    EDGE_ID_BYTES, Endpoint, SERVICE_ENDPOINTS_MAX, SERVICE_NAME_BYTES_MAX, TenantService,
+    EDGE_ID_BYTES, Endpoint, Place, SERVICE_ENDPOINTS_MAX, SERVICE_NAME_BYTES_MAX, TenantService,
 };
 use overway_wire::{Address, Class, PolicyId, RelayId, Whereabouts};
 
@@ -161,7 +161,7 @@ impl Ranked {
 
 fn read_endpoint(endpoint: &Endpoint) -> Option<FibEndpoint> {
     let first = endpoint.first?.address()?;
-    let second = endpoint.second.and_then(|place| place.address());
+    let second = endpoint.second.and_then(Place::address);
     let second = second.filter(|second| second.relay != first.relay);
     Some(FibEndpoint {
         edge: endpoint.edge.as_slice().try_into().ok()?,
@@ -177,7 +177,7 @@ mod tests {
     use super::super::tests::{fib, route, steps};
     use super::*;
     use overway_wire::AttachmentId;
-    use overway_wire::control::{Item, Place, Policy, Tenant};
+    use overway_wire::control::{Item, Policy, Tenant};
     use proptest::prelude::*;
 
     const LOCAL: RelayId = RelayId(1);

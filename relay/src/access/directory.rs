@@ -1,0 +1,190 @@
+//! Services as the whole mesh offers them: what this relay's edges offer is told to the scheduler, and what the scheduler
+//! has pushed is resolved.
+//!
+//! What this relay knows itself counts more than what was pushed: an edge of its own that offers no more is left out at
+//! once, and one that nobody has told of yet comes after those that were. Without a scheduler the last pushed state
+//! counts, and so do the relay's own edges.
+
+use std::fmt;
+use std::sync::Arc;
+
+use overway_relay_core::{Fib, FibEndpoint};
+use overway_tenant::EdgeId;
+use overway_wire::access::messages::OfferedService;
+use overway_wire::control::{OFFERS_MAX, Offer, Offers};
+use overway_wire::{Address, AttachmentId, Class, PolicyId, RelayId, Whereabouts};
+use tokio::sync::watch;
+
+use super::services::{Directory, Offering, OwnEdges};
+
+/// The directory of a relay in a mesh.
+pub struct MeshDirectory {
+    local: RelayId,
+    own: OwnEdges,
+    fib: watch::Receiver<Arc<Fib>>,
+    told: watch::Sender<Offers>,
+}
+
+impl MeshDirectory {
+    /// The directory of this relay, by its table; what its edges offer is put into `told`.
+    pub const fn new(
+        local: RelayId,
+        fib: watch::Receiver<Arc<Fib>>,
+        told: watch::Sender<Offers>,
+    ) -> Self {
+        Self { local, own: OwnEdges::new(local), fib, told }
+    }
+
+    /// The endpoint without the address of an edge of this relay that offers the service no more.
+    fn standing(&self, endpoint: &FibEndpoint, own: &[Offering]) -> Option<Offering> {
+        let edge = EdgeId(endpoint.edge);
+        let stands = |address: &Address| {
+            address.relay != self.local || own.iter().any(|offering| offering.first == *address)
+        };
+        let Whereabouts { first, second } = endpoint.whereabouts;
+        let mut addresses = [Some(first), second].into_iter().flatten().filter(stands);
+        Some(Offering { edge, first: addresses.next()?, second: addresses.next() })
+    }
+}
+
+impl Directory for MeshDirectory {
+    fn offered(
+        &self,
+        attachment: AttachmentId,
+        tenant: PolicyId,
+        edge: EdgeId,
+        services: &[OfferedService],
+    ) {
+        self.own.offered(attachment, tenant, edge, services);
+        let mut offers = Vec::new();
+        self.own.each(|attachment, tenant, edge, service| {
+            if offers.len() < OFFERS_MAX {
+                offers.push(offer(attachment, tenant, edge, service));
+            }
+        });
+        self.told.send_if_modified(|told| {
+            let changed = told.offers != offers;
+            told.offers = offers;
+            changed
+        });
+    }
+
+    fn resolve(
+        &self,
+        tenant: PolicyId,
+        service: &str,
+        class: Class,
+        asker: AttachmentId,
+    ) -> Vec<Offering> {
+        let own = self.own.all(tenant, service);
+        let pushed =
+            self.fib.borrow().endpoints(tenant, service, class, self.local, asker.0.into());
+        let mut found: Vec<Offering> =
+            pushed.iter().filter_map(|endpoint| self.standing(endpoint, &own)).collect();
+        for offering in self.own.resolve(tenant, service, class, asker) {
+            if found.iter().all(|known| known.edge != offering.edge) {
+                found.push(offering);
+            }
+        }
+        found
+    }
+}
+
+fn offer(
+    attachment: AttachmentId,
+    tenant: PolicyId,
+    edge: EdgeId,
+    service: &OfferedService,
+) -> Offer {
+    let OfferedService { name, priority, weight, unhealthy } = service;
+    Offer {
+        tenant: tenant.0.into(),
+        service: name.clone(),
+        edge: edge.0.to_vec(),
+        attachment: attachment.0.into(),
+        other: None,
+        second: false,
+        priority: *priority,
+        weight: (*weight).max(1),
+        healthy: !unhealthy,
+    }
+}
+
+impl fmt::Debug for MeshDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshDirectory").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overway_relay_core::pushed::{Changed, Pushed};
+    use overway_wire::control::{Endpoint, Item, Place, Tenant, TenantService, Update};
+
+    use super::*;
+
+    const LOCAL: RelayId = RelayId(5);
+    const TENANT: PolicyId = PolicyId(20);
+
+    /// A table with a tenant's service at these endpoints: of each edge its addresses.
+    fn fib(edges: &[(u8, &[(u32, u32)])]) -> Arc<Fib> {
+        let place = |&(relay, attachment): &(u32, u32)| Place { relay, attachment };
+        let endpoint = |&(edge, places): &(u8, &[(u32, u32)])| Endpoint {
+            edge: vec![edge; 32],
+            first: places.first().map(place),
+            second: places.get(1).map(place),
+            priority: 1,
+            weight: 1,
+            healthy: true,
+        };
+        let endpoints = edges.iter().map(endpoint).collect();
+        let put: Vec<Item> = vec![
+            Tenant { number: 20, name: "im".into(), ..Tenant::default() }.into(),
+            TenantService { tenant: 20, name: "chat".into(), endpoints }.into(),
+        ];
+        let mut pushed = Pushed::default();
+        pushed.apply(Update { revision: 1, put, ..Update::default() }).unwrap();
+        Arc::new(Fib::default().updated(&pushed, &Changed::Everything, LOCAL))
+    }
+
+    fn service(name: &str) -> OfferedService {
+        OfferedService { name: name.into(), priority: 0, weight: 0, unhealthy: false }
+    }
+
+    fn found(directory: &MeshDirectory) -> Vec<(u8, u16, Option<u16>)> {
+        let found = directory.resolve(TENANT, "chat", Class::Interactive, AttachmentId(9));
+        let relays =
+            |it: &Offering| (it.edge.0[0], it.first.relay.0, it.second.map(|at| at.relay.0));
+        found.iter().map(relays).collect()
+    }
+
+    #[test]
+    fn an_edge_of_this_relay_that_offers_no_more_is_left_out_before_the_scheduler_knows() {
+        let pushed = fib(&[(1, &[(5, 7), (6, 2)]), (2, &[(5, 8)])]);
+        let (told, offers) = watch::channel(Offers::default());
+        let directory = MeshDirectory::new(LOCAL, watch::channel(pushed).1, told);
+        let edges = [(7, 1), (8, 2)].map(|(at, id)| (AttachmentId(at), EdgeId([id; 32])));
+        for (attachment, edge) in edges {
+            directory.offered(attachment, TENANT, edge, &[service("chat")]);
+        }
+        assert_eq!(offers.borrow().offers.len(), 2);
+        assert_eq!(offers.borrow().offers[0].weight, 1);
+        let mut all = found(&directory);
+        all.sort_unstable();
+        assert_eq!(all, [(1, 5, Some(6)), (2, 5, None)]);
+
+        for (attachment, edge) in edges {
+            directory.offered(attachment, TENANT, edge, &[]);
+        }
+        assert_eq!(found(&directory), [(1, 6, None)]);
+        assert!(offers.borrow().offers.is_empty());
+    }
+
+    #[test]
+    fn an_edge_of_this_relay_is_found_before_the_scheduler_tells_of_it() {
+        let (told, _offers) = watch::channel(Offers::default());
+        let directory = MeshDirectory::new(LOCAL, watch::channel(fib(&[(2, &[(6, 8)])])).1, told);
+        directory.offered(AttachmentId(7), TENANT, EdgeId([1; 32]), &[service("chat")]);
+        assert_eq!(found(&directory), [(2, 6, None), (1, 5, None)]);
+    }
+}
