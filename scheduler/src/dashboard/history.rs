@@ -180,6 +180,7 @@ mod tests {
             usable: true,
             trial: false,
             known: true,
+            mtu: 0,
             inbound: State::Up,
             outbound: State::Up,
             fast: None,

@@ -28,7 +28,8 @@ async fn pushed(link: &mut Link, wanted: impl Fn(&Tenant) -> bool) -> Tenant {
                 | item::Body::Route(_)
                 | item::Body::Service(_)
                 | item::Body::Revoked(_)
-                | item::Body::Policy(_) => None,
+                | item::Body::Policy(_)
+                | item::Body::TenantService(_) => None,
             });
             if let Some(tenant) = tenants.into_iter().find(|tenant| wanted(tenant)) {
                 return tenant;
