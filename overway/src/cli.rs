@@ -196,6 +196,23 @@ mod tests {
     }
 
     #[test]
+    fn every_example_of_a_commands_help_is_understood() {
+        let mut waiting: Vec<clap::Command> = Cli::command().get_subcommands().cloned().collect();
+        let mut examples = 0;
+        while let Some(command) = waiting.pop() {
+            waiting.extend(command.get_subcommands().cloned());
+            let help = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  overway ")) {
+                // What it does stands behind it, after a gap.
+                let line = line.trim_start().split("  ").next().unwrap_or_default();
+                assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));
+                examples += 1;
+            }
+        }
+        assert!(examples > 20, "only {examples} were found");
+    }
+
+    #[test]
     fn a_join_takes_a_whole_token() {
         let schedulers = vec!["203.0.113.5:4400".to_owned()];
         let now = std::time::SystemTime::UNIX_EPOCH;

@@ -30,6 +30,10 @@ fn scheduler(text: &str) -> Result<(), ConfigError> {
     overway_scheduler::Config::from_document(&Document::new("scheduler.toml", text)).map(|_| ())
 }
 
+fn edge(text: &str) -> Result<(), ConfigError> {
+    overway_edge::Config::try_from(&Document::new("edge.toml", text)).map(|_| ())
+}
+
 /// The text with its optional keys in force: `#key` becomes `key`, and `# words` stay a comment.
 fn with_everything(text: &str) -> String {
     let in_force = |line: &str| match line.strip_prefix('#') {
@@ -100,6 +104,16 @@ fn the_example_of_a_scheduler_is_good_as_it_is_and_with_every_key() {
 }
 
 #[test]
+fn the_example_of_an_edge_is_good_as_it_is_and_with_every_key() {
+    let text = read("docs/examples/edge.toml");
+
+    assert_eq!(edge(&text), Ok(()));
+    let everything = with_everything(&text);
+    assert_eq!(edge(&everything), Ok(()));
+    assert_eq!(missing_keys(&everything, edge), Vec::<String>::new());
+}
+
+#[test]
 fn fault_injection_is_off_in_the_example() {
     let document = Document::new("relay.toml", read("docs/examples/relay.toml"));
 
@@ -108,13 +122,16 @@ fn fault_injection_is_off_in_the_example() {
 
 #[test]
 fn the_readmes_configurations_are_good() {
-    let blocks = blocks(&read("README.md"));
+    let pages = ["README.md", "docs/SERVICES.md"];
+    let blocks: Vec<_> = pages.into_iter().flat_map(|page| blocks(&read(page))).collect();
 
     assert!(!blocks.is_empty());
     for block in blocks {
         let has = |section| block.lines().any(|line| line == section);
         let read = if has("[relay]") {
             relay(&block)
+        } else if has("[edge]") {
+            edge(&block)
         } else if has("[scheduler]") {
             scheduler(&block)
         } else {

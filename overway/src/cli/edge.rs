@@ -1,27 +1,35 @@
-//! `overway edge keygen`.
+//! `overway edge` and `overway edge keygen`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use overway_edge::Config;
 use overway_tenant::EdgeKey;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{keys, output};
+use super::{keys, output, runtime};
 
-/// What an edge needs: an end outside the mesh, in an application's own process or beside it.
+/// Run an edge: an end outside the mesh, beside an application that speaks TCP and UDP.
 ///
 /// An edge makes a key of its own once and keeps it. Its id is the key's thumbprint (RFC 7638). Its application's
 /// backend mints tokens that are bound to that id; see `overway token mint --help`.
 ///
+/// Its configuration names the tenant, the files with key, token and the tenant's public keys, two access relays or more, and what it
+/// listens on ([[forward]], [[socks]]) or offers ([[service]]).
+///
 /// Examples:
 ///   overway edge keygen --out edge.key
+///   overway edge --config edge.toml
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub(crate) struct EdgeArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "edge.toml")]
+    config: PathBuf,
     #[command(subcommand)]
-    command: EdgeCommand,
+    command: Option<EdgeCommand>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,11 +45,21 @@ enum EdgeCommand {
     },
 }
 
-/// Makes the key. The id alone goes to standard output, so that scripts can take it.
+/// Runs the edge until a signal, or makes a key.
 pub(crate) fn run(args: EdgeArgs) -> Result<ExitCode, Failure> {
-    let EdgeCommand::Keygen { out, json } = args.command;
+    match args.command {
+        None => {
+            let config = Config::load(&args.config).map_err(Failure::configuration)?;
+            runtime::serve(|shutdown| overway_edge::run(config, shutdown))
+        }
+        Some(EdgeCommand::Keygen { out, json }) => keygen(&out, json),
+    }
+}
+
+/// Makes the key. The id alone goes to standard output, so that scripts can take it.
+fn keygen(out: &Path, json: bool) -> Result<ExitCode, Failure> {
     let key = EdgeKey::from_seed(keys::random()?);
-    keys::write_new(&out, &key.to_pkcs8_pem(), keys::SECRET)?;
+    keys::write_new(out, &key.to_pkcs8_pem(), keys::SECRET)?;
     if json {
         let body = json!({ "id": key.id().to_string(), "key": key.public().to_jwk(), "file": out });
         output::print_json(&body)?;

@@ -11,7 +11,7 @@ use super::output;
 
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {
-    /// Configuration files of relays and schedulers, and profiles of labs; which is which is seen from what is in them.
+    /// Configuration files of relays, schedulers and edges, and profiles of labs; which is which is seen from what is in them.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -21,6 +21,7 @@ pub(crate) struct ValidateArgs {
 enum Kind {
     Relay,
     Scheduler,
+    Edge,
     Lab,
 }
 
@@ -33,6 +34,9 @@ impl Kind {
         if has("pair") || table.get("relay").is_some_and(toml::Value::is_array) {
             return Some(Self::Lab);
         }
+        if has("edge") {
+            return Some(Self::Edge);
+        }
         match (has("relay") || has("mesh"), has("scheduler")) {
             (true, _) => Some(Self::Relay),
             (false, true) => Some(Self::Scheduler),
@@ -44,6 +48,7 @@ impl Kind {
         match self {
             Self::Relay => "relay",
             Self::Scheduler => "scheduler",
+            Self::Edge => "edge",
             Self::Lab => "lab profile",
         }
     }
@@ -63,8 +68,8 @@ fn validate(file: &Path) -> Result<Kind, Failure> {
     let table: toml::Table = document.parse().map_err(Failure::configuration)?;
     let kind = Kind::of(&table).ok_or_else(|| {
         Failure::Configuration(format!(
-            "{}: has neither [relay] nor [scheduler] nor [[pair]]; expected the configuration of a relay \
-             or a scheduler, or a lab's profile",
+            "{}: has none of [relay], [scheduler], [edge] and [[pair]]; expected the configuration of a \
+             relay, a scheduler or an edge, or a lab's profile",
             file.display()
         ))
     })?;
@@ -76,6 +81,7 @@ fn check(kind: Kind, file: &Path) -> Result<(), ConfigError> {
     match kind {
         Kind::Relay => overway_relay::Config::load(file).map(|_| ()),
         Kind::Scheduler => overway_scheduler::Config::load(file).map(|_| ()),
+        Kind::Edge => overway_edge::Config::load(file).map(|_| ()),
         Kind::Lab => crate::lab::profile::Profile::load(file).map(|_| ()),
     }
 }
@@ -93,6 +99,7 @@ mod tests {
         assert_eq!(kind("[relay]\n[scheduler]\n"), Some(Kind::Relay));
         assert_eq!(kind("[mesh]\n[scheduler]\n"), Some(Kind::Relay));
         assert_eq!(kind("[scheduler]\n[admin]\n"), Some(Kind::Scheduler));
+        assert_eq!(kind("[edge]\n[access]\n"), Some(Kind::Edge));
         assert_eq!(kind("[[relay]]\n[[pair]]\n"), Some(Kind::Lab));
         assert_eq!(kind("[city]\n"), None);
     }

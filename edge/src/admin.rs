@@ -1,0 +1,169 @@
+//! The edge's admin HTTP: `/livez` (the process), `/readyz` (attached, and every forward leads somewhere), `/metrics` and
+//! `GET /v1/status`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use overway_client::{AttachmentStatus, Attachments, Counts, Status};
+use overway_gateway::Gateway;
+use overway_session::SessionEndpoint;
+use overway_telemetry::{Exposition, export_counters};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::directory::Directory;
+use crate::offers::Offers;
+
+/// What the admin API shows.
+pub(crate) struct Admin {
+    pub(crate) tenant: String,
+    pub(crate) edge: String,
+    pub(crate) attachments: Attachments,
+    pub(crate) session: SessionEndpoint,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) offers: Offers,
+}
+
+/// Binds the address; the future that comes back serves until the token is cancelled.
+///
+/// # Errors
+/// The address cannot be bound.
+pub(crate) async fn serve(
+    address: SocketAddr,
+    admin: Admin,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on admin address {address}"))?;
+    tracing::info!(address = %listener.local_addr()?, "admin");
+    let router = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status))
+        .layer(middleware::from_fn(refuse_foreign_hosts))
+        .with_state(Arc::new(admin));
+    Ok(async move {
+        let serving = axum::serve(listener, router);
+        if let Err(error) = serving.with_graceful_shutdown(stop.cancelled_owned()).await {
+            tracing::warn!(%error, "admin ended");
+        }
+    })
+}
+
+type Shared = State<Arc<Admin>>;
+
+async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    match host {
+        Some(host) if !overway_telemetry::is_local_host(host) => {
+            let error = json!({ "error": "the Host is neither an address nor localhost" });
+            (StatusCode::FORBIDDEN, Json(error)).into_response()
+        }
+        Some(_) | None => next.run(request).await,
+    }
+}
+
+/// Why the edge cannot carry everything that it is configured to, if it cannot.
+fn problem(admin: &Admin, status: &Status) -> Option<String> {
+    if status.attachments.is_empty() {
+        let why = status.last_error.as_deref().unwrap_or("no relay has answered yet");
+        return Some(format!("attached nowhere: {why}"));
+    }
+    let missing = admin.directory.missing();
+    (!missing.is_empty()).then(|| format!("nobody offers {}", missing.join(", ")))
+}
+
+async fn ready(State(admin): Shared) -> Response {
+    match problem(&admin, &admin.attachments.status()) {
+        None => "ready\n".into_response(),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+    }
+}
+
+async fn status(State(admin): Shared) -> Json<Value> {
+    let status = admin.attachments.status();
+    let problem = problem(&admin, &status);
+    let relay = |at: usize| status.attachments.get(at).map(|attachment| attachment.relay.0);
+    Json(json!({
+        "tenant": admin.tenant,
+        "edge": admin.edge,
+        "ready": problem.is_none(),
+        "problem": problem,
+        "first": relay(0),
+        "second": relay(1),
+        "attachments": status.attachments.iter().map(attachment).collect::<Vec<_>>(),
+        "last_error": status.last_error,
+        "services": admin.directory.counts(),
+        "offers": admin.offers.health().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+    }))
+}
+
+fn attachment(status: &AttachmentStatus) -> Value {
+    let AttachmentStatus { remote, relay, address, state, rtt, age, is_draining } = status;
+    json!({
+        "remote": remote.to_string(),
+        "relay": relay.0,
+        "address": address.to_string(),
+        "state": overway_wire::control::State::from(*state).name(),
+        "rtt_us": rtt.map(|rtt| rtt.as_micros()),
+        "age_s": age.as_secs(),
+        "draining": is_draining,
+    })
+}
+
+async fn metrics(State(admin): Shared) -> Response {
+    let mut out = Exposition::new("overway_edge");
+    let status = admin.attachments.status();
+    let help = "Access relays that the edge is attached to.";
+    out.gauge("attachments", help, &[], status.attachments.len() as f64);
+    attachment_counts(&mut out, status.counts);
+    for (service, well) in admin.offers.health() {
+        let labels = [("service", service.as_str())];
+        out.gauge(
+            "service_healthy",
+            "Whether an offered service is well.",
+            &labels,
+            f64::from(well),
+        );
+    }
+    overway_session::export(&mut out, admin.session.stats());
+    overway_gateway::export(&mut out, admin.gateway.stats());
+    ([(header::CONTENT_TYPE, overway_telemetry::CONTENT_TYPE)], out.render()).into_response()
+}
+
+fn attachment_counts(out: &mut Exposition, counts: Counts) {
+    let () = export_counters!(
+        out,
+        "",
+        counts,
+        Counts {
+            attached: "Attachments that came about.",
+            lost: "Attachments that ended.",
+            failed: "Attempts to attach that failed.",
+            refused: "Attempts that a relay refused.",
+            suspects: "Times that an attachment fell silent for one and a half intervals.",
+            downs: "Times that an attachment fell silent for three.",
+            rebinds: "Times that the socket was made anew, since nothing came through it.",
+            frames_sent: "Frames sent.",
+            frames_received: "Frames received.",
+            copies: "Second copies of frames, over the other attachment.",
+            resent: "Frames moved from an attachment that carried nothing.",
+            stranded_dropped: "Frames moved for which there was no room.",
+            too_long: "Frames dropped because they are too long for the mesh.",
+            received_dropped: "Frames received and dropped because the edge did not keep up.",
+            malformed: "Datagrams from relays that made no sense.",
+        }
+    );
+}
