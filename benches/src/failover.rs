@@ -195,7 +195,14 @@ fn start(
     stage: &Stage,
 ) -> anyhow::Result<Arc<World>> {
     let spawner = common::spawner(changes::LOG_FILTER)?;
-    let options =
-        WorldOptions { spawner, profile, seed, dir: None, wires: pairs.to_vec(), workers: 1 };
+    let options = WorldOptions {
+        spawner,
+        profile,
+        seed,
+        dir: None,
+        wires: pairs.to_vec(),
+        edges: Vec::new(),
+        workers: 1,
+    };
     World::start(&options, stage)
 }

@@ -15,6 +15,7 @@
 
 mod chain;
 mod common;
+mod entry;
 mod exact;
 mod failover;
 mod fairness;
@@ -55,6 +56,8 @@ struct Cli {
 enum Bench {
     /// Freezes and kills the transit relay under flows of 50 frames a second: how long are they silent?
     Failover(failover::FailoverArgs),
+    /// Freezes and kills the access relays of edges under flows and files: what do their applications feel?
+    EntryFailover(entry::EntryArgs),
     /// Ten to a million flows through a transit relay: does its memory grow?
     Flows(flows::FlowsArgs),
     /// Two sessions and a cubic flow on one line: how is it shared, and how long is its queue?
@@ -85,6 +88,7 @@ impl Bench {
     fn measure(self, common: &Common, stage: &Stage) -> anyhow::Result<Figures> {
         match self {
             Self::Failover(args) => failover::run(&args, common, stage),
+            Self::EntryFailover(args) => entry::run(&args, common, stage),
             Self::Flows(args) => flows::run(&args, common, stage),
             Self::Fairness(args) => fairness::run(&args, common, stage),
             Self::Forward(args) => forward::run(&args, common, stage),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use overway_relay::fault::RawRule;
-use overway_scheduler::api::{NodeRequest, TokenBody};
+use overway_scheduler::api::{KeyRequest, NodeRequest, TenantRequest, TokenBody};
+use overway_tenant::JwkSet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
@@ -33,6 +34,17 @@ pub struct RelayStatus {
     pub links: Vec<LinkStatus>,
     /// The path that frames to each relay would take now.
     pub paths: Vec<PathStatus>,
+}
+
+/// What an edge says of itself.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct EdgeStatus {
+    /// Whether it is attached and knows whom its forwards lead to.
+    pub(super) ready: bool,
+    /// The relay of its first address.
+    pub(super) first: Option<u16>,
+    /// That of its second.
+    pub(super) second: Option<u16>,
 }
 
 /// One of a relay's links.
@@ -104,6 +116,24 @@ impl Client {
         let request = NodeRequest { name: name.to_owned(), ttl_s: None };
         let body: TokenBody = answer(self.0.post(&url).send_json(request), &url)?.read_json()?;
         Ok(body.token)
+    }
+
+    /// Makes a tenant with these keys.
+    pub(super) fn add_tenant(
+        &self,
+        scheduler: SocketAddr,
+        name: &str,
+        keys: &JwkSet,
+    ) -> anyhow::Result<()> {
+        let url = format!("http://{scheduler}/v1/tenants");
+        let request = TenantRequest { name: name.to_owned(), ..TenantRequest::default() };
+        answer(self.0.post(&url).send_json(request), &url)?;
+        let url = format!("{url}/{name}/keys");
+        for key in &keys.keys {
+            let request = KeyRequest { key: key.clone(), replaces: None };
+            answer(self.0.post(&url).send_json(request), &url)?;
+        }
+        Ok(())
     }
 
     pub(super) fn set_fault(&self, relay: SocketAddr, rule: &RawRule) -> anyhow::Result<()> {

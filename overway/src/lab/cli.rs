@@ -191,7 +191,15 @@ fn start(args: &LabArgs, spawner: Spawner) -> anyhow::Result<ExitCode> {
         );
     }
     let (seed, workers) = (args.seed, args.workers);
-    let options = WorldOptions { spawner, profile, seed, dir: args.dir.clone(), wires, workers };
+    let options = WorldOptions {
+        spawner,
+        profile,
+        seed,
+        dir: args.dir.clone(),
+        wires,
+        edges: Vec::new(),
+        workers,
+    };
     let world = World::start(&options, &stage)?;
     let outcome =
         if args.check { run_check(args, &world, &stage) } else { run_live(&world, &stage) };

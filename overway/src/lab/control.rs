@@ -259,6 +259,7 @@ fn degrade(
 fn relay(world: &World, name: &str) -> anyhow::Result<usize> {
     match world.node(name)? {
         Node::Relay(relay) => Ok(relay),
+        Node::Edge(_) => bail!("edges have no lines of their own; name two relays"),
         Node::Scheduler => bail!("the scheduler has no lines to relays; name two relays"),
     }
 }
@@ -298,6 +299,7 @@ fn status(world: &World) -> Status {
         let (pid, condition) = world.condition(node);
         let admin = match node {
             Node::Relay(relay) => world.relay_admin(relay),
+            Node::Edge(edge) => world.edge(edge).admin,
             Node::Scheduler => world.scheduler_admin(),
         };
         ProcessStatus { name: world.name(node).to_owned(), pid, condition, admin }

@@ -9,6 +9,7 @@
 //! All methods may be called from any thread. Each takes the lock of the processes for a moment only.
 
 mod config;
+mod edges;
 mod layout;
 mod lines;
 mod start;
@@ -23,14 +24,15 @@ use anyhow::{Context, bail};
 use overway_wire::{Class, RelayId};
 use tempfile::TempDir;
 
-use super::admin::{Client, RelayStatus};
+use super::admin::{Client, EdgeStatus, RelayStatus};
 use super::flow::{FlowSpec, Sink};
 use super::process::{Keeper, Process, Spawner, tail};
 use super::profile::Profile;
 use super::stage::Stage;
 use layout::Layout;
 
-pub use layout::Wire;
+pub use edges::EdgePlan;
+pub use layout::{EdgePlace, Wire};
 pub use lines::Degradation;
 
 /// Time for a killed process's successor to come up. It reads its keys and binds its sockets.
@@ -53,6 +55,8 @@ pub struct WorldOptions {
     pub dir: Option<PathBuf>,
     /// Pairs of an entry and an exit relay that get a TCP and a UDP forward.
     pub wires: Vec<(usize, usize)>,
+    /// Ends outside the mesh, all of one tenant.
+    pub edges: Vec<EdgePlan>,
     /// Workers of each relay. One is enough where all relays share a machine.
     pub workers: u8,
 }
@@ -62,6 +66,8 @@ pub struct WorldOptions {
 pub enum Node {
     /// A relay, by its number in the profile.
     Relay(usize),
+    /// An edge, by its number among the options'.
+    Edge(usize),
     /// The scheduler.
     Scheduler,
 }
@@ -84,6 +90,7 @@ pub struct World {
     profile: Profile,
     seed: u64,
     layout: Layout,
+    edges: Vec<EdgePlan>,
     /// Relays' ids, by number.
     ids: Vec<RelayId>,
     client: Client,
@@ -154,16 +161,40 @@ impl World {
         self.layout.relays[relay].admin
     }
 
+    /// An edge's addresses.
+    pub fn edge(&self, edge: usize) -> EdgePlace {
+        self.layout.edges[edge]
+    }
+
+    /// Whether an edge is attached twice and knows whom its forwards lead to.
+    pub fn is_edge_whole(&self, edge: usize) -> bool {
+        let status: anyhow::Result<EdgeStatus> =
+            self.client.get(self.edge(edge).admin, "/v1/status");
+        status.is_ok_and(|status| status.ready && status.second.is_some())
+    }
+
+    /// The relay that comes first in an edge's whereabouts, by its number.
+    ///
+    /// # Errors
+    /// The edge does not answer, or is attached nowhere.
+    pub fn access_relay(&self, edge: usize) -> anyhow::Result<usize> {
+        let status: EdgeStatus = self.client.get(self.edge(edge).admin, "/v1/status")?;
+        let first = status.first.and_then(|relay| self.number(relay));
+        first.with_context(|| format!("{} is attached nowhere", self.name(Node::Edge(edge))))
+    }
+
     /// All processes, the scheduler first.
     pub fn nodes(&self) -> impl Iterator<Item = Node> + use<> {
         let relays = (0..self.profile.relays().len()).map(Node::Relay);
-        std::iter::once(Node::Scheduler).chain(relays)
+        let edges = (0..self.edges.len()).map(Node::Edge);
+        std::iter::once(Node::Scheduler).chain(relays).chain(edges)
     }
 
     /// A process's name.
     pub fn name(&self, node: Node) -> &str {
         match node {
             Node::Relay(relay) => self.profile.relay_name(relay),
+            Node::Edge(edge) => &self.edges[edge].name,
             Node::Scheduler => "scheduler",
         }
     }
@@ -188,7 +219,7 @@ impl World {
     /// A process's id and condition.
     pub fn condition(&self, node: Node) -> (Option<u32>, Condition) {
         let mut processes = self.processes();
-        let living = processes[Self::slot(node)].as_mut().and_then(Process::living);
+        let living = processes[self.slot(node)].as_mut().and_then(Process::living);
         match living {
             Some(process) if process.is_frozen() => (Some(process.id()), Condition::Frozen),
             Some(process) => (Some(process.id()), Condition::Running),
@@ -218,7 +249,7 @@ impl World {
     /// It is dead already.
     pub fn kill(&self, node: Node) -> anyhow::Result<()> {
         self.running(node, |_| Ok(()))?;
-        let process = self.processes()[Self::slot(node)].take();
+        let process = self.processes()[self.slot(node)].take();
         drop(process);
         Ok(())
     }
@@ -296,8 +327,11 @@ impl World {
     }
 
     /// Fails with the end of its log if a process has ended by itself.
-    pub(super) fn check_alive(&self, node: Node) -> anyhow::Result<()> {
-        let exited = self.processes()[Self::slot(node)].as_mut().and_then(Process::exited);
+    ///
+    /// # Errors
+    /// It has.
+    pub fn check_alive(&self, node: Node) -> anyhow::Result<()> {
+        let exited = self.processes()[self.slot(node)].as_mut().and_then(Process::exited);
         match exited {
             Some(status) => {
                 let (name, tail) = (self.name(node), self.tail(node));
@@ -308,7 +342,7 @@ impl World {
     }
 
     /// The end of a process's log.
-    pub(super) fn tail(&self, node: Node) -> String {
+    pub fn tail(&self, node: Node) -> String {
         tail(&self.log(node), TAIL_LINES)
     }
 
@@ -319,6 +353,7 @@ impl World {
     fn admin(&self, node: Node) -> SocketAddr {
         match node {
             Node::Relay(relay) => self.relay_admin(relay),
+            Node::Edge(edge) => self.edge(edge).admin,
             Node::Scheduler => self.scheduler_admin(),
         }
     }
@@ -327,12 +362,13 @@ impl World {
         let name = self.name(node);
         let subcommand = match node {
             Node::Relay(_) => "relay",
+            Node::Edge(_) => "edge",
             Node::Scheduler => "scheduler",
         };
         let config = layout::config_file(&self.dir, name);
         let spawned = self.keeper.spawn(subcommand, &config, &self.log(node));
         let process = spawned.with_context(|| format!("cannot start {name}"))?;
-        self.processes()[Self::slot(node)] = Some(process);
+        self.processes()[self.slot(node)] = Some(process);
         Ok(())
     }
 
@@ -342,7 +378,7 @@ impl World {
         act: impl FnOnce(&mut Process) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let mut processes = self.processes();
-        match processes[Self::slot(node)].as_mut().and_then(Process::living) {
+        match processes[self.slot(node)].as_mut().and_then(Process::living) {
             Some(process) => act(process),
             None => bail!("{} is dead; restore it first", self.name(node)),
         }
@@ -352,10 +388,11 @@ impl World {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slot(node: Node) -> usize {
+    fn slot(&self, node: Node) -> usize {
         match node {
             Node::Scheduler => 0,
             Node::Relay(relay) => relay + 1,
+            Node::Edge(edge) => self.profile.relays().len() + edge + 1,
         }
     }
 }

@@ -69,7 +69,11 @@ impl Blow {
         }
     }
 
-    pub(super) fn hit(self, scene: &Scene<'_>, relay: usize) -> anyhow::Result<()> {
+    /// Strikes a relay.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn hit(self, scene: &Scene<'_>, relay: usize) -> anyhow::Result<()> {
         match self {
             Self::Freeze => scene.world.freeze(Node::Relay(relay)),
             Self::Kill => scene.world.kill(Node::Relay(relay)),

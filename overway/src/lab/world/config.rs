@@ -42,6 +42,7 @@ struct RelayFile<'a> {
     mesh: Mesh,
     scheduler: Addresses,
     admin: Listen,
+    access: ListenAll,
     service: Vec<Service>,
     forward: Vec<Forward>,
     fault: RawFault,
@@ -71,22 +72,27 @@ struct Addresses {
 }
 
 #[derive(Debug, Serialize)]
-struct Listen {
-    listen: SocketAddr,
+pub(super) struct Listen {
+    pub(super) listen: SocketAddr,
 }
 
 #[derive(Debug, Serialize)]
-struct Service {
-    name: String,
-    protocol: &'static str,
-    target: SocketAddr,
+struct ListenAll {
+    listen: [SocketAddr; 1],
 }
 
 #[derive(Debug, Serialize)]
-struct Forward {
-    listen: SocketAddr,
-    protocol: &'static str,
-    service: String,
+pub(super) struct Service {
+    pub(super) name: String,
+    pub(super) protocol: &'static str,
+    pub(super) target: SocketAddr,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Forward {
+    pub(super) listen: SocketAddr,
+    pub(super) protocol: &'static str,
+    pub(super) service: String,
 }
 
 /// Writes every file.
@@ -150,6 +156,7 @@ fn relay_text(
         mesh: Mesh { listen: [place.mesh], workers },
         scheduler: Addresses { addresses: [layout.scheduler.control] },
         admin: Listen { listen: place.admin },
+        access: ListenAll { listen: [place.access] },
         service: services,
         forward: forwards.collect(),
         fault: fault(profile, layout, seed, relay),
@@ -176,7 +183,7 @@ fn fault(profile: &Profile, layout: &Layout, seed: u64, relay: usize) -> RawFaul
     }
 }
 
-fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(super) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -186,7 +193,7 @@ mod tests {
 
     fn texts(seed: u64) -> (Profile, Layout, Vec<String>) {
         let profile = Profile::world();
-        let layout = Layout::new(profile.relays().len(), &[(0, 1), (2, 1)]).unwrap();
+        let layout = Layout::new(profile.relays().len(), &[(0, 1), (2, 1)], 0).unwrap();
         let address = "127.0.0.1:1".parse().unwrap();
         let targets = Targets { sink: address, web: address };
         let text =

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::config::{self, Targets};
 use super::layout::{self, Layout};
-use super::{LOOK, Node, World, WorldOptions};
+use super::{LOOK, Node, World, WorldOptions, edges};
 use crate::lab::admin::Client;
 use crate::lab::flow::Sink;
 use crate::lab::process::Keeper;
@@ -50,11 +50,11 @@ fn is_port_taken(error: &anyhow::Error) -> bool {
 }
 
 fn try_start(options: &WorldOptions, stage: &Stage) -> anyhow::Result<Arc<World>> {
-    let WorldOptions { spawner, profile, seed, dir, wires, workers } = options;
+    let WorldOptions { spawner, profile, seed, dir, wires, edges, workers } = options;
     let seed = *seed;
     let (dir, temporary) = directory(dir.as_deref())?;
     let count = profile.relays().len();
-    let mut layout = Layout::new(count, wires).context("no free ports")?;
+    let mut layout = Layout::new(count, wires, edges.len()).context("no free ports")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("lab-servers")
@@ -70,17 +70,18 @@ fn try_start(options: &WorldOptions, stage: &Stage) -> anyhow::Result<Arc<World>
         profile: profile.clone(),
         seed,
         layout,
+        edges: edges.clone(),
         ids: Vec::new(),
         client: Client::new(),
         sink,
-        processes: Mutex::new((0..=count).map(|_| None).collect()),
+        processes: Mutex::new((0..=count + edges.len()).map(|_| None).collect()),
         disturbed: Mutex::default(),
         keeper: Keeper::new(spawner.clone())?,
         runtime: Some(runtime),
         dir,
         _temporary: temporary,
     };
-    match bring_up(&mut world, stage) {
+    match bring_up(&mut world, stage).and_then(|()| edges::bring_up(&mut world, targets, stage)) {
         Ok(()) => Ok(Arc::new(world)),
         Err(error) => {
             // The logs say more than the error: they stay, unless a person ended it.
