@@ -6,6 +6,7 @@
 //!
 //! - [`frame`], [`hop_message`], [`notice`]: what one relay sends another.
 //! - [`to_relay`], [`to_scheduler`]: what a scheduler and a relay send one another, and what it does to their state.
+//! - [`access`], [`to_edge`], [`from_edge`]: what an edge and its relay send one another.
 //! - [`join_token`]: what an operator pastes.
 //! - [`recovery`]: two relays and a line between them, short or long, that loses, repeats, reorders and forges.
 
@@ -13,13 +14,16 @@ mod control;
 mod line;
 
 use overway_pki::JoinToken;
-use overway_wire::frame::HEADER_BYTES_MAX;
+use overway_wire::access::messages::{FromEdge, ToEdge};
+use overway_wire::access::{AccessDatagram, FRAME_BYTES_MAX};
+use overway_wire::frame::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use overway_wire::hop::{
     HopMessage, NACK_RANGES_MAX, NackRange, REPAIR_MESSAGES_MAX, REPAIRS_MAX, encode_data_prefix,
     encode_nack, encode_padding, encode_received, encode_tail, encode_twin_prefix,
 };
 use overway_wire::notice::Notice;
-use overway_wire::{Header, Path};
+use overway_wire::{FrameKind, Header, Path};
+use prost::Message as _;
 
 pub use control::{to_relay, to_scheduler};
 pub use line::recovery;
@@ -38,6 +42,36 @@ pub fn frame(bytes: &[u8]) {
     let mut written = Vec::new();
     header.encode(&mut written);
     assert_eq!(written, bytes[..read]);
+}
+
+/// An access datagram that is read is what is written.
+pub fn access(bytes: &[u8]) {
+    match AccessDatagram::decode(bytes) {
+        Ok(AccessDatagram::Frame(header, payload)) => {
+            assert!(payload.len() <= PAYLOAD_BYTES_MAX && bytes.len() <= FRAME_BYTES_MAX);
+            assert_ne!(header.kind, FrameKind::Notice);
+            assert_eq!(header.with_payload(payload), bytes);
+        }
+        Ok(AccessDatagram::Heartbeat(heartbeat)) => {
+            let mut written = Vec::new();
+            heartbeat.encode(&mut written);
+            let read = AccessDatagram::decode(&written);
+            assert_eq!(read, Ok(AccessDatagram::Heartbeat(heartbeat)));
+        }
+        Err(_) => {}
+    }
+}
+
+/// A message to an edge that is read comes back as it was.
+pub fn to_edge(bytes: &[u8]) {
+    let Ok(message) = ToEdge::decode(bytes) else { return };
+    assert_eq!(ToEdge::decode(&message.encode_to_vec()[..]), Ok(message));
+}
+
+/// A message of an edge that is read comes back as it was.
+pub fn from_edge(bytes: &[u8]) {
+    let Ok(message) = FromEdge::decode(bytes) else { return };
+    assert_eq!(FromEdge::decode(&message.encode_to_vec()[..]), Ok(message));
 }
 
 /// A hop message that is read is what is written, and holds no more than its bytes are worth.

@@ -34,6 +34,17 @@ proptest! {
     }
 
     #[test]
+    fn access_datagrams_hold(bytes in bytes(&[0x02, 0x11, 0x12])) {
+        access(&bytes);
+    }
+
+    #[test]
+    fn edges_messages_hold(bytes in bytes(&[0x0a, 0x12, 0x1a, 0x22, 0x2a])) {
+        to_edge(&bytes);
+        from_edge(&bytes);
+    }
+
+    #[test]
     fn notices_hold(bytes in bytes(&[0, 1, 2])) {
         notice(&bytes);
     }
