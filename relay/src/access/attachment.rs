@@ -5,24 +5,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use futures_util::SinkExt as _;
 use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
-use overway_session::{Inbound, Outbound};
-use overway_wire::access::messages::{
-    Attach, Draining, Health, NAME_BYTES_MAX, OFFERS_MAX, Offer, OfferedService, Offers, Resolve,
-    Resolved, ToEdge, from_edge,
-};
-use overway_wire::access::{AccessDatagram, AccessHeader, CloseCode, Direction, EXPORTER_BYTES};
-use overway_wire::{AttachmentId, Class, Redundancy};
+use overway_wire::access::messages::{Attach, Draining, OfferedService, ToEdge};
+use overway_wire::access::{CloseCode, EXPORTER_BYTES};
 use tokio::sync::mpsc;
 
 use super::admission::Admitted;
 use super::listener::{Receive, Send, Shared, close, encoded, hear, judge, refused};
 use super::registry::Place;
-use super::services::endpoints;
 use super::stats::AccessDrop;
-use crate::datagrams::read_now;
+
+mod control;
+mod frames;
 
 /// A flow is active for this long after its last frame, as on links.
 const ACTIVE_FOR: Duration = Duration::from_secs(2);
@@ -30,12 +25,8 @@ const ACTIVE_FOR: Duration = Duration::from_secs(2);
 const REVIEW: Duration = Duration::from_secs(1);
 /// Late by more than half a heartbeat of an active attachment: this process slept.
 const LATE: Duration = Duration::from_millis(15);
-/// Datagrams taken from one edge, and frames sent to it, before others get a turn.
-const BATCH: usize = 64;
 /// Messages that wait to be written; an edge that reads none of so many is closed.
 const MESSAGES_MAX: usize = 16;
-/// What quinn counts in its buffer for a datagram beside its bytes: that which holds them.
-const BUFFERED_EXTRA: usize = size_of::<Bytes>();
 
 /// What an edge has proved itself by; judged again when tokens or keys may have been revoked.
 pub(super) struct Proof {
@@ -300,186 +291,6 @@ impl Attachment {
             let _ = self.connection.send_datagram(bytes.into());
         }
     }
-
-    /// Sends what waits as far as quinn has room; otherwise the first that it has none for is what comes back.
-    fn send_waiting(&mut self, now: Instant) -> Option<Sending> {
-        let mut room = self.connection.datagram_send_buffer_space();
-        for _ in 0..BATCH {
-            let inbound = self.place.queue.take()?;
-            let Some(datagram) = self.encode_down(&inbound, now) else { continue };
-            let needed = datagram.len() + BUFFERED_EXTRA;
-            if room >= needed {
-                room -= needed;
-                let _ = self.connection.send_datagram(datagram);
-                continue;
-            }
-            let connection = self.connection.clone();
-            return Some(Box::pin(async move {
-                let _ = connection.send_datagram_wait(datagram).await;
-            }));
-        }
-        // More may wait: come back after the others.
-        Some(Box::pin(tokio::task::yield_now()))
-    }
-
-    fn encode_down(&mut self, inbound: &Inbound, now: Instant) -> Option<Bytes> {
-        let Inbound { source, kind, class, policy, ecn, flow, sequence, ref payload } = *inbound;
-        if policy != self.admitted.tenant {
-            self.shared.counters.drop_frames(AccessDrop::OtherTenant, 1);
-            return None;
-        }
-        self.handle_activity(now);
-        self.shared.counters.frames_down.increment();
-        self.shared.counters.bytes_down.add(payload.len() as u64);
-        let header = AccessHeader {
-            direction: Direction::Down,
-            number: self.probe.handle_sent(),
-            kind,
-            class,
-            ecn,
-            redundancy: Redundancy::default(),
-            copy: false,
-            far: source,
-            alternate: None,
-            budget: overway_wire::Millis(u16::MAX),
-            flow,
-            sequence,
-        };
-        Some(header.with_payload(payload))
-    }
-
-    /// Takes what the edge sent, and what came with it.
-    fn take_datagrams(&mut self, first: Bytes) {
-        let now = Instant::now();
-        let mut frames = Vec::new();
-        let connection = self.connection.clone();
-        let others = std::iter::from_fn(|| read_now(&connection)).take(BATCH - 1);
-        for datagram in std::iter::once(first).chain(others) {
-            match AccessDatagram::decode(&datagram) {
-                Ok(AccessDatagram::Heartbeat(heartbeat)) => {
-                    self.probe.handle_heartbeat(&heartbeat, now);
-                }
-                Ok(AccessDatagram::Frame(header, payload)) if header.direction == Direction::Up => {
-                    let payload = datagram.slice_ref(payload);
-                    self.probe.handle_frame(header.number, datagram.len(), now);
-                    match self.passed(&header, payload.len(), now) {
-                        Ok(()) => frames.push(self.outbound(&header, payload)),
-                        Err(reason) => self.shared.counters.drop_frames(reason, 1),
-                    }
-                }
-                Ok(AccessDatagram::Frame(..)) | Err(_) => {
-                    self.shared.counters.drop_frames(AccessDrop::Malformed, 1);
-                }
-            }
-        }
-        self.follow_state(now);
-        if frames.is_empty() {
-            return;
-        }
-        self.handle_activity(now);
-        let (count, bytes) = (frames.len() as u64, sum_bytes(&frames));
-        let refused = self.shared.local.try_send_from(self.place.attachment, &mut frames).is_err();
-        let left = if refused { frames.len() as u64 } else { 0 };
-        self.shared.counters.drop_frames(AccessDrop::MeshFull, left);
-        self.shared.counters.frames_up.add(count - left);
-        self.shared.counters.bytes_up.add(bytes - sum_bytes(&frames));
-    }
-
-    /// Whether an edge's frame may go into the mesh.
-    fn passed(&self, header: &AccessHeader, bytes: usize, now: Instant) -> Result<(), AccessDrop> {
-        let ends = [Some(header.far), header.alternate];
-        if ends.into_iter().flatten().any(|end| end.attachment <= AttachmentId::GATEWAY) {
-            return Err(AccessDrop::Destination);
-        }
-        if !self.admitted.claims.classes.contains(&header.class) {
-            return Err(AccessDrop::Class);
-        }
-        let fits = self.place.buckets.borrow_mut().take(header.class, bytes, now);
-        if fits { Ok(()) } else { Err(AccessDrop::Quota) }
-    }
-
-    fn outbound(&self, header: &AccessHeader, payload: Bytes) -> Outbound {
-        // A copy is not copied again, which is what this mode says.
-        let redundancy = if header.copy { Redundancy::Off } else { header.redundancy };
-        Outbound {
-            kind: header.kind,
-            class: header.class,
-            policy: self.admitted.tenant,
-            redundancy,
-            destination: header.far,
-            alternate: header.alternate,
-            flow: header.flow,
-            sequence: header.sequence,
-            budget: header.budget,
-            payload,
-        }
-    }
-
-    fn hear(&mut self, message: from_edge::Body) -> Option<End> {
-        match message {
-            // A new token for the same connection; judged with the next review, however many come.
-            from_edge::Body::Attach(attach) => {
-                self.proof.attach = attach;
-                self.is_renewed = true;
-            }
-            from_edge::Body::Detach(_) => return Some(End::Detached),
-            from_edge::Body::Offer(Offer { services }) => self.take_offer(services),
-            from_edge::Body::Health(Health { service, healthy }) => {
-                let mut offers = std::mem::take(&mut self.offers);
-                let named = offers.iter_mut().filter(|offer| offer.name == service);
-                named.for_each(|offer| offer.unhealthy = !healthy);
-                self.offer(&offers);
-                self.offers = offers;
-            }
-            from_edge::Body::Resolve(Resolve { request, service, class }) => {
-                let resolved = self.resolve(request, &service, class);
-                self.say(resolved.into());
-            }
-        }
-        None
-    }
-
-    fn take_offer(&mut self, services: Vec<OfferedService>) {
-        let few = services.len() <= OFFERS_MAX;
-        let allowed = |service: &OfferedService| {
-            let name = &service.name;
-            let named = (1..=NAME_BYTES_MAX).contains(&name.len());
-            few && named && self.admitted.claims.offers.allow(name)
-        };
-        let (standing, other): (Vec<_>, Vec<_>) = services.into_iter().partition(allowed);
-        let names = |services: &[OfferedService]| {
-            services.iter().take(OFFERS_MAX).map(|service| service.name.clone()).collect()
-        };
-        let answer = Offers { standing: names(&standing), refused: names(&other) };
-        self.offer(&standing);
-        self.offers = standing;
-        self.set_rate(Instant::now());
-        self.say(answer.into());
-    }
-
-    fn offer(&self, services: &[OfferedService]) {
-        let Admitted { tenant, edge, .. } = self.admitted;
-        self.shared.directory.offered(self.place.attachment, tenant, edge, services);
-    }
-
-    fn resolve(&self, request: u32, service: &str, class: u32) -> Resolved {
-        let forbidden = !self.admitted.claims.services.allow(service);
-        let class = u8::try_from(class).ok().and_then(Class::from_code).unwrap_or_default();
-        let offerings = match forbidden {
-            true => Vec::new(),
-            false => self.shared.directory.resolve(
-                self.admitted.tenant,
-                service,
-                class,
-                self.place.attachment,
-            ),
-        };
-        Resolved { request, endpoints: endpoints(offerings), forbidden }
-    }
-}
-
-fn sum_bytes(frames: &[Outbound]) -> u64 {
-    frames.iter().map(|frame| frame.payload.len() as u64).sum()
 }
 
 /// Waits for what is being sent, if anything.

@@ -1,0 +1,76 @@
+//! What an edge says on its control stream.
+
+use std::time::Instant;
+
+use overway_wire::Class;
+use overway_wire::access::messages::{
+    Health, NAME_BYTES_MAX, OFFERS_MAX, Offer, OfferedService, Offers, Resolve, Resolved, from_edge,
+};
+
+use super::super::admission::Admitted;
+use super::super::services::endpoints;
+use super::{Attachment, End};
+
+impl Attachment {
+    pub(super) fn hear(&mut self, message: from_edge::Body) -> Option<End> {
+        match message {
+            // A new token for the same connection; judged with the next review, however many come.
+            from_edge::Body::Attach(attach) => {
+                self.proof.attach = attach;
+                self.is_renewed = true;
+            }
+            from_edge::Body::Detach(_) => return Some(End::Detached),
+            from_edge::Body::Offer(Offer { services }) => self.take_offer(services),
+            from_edge::Body::Health(Health { service, healthy }) => {
+                let mut offers = std::mem::take(&mut self.offers);
+                let named = offers.iter_mut().filter(|offer| offer.name == service);
+                named.for_each(|offer| offer.unhealthy = !healthy);
+                self.offer(&offers);
+                self.offers = offers;
+            }
+            from_edge::Body::Resolve(Resolve { request, service, class }) => {
+                let resolved = self.resolve(request, &service, class);
+                self.say(resolved.into());
+            }
+        }
+        None
+    }
+
+    fn take_offer(&mut self, services: Vec<OfferedService>) {
+        let few = services.len() <= OFFERS_MAX;
+        let allowed = |service: &OfferedService| {
+            let name = &service.name;
+            let named = (1..=NAME_BYTES_MAX).contains(&name.len());
+            few && named && self.admitted.claims.offers.allow(name)
+        };
+        let (standing, other): (Vec<_>, Vec<_>) = services.into_iter().partition(allowed);
+        let names = |services: &[OfferedService]| {
+            services.iter().take(OFFERS_MAX).map(|service| service.name.clone()).collect()
+        };
+        let answer = Offers { standing: names(&standing), refused: names(&other) };
+        self.offer(&standing);
+        self.offers = standing;
+        self.set_rate(Instant::now());
+        self.say(answer.into());
+    }
+
+    pub(super) fn offer(&self, services: &[OfferedService]) {
+        let Admitted { tenant, edge, .. } = self.admitted;
+        self.shared.directory.offered(self.place.attachment, tenant, edge, services);
+    }
+
+    fn resolve(&self, request: u32, service: &str, class: u32) -> Resolved {
+        let forbidden = !self.admitted.claims.services.allow(service);
+        let class = u8::try_from(class).ok().and_then(Class::from_code).unwrap_or_default();
+        let offerings = match forbidden {
+            true => Vec::new(),
+            false => self.shared.directory.resolve(
+                self.admitted.tenant,
+                service,
+                class,
+                self.place.attachment,
+            ),
+        };
+        Resolved { request, endpoints: endpoints(offerings), forbidden }
+    }
+}
