@@ -8,12 +8,16 @@
 //! - [`to_relay`], [`to_scheduler`]: what a scheduler and a relay send one another, and what it does to their state.
 //! - [`access`], [`to_edge`], [`from_edge`]: what an edge and its relay send one another.
 //! - [`join_token`]: what an operator pastes.
+//! - [`edge_token`]: what an edge shows.
 //! - [`recovery`]: two relays and a line between them, short or long, that loses, repeats, reorders and forges.
 
 mod control;
 mod line;
 
+use std::time::SystemTime;
+
 use overway_pki::JoinToken;
+use overway_tenant::{Claims, TenantKey, TenantKeys};
 use overway_wire::access::messages::{FromEdge, ToEdge};
 use overway_wire::access::{AccessDatagram, FRAME_BYTES_MAX};
 use overway_wire::frame::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
@@ -139,6 +143,17 @@ pub fn join_token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(token) = text.parse::<JoinToken>() else { return };
     assert_eq!(token.to_string().parse::<JoinToken>().as_ref(), Ok(&token));
+}
+
+/// No text counts without a signature; and claims that are read are what is written.
+pub fn edge_token(bytes: &[u8]) {
+    let mut keys = TenantKeys::new("acme".parse().expect("a label"));
+    keys.keys.insert("k".parse().expect("a kid"), TenantKey::from_seed([7; 32]).public());
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        assert!(overway_tenant::verify(text, &keys, SystemTime::UNIX_EPOCH).is_err());
+    }
+    let Ok(claims) = Claims::from_json(bytes) else { return };
+    assert_eq!(Claims::from_json(&claims.to_json()), Ok(claims));
 }
 
 #[cfg(test)]

@@ -55,6 +55,21 @@ proptest! {
     }
 
     #[test]
+    fn edge_tokens_hold(
+        text in "[A-Za-z0-9_-]{0,50}\\.[A-Za-z0-9_-]{0,200}\\.[A-Za-z0-9_-]{0,90}",
+        name in "[a-zA-Z-]{0,9}",
+        time in any::<i64>(),
+        class in "(realtime|bulk|fast)",
+    ) {
+        edge_token(text.as_bytes());
+        let claims = format!(
+            r#"{{"tenant":"acme","sub":"{name}","services":["{name}"],"classes":["{class}"],"iat":{time},"exp":{time},
+            "jti":"j","cnf":{{"jkt":"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"}}}}"#
+        );
+        edge_token(claims.as_bytes());
+    }
+
+    #[test]
     fn messages_to_relays_hold(bytes in bytes(&[0, 1])) {
         to_relay(&bytes);
     }
