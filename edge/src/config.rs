@@ -320,9 +320,13 @@ mod tests {
 
     #[test]
     fn files_are_found_beside_the_configuration() {
-        let config = read("").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.toml");
+        std::fs::write(&path, EDGE).unwrap();
 
-        assert_eq!(config.key_file, Path::new("/etc/edge.key"));
+        let config = Config::load(&path).unwrap();
+
+        assert_eq!(config.key_file, dir.path().join("edge.key"));
         assert_eq!(config.token_file, Path::new("/run/edge.jwt"));
         assert_eq!((config.relays.len(), config.admin), (2, None));
     }
