@@ -29,6 +29,7 @@ mod placement;
 mod realtime;
 mod routes;
 mod scale;
+mod service;
 mod stability;
 mod stream;
 
@@ -78,6 +79,8 @@ enum Bench {
     Routes(routes::RoutesArgs),
     /// The scheduler with thousands of relays: how long does an epoch take, and what does it push?
     Scale(scale::ScaleArgs),
+    /// Kills and freezes the edge that offers a service: when does a consumer's next request succeed?
+    ServiceFailover(service::ServiceArgs),
     /// An hour of noise on a steady mesh, then real steps: how calm are the paths, and what does it cost?
     Stability(stability::StabilityArgs),
     /// Streams over three relays with delay and loss, beside plain QUIC: how fast, and what does a frozen relay cost?
@@ -99,6 +102,7 @@ impl Bench {
             Self::Realtime(args) => realtime::run(&args, common, stage),
             Self::Routes(args) => routes::run(&args, common, stage),
             Self::Scale(args) => scale::run(&args, common, stage),
+            Self::ServiceFailover(args) => service::run(&args, common, stage),
             Self::Stability(args) => stability::run(&args, common, stage),
             Self::Stream(args) => stream::run(&args, common, stage),
         }

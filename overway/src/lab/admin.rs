@@ -101,6 +101,11 @@ impl Client {
         answer(self.0.get(&url).call(), &url)?.read_json().with_context(|| url)
     }
 
+    pub(super) fn text(&self, address: SocketAddr, path: &str) -> anyhow::Result<String> {
+        let url = format!("http://{address}{path}");
+        answer(self.0.get(&url).call(), &url)?.read_to_string().with_context(|| url)
+    }
+
     pub(super) fn is_ready(&self, address: SocketAddr) -> bool {
         let answer = self.0.get(format!("http://{address}/readyz")).call();
         answer.is_ok_and(|answer| answer.status().is_success())

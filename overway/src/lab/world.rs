@@ -173,6 +173,17 @@ impl World {
         status.is_ok_and(|status| status.ready && status.second.is_some())
     }
 
+    /// Connections that an edge's service has served since its process began.
+    ///
+    /// # Errors
+    /// The edge does not answer.
+    pub fn edge_served(&self, edge: usize) -> anyhow::Result<u64> {
+        let text = self.client.text(self.edge(edge).admin, "/metrics")?;
+        let name = "overway_edge_gateway_connections_served_total ";
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        Ok(value.context("the metric is missing")?.trim().parse()?)
+    }
+
     /// The relay that comes first in an edge's whereabouts, by its number.
     ///
     /// # Errors
