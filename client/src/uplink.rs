@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use overway_probe::State;
 use overway_session::{FabricSender, Full, Outbound};
 use overway_wire::frame::PAYLOAD_BYTES_MAX;
-use overway_wire::{Address, Class, Redundancy, Whereabouts};
+use overway_wire::{Address, Class, FlowId, FrameKind, Redundancy, Whereabouts};
 use tokio::sync::{Notify, watch};
 
 use crate::choice::{Candidate, Choice};
@@ -59,6 +59,8 @@ struct Lines {
     stranded: VecDeque<Sent>,
     waiting: VecDeque<Waker>,
     active_until: Option<Instant>,
+    /// The frame that was taken last.
+    last: Option<(FrameKind, FlowId, u64)>,
     serials: u64,
     closed: bool,
 }
@@ -277,6 +279,19 @@ impl Lines {
         [first, 1 - first].into_iter().find(carries)
     }
 
+    /// Takes note of a frame; says whether it is the second of two, for the far end's other address.
+    fn is_second(&mut self, frame: &Outbound) -> bool {
+        let name = (frame.kind, frame.flow, frame.sequence);
+        self.last.replace(name) == Some(name)
+    }
+
+    /// The attachment beside one, if it carries anything and has room.
+    fn beside(&self, place: usize, class: Class) -> usize {
+        let carries = |line: &Line| line.state != State::Down && line.has_room(class);
+        let other = 1 - place;
+        if self.lines[other].as_ref().is_some_and(carries) { other } else { place }
+    }
+
     fn whereabouts(&self) -> Option<Whereabouts> {
         let first = self.choice.first()?;
         let line = |place: usize| self.lines[place].as_ref();
@@ -374,7 +389,9 @@ impl FabricSender for Uplink {
                 self.counters.too_long.increment();
                 continue;
             }
-            state.put(target, frame.clone(), now, &self.counters);
+            let place =
+                if state.is_second(frame) { state.beside(target, frame.class) } else { target };
+            state.put(place, frame.clone(), now, &self.counters);
         }
         if taken > 0 {
             state.touch(now);

@@ -1,6 +1,6 @@
 use super::*;
 use bytes::Bytes;
-use overway_wire::{AttachmentId, FlowId, FrameKind, Millis, PolicyId, RelayId};
+use overway_wire::{AttachmentId, Millis, PolicyId, RelayId};
 
 pub(crate) fn frame(class: Class, sequence: u64) -> Outbound {
     Outbound {
@@ -157,4 +157,27 @@ fn a_flow_that_wants_all_twice_goes_over_both_and_one_that_wants_no_copies_over_
 
     assert_eq!(sent(&uplink, first), [(0, false), (1, false)]);
     assert_eq!(sent(&uplink, second), [(1, true)]);
+}
+
+#[test]
+fn the_second_of_two_for_both_addresses_goes_over_the_other_attachment() {
+    let (uplink, _) = uplink();
+    let now = Instant::now();
+    let (first, _) = uplink.insert(0, address(1), now);
+    let (second, _) = uplink.insert(1, address(2), now);
+    let to = |relay, sequence| Outbound {
+        redundancy: if relay == 9 { Redundancy::Adaptive } else { Redundancy::Off },
+        destination: address(relay),
+        ..frame(Class::Realtime, sequence)
+    };
+    uplink.try_send(&mut vec![to(9, 0), to(8, 0), to(9, 1)]).unwrap();
+    uplink.try_send(&mut vec![to(8, 1), to(9, 2)]).unwrap();
+
+    assert_eq!(sent(&uplink, first), [(0, false), (1, false), (2, false)]);
+    assert_eq!(sent(&uplink, second), [(0, false), (1, false)]);
+
+    uplink.judge(second, State::Down, None, now);
+    uplink.try_send(&mut vec![to(9, 3), to(8, 3)]).unwrap();
+    // What the other had not brought over comes first.
+    assert_eq!(sent(&uplink, first), [0, 1, 3, 3].map(|sequence| (sequence, false)));
 }
