@@ -47,7 +47,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let gateway = Arc::new(Gateway::bind(config.gateway.clone(), session.clone(), resolver).await?);
     for listening in gateway.local_addrs() {
         let (protocol, address) = (listening.protocol, listening.address);
-        tracing::info!(%protocol, %address, service = listening.service, "forward");
+        match &listening.service {
+            Some(service) => tracing::info!(%protocol, %address, service, "forward"),
+            None => tracing::info!(%address, "SOCKS5"),
+        }
     }
     let admin = Admin {
         tenant: config.tenant.to_string(),
