@@ -23,17 +23,23 @@ use stand::{
     rand_start, start, state, stop, until,
 };
 
+async fn forwarded(node: &stand::Node3) -> u64 {
+    Mesh::snapshot(&node.mesh.commands).await.unwrap().stats.frames_forwarded
+}
+
 #[tokio::test]
 async fn frames_of_every_class_cross_a_transit_relay() {
     let authority = Authority::create("test").unwrap();
     let mut nodes = connected(&authority).await;
 
     for class in Class::ALL {
-        exchange(&mut nodes, class, 50).await;
+        // While a machine stands still links fall silent, and frames go around the transit relay.
+        let (start, before) = (Instant::now(), forwarded(&nodes[1]).await);
+        while forwarded(&nodes[1]).await < before + 50 {
+            exchange(&mut nodes, class, 50).await;
+            assert!(start.elapsed() < PATIENCE, "{class}");
+        }
     }
-
-    let transit = Mesh::snapshot(&nodes[1].mesh.commands).await.unwrap();
-    assert!(transit.stats.frames_forwarded >= 150, "{:?}", transit.stats);
     stop(nodes).await;
 }
 
