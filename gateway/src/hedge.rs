@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-/// Tries `candidates` in their order, the next as soon as all before have failed, or when the one before has been
+/// Tries `candidates` in their order, the next as soon as one before it has failed, or when the one before has been
 /// tried for `patience`. Each failure is told. `None`: all failed, or there was none.
 pub(crate) async fn first_of<C, T, E, F>(
     candidates: impl IntoIterator<Item = C>,
