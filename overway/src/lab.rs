@@ -27,6 +27,7 @@ mod control;
 pub mod drills;
 pub mod figures;
 pub mod flow;
+pub mod host;
 mod live;
 mod ports;
 mod process;

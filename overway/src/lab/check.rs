@@ -208,7 +208,7 @@ fn report_whole(
 ) {
     let flows = 0..scene.flows.specs().len();
     let duplicates: u64 = flows.map(|flow| scene.flows.duplicates(flow)).sum();
-    figures.add("duplicates", duplicates as f64, Promise::AtMost(0.0));
+    figures.add("duplicates", duplicates as f64, Promise::Zero);
     figures.add("false_downs_per_hour", quiet.downs_per_hour(), Promise::AtMost(0.0));
     figures.add("undisturbed_s", quiet.total().as_secs_f64(), Promise::Reported);
     let stalls = strikes.iter().map(|strike| strike.own_stall).chain([headless.own_stall]);

@@ -33,7 +33,7 @@ const TRANSIT_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long flows may take to come through after their start.
 const FLOWS_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long a relay that was restored may take to be whole.
-const WHOLE_TIME_MAX: Duration = Duration::from_secs(30);
+const WHOLE_TIME_MAX: Duration = Duration::from_secs(90);
 /// How often something that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -28,8 +28,21 @@ pub enum Promise {
     AtLeast(f64),
     /// Not further from this than that.
     Near(f64, f64),
-    /// It holds.
+    /// It holds, whatever the machine does.
     True,
+    /// There is none of it, whatever the machine does.
+    Zero,
+}
+
+/// What is to be said of all figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every promise is kept.
+    Kept,
+    /// A promise is broken.
+    Broken,
+    /// Only bounds were missed, and the machine did not run well enough to blame the mesh.
+    NotJudged,
 }
 
 /// A figure: its name, its value if it could be measured, and its promise.
@@ -64,16 +77,26 @@ impl Figure {
     pub fn is_kept(&self) -> bool {
         match (self.promise, self.value) {
             (Promise::Reported, _) | (Promise::True, Some(Value::Flag(true))) => true,
+            (Promise::Zero, Some(Value::Number(number))) => number == 0.0,
             (Promise::AtMost(bound), Some(Value::Number(number))) => number <= bound,
             (Promise::AtLeast(bound), Some(Value::Number(number))) => number >= bound,
             (Promise::Near(centre, by), Some(Value::Number(number))) => {
                 (number - centre).abs() <= by
             }
             (
-                Promise::AtMost(_) | Promise::AtLeast(_) | Promise::Near(..) | Promise::True,
+                Promise::AtMost(_)
+                | Promise::AtLeast(_)
+                | Promise::Near(..)
+                | Promise::True
+                | Promise::Zero,
                 Some(_) | None,
             ) => false,
         }
+    }
+
+    /// Whether no machine is an excuse: streams lose and repeat nothing, however long it stands still.
+    fn is_absolute(&self) -> bool {
+        matches!(self.promise, Promise::True | Promise::Zero)
     }
 
     fn promise_text(&self) -> String {
@@ -83,6 +106,7 @@ impl Figure {
             Promise::AtLeast(bound) => format!("at least {bound}"),
             Promise::Near(centre, by) => format!("{centre:.3} +- {by}"),
             Promise::True => "true".to_owned(),
+            Promise::Zero => "none".to_owned(),
         }
     }
 
@@ -120,6 +144,18 @@ impl Figures {
     /// Whether every promise is kept.
     pub fn are_kept(&self) -> bool {
         self.0.iter().all(Figure::is_kept)
+    }
+
+    /// The verdict on a machine that ran well enough (`fit`), or did not.
+    pub fn verdict(&self, fit: bool) -> Verdict {
+        let mut broken = self.0.iter().filter(|figure| !figure.is_kept());
+        match broken.next() {
+            None => Verdict::Kept,
+            Some(first) if fit || first.is_absolute() || broken.any(Figure::is_absolute) => {
+                Verdict::Broken
+            }
+            Some(_) => Verdict::NotJudged,
+        }
     }
 
     /// Prints a table.
@@ -176,6 +212,21 @@ mod tests {
         assert!(kept(0.71, Promise::Near(0.73, 0.0201)) && !kept(0.70, Promise::Near(0.73, 0.02)));
         assert!(kept(true, Promise::True) && !kept(false, Promise::True));
         assert!(kept(-5.0, Promise::Reported) && !kept(1.0, Promise::True));
+    }
+
+    #[test]
+    fn an_unfit_machine_excuses_bounds_and_nothing_else() {
+        let with = |late: f64, repeated: f64, whole: bool| {
+            let mut figures = Figures::default();
+            figures.add("gap_ms", late, Promise::AtMost(60.0));
+            figures.add("duplicates", repeated, Promise::Zero);
+            figures.add("ok", whole, Promise::True);
+            [figures.verdict(true), figures.verdict(false)]
+        };
+        assert_eq!(with(60.0, 0.0, true), [Verdict::Kept; 2]);
+        assert_eq!(with(61.0, 0.0, true), [Verdict::Broken, Verdict::NotJudged]);
+        assert_eq!(with(61.0, 1.0, true), [Verdict::Broken; 2]);
+        assert_eq!(with(60.0, 0.0, false), [Verdict::Broken; 2]);
     }
 
     #[test]
