@@ -32,6 +32,7 @@ mod live;
 mod ports;
 mod process;
 pub mod profile;
+mod prometheus;
 pub mod stage;
 pub mod transfer;
 pub mod world;

@@ -162,6 +162,8 @@ async fn metrics_text(State(admin): Shared) -> Result<Response, Problem> {
     let snapshot = admin.snapshot().await?;
     let left = admin.credentials.not_after().duration_since(SystemTime::now()).unwrap_or_default();
     let gathered = metrics::Gathered {
+        local: admin.local,
+        name: &admin.name,
         snapshot: &snapshot,
         control: &admin.control,
         session: admin.session.stats(),

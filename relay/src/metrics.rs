@@ -1,6 +1,6 @@
 //! The relay's metrics, built from everybody's plain counters at each scrape.
 //!
-//! The label budget: `worker`, `reason`, `mode`, `class`, `lane`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a
+//! The label budget: `relay`, `name` and `version` once, `worker`, `reason`, `mode`, `class`, `lane`, `direction`, `neighbour`, `link` and `line`; never a flow, a client or a
 //! pair of relays.
 
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use overway_relay_core::{DropReason, QueueStats, RecoveryStats, Stats};
 use overway_telemetry::{Exposition, export_counters};
 use overway_wire::control::{LinkReport, State};
 use overway_wire::hop::Lane;
-use overway_wire::{Class, Redundancy};
+use overway_wire::{Class, Redundancy, RelayId};
 
 use crate::access::{AccessDrop, AccessStats, REFUSALS};
 use crate::control::ControlStatus;
@@ -19,6 +19,8 @@ use crate::mesh::{ShellStats, Snapshot};
 
 /// What is exported.
 pub(crate) struct Gathered<'a> {
+    pub(crate) local: RelayId,
+    pub(crate) name: &'a str,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) control: &'a ControlStatus,
     pub(crate) session: overway_session::Stats,
@@ -35,8 +37,12 @@ pub(crate) struct Gathered<'a> {
 /// Builds one scrape.
 pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     let Gathered { snapshot, control, session, gateway, lines, faults, .. } = gathered;
-    let Gathered { certificate_seconds, buffers_short, access, .. } = gathered;
+    let Gathered { local, name, certificate_seconds, buffers_short, access, .. } = gathered;
     let mut out = Exposition::new("overway_relay");
+    let labels =
+        [("relay", &*local.0.to_string()), ("name", name), ("version", env!("CARGO_PKG_VERSION"))];
+    let help = "Always 1: which name belongs to the number by which links call their neighbour.";
+    out.gauge("info", help, &labels, 1.0);
     core(&mut out, &snapshot.stats);
     shell(&mut out, snapshot.shell);
     probes(&mut out, snapshot.probes);
@@ -333,6 +339,10 @@ fn link(out: &mut Exposition, report: &LinkReport) {
         let up = f64::from(u8::from(matches!(state, State::Up | State::Suspect)));
         out.gauge("link_up", "Whether a link's direction is up.", &labels, up);
     }
+    if report.mtu > 0 {
+        let help = "The longest UDP payload known to get through to a neighbour.";
+        out.gauge("link_mtu_bytes", help, &labels, f64::from(report.mtu));
+    }
     let rate = float(report.received_bps / 8);
     out.gauge("link_received_bytes_per_second", "Frames received on a link.", &labels, rate);
     if let Some(window) = &report.fast {
@@ -370,6 +380,8 @@ mod tests {
             chosen: Vec::new(),
         };
         let exposition = exposition(Gathered {
+            local: RelayId(1),
+            name: "rome",
             snapshot: &snapshot,
             control: &ControlStatus::default(),
             session: overway_session::Stats::default(),
@@ -381,8 +393,20 @@ mod tests {
             faults: vec![FaultStats::default(); 2],
         });
 
-        let allowed =
-            ["worker", "reason", "class", "lane", "neighbour", "link", "direction", "line", "mode"];
+        let allowed = [
+            "relay",
+            "name",
+            "version",
+            "worker",
+            "reason",
+            "class",
+            "lane",
+            "neighbour",
+            "link",
+            "direction",
+            "line",
+            "mode",
+        ];
         for (family, labels) in exposition.labels() {
             for label in labels {
                 assert!(allowed.contains(&label.as_str()), "{family} has the label {label}");

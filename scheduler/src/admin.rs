@@ -175,12 +175,14 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn render_metrics(State(admin): State<Admin>) -> Result<Response, Failure> {
     let shared = &admin.shared;
-    let (status, stats) = shared.driver.look(|core, now| (core.status(now), *core.stats())).await?;
+    let look = |core: &Scheduler, now| (core.status(now), *core.stats(), core.tenant_summary());
+    let (status, stats, tenants) = shared.driver.look(look).await?;
     let sessions = shared.driver.ask(Input::Sessions).await?;
     let left = shared.credentials.not_after().duration_since(SystemTime::now());
     let exposition = metrics::exposition(&Reading {
         stats,
         status: &status,
+        tenants,
         counters: &shared.counters,
         sessions,
         certificate_s: left.map_or(0.0, |left| left.as_secs_f64()),

@@ -3,7 +3,9 @@
 //! Label budget: a metric has one label at most, a relay's name or a value from a fixed list. There is
 //! never one for a pair of relays: links and routes grow with the square, and `/v1/status` has them.
 
-use overway_scheduler_core::{Absurd, RelayStatus, ReportsRefused, RouteSummary, Stats, Status};
+use overway_scheduler_core::{
+    Absurd, RelayStatus, ReportsRefused, RouteSummary, Stats, Status, TenantSummary,
+};
 use overway_telemetry::Exposition;
 
 use crate::counters::{Counter, Counters, TIMES_US, Times};
@@ -14,6 +16,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) stats: Stats,
     /// The core's status.
     pub(crate) status: &'a Status,
+    /// Tenants and their services.
+    pub(crate) tenants: TenantSummary,
     /// The shell's counters.
     pub(crate) counters: &'a Counters,
     /// Open sessions.
@@ -117,7 +121,7 @@ fn shell_counters(out: &mut Exposition, counters: &Counters) {
         renewals_refused,
         plan_times,
     } = counters;
-    times(out, "plan", "How long plans took, with the updates made of them", plan_times);
+    times(out, "plan_seconds", "How long plans took, with the updates made of them", plan_times);
     let mut count = |what: &str, help, counter: &Counter| {
         out.counter(&format!("{what}_total"), help, &[], counter.value());
     };
@@ -139,20 +143,11 @@ fn shell_counters(out: &mut Exposition, counters: &Counters) {
     count("renewals_refused", "Renewals of certificates refused", renewals_refused);
 }
 
-/// A histogram as its series: buckets by their bound in seconds, count and sum.
-fn times(out: &mut Exposition, what: &str, help: &str, times: &Times) {
+#[expect(clippy::cast_precision_loss, reason = "exact for 285 years of planning")]
+fn times(out: &mut Exposition, name: &str, help: &str, times: &Times) {
     let (within, count, sum_us) = times.read();
-    let name = format!("{what}_seconds_bucket");
-    for (bound_us, within) in TIMES_US.into_iter().zip(within) {
-        #[expect(clippy::cast_precision_loss, reason = "a second at most")]
-        let bound = (bound_us as f64 / 1e6).to_string();
-        out.counter(&name, help, &[("le", &bound)], within);
-    }
-    out.counter(&name, help, &[("le", "+Inf")], count);
-    out.counter(&format!("{what}_seconds_count"), help, &[], count);
-    #[expect(clippy::cast_precision_loss, reason = "exact for 285 years of planning")]
-    let sum = sum_us as f64 / 1e6;
-    out.gauge(&format!("{what}_seconds_sum"), help, &[], sum);
+    let buckets = TIMES_US.into_iter().map(|bound_us| bound_us as f64 / 1e6).zip(within);
+    out.histogram(name, help, &[], buckets, (count, sum_us as f64 / 1e6));
 }
 
 fn gauges(out: &mut Exposition, reading: &Reading<'_>) {
@@ -170,6 +165,11 @@ fn gauges(out: &mut Exposition, reading: &Reading<'_>) {
     let left = status.drains.iter().map(|drain| drain.routes_on_it).max().unwrap_or(0);
     set("drain_routes", "Routes still on what is being drained, the most of any", number(left));
     set("policies", "Policies", number(status.policies.len()));
+    let TenantSummary { tenants, services, without_endpoint } = reading.tenants;
+    set("tenants", "Tenants", number(tenants));
+    set("services", "Services that tenants' edges offer", number(services));
+    let help = "Services of which no endpoint is healthy";
+    set("services_without_endpoint", help, number(without_endpoint));
     set("overloaded", "Links and relays over their capacity now", number(status.overloads.len()));
     let RouteSummary { looked_at, without_disjoint, indirect, split } = status.routes;
     set("routes", "Routes looked at for the next two", number(looked_at));
@@ -178,8 +178,8 @@ fn gauges(out: &mut Exposition, reading: &Reading<'_>) {
     set("routes_indirect", "Routes whose path goes over other relays", number(indirect));
     set("routes_split", "Routes whose traffic is split over several paths", number(split));
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 bits per second")]
-    let demand = status.relays.iter().map(|relay| relay.demand.0).sum::<u64>() as f64;
-    set("demand_bits_per_second", "What sources were asked to send", demand);
+    let demand = status.relays.iter().map(|relay| relay.demand.0).sum::<u64>() as f64 / 8.0;
+    set("demand_bytes_per_second", "What sources were asked to send", demand);
     set("settling", "1 while the scheduler waits for relays", f64::from(u8::from(status.settling)));
     set("improved_pairs", "Ordered pairs faster than direct", number(status.improvement.improved));
     set("certificate_remaining_seconds", "Until its certificate ends", reading.certificate_s);
@@ -255,6 +255,7 @@ mod tests {
         exposition(&Reading {
             stats: Stats { hellos: 4, ..Stats::default() },
             status: &status,
+            tenants: TenantSummary { tenants: 2, services: 3, without_endpoint: 1 },
             counters: &Counters::default(),
             sessions: 2,
             certificate_s: 100.0,
@@ -272,6 +273,7 @@ mod tests {
         assert!(text.contains("overway_scheduler_hellos_total 4"), "{text}");
         assert!(text.contains("overway_scheduler_sessions 2"), "{text}");
         assert!(text.contains("overway_scheduler_routes_without_disjoint 2"), "{text}");
+        assert!(text.contains("overway_scheduler_services_without_endpoint 1"), "{text}");
         assert!(text.contains("overway_scheduler_plan_seconds_bucket{le=\"0.0005\"} 0"), "{text}");
         assert!(text.contains("overway_scheduler_relay_revisions_behind{relay=\"relay-1\"} 2"));
     }

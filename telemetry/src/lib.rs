@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 use prometheus::{Encoder as _, TextEncoder};
 
 /// The content type of [`Exposition::render`].
@@ -42,6 +44,31 @@ impl Exposition {
         let mut metric = labelled(labels);
         metric.set_gauge(gauge);
         self.push(name, help, MetricType::GAUGE, metric);
+    }
+
+    /// Adds a histogram of something in a base unit. `buckets` are upper bounds, ascending, each with how many did
+    /// not exceed it; the bucket without a bound is added.
+    pub fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+        buckets: impl IntoIterator<Item = (f64, u64)>,
+        (count, sum): (u64, f64),
+    ) {
+        let bucket = |(bound, within)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(within);
+            bucket
+        };
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.into_iter().map(bucket).collect());
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(sum);
+        let mut metric = labelled(labels);
+        metric.set_histogram(histogram);
+        self.push(name, help, MetricType::HISTOGRAM, metric);
     }
 
     fn push(&mut self, name: &str, help: &str, kind: MetricType, metric: Metric) {
@@ -147,6 +174,25 @@ mod tests {
              # TYPE overway_test_frames_total counter\n\
              overway_test_frames_total{class=\"bulk\"} 3\n\
              overway_test_frames_total{class=\"realtime\"} 4\n"
+        );
+    }
+
+    #[test]
+    fn a_histogram_has_its_buckets_count_and_sum() {
+        let mut exposition = Exposition::new("overway_test");
+        exposition.histogram("wait_seconds", "Wait.", &[], [(0.5, 1), (1.0, 3)], (4, 7.5));
+
+        let text = exposition.render();
+
+        assert_eq!(
+            text,
+            "# HELP overway_test_wait_seconds Wait.\n\
+             # TYPE overway_test_wait_seconds histogram\n\
+             overway_test_wait_seconds_bucket{le=\"0.5\"} 1\n\
+             overway_test_wait_seconds_bucket{le=\"1\"} 3\n\
+             overway_test_wait_seconds_bucket{le=\"+Inf\"} 4\n\
+             overway_test_wait_seconds_sum 7.5\n\
+             overway_test_wait_seconds_count 4\n"
         );
     }
 

@@ -15,8 +15,9 @@ use super::host::{HostFelt, Witness};
 use super::live;
 use super::process::Spawner;
 use super::profile::{Profile, WORLD};
+use super::prometheus;
 use super::stage::{Ink, Stage, Stop, Stopped};
-use super::world::{Degradation, World, WorldOptions};
+use super::world::{Degradation, EdgePlan, World, WorldOptions};
 
 /// Pairs with forwards: enough to have several transit relays in use, few enough to be read.
 const WIRES: usize = 6;
@@ -63,6 +64,13 @@ pub struct LabArgs {
     /// they are temporary.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Also run two edges, ends outside the mesh, of one tenant: one offers the lab's servers, the other has
+    /// forwards to them.
+    #[arg(long)]
+    edges: bool,
+    /// Once the mesh is up, write to this file how a Prometheus scrapes its processes.
+    #[arg(long, value_name = "FILE")]
+    prometheus: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -202,14 +210,32 @@ fn start(args: &LabArgs, spawner: Spawner) -> anyhow::Result<ExitCode> {
         seed,
         dir: args.dir.clone(),
         wires,
-        edges: Vec::new(),
+        edges: if args.edges { edges(count) } else { Vec::new() },
         workers,
     };
     let world = World::start(&options, &stage)?;
+    if let Some(path) = &args.prometheus {
+        prometheus::write(&world, path)?;
+        stage.say(format!("scrape it with prometheus --config.file {}", path.display()));
+    }
     let outcome =
         if args.check { run_check(args, &world, &stage) } else { run_live(&world, &stage) };
     stage.clear();
     outcome
+}
+
+/// One edge that offers the lab's servers and one that reaches them, each at two relays that the other does not use,
+/// where there are as many.
+fn edges(relays: usize) -> Vec<EdgePlan> {
+    let last = relays.saturating_sub(1);
+    let plan = |name: &str, mut access: Vec<usize>, offers: Option<u32>| {
+        access.dedup();
+        EdgePlan { name: name.to_owned(), access, offers, forwards: offers.is_none() }
+    };
+    vec![
+        plan("edge-shop", vec![0, 1.min(last)], Some(1)),
+        plan("edge-desk", vec![last.saturating_sub(1), last], None),
+    ]
 }
 
 fn run_check(args: &LabArgs, world: &Arc<World>, stage: &Stage) -> anyhow::Result<ExitCode> {
@@ -356,6 +382,7 @@ mod tests {
             "",
             "--check --json lab.json",
             "--check --quick --profile my.toml --seed 7 --dir here",
+            "--edges --prometheus prometheus.yml",
             "profile",
             "status --json",
             "cut tokyo pune --one-way",

@@ -361,7 +361,8 @@ impl World {
         self.ids.iter().position(|known| known.0 == id)
     }
 
-    fn admin(&self, node: Node) -> SocketAddr {
+    /// A process's admin interface.
+    pub(super) fn admin(&self, node: Node) -> SocketAddr {
         match node {
             Node::Relay(relay) => self.relay_admin(relay),
             Node::Edge(edge) => self.edge(edge).admin,

@@ -73,5 +73,5 @@ pub use stats::{Absurd, ReportsRefused, Stats};
 pub use status::{
     DrainStatus, Improvement, LineStatus, LinkCounts, LinkLoad, LinkStatus, OverloadStatus,
     Overview, PolicyStatus, RelayGlance, RelayStatus, RouteExplanation, RouteStatus, RouteSummary,
-    Status,
+    Status, TenantSummary,
 };

@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use overway_wire::control::item::Body;
 use overway_wire::control::{
     EDGE_ID_BYTES, Endpoint, Item, OFFERS_MAX, Offer, Offers, Place, SERVICE_ENDPOINTS_MAX,
     SERVICE_NAME_BYTES_MAX, TenantService,
@@ -149,6 +150,15 @@ impl Services {
     /// The service with this number.
     pub(crate) fn name(&self, number: u32) -> Option<&ServiceName> {
         self.names.get(usize::try_from(number).ok()?).map(|name| &**name)
+    }
+
+    /// How many services there are, and how many of them have no healthy endpoint.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let ill = |item: &&Arc<Item>| match &item.body {
+            Some(Body::TenantService(service)) => !service.endpoints.iter().any(|end| end.healthy),
+            Some(_) | None => false,
+        };
+        (self.items.len(), self.items.values().filter(ill).count())
     }
 
     /// Makes items of what changed.

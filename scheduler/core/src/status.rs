@@ -127,6 +127,17 @@ pub struct RouteSummary {
     pub split: usize,
 }
 
+/// Tenants and what their edges offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantSummary {
+    /// Tenants.
+    pub tenants: usize,
+    /// Services that edges offer.
+    pub services: usize,
+    /// Of these, services of which no endpoint is healthy.
+    pub without_endpoint: usize,
+}
+
 /// A member.
 #[derive(Clone, Debug)]
 pub struct RelayStatus {

@@ -12,6 +12,7 @@ use crate::neighbours::Bond;
 use crate::session::Relay;
 use crate::status::{
     DrainStatus, Improvement, LinkStatus, PolicyStatus, RelayStatus, RouteSummary, Status,
+    TenantSummary,
 };
 use crate::{DrainStage, Drainable};
 
@@ -69,6 +70,12 @@ impl Scheduler {
             routes: survey.summary,
             improvement: Improvement::of(survey.pairs, survey.gains),
         }
+    }
+
+    /// How many tenants there are, and what their edges offer; takes time in proportion to that.
+    pub fn tenant_summary(&self) -> TenantSummary {
+        let (services, without_endpoint) = self.services.count();
+        TenantSummary { tenants: self.tenants.len(), services, without_endpoint }
     }
 
     /// Looks at the routes, or at those of every so manieth relay.

@@ -1,5 +1,4 @@
 use super::*;
-use overway_wire::control::item::Body;
 use proptest::prelude::*;
 
 const RELAYS: usize = 256;
@@ -232,4 +231,14 @@ proptest! {
             prop_assert!(places.iter().all(|(relay, _)| gone.is_none_or(|id| *relay != id.into())));
         }
     }
+}
+
+#[test]
+fn a_service_that_no_healthy_edge_offers_is_counted() {
+    let mut services = mesh();
+    say(&mut services, 1, &[offer(9, None)]);
+    say(&mut services, 2, &[Offer { service: "mail".into(), healthy: false, ..offer(8, None) }]);
+    services.remake();
+
+    assert_eq!(services.count(), (2, 1));
 }
