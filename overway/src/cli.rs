@@ -212,6 +212,29 @@ mod tests {
         assert!(examples > 20, "only {examples} were found");
     }
 
+    /// Words in capitals stand for names.
+    fn filled(line: &str) -> String {
+        let placeholder = |word: &str| word.chars().all(|letter| letter.is_ascii_uppercase());
+        let fill = |word| if placeholder(word) { word.to_lowercase() } else { word.to_owned() };
+        line.split_whitespace().map(fill).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn every_command_of_the_runbooks_is_understood() {
+        let runbooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
+        let mut commands = 0;
+        for page in std::fs::read_dir(runbooks).unwrap() {
+            let page = page.unwrap().path();
+            let text = std::fs::read_to_string(&page).unwrap();
+            for line in text.lines().filter(|line| line.starts_with("overway ")) {
+                let line = filled(line);
+                assert!(parsed(&line).is_ok(), "{}: {:?}", page.display(), parsed(&line));
+                commands += 1;
+            }
+        }
+        assert!(commands > 20, "only {commands} were found");
+    }
+
     #[test]
     fn a_join_takes_a_whole_token() {
         let schedulers = vec!["203.0.113.5:4400".to_owned()];
