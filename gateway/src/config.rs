@@ -28,7 +28,7 @@
 //! listen = "127.0.0.1:9053"
 //! protocol = "udp"
 //! service = "dns"
-//! redundancy = "always"         # udp: how much goes twice; "off", "adaptive" unless said, or "always"
+//! redundancy = "always"         # how much goes twice, if it is not bulk; "off", "adaptive" unless said, or "always"
 //! proxy_protocol = "accept-every" # clients come by a proxy that says who they are; tcp: "accept"
 //! trusted = ["127.0.0.1/32"]    # the proxies; all others are refused
 //! idle_timeout_s = 60.0

@@ -105,7 +105,8 @@ pub(crate) async fn open_stream(
 ) -> Result<Stream, Refusal> {
     let wanted = Wanted { service: &way.to.service, client, target };
     let open = open_first(shared, &way.to, |relay, policy| {
-        shared.endpoint.open_stream(relay, Terms::new(way.class, policy), wanted)
+        let terms = Terms::new(way.class, policy).with_redundancy(way.to.redundancy);
+        shared.endpoint.open_stream(relay, terms, wanted)
     });
     tokio::select! {
         opened = open => opened,

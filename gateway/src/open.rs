@@ -43,7 +43,7 @@ pub trait Resolver: Send + Sync {
 pub(crate) struct Way {
     pub(crate) service: String,
     pub(crate) policy: Option<String>,
-    /// Of flows.
+    /// Of flows, and of streams that are not bulk.
     pub(crate) redundancy: Redundancy,
 }
 

@@ -1,12 +1,12 @@
 //! Synthetic addresses: what quinn takes for the far end's UDP address.
 //!
-//! One for each (far relay, attachment, class, policy), in IPv6's range for private use, and constant for ever:
+//! One for each (far relay, attachment, class, policy, redundancy), in IPv6's range for private use, and constant for ever:
 //! whatever path the frames take, QUIC sees no migration. They never leave the process. For an edge the relay is 0, and
 //! the attachment the number of its name (see [`names`](crate::names)).
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use overway_wire::{Address, AttachmentId, Class, PolicyId, RelayId};
+use overway_wire::{Address, AttachmentId, Class, PolicyId, Redundancy, RelayId};
 
 use crate::Terms;
 
@@ -18,20 +18,23 @@ const PORT: u16 = 443;
 /// The synthetic address of a far end on these terms.
 pub(crate) fn to_socket(address: Address, terms: Terms) -> SocketAddr {
     let [a, b, c] = PREFIX;
-    let (policy, class) = (terms.policy.0, u16::from(terms.class.code()));
-    let ip = Ipv6Addr::new(a, b, c, policy, class, address.relay.0, address.attachment.0, 1);
+    let redundancy = u8::try_from(terms.redundancy.code()).expect("there are three modes");
+    let (policy, manner) = (terms.policy.0, u16::from_be_bytes([redundancy, terms.class.code()]));
+    let ip = Ipv6Addr::new(a, b, c, policy, manner, address.relay.0, address.attachment.0, 1);
     SocketAddr::new(ip.into(), PORT)
 }
 
 /// The far end and terms that a synthetic address stands for, or `None` for any other address.
 pub(crate) fn from_socket(socket: SocketAddr) -> Option<(Address, Terms)> {
     let IpAddr::V6(ip) = socket.ip() else { return None };
-    let [a, b, c, policy, class, relay, attachment, 1] = ip.segments() else { return None };
+    let [a, b, c, policy, manner, relay, attachment, 1] = ip.segments() else { return None };
     if [a, b, c] != PREFIX || socket.port() != PORT {
         return None;
     }
-    let class = Class::from_code(u8::try_from(class).ok()?)?;
-    let terms = Terms::new(class, PolicyId(policy));
+    let [redundancy, class] = manner.to_be_bytes();
+    let class = Class::from_code(class)?;
+    let redundancy = Redundancy::from_code(redundancy.into());
+    let terms = Terms { class, policy: PolicyId(policy), redundancy };
     Some((Address::new(RelayId(relay), AttachmentId(attachment)), terms))
 }
 
@@ -42,8 +45,8 @@ mod tests {
     #[test]
     fn a_synthetic_address_comes_back_as_end_and_terms() {
         for class in Class::ALL {
-            for policy in [0, 7, u16::MAX] {
-                let terms = Terms::new(class, PolicyId(policy));
+            for (policy, redundancy) in [0, 7, u16::MAX].into_iter().zip(Redundancy::ALL) {
+                let terms = Terms { class, policy: PolicyId(policy), redundancy };
                 let address = Address::new(RelayId(0xfffe), AttachmentId::GATEWAY);
                 assert_eq!(from_socket(to_socket(address, terms)), Some((address, terms)));
             }

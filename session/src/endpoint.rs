@@ -27,7 +27,7 @@ use crate::open::{Incoming, OpenError, Request, Stream};
 use crate::pool::{Pool, Session};
 use crate::socket::{FabricSocket, Naming, Restart};
 use crate::stats::{Counters, Stats};
-use crate::terms::Terms;
+use crate::terms::{self, Terms};
 use crate::transport;
 use crate::wanted::Wanted;
 
@@ -111,7 +111,7 @@ impl SessionEndpoint {
             client: Some(transport::client_config(&credentials)?),
         };
         let local = Local::Relay { address, credentials };
-        let naming = Naming::ByAddress(FlowId(u32::from_be_bytes(random()?)));
+        let naming = Naming::ByAddress(terms::incarnation(FlowId(u32::from_be_bytes(random()?))));
         let (endpoint, restarts) =
             Self::make(config, (port.sender, port.receiver), local, naming, quic)?;
         let inner = &endpoint.inner;

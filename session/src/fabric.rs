@@ -56,7 +56,7 @@ pub struct Outbound {
     pub destination: Address,
     /// The far end's other address, if it has one.
     pub alternate: Option<Address>,
-    /// For sessions the incarnation, for datagrams the flow.
+    /// For sessions the incarnation and the redundancy, for datagrams the flow.
     pub flow: FlowId,
     /// Position among the sender's frames of this kind, far end, class, policy and flow.
     pub sequence: u64,
@@ -79,7 +79,7 @@ pub struct Inbound {
     pub policy: PolicyId,
     /// Congestion marks that it collected.
     pub ecn: FrameEcn,
-    /// For sessions the incarnation, for datagrams the flow.
+    /// For sessions the incarnation and the redundancy, for datagrams the flow.
     pub flow: FlowId,
     /// Position among the sender's frames of this kind, class, policy and flow.
     pub sequence: u64,

@@ -5,7 +5,7 @@
 //! it for the edge's, so that QUIC sees no migration, and never leaves the process.
 //!
 //! **Who is meant by a frame.** Addresses of edges come and go, so a frame is not told by its source. The dialler
-//! draws an *incarnation* of 31 random bits for each far end that it dials. Its frames bear it; those of the far end
+//! draws an *incarnation* of 29 random bits for each far end that it dials. Its frames bear it; those of the far end
 //! bear it with [`ACCEPTED`] set.
 //!
 //! ```text
@@ -49,8 +49,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use overway_tenant::EdgeId;
-use overway_wire::{Address, AttachmentId, Class, FlowId, RelayId, Whereabouts};
+use overway_wire::{Address, AttachmentId, Class, FlowId, Redundancy, RelayId, Whereabouts};
 use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::terms::{self, Terms};
 
 /// Set in the incarnation in frames of the end that was dialled.
 pub(crate) const ACCEPTED: u32 = 1 << 31;
@@ -60,8 +62,9 @@ const NAMES_MAX: usize = 8_192;
 const STRANGERS_MAX: usize = 1_024;
 /// Of them at one address. An edge needs one, or one for each handshake while it starts anew again and again.
 const STRANGERS_AT_MAX: usize = 8;
-/// Handshakes of a far end under way at once: two for each class, and two that were given up over there.
-const HANDSHAKES_MAX: usize = 8;
+/// Handshakes of a far end under way at once: two for each class on two sorts of terms, and some that were given up over
+/// there.
+const HANDSHAKES_MAX: usize = 16;
 /// A name that nobody holds is kept for the last words of QUIC, which come within three probe time-outs.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Sequences within a microsecond: what the start of a name's sequences leaves room for.
@@ -76,7 +79,8 @@ pub(crate) struct Far {
     /// Borne by frames from there.
     its: FlowId,
     places: AtomicU64,
-    sequences: [AtomicU64; Class::ALL.len()],
+    /// By class and redundancy.
+    sequences: [[AtomicU64; Redundancy::ALL.len()]; Class::ALL.len()],
     proof: Mutex<Option<Proof>>,
     /// Whether frames came from elsewhere since the edge said where it is, and whether it then said that it is elsewhere.
     strayed: AtomicBool,
@@ -150,9 +154,10 @@ impl Far {
         unpacked(self.places.load(Ordering::Relaxed))
     }
 
-    /// The number of the next session frame in a class.
-    pub(crate) fn next_sequence(&self, class: Class) -> u64 {
-        self.sequences[usize::from(class.code())].fetch_add(1, Ordering::Relaxed)
+    /// The number of the next session frame on these terms.
+    pub(crate) fn next_sequence(&self, terms: Terms) -> u64 {
+        let of_class = &self.sequences[usize::from(terms.class.code())];
+        of_class[terms.redundancy.code() as usize].fetch_add(1, Ordering::Relaxed)
     }
 
     /// The edge has proven who it is, and says, or does not, where it is attached. An earlier word counts no more.
@@ -237,7 +242,7 @@ impl Names {
     pub(crate) fn dial(&self, whereabouts: Whereabouts, now: Instant) -> Option<Arc<Far>> {
         let mut table = self.table();
         let own = loop {
-            let drawn = FlowId(draw()? & !ACCEPTED);
+            let drawn = terms::incarnation(FlowId(draw()? & !ACCEPTED));
             if !table.incarnations.contains_key(&FlowId(drawn.0 | ACCEPTED)) {
                 break drawn;
             }
@@ -336,7 +341,7 @@ impl Table {
             own,
             its,
             places: AtomicU64::new(packed(whereabouts)),
-            sequences: std::array::from_fn(|_| AtomicU64::new(start)),
+            sequences: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(start))),
             proof: Mutex::default(),
             strayed: AtomicBool::new(false),
             moved: AtomicBool::new(false),

@@ -30,7 +30,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy, Whereabouts};
+use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Whereabouts};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::{Notify, mpsc};
@@ -40,7 +40,7 @@ use crate::fabric::{FabricSender, Full, Inbound, Outbound};
 use crate::flow::FlowTable;
 use crate::names::Names;
 use crate::stats::Counters;
-use crate::terms::Terms;
+use crate::terms::{self, Terms};
 
 mod incarnations;
 mod incoming;
@@ -198,15 +198,15 @@ impl Outgoing {
 
     /// Numbers a frame and puts it in the backlog, unless there are too many far ends, or none of that name.
     fn push(&mut self, (far, terms): (Address, Terms), payload: Bytes) -> bool {
-        let Some((to, flow, sequence)) = self.number(far, terms) else { return false };
+        let Some((to, incarnation, sequence)) = self.number(far, terms) else { return false };
         self.backlog.push(Outbound {
             kind: FrameKind::Session,
             class: terms.class,
             policy: terms.policy,
-            redundancy: Redundancy::default(),
+            redundancy: terms.redundancy,
             destination: to.first,
             alternate: to.second,
-            flow,
+            flow: terms::marked(incarnation, terms.redundancy),
             sequence,
             budget: Millis::from(BUDGET),
             payload,
@@ -220,7 +220,7 @@ impl Outgoing {
             Naming::ByAddress(incarnation) => *incarnation,
             Naming::ByName(names) => {
                 let far = names.find(far)?;
-                let sequence = far.next_sequence(terms.class);
+                let sequence = far.next_sequence(terms);
                 return Some((far.whereabouts(), far.own_incarnation(), sequence));
             }
         };

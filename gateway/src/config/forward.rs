@@ -51,8 +51,7 @@ pub struct ForwardConfig {
     pub class: Class,
     /// The policy that limits its paths, by name; while the relay does not know it, clients are refused.
     pub policy: Option<String>,
-    /// How much of its flows goes more than once, both ways (UDP). The packets of all streams between two ends share
-    /// sessions, which are always adaptive.
+    /// How much of its streams or flows goes more than once, both ways. Not for bulk.
     pub redundancy: Redundancy,
     /// Whether, and where, its clients' proxies say who they are. Without such a header nobody is let in then.
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -74,8 +73,9 @@ impl ForwardConfig {
         }
         config.policy = raw.policy.as_ref().map(|name| document.name(name)).transpose()?;
         if let Some(name) = &raw.redundancy {
-            if raw.protocol == Protocol::Tcp {
-                let message = "is for udp only; expected no such key for tcp";
+            if config.class == Class::Bulk {
+                let message =
+                    "is not for class \"bulk\", of which nothing goes twice; expected no such key";
                 return Err(document.error(name.span(), message));
             }
             config.redundancy = redundancy(document, name)?;

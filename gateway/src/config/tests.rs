@@ -171,8 +171,9 @@ fn errors_name_line_key_and_what_would_be_right() {
              \"adaptive\" or \"always\"",
         ),
         (
-            [&*tcp, "redundancy = \"off\"\n"].concat(),
-            "relay.toml:5: forward.redundancy: is for udp only; expected no such key for tcp",
+            [&*tcp, "class = \"bulk\"\nredundancy = \"always\"\n"].concat(),
+            "relay.toml:6: forward.redundancy: is not for class \"bulk\", of which nothing goes \
+             twice; expected no such key",
         ),
         (
             [SERVICE, "connect_timeout_s = 5.5\n"].concat(),

@@ -173,13 +173,14 @@ fn handshakes_of_a_name_have_a_bound_and_hold_it() {
 fn a_name_made_later_counts_on_from_above() {
     let (names, now) = (Names::default(), Instant::now());
     let (name, _) = known(names.hear(at(1), FlowId(1), now));
-    let last = (0..1_000).map(|_| names.find(name).unwrap().next_sequence(Class::Bulk)).max();
+    let last =
+        (0..1_000).map(|_| names.find(name).unwrap().next_sequence(Class::Bulk.into())).max();
     std::thread::sleep(Duration::from_micros(10));
     names.sweep(now + IDLE_MAX);
 
     let (again, _) = known(names.hear(at(1), FlowId(1), now));
 
-    assert!(names.find(again).unwrap().next_sequence(Class::Bulk) > last.unwrap());
+    assert!(names.find(again).unwrap().next_sequence(Class::Bulk.into()) > last.unwrap());
 }
 
 proptest! {

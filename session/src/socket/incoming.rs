@@ -23,7 +23,7 @@ use crate::names;
 use crate::reorder::{Reorder, Verdict};
 use crate::replay::{Outrun, Replay, ReplayWindow};
 use crate::stats::Counters;
-use crate::terms::Terms;
+use crate::terms::{self, Terms};
 
 /// A far end with sessions that was not heard for so long is hailed: it may have started anew, and QUIC's
 /// own probes become rarer and rarer. Shorter than the keep-alive, for a small frame costs little.
@@ -51,7 +51,7 @@ pub(super) struct Incoming {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Each incarnation numbers its frames by class and policy.
+/// Each incarnation numbers its frames by terms.
 type LaneKey = (FlowId, Terms);
 
 struct FarEnd {
@@ -62,7 +62,7 @@ struct FarEnd {
     hailed: Option<Instant>,
 }
 
-/// The frames of one far end, incarnation, class and policy.
+/// The frames of one far end, incarnation and terms.
 struct Lane {
     heard: Instant,
     order: Order,
@@ -107,14 +107,15 @@ impl Incoming {
 
     /// Puts a session frame in its lane; what is in order becomes ready.
     pub(super) fn sort(&mut self, frame: Inbound, now: Instant, counters: &Counters) {
-        let Inbound { class, flow, sequence, .. } = frame;
+        let Inbound { class, sequence, .. } = frame;
+        let (flow, redundancy) = (terms::incarnation(frame.flow), terms::redundancy(frame.flow));
         if frame.payload.len() > PAYLOAD_BYTES_MAX {
             return counters.frames_unexpected.increment();
         }
         let Some((source, policy, from)) = self.name_of(&frame, now) else {
             return counters.frames_stale.increment();
         };
-        let key = (flow, Terms::new(class, policy));
+        let key = (flow, Terms { class, policy, redundancy });
         match from {
             names::From::Home => {}
             names::From::NewHome => self.drop_lanes(source, now, |_, _| false),
@@ -174,7 +175,7 @@ impl Incoming {
             }
             Naming::ByName(names) => Arc::clone(names),
         };
-        let heard = names.hear(frame.source, frame.flow, now);
+        let heard = names.hear(frame.source, terms::incarnation(frame.flow), now);
         for dropped in names.take_dropped() {
             self.forget(dropped);
         }

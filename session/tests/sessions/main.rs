@@ -3,18 +3,19 @@
 mod edges;
 mod fabric;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use overway_session::{
     DATAGRAM_BYTES_MAX, Flow, Incoming, IncomingFlow, IncomingStream, OpenError, SendError,
-    SessionConfig, SessionEndpoint, SessionError, Stream,
+    SessionConfig, SessionEndpoint, SessionError, Stream, Terms,
 };
 use overway_wire::{Class, FlowId, PolicyId, Redundancy, RelayId};
 use quinn::{ConnectionError, ReadError};
 use tokio::time::timeout;
 
-use crate::fabric::{Faults, Mesh};
+use crate::fabric::{Faults, Mesh, Tapped};
 
 const A: u16 = 1;
 const B: u16 = 2;
@@ -414,6 +415,43 @@ async fn closing_ends_streams_flows_and_the_accepting() {
 }
 
 #[tokio::test]
+async fn streams_of_two_redundancies_have_sessions_of_their_own_whose_frames_say_so() {
+    let mesh = Mesh::new(1);
+    let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));
+    mesh.tap();
+    let with = |redundancy| Terms::from(Class::Interactive).with_redundancy(redundancy);
+    let mut streams = Vec::new();
+    for redundancy in Redundancy::ALL {
+        let opened = a.open_stream(RelayId(B), with(redundancy), "echo");
+        let accepted = async { next_stream(&b).await.accept().await.unwrap() };
+        let (opened, accepted) = soon(async { tokio::join!(opened, accepted) }).await;
+        streams.push((opened.unwrap(), accepted));
+    }
+    for (near, away) in &mut streams {
+        away.send.write_all(b"back").await.unwrap();
+        let mut back = [0; 4];
+        soon(near.recv.read_exact(&mut back)).await.unwrap();
+        assert_eq!(&back, b"back");
+    }
+
+    let mut sequences = BTreeMap::<_, Vec<u64>>::new();
+    for Tapped { source, frame } in mesh.tapped() {
+        if frame.class == Class::Interactive {
+            let lane = (source.relay.0, frame.redundancy, frame.flow);
+            sequences.entry(lane).or_default().push(frame.sequence);
+        }
+    }
+    let lanes: Vec<_> =
+        sequences.keys().map(|&(relay, redundancy, _)| (relay, redundancy)).collect();
+    let expected = [A, B].into_iter().flat_map(|relay| Redundancy::ALL.map(|mode| (relay, mode)));
+    assert_eq!(lanes, expected.collect::<Vec<_>>(), "one lane each, both ways");
+    for sequences in sequences.into_values() {
+        let count = u64::try_from(sequences.len()).unwrap();
+        assert_eq!(sequences, (0..count).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn a_revoked_relay_loses_its_sessions() {
     let mesh = Mesh::new(1);
     let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));
@@ -427,8 +465,7 @@ async fn a_revoked_relay_loses_its_sessions() {
 #[tokio::test]
 async fn a_revoked_relay_loses_a_session_that_is_used_for_nothing_new() {
     let mesh = Mesh::new(1);
-    let config =
-        SessionConfig { open_timeout: Duration::from_millis(200), ..SessionConfig::default() };
+    let config = SessionConfig { open_timeout: Duration::from_secs(2), ..SessionConfig::default() };
     let (a, b) = (mesh.endpoint_with(A, config), mesh.endpoint(B));
     let (mut near, _away) = stream_pair(&a, &b).await;
     mesh.set_deaf(A, true);

@@ -33,7 +33,8 @@ impl Bench {
         terms: impl Into<Terms>,
         sequence: u64,
     ) -> usize {
-        let Terms { class, policy } = terms.into();
+        let Terms { class, policy, redundancy } = terms.into();
+        let flow = terms::marked(flow, redundancy);
         let frame = Inbound {
             source,
             kind: FrameKind::Session,
