@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
 use overway_session::Inbound;
-use overway_wire::access::messages::{FromEdge, to_edge};
+use overway_wire::access::messages::{Draining, FromEdge, to_edge};
 use overway_wire::access::{AccessDatagram, AccessHeader, CloseCode, Direction};
 use overway_wire::frame::FrameEcn;
 use overway_wire::{Address, AttachmentId, PolicyId};
@@ -23,9 +23,11 @@ use crate::transport::{Connection, Transport};
 use crate::uplink::LineId;
 
 mod handshake;
+mod leaving;
 
 pub(crate) use handshake::AttachError;
 use handshake::{Reader, Writer, attach, decode, refused, renewal, say};
+use leaving::Leaving;
 
 /// From the first packet to the relay's answer: as long as a relay waits for the attach.
 const ATTACH_MAX: Duration = Duration::from_secs(5);
@@ -36,6 +38,8 @@ const SILENT_MAX: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_secs(1);
 /// and otherwise.
 const TICK_IDLE: Duration = Duration::from_secs(5);
+/// How often it looks whether it may leave a relay that drains.
+const LEAVING_TICK: Duration = Duration::from_millis(100);
 /// Late by more than half a heartbeat of an active attachment: this process slept.
 const LATE: Duration = Duration::from_millis(15);
 /// The wall clock ran on by so much more than the monotonic one: the machine slept, or its clock was set.
@@ -61,7 +65,10 @@ pub(crate) struct Attachment<T: Transport> {
     down_since: Option<Instant>,
     ticked: (Instant, SystemTime),
     questions: Vec<Question>,
-    is_draining: bool,
+    /// While the relay drains.
+    leaving: Option<Leaving>,
+    /// When a frame came or went last.
+    carried: Instant,
 }
 
 impl<T: Transport> Attachment<T> {
@@ -99,7 +106,8 @@ impl<T: Transport> Attachment<T> {
             down_since: None,
             ticked: (now, SystemTime::now()),
             questions: Vec::new(),
-            is_draining: false,
+            leaving: None,
+            carried: now,
         };
         let end = this.serve(reader, writer).await;
         this.connection.close(match end {
@@ -190,7 +198,10 @@ impl<T: Transport> Attachment<T> {
     }
 
     fn due(&self, now: Instant) -> Instant {
-        let tick = self.ticked.0 + self.tick(now);
+        let tick = match self.leaving {
+            Some(_) => now + LEAVING_TICK,
+            None => self.ticked.0 + self.tick(now),
+        };
         self.probe.poll_timeout(now).map_or(tick, |due| due.min(tick))
     }
 
@@ -210,7 +221,9 @@ impl<T: Transport> Attachment<T> {
             return Some(AttachError::Silent);
         }
         let elsewhere = self.shared.uplink.first().is_some_and(|first| first != self.place);
-        (self.is_draining && elsewhere).then_some(AttachError::Drained)
+        let (carried, is_empty) = (self.carried, self.shared.uplink.is_empty(self.line));
+        let leaving = self.leaving.as_mut()?;
+        leaving.is_done(elsewhere, carried, is_empty, now).then_some(AttachError::Drained)
     }
 
     /// The monotonic clock stands still while a machine sleeps, on some systems.
@@ -277,6 +290,7 @@ impl<T: Transport> Attachment<T> {
             let probe = &mut self.probe;
             let (number, sent) = self.shared.uplink.take(self.line, || probe.handle_sent(), now)?;
             self.shared.counters.frames_sent.increment();
+            self.carried = now;
             let datagram = encode_up(number, &sent);
             if self.connection.room() >= datagram.len() {
                 self.connection.send(datagram);
@@ -315,6 +329,7 @@ impl<T: Transport> Attachment<T> {
             return;
         }
         self.shared.uplink.touch(now);
+        self.carried = now;
         let count = frames.len() as u64;
         self.shared.counters.frames_received.add(count);
         if let Err(mpsc::error::TrySendError::Full(_)) = self.shared.delivered.try_send(frames) {
@@ -341,10 +356,8 @@ impl<T: Transport> Attachment<T> {
     ) -> Result<(), AttachError> {
         match decode(heard)? {
             Some(to_edge::Body::Refused(refusal)) => Err(refused(refusal)),
-            Some(to_edge::Body::Draining(_)) => {
-                tracing::info!(remote = %self.remote, "the relay is draining");
-                self.is_draining = true;
-                self.shared.draining(self.place, self.line);
+            Some(to_edge::Body::Draining(draining)) => {
+                self.drain(&draining);
                 Ok(())
             }
             Some(to_edge::Body::Offers(offers)) => {
@@ -364,6 +377,19 @@ impl<T: Transport> Attachment<T> {
             // Said twice; a message of a later version.
             Some(to_edge::Body::Attached(_)) | None => Ok(()),
         }
+    }
+}
+
+impl<T: Transport> Attachment<T> {
+    fn drain(&mut self, draining: &Draining) {
+        let is_draining = !draining.undone;
+        if is_draining {
+            tracing::info!(remote = %self.remote, "the relay is draining");
+        } else {
+            tracing::info!(remote = %self.remote, "the relay stays after all");
+        }
+        self.leaving = is_draining.then(|| Leaving::new(draining.within_ms));
+        self.shared.draining(self.place, self.line, is_draining);
     }
 }
 

@@ -263,10 +263,10 @@ impl<T: Transport> Shared<T> {
         }
     }
 
-    fn draining(&self, place: usize, line: LineId) {
-        self.uplink.drain(line, Instant::now());
+    fn draining(&self, place: usize, line: LineId, is_draining: bool) {
+        self.uplink.drain(line, is_draining, Instant::now());
         if let Some(place) = &mut self.standing().places[place] {
-            place.status.is_draining = true;
+            place.status.is_draining = is_draining;
         }
     }
 

@@ -63,6 +63,10 @@ impl Ring {
         frames.filter(|sent| !sent.is_covered).filter_map(|sent| aged(sent, now)).collect()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     fn oldest_is_stale(&self, now: Instant) -> bool {
         let oldest = self.frames.front();
         oldest.is_some_and(|(_, sent)| now.saturating_duration_since(sent.at) > AGE_MAX)

@@ -133,11 +133,11 @@ impl Uplink {
         self.settle(state, now);
     }
 
-    /// The relay of an attachment goes: the other becomes the first, if there is one.
-    pub(crate) fn drain(&self, line: LineId, now: Instant) {
+    /// The relay of an attachment goes, or stays after all: while it goes the other becomes the first, if there is one.
+    pub(crate) fn drain(&self, line: LineId, is_draining: bool, now: Instant) {
         let mut state = self.lock();
         if let Some(held) = state.line(line) {
-            held.is_draining = true;
+            held.is_draining = is_draining;
         }
         self.settle(state, now);
     }
@@ -166,6 +166,11 @@ impl Uplink {
         if let Some(held) = self.lock().line(line) {
             held.ring.acknowledge(next);
         }
+    }
+
+    /// Whether nothing waits to go over an attachment, or to be acknowledged there.
+    pub(crate) fn is_empty(&self, line: LineId) -> bool {
+        self.lock().line(line).is_none_or(|line| line.is_empty())
     }
 
     /// A frame came or went: flows are active.
@@ -350,6 +355,10 @@ impl Line {
     fn put(&mut self, sent: Sent) {
         self.queue[usize::from(sent.frame.class.code())].push_back(sent);
         self.filled.notify_one();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ring.is_empty() && self.queue.iter().all(VecDeque::is_empty)
     }
 
     /// Takes out everything that may not have come.

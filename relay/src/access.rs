@@ -27,6 +27,7 @@ mod admission;
 mod attachment;
 mod config;
 mod directory;
+mod drain;
 mod listener;
 mod pushed;
 mod quota;
@@ -55,6 +56,7 @@ pub use admission::{Admission, Admitted, Refusal, TenantTable, TokenAdmission};
 pub use config::AccessConfig;
 pub(crate) use config::RawAccess;
 pub use directory::MeshDirectory;
+pub use drain::{AccessDrain, Drain};
 pub use pushed::PushedTenants;
 pub use services::{Directory, Offering, OwnEdges};
 pub use stats::{AccessDrop, AccessStats, REFUSALS};
@@ -87,7 +89,7 @@ pub struct Access {
     /// Addresses bound, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
     counters: Arc<stats::Counters>,
-    draining: watch::Sender<Option<Duration>>,
+    draining: AccessDrain,
     stop: CancellationToken,
     thread: thread::JoinHandle<()>,
 }
@@ -122,7 +124,7 @@ impl Access {
         let addresses =
             sockets.iter().map(std::net::UdpSocket::local_addr).collect::<Result<_, _>>()?;
         let counters = Arc::<stats::Counters>::default();
-        let (draining, drains) = watch::channel(None);
+        let (draining, drains) = watch::channel(Drain::No);
         let stop = CancellationToken::new();
         let listener = listener::Listener::new(parts, Arc::clone(&counters), drains, stop.clone());
         let (ready_tx, ready) = std::sync::mpsc::channel();
@@ -148,7 +150,7 @@ impl Access {
         };
         let thread = thread::Builder::new().name("access".to_owned()).spawn(main)?;
         ready.recv().context("the access thread ended at its start")??;
-        Ok(Self { addresses, counters, draining, stop, thread })
+        Ok(Self { addresses, counters, draining: AccessDrain::new(draining), stop, thread })
     }
 
     /// What is counted.
@@ -156,9 +158,9 @@ impl Access {
         AccessCounts(Arc::clone(&self.counters))
     }
 
-    /// Tells edges to attach elsewhere within this time, and lets no more in.
-    pub fn drain(&self, within: Duration) {
-        self.draining.send_replace(Some(within));
+    /// Has edges leave, or turns them away.
+    pub const fn draining(&self) -> &AccessDrain {
+        &self.draining
     }
 
     /// Ends all attachments and waits for the thread's end.

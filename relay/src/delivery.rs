@@ -6,8 +6,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use arc_swap::ArcSwapOption;
 use overway_relay_core::Attachments;
 use overway_session::Inbound;
+use overway_wire::control::AccessUse;
 use overway_wire::{AttachmentId, Class};
 use tokio::sync::{Notify, mpsc};
 
@@ -38,11 +40,23 @@ pub struct Deliveries {
     /// What the cores go by: frames for an edge that is not in it go to the edge's other address.
     attached: Arc<Attachments>,
     edges: RwLock<HashMap<AttachmentId, Arc<EdgeQueue>>>,
+    /// What edges use, for the scheduler; the access side says it.
+    access: ArcSwapOption<AccessUse>,
 }
 
 impl Deliveries {
     pub(crate) fn new(gateway: mpsc::Sender<Vec<Inbound>>, attached: Arc<Attachments>) -> Self {
-        Self { gateway, attached, edges: RwLock::default() }
+        Self { gateway, attached, edges: RwLock::default(), access: ArcSwapOption::empty() }
+    }
+
+    /// Says what edges use now.
+    pub fn set_access_use(&self, used: AccessUse) {
+        self.access.store(Some(Arc::new(used)));
+    }
+
+    /// What edges use; `None` where none can attach.
+    pub fn access_use(&self) -> Option<AccessUse> {
+        self.access.load().as_deref().cloned()
     }
 
     /// Gives an attachment a queue; an earlier one is used no more.

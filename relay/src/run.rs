@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
-use crate::access::{Access, AccessParts, MeshDirectory, PushedTenants, TokenAdmission};
+use crate::access::{Access, AccessParts, Drain, MeshDirectory, PushedTenants, TokenAdmission};
 use crate::admin::{self, Admin};
 use crate::control::{self, Control, ControlStatus};
 use crate::lines::{self, Lines};
@@ -150,7 +150,7 @@ async fn serve(
         served = &mut serving => served?,
         () = shutdown.cancelled() => {
             if let Some(access) = &access {
-                access.drain(EDGES_LEAVE);
+                access.draining().set(Drain::Leaving(Some(EDGES_LEAVE)));
             }
             serving.await?;
         }
@@ -190,6 +190,7 @@ fn start_access(
         admission: Arc::new(TokenAdmission::new(tenants)),
         directory: Arc::new(MeshDirectory::new(local, mesh.fib.clone(), told)),
     })?;
+    tokio::spawn(access.draining().clone().follow(local, mesh.fib.clone()));
     for address in &access.addresses {
         tracing::info!(%address, "access");
     }

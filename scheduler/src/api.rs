@@ -136,6 +136,9 @@ pub struct RelayBody {
     pub lines: Vec<LineBody>,
     /// Time since its last report.
     pub last_report_age_ms: Option<u64>,
+    /// Edges attached there, as last reported; `null` where none can attach, or it is not known.
+    #[serde(default)]
+    pub attachments: Option<u32>,
     /// How often its process woke late.
     pub self_stalls: u64,
     /// Services that its gateway offers.

@@ -233,6 +233,7 @@ mod tests {
             lines: vec![],
             demand: BitsPerSec(1_000),
             last_report_age: Some(std::time::Duration::from_secs(1)),
+            attachments: Some(3),
             self_stalls: 0,
             services: vec![],
             revision_acked: 3,

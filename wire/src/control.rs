@@ -20,10 +20,12 @@ mod services;
 mod tenant;
 
 pub use pushed::{
-    Item, Key, Node, POLICY_NAME_BYTES_MAX, Peer, Policy, ROUTE_PATHS_MAX, Revoked, Role, Route,
-    RoutePath, Service, Sort, Update, WEIGHT_SUM, item,
+    Item, Key, Node, NodeDrain, POLICY_NAME_BYTES_MAX, Peer, Policy, ROUTE_PATHS_MAX, Revoked,
+    Role, Route, RoutePath, Service, Sort, Update, WEIGHT_SUM, item,
 };
-pub use report::{DEMANDS_MAX, Demand, LineUse, LinkReport, Report, State, Window};
+pub use report::{
+    AccessUse, DEMANDS_MAX, Demand, LineUse, LinkReport, Report, State, TenantUse, Window,
+};
 pub use services::{
     EDGE_ID_BYTES, Endpoint, OFFERS_MAX, Offer, Offers, Place, SERVICE_ENDPOINTS_MAX,
     SERVICE_NAME_BYTES_MAX, TenantService,

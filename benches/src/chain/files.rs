@@ -85,7 +85,10 @@ pub(crate) fn credentials(authority: &Authority, id: RelayId) -> anyhow::Result<
 fn pushed(plan: &Plan, seen: &Seen<'_>, relay: usize) -> Update {
     let mut put: Vec<Item> = Vec::new();
     for other in 0..plan.relays() {
-        put.push(Node { relay: id(other).0.into(), name: format!("relay-{other}") }.into());
+        put.push(
+            Node { relay: id(other).0.into(), name: format!("relay-{other}"), ..Node::default() }
+                .into(),
+        );
         if other != relay {
             put.extend(routes(plan, relay, other));
         }

@@ -104,7 +104,7 @@ fn pushed(source: SocketAddr, sink: SocketAddr) -> Update {
             capacity_bps: CAPACITY_BPS,
             ..Peer::default()
         };
-        [Node { relay: relay.0.into(), name }.into(), peer.into()]
+        [Node { relay: relay.0.into(), name, ..Node::default() }.into(), peer.into()]
     };
     let put = [(SOURCE, source), (SINK, sink)].into_iter().flat_map(neighbour).collect();
     Update { epoch_term: 1, epoch_sequence: 1, revision: 1, put, ..Update::default() }

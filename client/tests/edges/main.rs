@@ -2,6 +2,7 @@
 //! dies.
 
 mod admission;
+mod drain;
 mod stand;
 
 use std::time::{Duration, Instant};
@@ -158,33 +159,6 @@ async fn frames_for_an_edge_that_left_one_relay_reach_it_by_the_other() {
         }
         assert!(start.elapsed() < PATIENCE, "{} arrived", bob.arrived.len());
     }
-    stand.stop().await;
-}
-
-#[tokio::test]
-async fn a_relay_that_drains_is_left_for_another() {
-    let mut stand = Stand::start().await;
-    let relays = stand.nodes.iter().map(|node| node.address).collect();
-    let mut alice = stand.edge(1, relays);
-    let before = alice.attached(2).await;
-    let first = usize::from(before.first.relay.0) - 1;
-    stand.nodes[first].access.as_ref().unwrap().drain(Duration::from_secs(5));
-
-    until(async || {
-        let now = alice.whereabouts();
-        let left =
-            |now: Whereabouts| addresses(now).iter().all(|at| at.relay != before.first.relay);
-        now.is_some_and(|now| now.second.is_some() && left(now))
-    })
-    .await;
-
-    assert_eq!(stand.nodes[first].stats().attachments, 0);
-    // Nobody comes in any more.
-    let late = stand.edge(9, vec![stand.nodes[first].address]);
-    until(async || late.attachments.status().counts.refused > 0).await;
-    assert!(late.attachments.status().last_error.unwrap().contains("draining"));
-    alice.take_arrived(&[]);
-    stand.nodes[first].access.take().unwrap().stop().await;
     stand.stop().await;
 }
 

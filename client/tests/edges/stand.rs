@@ -15,9 +15,9 @@ use overway_relay::access::{
 };
 use overway_relay::lines::Lines;
 use overway_relay::mesh::{Command, Mesh, MeshConfig, MeshOutputs};
-use overway_session::Outbound;
+use overway_session::{EdgeIdentity, Outbound};
 use overway_tenant::{Claims, EdgeId, EdgeKey, Names, Quota, Tenant, TenantKey, TenantKeys, mint};
-use overway_wire::control::{self, Item, Node, Peer, Route, RoutePath, Update};
+use overway_wire::control::{self, Item, Node, NodeDrain, Peer, Route, RoutePath, Update};
 use overway_wire::{
     Address, BootId, Class, FlowId, FrameKind, LinkIndex, Millis, Path, PathElement, PolicyId,
     Redundancy, RelayId, Ticks, Whereabouts,
@@ -47,6 +47,7 @@ pub(crate) struct Stand {
     pub(crate) ca_pem: Vec<u8>,
     tenant_key: TenantKey,
     tenant: Tenant,
+    drained: Option<(u16, NodeDrain)>,
     revision: u64,
 }
 
@@ -84,6 +85,7 @@ impl Node3 {
             directory: Arc::new(OwnEdges::new(RelayId(id))),
         })
         .unwrap();
+        tokio::spawn(access.draining().clone().follow(RelayId(id), mesh.fib.clone()));
         let (address, counts) = (access.addresses[0], access.counts());
         let access = Some(access);
         Self { mesh, access, counts, address, _outputs: outputs, _state_dir: state_dir }
@@ -111,7 +113,7 @@ impl Stand {
         let route_policy = PolicyId::default();
         let tenant = Tenant { number: TENANT, route_policy, keys, quota: Quota::default() };
         let nodes = (1..=count).map(|id| Node3::start(&authority, id)).collect();
-        let mut stand = Self { nodes, ca_pem, tenant_key, tenant, revision: 0 };
+        let mut stand = Self { nodes, ca_pem, tenant_key, tenant, drained: None, revision: 0 };
         stand.push().await;
         for node in &stand.nodes {
             let expected = stand.nodes.len() - 1;
@@ -126,10 +128,20 @@ impl Stand {
         self.push().await;
     }
 
+    /// Begins, ends or takes back the drain of a relay.
+    pub(crate) async fn drain(&mut self, relay: u16, drain: NodeDrain) {
+        self.drained = Some((relay, drain));
+        self.push().await;
+    }
+
     async fn push(&mut self) {
         self.revision += 1;
         for (id, node) in (1..).zip(&self.nodes) {
             let mut put = self.table(id);
+            if let Some((relay, drain)) = self.drained {
+                let (relay, drain) = (relay.into(), drain.into());
+                put.push(Node { relay, drain, ..Node::default() }.into());
+            }
             put.push(control::Tenant::from(&self.tenant).into());
             let (epoch_term, epoch_sequence, revision) = (1, self.revision, self.revision);
             let update = Update { epoch_term, epoch_sequence, revision, put, ..Update::default() };
@@ -144,7 +156,10 @@ impl Stand {
     fn table(&self, id: u16) -> Vec<Item> {
         let mut put: Vec<Item> = Vec::new();
         for (other, node) in (1_u16..).zip(&self.nodes).filter(|(other, _)| *other != id) {
-            put.push(Node { relay: other.into(), name: format!("relay-{other}") }.into());
+            put.push(
+                Node { relay: other.into(), name: format!("relay-{other}"), ..Node::default() }
+                    .into(),
+            );
             let peer = Peer {
                 neighbour: other.into(),
                 remote_address: node.mesh.addresses[0].to_string(),
@@ -171,6 +186,16 @@ impl Stand {
     /// A token for a key, with changes.
     pub(crate) fn token(&self, edge: EdgeId, change: impl FnOnce(&mut Claims)) -> String {
         token(&self.tenant_key, edge, change)
+    }
+
+    /// What an edge's sessions need to know others by.
+    pub(crate) fn identity(&self, edge: &Edge) -> EdgeIdentity {
+        EdgeIdentity {
+            key: Arc::clone(&edge.key),
+            tenant: self.tenant.name().clone(),
+            token: edge.renew.subscribe(),
+            keys: watch::channel(Arc::new(self.tenant.keys.clone())).1,
+        }
     }
 
     /// An edge that attaches to these addresses.

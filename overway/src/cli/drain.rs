@@ -20,20 +20,21 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(300);
 
 /// Lead traffic away from a relay, or from the links between two, before it is stopped.
 ///
-/// Paths leave at once where another way leads there; nothing is cut off. A drained relay stays an end:
-/// its own gateway works on. After the deadline it is not used at all. --undo takes a drain back at any
+/// Paths leave at once where another way leads there, and edges attach to other relays; nothing is cut
+/// off. A drained relay stays an end: its own gateway works on, and so does an edge that finds no other
+/// relay. After the deadline it is not used at all, and who is still attached is turned away. --undo takes a drain back at any
 /// time. A drain outlasts restarts, and ends with --undo or when the relay is removed. Without a relay:
 /// lists what is being drained.
 ///
 /// Examples:
 ///   overway drain                                      what is being drained, and what is still on it
-///   overway drain frankfurt --wait                     and wait until no path goes over it
+///   overway drain frankfurt --wait                     and wait until no path and no edge is left
 ///   overway drain frankfurt --deadline 10m
 ///   overway drain frankfurt london                     the links between two
 ///   overway drain frankfurt --undo
 ///
-/// Exit code 0: done (with --wait: no path goes over it), 1: paths still do at the time-out, or no
-/// scheduler, 2: no such relay.
+/// Exit code 0: done (with --wait: no path goes over it and no edge is attached), 1: some still are at the
+/// time-out, or no scheduler, 2: no such relay.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DrainArgs {
@@ -43,7 +44,7 @@ pub(crate) struct DrainArgs {
     /// When it is not to be used at all any more, even where no other way leads: a number and s, m, h or d.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "relays")]
     deadline: Option<Duration>,
-    /// Wait until no path goes over it.
+    /// Wait until no path goes over it, and no edge is attached to it.
     #[arg(long, requires = "relays", conflicts_with = "undo")]
     wait: bool,
     /// How long to wait: a number and s, m, h or d. Until after the deadline, or 5m if there is none.
@@ -105,16 +106,30 @@ fn list(client: &Client, json: bool) -> Result<(), Failure> {
 
 /// What is being drained and how far it is.
 pub(crate) fn table(drains: &[DrainBody]) -> String {
-    let mut table = Table::new(&["DRAINING", "STAGE", "ROUTES ON IT", "DEADLINE"]);
+    let mut table = Table::new(&["DRAINING", "STAGE", "ROUTES ON IT", "EDGES", "DEADLINE"]);
     for drain in drains {
         table.row([
             named(&drain.relays),
             drain.stage.clone(),
-            if drain.empty { "none".to_owned() } else { drain.routes_left.to_string() },
+            or_none(drain.routes_left),
+            or_none(drain.attachments_left.into()),
             deadline(drain),
         ]);
     }
     table.render()
+}
+
+fn or_none(left: u64) -> String {
+    if left == 0 { "none".to_owned() } else { left.to_string() }
+}
+
+/// What is still on something that is drained.
+fn left(drain: &DrainBody) -> String {
+    let routes = (drain.routes_left > 0).then(|| count(drain.routes_left, "route"));
+    let edges = drain.attachments_left.into();
+    let edges = (edges > 0).then(|| count(edges, "attached edge"));
+    let left: Vec<String> = [routes, edges].into_iter().flatten().collect();
+    if left.is_empty() { "nothing".to_owned() } else { left.join(" and ") }
 }
 
 fn deadline(drain: &DrainBody) -> String {
@@ -136,20 +151,16 @@ fn wait(client: &Client, first: DrainBody, args: &DrainArgs) -> Result<DrainBody
     let mut drain = first;
     let mut told = None;
     while !drain.empty {
-        if told != Some(drain.routes_left) {
-            eprintln!("{what}: {} still on it", count(drain.routes_left, "route"));
-            told = Some(drain.routes_left);
+        let on_it = left(&drain);
+        if told.as_ref() != Some(&on_it) {
+            eprintln!("{what}: {on_it} still on it");
+            told = Some(on_it);
         }
-        let left = longest.saturating_sub(started.elapsed());
-        if left.is_zero() {
-            return Err(Failure::Failed(format!(
-                "{what} still has {} on it after {}: no other way leads there (`overway what-if --cut                  {}` shows which)",
-                count(drain.routes_left, "route"),
-                duration(longest),
-                drain.relays.join(",")
-            )));
+        let remaining = longest.saturating_sub(started.elapsed());
+        if remaining.is_zero() {
+            return Err(Failure::Failed(still_on_it(&what, &drain, longest)));
         }
-        std::thread::sleep(POLL.min(left));
+        std::thread::sleep(POLL.min(remaining));
         let body: DrainsBody = client.get("/v1/drains")?;
         let same = |found: &DrainBody| found.kind == drain.kind && found.relays == drain.relays;
         drain = body.drains.into_iter().find(same).ok_or_else(|| {
@@ -159,13 +170,30 @@ fn wait(client: &Client, first: DrainBody, args: &DrainArgs) -> Result<DrainBody
     Ok(drain)
 }
 
+/// Why what is left does not leave, and what to do.
+fn still_on_it(what: &str, drain: &DrainBody, longest: Duration) -> String {
+    let (on_it, relays) = (left(drain), drain.relays.join(","));
+    let why = match (drain.routes_left, drain.attachments_left) {
+        (0, _) => {
+            "these edges reach no other access relay; a --deadline turns them away".to_owned()
+        }
+        (_, _) => {
+            format!("no other way leads there (`overway what-if --cut {relays}` shows which)")
+        }
+    };
+    format!("{what} still has {on_it} on it after {}: {why}", duration(longest))
+}
+
 fn told(drain: &DrainBody) -> String {
     let what = named(&drain.relays);
     if drain.empty {
-        return format!("{what}: no path goes over it\n");
+        return match drain.kind.as_str() {
+            "relay" => format!("{what}: no path goes over it, and no edge is attached to it\n"),
+            _ => format!("{what}: no path goes over it\n"),
+        };
     }
-    let routes = count(drain.routes_left, "route");
-    format!("{what}: traffic leaves; {routes} on it now (`overway drain` follows, --wait waits)\n")
+    let left = left(drain);
+    format!("{what}: traffic leaves; {left} on it now (`overway drain` follows, --wait waits)\n")
 }
 
 fn named(relays: &[String]) -> String {
@@ -193,6 +221,7 @@ mod tests {
             relays: relays.iter().map(|&relay| relay.to_owned()).collect(),
             stage: "leaving".into(),
             routes_left,
+            attachments_left: 0,
             empty: routes_left == 0,
             deadline_in_ms: Some(600_000),
         }
@@ -208,15 +237,22 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "bonn         leaving  12            in 10m",
-                "rome - oslo  over     none          passed"
+                "bonn         leaving  12            none   in 10m",
+                "rome - oslo  over     none          none   passed"
             ]
         );
     }
 
     #[test]
     fn what_is_told_depends_on_what_is_left() {
-        assert_eq!(told(&drain(&["bonn"], 0)), "bonn: no path goes over it\n");
+        let gone = "bonn: no path goes over it, and no edge is attached to it\n";
+        assert_eq!(told(&drain(&["bonn"], 0)), gone);
+        let edges = DrainBody { attachments_left: 1, empty: false, ..drain(&["bonn"], 0) };
+        assert!(told(&edges).contains("; 1 attached edge on it now"), "{}", told(&edges));
+        let stuck = still_on_it("bonn", &edges, Duration::from_secs(60));
+        assert!(stuck.contains("reach no other access relay"), "{stuck}");
+        let stuck = still_on_it("bonn", &drain(&["bonn"], 2), Duration::from_secs(60));
+        assert!(stuck.contains("what-if --cut bonn"), "{stuck}");
         assert!(told(&drain(&["bonn"], 1)).starts_with("bonn: traffic leaves; 1 route on it now"));
     }
 }

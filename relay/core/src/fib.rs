@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overway_wire::control::{
-    Item, Key, Policy, ROUTE_PATHS_MAX, Role, Route, RoutePath, Sort, TENANT_KEYS_MAX,
+    Item, Key, NodeDrain, Policy, ROUTE_PATHS_MAX, Role, Route, RoutePath, Sort, TENANT_KEYS_MAX,
     TENANT_REVOKED_KEYS_MAX, TENANT_REVOKED_TOKENS_MAX, Tenant, WEIGHT_SUM, WORKERS_MAX, item,
 };
 use overway_wire::{Class, Epoch, LinkIndex, NeighbourLink, Path, PolicyId, RelayId};
@@ -37,6 +37,8 @@ pub struct Fib {
     pub peers: BTreeMap<NeighbourLink, PeerLink>,
     /// Names of relays.
     pub names: Arc<BTreeMap<RelayId, String>>,
+    /// Relays that an operator drains: edges attach elsewhere.
+    pub drains: BTreeMap<RelayId, FibDrain>,
     /// Relays that offer a service, in order of id.
     pub services: BTreeMap<String, Vec<RelayId>>,
     /// Relays whose certificates count for nothing.
@@ -65,6 +67,15 @@ pub struct FibPolicy {
     pub name: String,
     /// The relays that may be on its paths, ends included.
     pub relays: BTreeSet<RelayId>,
+}
+
+/// How a relay is being drained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FibDrain {
+    /// Whether its deadline has passed: nothing goes to it or from it.
+    pub is_over: bool,
+    /// When it is over, in Unix seconds; `None`: when the operator says so.
+    pub deadline_unix: Option<u64>,
 }
 
 /// A tenant.
@@ -127,7 +138,9 @@ impl Fib {
     fn forget(&mut self, key: &Key) -> Option<()> {
         match key.sort() {
             Sort::Node => {
-                Arc::make_mut(&mut self.names).remove(&relay_id(key.relay)?);
+                let relay = relay_id(key.relay)?;
+                Arc::make_mut(&mut self.names).remove(&relay);
+                self.drains.remove(&relay);
             }
             Sort::Peer => {
                 let index = LinkIndex::new(u8::try_from(key.part).ok()?)?;
@@ -174,8 +187,16 @@ impl Fib {
     fn read(&mut self, item: &Item, local: RelayId) -> Option<()> {
         match item.body.as_ref()? {
             item::Body::Node(node) => {
-                let names = Arc::make_mut(&mut self.names);
-                names.insert(relay_id(node.relay)?, node.name.clone());
+                let relay = relay_id(node.relay)?;
+                Arc::make_mut(&mut self.names).insert(relay, node.name.clone());
+                let deadline_unix = Some(node.drain_deadline).filter(|&deadline| deadline != 0);
+                match node.drain() {
+                    NodeDrain::None => {}
+                    stage @ (NodeDrain::Leaving | NodeDrain::Over) => {
+                        let is_over = stage == NodeDrain::Over;
+                        self.drains.insert(relay, FibDrain { is_over, deadline_unix });
+                    }
+                }
             }
             item::Body::Peer(peer) => {
                 let index = LinkIndex::new(u8::try_from(peer.index).ok()?)?;
@@ -534,7 +555,9 @@ mod tests {
         let path = proptest::collection::vec(2_u16..6, 0..4);
         let route = (relay.clone(), 0_u32..4, 0_u32..3, proptest::collection::vec(path, 0..3));
         prop_oneof![
-            relay.clone().prop_map(|relay| Node { relay, name: "a".into() }.into()),
+            relay
+                .clone()
+                .prop_map(|relay| Node { relay, name: "a".into(), ..Node::default() }.into()),
             (relay.clone(), 0_u32..18).prop_map(|(neighbour, index)| {
                 let remote_address = "127.0.0.1:1".into();
                 Peer { neighbour, index, remote_address, ..Peer::default() }.into()

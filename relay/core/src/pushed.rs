@@ -128,7 +128,7 @@ mod tests {
     use overway_wire::control::Node;
 
     fn node(relay: u32) -> Item {
-        Node { relay, name: format!("relay-{relay}") }.into()
+        Node { relay, name: format!("relay-{relay}"), ..Node::default() }.into()
     }
 
     fn update(base: u64, revision: u64, put: Vec<Item>, remove: Vec<Key>) -> Update {

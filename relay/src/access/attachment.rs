@@ -7,11 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::SinkExt as _;
 use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
-use overway_wire::access::messages::{Attach, Draining, OfferedService, ToEdge};
+use overway_wire::access::messages::{Attach, OfferedService, ToEdge};
 use overway_wire::access::{CloseCode, EXPORTER_BYTES};
 use tokio::sync::mpsc;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, Refusal};
+use super::drain::Drain;
 use super::listener::{Receive, Send, Shared, close, encoded, hear, judge, refused};
 use super::registry::Place;
 use super::stats::AccessDrop;
@@ -143,6 +144,10 @@ impl Attachment {
         let (connection, queue) =
             (self.connection.clone(), std::sync::Arc::clone(&self.place.queue));
         let (replaced, mut draining) = (self.place.replaced.clone(), self.shared.draining.clone());
+        // An edge that was let in knows of none; what began in this moment it has yet to hear.
+        if *draining.borrow_and_update() != Drain::No {
+            draining.mark_changed();
+        }
         let mut sending: Option<Sending> = None;
         loop {
             let now = Instant::now();
@@ -182,10 +187,11 @@ impl Attachment {
                     }
                 },
                 Ok(()) = draining.changed() => {
-                    if let Some(within) = *draining.borrow_and_update() {
-                        let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
-                        self.say(Draining { within_ms }.into());
+                    let drain = *draining.borrow_and_update();
+                    if drain == Drain::Over {
+                        return self.dismiss(&Refusal::Draining);
                     }
+                    self.say(drain.told().into());
                 }
             }
         }
@@ -225,7 +231,8 @@ impl Attachment {
     }
 
     fn judge_again(&mut self, now: Instant) -> Option<End> {
-        if self.shared.draining.borrow().is_some() {
+        // Who is told to leave is let do so.
+        if *self.shared.draining.borrow() != Drain::No {
             return None;
         }
         match judge(&self.shared, &self.proof.attach, &self.proof.exporter) {
@@ -235,13 +242,15 @@ impl Attachment {
                 None
             }
             Ok(_) => Some(End::Dismissed(CloseCode::Refused)),
-            Err(refusal) => {
-                self.shared.counters.refuse(refusal.code());
-                tracing::info!(attachment = self.place.attachment.0, %refusal, "edge dismissed");
-                self.say(refused(&refusal).into());
-                Some(End::Dismissed(CloseCode::Refused))
-            }
+            Err(refusal) => Some(self.dismiss(&refusal)),
         }
+    }
+
+    fn dismiss(&self, refusal: &Refusal) -> End {
+        self.shared.counters.refuse(refusal.code());
+        tracing::info!(attachment = self.place.attachment.0, %refusal, "edge dismissed");
+        self.say(refused(refusal).into());
+        End::Dismissed(CloseCode::Refused)
     }
 
     /// A token may be renewed, an edge's place not given to another.

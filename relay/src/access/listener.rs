@@ -18,11 +18,13 @@ use overway_wire::{BootId, Class, RelayId};
 use prost::Message as _;
 use quinn::crypto::rustls::QuicServerConfig;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, Refusal};
 use super::attachment::{self, Attachment};
+use super::drain::Drain;
 use super::registry::{Place, Registry};
 use super::services::Directory;
 use super::stats::Counters;
@@ -47,6 +49,8 @@ const IDLE_MAX: Duration = Duration::from_secs(50);
 const UNSENT_BYTES: usize = 10 * ACCESS_MTU as usize;
 /// What quinn may hold unread of an edge: a burst of some two hundred frames.
 const UNREAD_BYTES: usize = 256 << 10;
+/// How often it is said what edges use: more than once for each report.
+const TELL_USE_EVERY: Duration = Duration::from_millis(500);
 /// After a refusal, how long is waited for the edge to have read it.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 
@@ -60,7 +64,7 @@ pub(super) struct Shared {
     pub(super) directory: Arc<dyn Directory>,
     pub(super) counters: Arc<Counters>,
     pub(super) registry: RefCell<Registry>,
-    pub(super) draining: watch::Receiver<Option<Duration>>,
+    pub(super) draining: watch::Receiver<Drain>,
     pub(super) stop: CancellationToken,
 }
 
@@ -68,7 +72,7 @@ pub(super) struct Shared {
 pub(super) struct Listener {
     parts: AccessParts,
     counters: Arc<Counters>,
-    draining: watch::Receiver<Option<Duration>>,
+    draining: watch::Receiver<Drain>,
     stop: CancellationToken,
 }
 
@@ -76,7 +80,7 @@ impl Listener {
     pub(super) fn new(
         parts: AccessParts,
         counters: Arc<Counters>,
-        draining: watch::Receiver<Option<Duration>>,
+        draining: watch::Receiver<Drain>,
         stop: CancellationToken,
     ) -> Self {
         Self { parts, counters, draining, stop }
@@ -114,7 +118,10 @@ impl Listener {
         for endpoint in endpoints.clone() {
             tokio::task::spawn_local(accept_all(Rc::clone(&shared), endpoint));
         }
-        shared.stop.cancelled().await;
+        tokio::select! {
+            () = tell_use(&shared) => {}
+            () = shared.stop.cancelled() => {}
+        }
         for endpoint in &endpoints {
             endpoint.close((CloseCode::Stopping as u32).into(), b"relay stops");
         }
@@ -146,6 +153,16 @@ fn server_config(parts: &AccessParts) -> anyhow::Result<quinn::ServerConfig> {
         .max_incoming(HANDSHAKES_MAX)
         .incoming_buffer_size_total(INCOMING_BYTES_MAX);
     Ok(server)
+}
+
+/// Says what edges use, for reports to the scheduler, for ever.
+async fn tell_use(shared: &Shared) {
+    let mut tick = tokio::time::interval(TELL_USE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        shared.registry.borrow().tell_use(shared.boot);
+    }
 }
 
 /// Accepts on an endpoint until it closes.
@@ -237,7 +254,7 @@ pub(super) fn judge(
     attach: &Attach,
     exporter: &[u8; EXPORTER_BYTES],
 ) -> Result<Admitted, Refusal> {
-    if shared.draining.borrow().is_some() {
+    if *shared.draining.borrow() != Drain::No {
         return Err(Refusal::Draining);
     }
     shared.admission.admit(attach, exporter, SystemTime::now())

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overway_tenant::EdgeId;
-use overway_wire::{AttachmentId, PolicyId};
+use overway_wire::control::AccessUse;
+use overway_wire::{AttachmentId, BootId, PolicyId};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admitted, Refusal};
@@ -79,6 +80,13 @@ impl Registry {
 
     pub(crate) fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// Says what edges use, for reports to the scheduler.
+    pub(crate) fn tell_use(&self, boot: BootId) {
+        let attachments = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let used = AccessUse { attachments, boot: boot.0, ..AccessUse::default() };
+        self.deliveries.set_access_use(used);
     }
 
     /// Gives an edge its place: the one that it has, if it is attached already.

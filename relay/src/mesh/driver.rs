@@ -190,6 +190,7 @@ impl Driver {
         }
         if let Some(mut report) = this.core.poll_report(now) {
             report.lines = this.worker.shared.config.lines.report(now, SystemTime::now());
+            report.access = this.worker.shared.deliveries.access_use();
             this.report(report, now);
         }
         let due = this.core.poll_timeout();

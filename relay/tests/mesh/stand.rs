@@ -73,7 +73,9 @@ pub(crate) fn steps(relays: &[u16]) -> Vec<u8> {
 pub(crate) fn state(id: u16, nodes: &[Node3]) -> Update {
     let mut put: Vec<Item> = Vec::new();
     for (other, node) in (1..).zip(nodes).filter(|(other, _)| *other != id) {
-        put.push(Node { relay: other.into(), name: format!("relay-{other}") }.into());
+        put.push(
+            Node { relay: other.into(), name: format!("relay-{other}"), ..Node::default() }.into(),
+        );
         put.push(
             Peer {
                 neighbour: other.into(),

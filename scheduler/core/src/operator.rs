@@ -45,6 +45,8 @@ pub enum Drainable {
 pub struct Drain {
     /// Until then paths leave where another way leads there; after it the thing is not used at all.
     pub deadline: Option<Instant>,
+    /// The deadline by the wall clock, in Unix seconds, as relays are told it.
+    pub deadline_unix: Option<u64>,
 }
 
 impl Drainable {
@@ -134,6 +136,11 @@ impl Drains {
     /// How far a relay's own drain is.
     pub(crate) fn relay(&self, relay: RelayId) -> Option<DrainStage> {
         self.stage(Drainable::Relay(relay))
+    }
+
+    /// When a relay's own drain is over, in Unix seconds.
+    pub(crate) fn deadline(&self, relay: RelayId) -> Option<u64> {
+        self.wanted.get(&Drainable::Relay(relay))?.deadline_unix
     }
 
     /// How far the drain of a link is: its own, or a relay's at either end whose deadline has passed.
@@ -244,7 +251,7 @@ mod tests {
         let now = start();
         let deadline = now + Duration::from_secs(60);
         let mut drains = Drains::default();
-        let drain = Some(Drain { deadline: Some(deadline) });
+        let drain = Some(Drain { deadline: Some(deadline), deadline_unix: Some(60) });
         assert_eq!(drains.set(Drainable::Relay(A), drain, now), Ok(DrainStage::Leaving));
         assert_eq!((drains.relay(A), drains.link(link(A, B))), (Some(DrainStage::Leaving), None));
         assert_eq!(drains.next_deadline(), Some(deadline));

@@ -33,6 +33,8 @@ pub(crate) struct Relay {
     pub(crate) demands: Vec<Demanded>,
     /// What went out over its addresses in use, in their order; empty if not said.
     pub(crate) line_use: Vec<LineUse>,
+    /// Edges attached there, as last reported; `None` where none can attach, or it is not known.
+    pub(crate) attachments: Option<u32>,
     /// What follows from that for the links of each index.
     pub(crate) line_states: [LineState; LINKS_MAX],
     pub(crate) push: Push,
@@ -91,6 +93,7 @@ impl Relay {
             detours: 0,
             demands: Vec::new(),
             line_use: Vec::new(),
+            attachments: None,
             line_states: [LineState::default(); LINKS_MAX],
             push,
             armed: None,

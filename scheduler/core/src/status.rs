@@ -88,6 +88,8 @@ pub struct DrainStatus {
     /// How many routes still have it on their path in use, of those that [`RouteSummary::looked_at`] counts; of a
     /// relay those of which it is an intermediate.
     pub routes_on_it: usize,
+    /// Edges still attached to a relay, as it last reported; 0 where none can attach.
+    pub attachments: u32,
 }
 
 /// A policy.
@@ -175,6 +177,8 @@ pub struct RelayStatus {
     pub demand: BitsPerSec,
     /// Time since its last taken report in this session.
     pub last_report_age: Option<Duration>,
+    /// Edges attached there, as last reported; `None` where none can attach, or it is not known.
+    pub attachments: Option<u32>,
     /// How often its process woke late.
     pub self_stalls: u64,
     /// Services that its gateway offers.

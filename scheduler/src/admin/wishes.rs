@@ -28,7 +28,10 @@ const DEADLINE_MAX: Duration = Duration::from_secs(31 * 86_400);
 /// What the core is told of a drain that the store keeps; its deadline is by the wall clock.
 pub(crate) fn drain(record: &DrainRecord, unix: UnixSeconds, now: Instant) -> Drain {
     let left = |deadline: UnixSeconds| Duration::from_secs(deadline.seconds_since(unix));
-    Drain { deadline: record.deadline.map(|deadline| now + left(deadline).min(DEADLINE_MAX)) }
+    Drain {
+        deadline: record.deadline.map(|deadline| now + left(deadline).min(DEADLINE_MAX)),
+        deadline_unix: record.deadline.map(|deadline| deadline.0),
+    }
 }
 
 /// What the core calls the thing that is drained.

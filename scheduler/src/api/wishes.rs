@@ -29,7 +29,10 @@ pub struct DrainBody {
     pub stage: String,
     /// Routes whose path in use still goes over it. Routes that end at a drained relay are not counted.
     pub routes_left: u64,
-    /// Whether no path in use goes over it.
+    /// Edges that are still attached to the relay, as it last reported.
+    #[serde(default)]
+    pub attachments_left: u32,
+    /// Whether no path in use goes over it, and no edge is attached to it.
     pub empty: bool,
     /// Time until the deadline; `null` without one.
     pub deadline_in_ms: Option<u64>,

@@ -216,9 +216,12 @@ pub struct Refused {
 /// The relay goes; the edge is to attach to another one.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Draining {
-    /// Until then, in milliseconds.
+    /// Until then, in milliseconds; [`u32::MAX`]: no time is set, and one that finds no other relay may stay.
     #[prost(uint32, tag = "1")]
     pub within_ms: u32,
+    /// The relay stays after all.
+    #[prost(bool, tag = "2")]
+    pub undone: bool,
 }
 
 /// The edge leaves; its attachment ends at once.
@@ -381,7 +384,10 @@ mod tests {
         let bytes = ToEdge::from(refused).encode_to_vec();
         assert_eq!(bytes, [0x12, 7, 8, 5, 0x12, 1, b'r', 0x18, 7]);
 
-        assert_eq!(ToEdge::from(Draining { within_ms: 9 }).encode_to_vec(), [0x1a, 2, 8, 9]);
+        let draining = Draining { within_ms: 9, undone: false };
+        assert_eq!(ToEdge::from(draining).encode_to_vec(), [0x1a, 2, 8, 9]);
+        let undone = Draining { within_ms: 0, undone: true };
+        assert_eq!(ToEdge::from(undone).encode_to_vec(), [0x1a, 2, 0x10, 1]);
         assert_eq!(FromEdge::from(Detach {}).encode_to_vec(), [0x12, 0]);
     }
 

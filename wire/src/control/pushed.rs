@@ -124,6 +124,24 @@ pub struct Node {
     /// Its name.
     #[prost(string, tag = "2")]
     pub name: String,
+    /// How far an operator's drain of it is.
+    #[prost(enumeration = "NodeDrain", tag = "3")]
+    pub drain: i32,
+    /// When the drain is over, in Unix seconds; 0: when the operator says so.
+    #[prost(uint64, tag = "4")]
+    pub drain_deadline: u64,
+}
+
+/// How far the drain of a relay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum NodeDrain {
+    /// It is not being drained.
+    None = 0,
+    /// Edges attach elsewhere, and paths leave.
+    Leaving = 1,
+    /// Nothing goes over it, to it or from it.
+    Over = 2,
 }
 
 /// A link to hold and probe.
@@ -274,7 +292,7 @@ mod tests {
             epoch_sequence: 2,
             base: 3,
             revision: 4,
-            put: vec![Node { relay: 7, name: "a".into() }.into()],
+            put: vec![Node { relay: 7, name: "a".into(), ..Node::default() }.into()],
             remove: vec![Key::route(3, 1, 9)],
         };
 
@@ -316,8 +334,16 @@ mod tests {
     }
 
     #[test]
+    fn a_drained_node_has_these_bytes() {
+        let drain = NodeDrain::Leaving.into();
+        let node = Node { relay: 3, name: "a".into(), drain, drain_deadline: 300 };
+        let bytes = Item::from(node).encode_to_vec();
+        assert_eq!(bytes, [0x0a, 10, 0x08, 3, 0x12, 1, b'a', 0x18, 1, 0x20, 0xac, 2]);
+    }
+
+    #[test]
     fn items_of_different_sorts_have_different_keys() {
-        let node = Item::from(Node { relay: 3, name: String::new() });
+        let node = Item::from(Node { relay: 3, ..Node::default() });
         let revoked = Item::from(Revoked { relay: 3 });
         let service = Item::from(Service { name: "web".into(), relays: vec![3] });
 

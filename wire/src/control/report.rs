@@ -28,6 +28,9 @@ pub struct Report {
     /// What went out over each line, in the order of `Hello.addresses`.
     #[prost(message, repeated, tag = "6")]
     pub lines: Vec<LineUse>,
+    /// What edges use of the reporter; absent where none can attach.
+    #[prost(message, optional, tag = "7")]
+    pub access: Option<AccessUse>,
     /// Frames that took a detour around a dead link since the process's start.
     #[prost(uint64, tag = "20")]
     pub detours: u64,
@@ -59,6 +62,41 @@ pub struct LineUse {
     /// Bits per second sent lately, over half a second at the least.
     #[prost(uint64, tag = "2")]
     pub sent_bps: u64,
+}
+
+/// What edges use of a relay.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AccessUse {
+    /// Edges attached now.
+    #[prost(uint32, tag = "1")]
+    pub attachments: u32,
+    /// By tenant, in order of their numbers: those with edges attached, or that sent in this month. At most as many as
+    /// there are tenants.
+    #[prost(message, repeated, tag = "2")]
+    pub tenants: Vec<TenantUse>,
+    /// The process that counts, as in its hello: another one begins at nothing.
+    #[prost(uint32, tag = "3")]
+    pub boot: u32,
+    /// The calendar month (UTC) of which bytes are counted: years since 0, times twelve, and months since January.
+    #[prost(uint32, tag = "4")]
+    pub month: u32,
+}
+
+/// What a tenant's edges use of a relay.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct TenantUse {
+    /// The tenant's number.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// Edges attached now.
+    #[prost(uint32, tag = "2")]
+    pub attachments: u32,
+    /// Flows open now; counted only where there is a limit.
+    #[prost(uint32, tag = "3")]
+    pub flows: u32,
+    /// Bytes that they sent in the month, as far as this process knows.
+    #[prost(uint64, tag = "4")]
+    pub sent_bytes: u64,
 }
 
 /// One neighbour link, as its receiving end sees it.
@@ -171,20 +209,30 @@ mod tests {
             self_stalls: 1,
             demands: vec![Demand { destination: 3, class: 2, policy: 9, bps: 1_000 }],
             lines: vec![LineUse { sent_bytes_month: 300, sent_bps: 7 }],
+            access: Some(AccessUse {
+                attachments: 4,
+                tenants: vec![TenantUse { tenant: 5, attachments: 1, flows: 2, sent_bytes: 300 }],
+                boot: 7,
+                month: 9,
+            }),
             detours: 6,
         };
 
         let bytes = ToScheduler::from(report).encode_to_vec();
 
         let window = [0x08, 5, 0x10, 0xac, 2, 0x20, 2, 0x28, 9, 0x30, 1];
-        let parts: [&[u8]; 8] = [
-            &[0x12, 52, 0x08, 5, 0x10, 1],
+        let parts: [&[u8]; 9] = [
+            &[0x12, 71, 0x08, 5, 0x10, 1],
             &[0x1a, 23, 0x08, 2, 0x10, 1, 0x18, 1, 0x20, 3, 0x2a, 11],
             &window,
             &[0x38, 8],
             &[0x20, 1],
             &[0x2a, 9, 0x08, 3, 0x10, 2, 0x18, 9, 0x20, 0xe8, 7],
             &[0x32, 5, 0x08, 0xac, 2, 0x10, 7],
+            &[
+                0x3a, 17, 0x08, 4, 0x12, 9, 0x08, 5, 0x10, 1, 0x18, 2, 0x20, 0xac, 2, 0x18, 7,
+                0x20, 9,
+            ],
             &[0xa0, 1, 6],
         ];
         assert_eq!(bytes, parts.concat());

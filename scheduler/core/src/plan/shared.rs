@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use overway_topology::Topology;
 use overway_wire::RelayId;
-use overway_wire::control::{Item, Node, Policy, Revoked, Service};
+use overway_wire::control::{Item, Node, NodeDrain, Policy, Revoked, Service};
 
+use crate::DrainStage;
 use crate::push::ItemKey;
 
 /// Names of services that are remembered by number. With more, all is numbered anew, and every relay gets its whole
@@ -20,8 +21,9 @@ pub(crate) struct Member<'a> {
     pub(crate) name: &'a str,
     /// Services to be had there now.
     pub(crate) services: Option<&'a BTreeSet<String>>,
-    /// Whether these are to be used only where no other member offers them.
-    pub(crate) last_resort: bool,
+    /// How far an operator's drain of it is, and when that is over by the wall clock. Its services are then to be used
+    /// only where no other member offers them.
+    pub(crate) drain: Option<(DrainStage, Option<u64>)>,
 }
 
 /// The shared items as last made.
@@ -73,11 +75,12 @@ impl Shared {
         let mut items: BTreeMap<ItemKey, Item> = BTreeMap::new();
         for member in members {
             let relay = u32::from(member.id.0);
-            let node = Node { relay, name: member.name.to_owned() };
+            let (drain, drain_deadline) = drain_of(&member);
+            let node = Node { relay, name: member.name.to_owned(), drain, drain_deadline };
             items.insert(ItemKey::node(member.id), node.into());
             for name in member.services.into_iter().flatten() {
                 let offer = services.entry(name).or_default();
-                if member.last_resort { &mut offer.last } else { &mut offer.first }.push(relay);
+                if member.drain.is_some() { &mut offer.last } else { &mut offer.first }.push(relay);
             }
         }
         for (name, offer) in services {
@@ -122,6 +125,16 @@ impl Shared {
     }
 }
 
+/// A member's drain, as a node says it.
+fn drain_of(member: &Member<'_>) -> (i32, u64) {
+    let (drain, deadline) = match member.drain {
+        None | Some((DrainStage::Undone, _)) => (NodeDrain::None, None),
+        Some((DrainStage::Leaving, deadline)) => (NodeDrain::Leaving, deadline),
+        Some((DrainStage::Over, deadline)) => (NodeDrain::Over, deadline),
+    };
+    (drain.into(), deadline.unwrap_or_default())
+}
+
 /// Relays that offer a service, those that are about to go apart.
 #[derive(Debug, Default)]
 struct Offer {
@@ -152,7 +165,7 @@ mod tests {
     }
 
     fn member(id: u16, services: Option<&BTreeSet<String>>) -> Member<'_> {
-        Member { id: RelayId(id), name: "x", services, last_resort: false }
+        Member { id: RelayId(id), name: "x", services, drain: None }
     }
 
     #[test]
@@ -176,13 +189,19 @@ mod tests {
     fn a_service_is_left_to_a_relay_that_goes_only_where_no_other_has_it() {
         let both: BTreeSet<String> = ["dns".into(), "web".into()].into();
         let web: BTreeSet<String> = ["web".into()].into();
-        let going = Member { last_resort: true, ..member(1, Some(&both)) };
+        let drain = Some((DrainStage::Leaving, Some(9)));
+        let going = Member { drain, ..member(1, Some(&both)) };
         let mut shared = Shared::default();
 
         let members = [going, member(2, Some(&web))];
         shared.replace(members.into_iter(), &BTreeSet::new(), &Topology::new());
 
         assert_eq!(services(&shared), [("dns", vec![1]), ("web", vec![2])]);
+        let node = |relay| match shared.item(ItemKey::node(RelayId(relay))).unwrap().body.clone() {
+            Some(Body::Node(node)) => (node.drain(), node.drain_deadline),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((node(1), node(2)), ((NodeDrain::Leaving, 9), (NodeDrain::None, 0)));
     }
 
     #[test]

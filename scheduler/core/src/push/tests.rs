@@ -35,7 +35,8 @@ impl Fixture {
         let make = |key: ItemKey| {
             let Named::Node(relay) = key.named() else { panic!("not a node") };
             let name = names.get(&relay.0).cloned();
-            let node = name.map(|name| Item::from(Node { relay: relay.0.into(), name }));
+            let node = name
+                .map(|name| Item::from(Node { relay: relay.0.into(), name, ..Node::default() }));
             node.ok_or_else(|| key.to_wire(|_| Default::default()))
         };
         self.push.next(EPOCH, now, all, make)

@@ -176,6 +176,7 @@ impl Scheduler {
         relay.push.clear();
         relay.demands.clear();
         relay.line_use.clear();
+        relay.attachments = None;
         let word = relay.word();
         self.shared_changed = true;
         self.relinked.remove(&id);

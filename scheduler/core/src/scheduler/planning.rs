@@ -323,7 +323,9 @@ impl Scheduler {
             let registration = relay.registration.as_ref().filter(|_| there);
             theres.push((id, registration.is_some()));
             let services = registration.map(|registration| &registration.services);
-            Member { id, name: &relay.name, services, last_resort: drain.is_some() }
+            let deadline = self.drains.deadline(id);
+            let drain = drain.map(|stage| (stage, deadline));
+            Member { id, name: &relay.name, services, drain }
         });
         let change = self.shared.replace(members, &self.revoked, self.mesh.topology());
         theres.into_iter().for_each(|(id, there)| self.services.handle_there(id, there));

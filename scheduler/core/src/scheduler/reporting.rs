@@ -44,6 +44,7 @@ impl Scheduler {
         let Some(relay) = self.relays.get_mut(&id) else { return Ok(()) };
         let stalls = std::mem::replace(&mut relay.self_stalls, report.self_stalls);
         let detours = std::mem::replace(&mut relay.detours, report.detours);
+        relay.attachments = report.access.as_ref().map(|access| access.attachments);
         let Some(session) = relay.session.as_mut() else { return Ok(()) };
         let awaited = session.stale || session.hold_until.is_some();
         session.sequence = report.sequence;

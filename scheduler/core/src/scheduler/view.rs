@@ -48,6 +48,7 @@ impl Scheduler {
             stage,
             remaining: drain.deadline.map(|at| at.saturating_duration_since(now)),
             routes_on_it,
+            attachments: self.attachments_at(target),
         });
         let topology = self.mesh.topology();
         let policies = topology.policies().map(|(id, policy)| PolicyStatus {
@@ -76,6 +77,16 @@ impl Scheduler {
     pub fn tenant_summary(&self) -> TenantSummary {
         let (services, without_endpoint) = self.services.count();
         TenantSummary { tenants: self.tenants.len(), services, without_endpoint }
+    }
+
+    /// Edges attached to a relay that is drained.
+    fn attachments_at(&self, target: Drainable) -> u32 {
+        match target {
+            Drainable::Relay(relay) => {
+                self.relays.get(&relay).and_then(|relay| relay.attachments).unwrap_or(0)
+            }
+            Drainable::Link(..) => 0,
+        }
     }
 
     /// Looks at the routes, or at those of every so manieth relay.
@@ -168,6 +179,7 @@ impl Scheduler {
             lines: relay.line_status(),
             demand: relay.demand(),
             last_report_age: reported.map(|reported| now.saturating_duration_since(reported)),
+            attachments: relay.attachments,
             self_stalls: relay.self_stalls,
             services: registration
                 .map(|registration| registration.services.iter().cloned().collect())

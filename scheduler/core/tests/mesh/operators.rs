@@ -32,7 +32,10 @@ fn a_drained_relay_is_left_at_once_not_used_after_its_deadline_and_comes_back() 
     let drained = transit(&world);
     let deadline = Some(world.now + 30 * SECOND);
     let target = Drainable::Relay(drained);
-    world.scheduler.handle_drain(target, Some(Drain { deadline }), world.now).unwrap();
+    world
+        .scheduler
+        .handle_drain(target, Some(Drain { deadline, deadline_unix: None }), world.now)
+        .unwrap();
     world.advance(BURST);
 
     assert!(Class::ALL.into_iter().all(|class| !in_use(&world, class).visits(drained)));
@@ -67,7 +70,10 @@ fn a_drained_link_is_left_and_not_used_after_its_deadline() {
     assert!(world.scheduler.status(world.now).links.iter().all(|link| link.usable));
 
     let deadline = Some(world.now);
-    world.scheduler.handle_drain(target, Some(Drain { deadline }), world.now).unwrap();
+    world
+        .scheduler
+        .handle_drain(target, Some(Drain { deadline, deadline_unix: None }), world.now)
+        .unwrap();
     world.advance(BURST);
     let status = world.scheduler.status(world.now);
     let closed: Vec<_> =

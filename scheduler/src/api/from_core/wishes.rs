@@ -14,7 +14,7 @@ use crate::store::{PolicyRecord, Wishes};
 impl DrainBody {
     /// Makes the body of a drain.
     pub(crate) fn new(status: &DrainStatus, names: &Names) -> Self {
-        let DrainStatus { target, stage: far, remaining, routes_on_it } = status;
+        let DrainStatus { target, stage: far, remaining, routes_on_it, attachments } = status;
         let (kind, relays) = match *target {
             Drainable::Relay(relay) => ("relay", vec![name(names, relay)]),
             Drainable::Link(one, other) => ("link", vec![name(names, one), name(names, other)]),
@@ -24,7 +24,8 @@ impl DrainBody {
             relays,
             stage: stage(*far).to_owned(),
             routes_left: *routes_on_it as u64,
-            empty: *routes_on_it == 0,
+            attachments_left: *attachments,
+            empty: *routes_on_it == 0 && *attachments == 0,
             deadline_in_ms: remaining.map(millis),
         }
     }
