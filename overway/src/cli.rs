@@ -1,5 +1,6 @@
 //! The command line: what there is, and which module does it.
 
+mod access;
 mod admin;
 mod drain;
 mod edge;
@@ -82,6 +83,7 @@ enum Command {
     Policy(policy::PolicyArgs),
     Cell(policy::CellArgs),
     Transit(transit::TransitArgs),
+    Access(access::AccessArgs),
     Tenant(tenant::TenantArgs),
     Token(token::TokenArgs),
     Edge(edge::EdgeArgs),
@@ -122,6 +124,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy(args) => policy::run(args),
         Command::Cell(args) => policy::run_cell(args),
         Command::Transit(args) => transit::run(&args),
+        Command::Access(args) => access::run(&args),
         Command::Tenant(args) => tenant::run(args),
         Command::Token(args) => token::run(args),
         Command::Edge(args) => edge::run(args),

@@ -24,6 +24,7 @@
 //! | `PUT /v1/tenants/{name}/policy`, `/quota` | [`TenantPolicyRequest`](crate::api::TenantPolicyRequest), [`QuotaBody`](crate::api::QuotaBody) in |
 //! | `POST /v1/tenants/{name}/keys` | [`KeyRequest`](crate::api::KeyRequest) in: adds a key, or replaces one |
 //! | `POST /v1/tenants/{name}/revoked-keys`, `/revoked-tokens` | [`RevokedKeyRequest`](crate::api::RevokedKeyRequest), [`RevokedTokenRequest`](crate::api::RevokedTokenRequest) in |
+//! | `GET /v1/access?client=ADDRESS` | [`Answer`](overway_dispatch::Answer): access relays for a client, the first first; `&tenant=`, `&limit=`, `&key=` |
 //! | `GET /v1/nodes` | [`NodesBody`](crate::api::NodesBody) |
 //! | `POST /v1/nodes` | [`NodeRequest`](crate::api::NodeRequest) in, [`TokenBody`](crate::api::TokenBody) out |
 //! | `DELETE /v1/nodes/{name}` | 204: the member is revoked, or the invitation withdrawn |
@@ -41,6 +42,7 @@
 //! name other than `localhost` are refused: a web page whose name was made to resolve to loopback is
 //! not the operator.
 
+mod access;
 mod live;
 mod names;
 mod nodes;
@@ -50,6 +52,7 @@ mod wishes;
 
 pub(crate) use wishes::{drain, drainable};
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -61,6 +64,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
+use overway_dispatch::Locations;
 use overway_scheduler_core::Scheduler;
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -89,6 +93,8 @@ pub(crate) struct Admin {
     stop: CancellationToken,
     /// Set once the control endpoint accepts connections, cleared when the scheduler stops.
     ready: Arc<AtomicBool>,
+    /// Where addresses are, if there is a file of it.
+    locations: Option<Arc<Locations>>,
 }
 
 impl Admin {
@@ -97,10 +103,11 @@ impl Admin {
         shared: &Arc<Shared>,
         dashboard: &Arc<Dashboard>,
         ready: &Arc<AtomicBool>,
+        locations: Option<Arc<Locations>>,
         stop: CancellationToken,
     ) -> Self {
         let (shared, dashboard) = (Arc::clone(shared), Arc::clone(dashboard));
-        Self { shared, dashboard, stop, ready: Arc::clone(ready) }
+        Self { shared, dashboard, stop, ready: Arc::clone(ready), locations }
     }
 }
 
@@ -113,8 +120,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) -> std::io::Resul
         tokio::time::sleep(GRACE).await;
     };
     let graceful = admin.stop.clone().cancelled_owned();
+    let service = router(admin).into_make_service_with_connect_info::<SocketAddr>();
     tokio::select! {
-        served = axum::serve(listener, router(admin)).with_graceful_shutdown(graceful) => served,
+        served = axum::serve(listener, service).with_graceful_shutdown(graceful) => served,
         // Somebody does not read what was sent.
         () = is_over => Ok(()),
     }
@@ -128,6 +136,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/nodes", get(nodes::list).post(nodes::add))
         .route("/v1/nodes/{name}", delete(nodes::remove))
+        .route("/v1/access", get(access::nearest))
         .route("/v1/events", get(events))
         .route("/v1/routes", get(routes::list))
         .route("/v1/explain", get(routes::explain))

@@ -30,6 +30,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Life of certificates that it signs, its own included.
     pub certificate_lifetime: Duration,
+    /// A file of the MaxMind format that says where clients' addresses are.
+    pub locations: Option<PathBuf>,
 }
 
 impl Config {
@@ -57,6 +59,13 @@ struct RawConfig {
     scheduler: RawScheduler,
     admin: RawAdmin,
     certificates: Option<RawCertificates>,
+    access: Option<RawAccess>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAccess {
+    locations: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,7 +92,7 @@ impl TryFrom<(&Document, RawConfig)> for Config {
     type Error = ConfigError;
 
     fn try_from((document, raw): (&Document, RawConfig)) -> Result<Self, ConfigError> {
-        let RawConfig { scheduler, admin, certificates } = raw;
+        let RawConfig { scheduler, admin, certificates, access } = raw;
         let lifetime = certificates.and_then(|certificates| certificates.lifetime_days);
         Ok(Self {
             state_dir: state_dir(document, &scheduler.state_dir)?,
@@ -96,6 +105,7 @@ impl TryFrom<(&Document, RawConfig)> for Config {
                 }
                 None => CERTIFICATE_LIFETIME,
             },
+            locations: access.map(|access| document.resolve(&access.locations)),
         })
     }
 }
@@ -175,10 +185,12 @@ listen = \"127.0.0.1:0\"
     #[test]
     fn everything_can_be_said() {
         let text = GOOD.replace("[admin]", "advertise = [\"203.0.113.5:4400\"]\n[admin]");
-        let config = load(&format!("{text}[certificates]\nlifetime_days = 0.0001\n")).unwrap();
+        let more = "[certificates]\nlifetime_days = 0.0001\n[access]\nlocations = \"city.mmdb\"\n";
+        let config = load(&format!("{text}{more}")).unwrap();
 
         assert_eq!(config.advertise, ["203.0.113.5:4400".parse().unwrap()]);
         assert_eq!(config.certificate_lifetime, Duration::from_micros(8_640_000));
+        assert_eq!(config.locations, Some(PathBuf::from("city.mmdb")));
     }
 
     #[test]

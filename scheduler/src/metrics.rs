@@ -49,6 +49,8 @@ fn core_counters(out: &mut Exposition, stats: Stats) {
         report_demands_ignored: "Demands in reports that were passed over",
         offers: "Words of relays on what edges offer there",
         offers_refused: "Offers that were passed over: they make no sense, or are too many",
+        distances_refused: "Distances to networks that were passed over: they make no sense, or are too many",
+        prefixes_refused: "Networks left out because their bucket has too many",
         services_refused: "Services left out because their tenant has too many",
         endpoints_refused: "Endpoints left out because their service has too many",
         links_judged: "Links judged, each time that something of one changed",

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
+use overway_dispatch::Locations;
 use overway_pki::{Authority, Credentials, Role};
 use overway_scheduler_core::Scheduler;
 use overway_wire::RelayId;
@@ -92,7 +93,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     });
     let ready = Arc::new(AtomicBool::new(true));
     let dashboard = Arc::new(Dashboard::new());
-    let admin = Admin::new(&shared, &dashboard, &ready, stop.clone());
+    let locations = config.locations.as_deref().map(read_locations).transpose()?;
+    let admin = Admin::new(&shared, &dashboard, &ready, locations, stop.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(driving);
@@ -116,6 +118,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     forget_addresses(&directory);
     info!("scheduler stopped");
     outcome
+}
+
+/// Reads the file that says where addresses are.
+fn read_locations(path: &Path) -> anyhow::Result<Arc<Locations>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Arc::new(Locations::new(bytes).with_context(|| path.display().to_string())?))
 }
 
 /// A stale file misleads a tool for a moment at worst; if it cannot be removed it cannot be written either.

@@ -2,7 +2,7 @@
 //! `protoc` is needed), each behind its length as four bytes, big-endian, on one QUIC stream.
 //!
 //! The relay opens the stream and says [`Hello`]; the scheduler answers [`Welcome`] or [`Refused`]. From
-//! then on the relay sends [`Offers`], [`Report`]s and [`Ack`]s, the scheduler [`Update`]s.
+//! then on the relay sends [`AccessState`], [`Distances`], [`Offers`], [`Report`]s and [`Ack`]s, the scheduler [`Update`]s.
 //!
 //! An `Update` is a set of [`Item`]s to put and keys to remove, by which the relay's pushed state goes
 //! from `base` to `revision`. Revision 0 is the empty state, so a full sync is an update whose base is
@@ -14,11 +14,17 @@
 
 use prost::{Message, Oneof};
 
+mod access;
 mod pushed;
 mod report;
 mod services;
 mod tenant;
 
+pub use access::{
+    ACCESS_ADDRESSES_MAX, ACCESS_WEIGHT_DEFAULT, ACCESS_WEIGHT_MAX, AccessPrefixes, AccessRelay,
+    AccessState, BUCKET_PREFIXES_MAX, DISTANCES_MAX, Distance, Distances, NetworkPrefix,
+    PREFIX_BUCKETS, PREFIX_RELAYS_MAX, PrefixDistances,
+};
 pub use pushed::{
     Item, Key, Node, NodeDrain, POLICY_NAME_BYTES_MAX, Peer, Policy, ROUTE_PATHS_MAX, Revoked,
     Role, Route, RoutePath, Service, Sort, Update, WEIGHT_SUM, item,
@@ -59,13 +65,13 @@ pub const LINES_MAX: usize = 16;
 #[derive(Clone, PartialEq, Message)]
 pub struct ToScheduler {
     /// What it says. Absent: a message of a later version, ignored.
-    #[prost(oneof = "to_scheduler::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "to_scheduler::Body", tags = "1, 2, 3, 4, 5, 6, 20, 21")]
     pub body: Option<to_scheduler::Body>,
 }
 
 /// The bodies of [`ToScheduler`].
 pub mod to_scheduler {
-    use super::{Ack, Goodbye, Hello, Offers, Oneof, Renewal, Report};
+    use super::{AccessState, Ack, Distances, Goodbye, Hello, Offers, Oneof, Renewal, Report};
 
     /// What a relay says.
     #[derive(Clone, PartialEq, Oneof)]
@@ -88,6 +94,12 @@ pub mod to_scheduler {
         /// What edges offer there.
         #[prost(message, tag = "6")]
         Offers(Offers),
+        /// How its access side stands.
+        #[prost(message, tag = "20")]
+        AccessState(AccessState),
+        /// How far its edges' networks are.
+        #[prost(message, tag = "21")]
+        Distances(Distances),
     }
 }
 
@@ -292,9 +304,9 @@ macro_rules! into_message {
     )+};
 }
 
-into_message!(ToScheduler, to_scheduler::Body: Hello, Report, Ack, Renewal, Goodbye, Offers);
+into_message!(ToScheduler, to_scheduler::Body: Hello, Report, Ack, Renewal, Goodbye, Offers, AccessState, Distances);
 into_message!(ToRelay, to_relay::Body: Welcome, Refused, Update, Renewed);
-into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked, Policy, Tenant, TenantService);
+into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked, Policy, Tenant, TenantService, AccessRelay, AccessPrefixes);
 
 #[cfg(test)]
 mod tests {

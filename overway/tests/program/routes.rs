@@ -11,7 +11,7 @@ fn json_of(text: &str) -> Value {
 #[test]
 fn every_command_teaches_and_has_json() {
     let place = Place::new();
-    for command in ["routes", "explain", "what-if", "drain", "transit"] {
+    for command in ["routes", "explain", "what-if", "drain", "transit", "access"] {
         let help = place.run(&[command, "--help"]);
         assert_eq!(help.code(), 0, "{command}");
         for words in ["Examples:", "--json", "--admin"] {

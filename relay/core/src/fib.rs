@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overway_wire::control::{
-    Item, Key, NodeDrain, Policy, ROUTE_PATHS_MAX, Role, Route, RoutePath, Sort, TENANT_KEYS_MAX,
-    TENANT_REVOKED_KEYS_MAX, TENANT_REVOKED_TOKENS_MAX, Tenant, WEIGHT_SUM, WORKERS_MAX, item,
+    AccessPrefixes, AccessRelay, Item, Key, NodeDrain, PREFIX_BUCKETS, Policy, ROUTE_PATHS_MAX,
+    Role, Route, RoutePath, Sort, TENANT_KEYS_MAX, TENANT_REVOKED_KEYS_MAX,
+    TENANT_REVOKED_TOKENS_MAX, Tenant, WEIGHT_SUM, WORKERS_MAX, item,
 };
 use overway_wire::{Class, Epoch, LinkIndex, NeighbourLink, Path, PolicyId, RelayId};
 
@@ -43,6 +44,10 @@ pub struct Fib {
     pub services: BTreeMap<String, Vec<RelayId>>,
     /// Relays whose certificates count for nothing.
     pub revoked: BTreeSet<RelayId>,
+    /// Relays at which clients may attach, for the shell that answers them.
+    pub access_relays: Arc<BTreeMap<RelayId, AccessRelay>>,
+    /// Which networks they are near, by bucket.
+    pub access_prefixes: Arc<BTreeMap<u32, Arc<AccessPrefixes>>>,
 }
 
 type RouteName = (RelayId, Class, PolicyId);
@@ -159,6 +164,12 @@ impl Fib {
                 self.tenants.remove(&policy_id(key.relay)?);
             }
             Sort::TenantService => self.forget_tenant_service(key.relay, &key.name)?,
+            Sort::AccessRelay => {
+                Arc::make_mut(&mut self.access_relays).remove(&relay_id(key.relay)?);
+            }
+            Sort::AccessPrefixes => {
+                Arc::make_mut(&mut self.access_prefixes).remove(&key.relay);
+            }
             Sort::Policy | Sort::Unknown => {}
         }
         Some(())
@@ -221,6 +232,15 @@ impl Fib {
             item::Body::Policy(policy) => self.read_policy(policy)?,
             item::Body::Tenant(tenant) => self.read_tenant(tenant)?,
             item::Body::TenantService(service) => self.read_tenant_service(service)?,
+            item::Body::AccessRelay(relay) => {
+                let relays = Arc::make_mut(&mut self.access_relays);
+                relays.insert(relay_id(relay.relay)?, relay.clone());
+            }
+            item::Body::AccessPrefixes(prefixes) => {
+                let bucket = Some(prefixes.bucket).filter(|&bucket| bucket < PREFIX_BUCKETS)?;
+                let prefixes = Arc::new(prefixes.clone());
+                Arc::make_mut(&mut self.access_prefixes).insert(bucket, prefixes);
+            }
         }
         Some(())
     }

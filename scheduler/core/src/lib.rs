@@ -28,7 +28,8 @@
 //! candidates of their routes, within what the relays' lines can carry; where the first path is not enough, the
 //! route's **weights** split its traffic. What has to carry more than it can is **overloaded**, and is planned for at once.
 //!
-//! Relays say what edges **offer** there; of that the scheduler makes tenants' **services**, which every relay is pushed.
+//! Relays say what edges **offer** there; of that the scheduler makes tenants' **services**, which every relay is pushed. So is
+//! where clients may **attach**, how full each such relay is, and which networks it is near.
 //!
 //! Operators may have a relay or a link **drained**, override whether a relay carries others' traffic, and limit paths
 //! by **policies**, each with routes of its own.
@@ -43,6 +44,7 @@
 //! What never happens: a report that is refused moves a route; a link without measurements carries one;
 //! two updates to one relay carry the same epoch.
 
+mod access;
 mod config;
 mod doubts;
 mod error;

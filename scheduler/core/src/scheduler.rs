@@ -18,6 +18,7 @@ use overway_wire::control::{
 };
 use overway_wire::{Epoch, PolicyId, RelayId};
 
+use crate::access::Access;
 use crate::doubts::Doubts;
 use crate::event::EVENTS_MAX;
 use crate::links::{Links, Word};
@@ -56,6 +57,8 @@ pub struct Scheduler {
     tenants: BTreeMap<PolicyId, Tenant>,
     /// What edges offer.
     services: Services,
+    /// Where clients may attach.
+    access: Access,
     drains: Drains,
     doubts: Doubts,
     overloads: Overloads,
@@ -147,6 +150,7 @@ impl Scheduler {
             shared: Shared::default(),
             tenants: BTreeMap::new(),
             services: Services::default(),
+            access: Access::default(),
             drains: Drains::default(),
             doubts: Doubts::default(),
             overloads: Overloads::default(),
@@ -240,7 +244,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a message of a relay's session: a report, offers, an acknowledgement, a goodbye. Renewals are the
+    /// Takes a message of a relay's session: a report, offers, how its access side stands, an acknowledgement, a goodbye. Renewals are the
     /// caller's business, and without effect here.
     ///
     /// # Errors
@@ -263,6 +267,10 @@ impl Scheduler {
             }
             Some(to_scheduler::Body::Ack(ack)) => self.take_ack(relay, &ack),
             Some(to_scheduler::Body::Offers(offers)) => self.take_offers(relay, &offers),
+            Some(to_scheduler::Body::AccessState(state)) => self.take_access_state(relay, &state),
+            Some(to_scheduler::Body::Distances(distances)) => {
+                self.take_distances(relay, &distances);
+            }
             Some(to_scheduler::Body::Goodbye(_)) => self.take_goodbye(relay),
             Some(to_scheduler::Body::Hello(_)) => return Err(MessageError::SecondHello),
             Some(to_scheduler::Body::Renewal(_)) | None => {}

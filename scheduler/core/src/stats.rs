@@ -35,6 +35,10 @@ pub struct Stats {
     pub services_refused: u64,
     /// Endpoints left out because their service has too many, each time that it was made.
     pub endpoints_refused: u64,
+    /// Distances to networks that were passed over: they make no sense, or are too many.
+    pub distances_refused: u64,
+    /// Networks left out because their bucket has too many, each time that it was made.
+    pub prefixes_refused: u64,
     /// Links judged, each time that something about one changed.
     pub links_judged: u64,
     /// Times that a relay was doubted: one of its neighbours had lost it, and nobody else had spoken yet.

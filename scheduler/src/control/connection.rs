@@ -122,7 +122,13 @@ async fn greet(connection: &Connection) -> Result<(SendStream, RecvStream, Hello
     match first.and_then(|message| message.body) {
         Some(Body::Hello(hello)) => Ok((send, recv, hello)),
         Some(
-            Body::Report(_) | Body::Ack(_) | Body::Renewal(_) | Body::Goodbye(_) | Body::Offers(_),
+            Body::Report(_)
+            | Body::Ack(_)
+            | Body::Renewal(_)
+            | Body::Goodbye(_)
+            | Body::Offers(_)
+            | Body::AccessState(_)
+            | Body::Distances(_),
         )
         | None => Err(End::NoHello),
     }
@@ -168,7 +174,9 @@ impl Reader<'_> {
                     | Body::Report(_)
                     | Body::Ack(_)
                     | Body::Goodbye(_)
-                    | Body::Offers(_),
+                    | Body::Offers(_)
+                    | Body::AccessState(_)
+                    | Body::Distances(_),
                 )
                 | None) => Input::Message {
                     relay: self.relay,

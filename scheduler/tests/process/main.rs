@@ -1,5 +1,6 @@
 //! The scheduler as a whole, in this process: real loopback QUIC and HTTP, real files.
 
+mod access;
 mod admin;
 mod control;
 mod dashboard;

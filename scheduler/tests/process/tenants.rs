@@ -29,7 +29,9 @@ async fn pushed(link: &mut Link, wanted: impl Fn(&Tenant) -> bool) -> Tenant {
                 | item::Body::Service(_)
                 | item::Body::Revoked(_)
                 | item::Body::Policy(_)
-                | item::Body::TenantService(_) => None,
+                | item::Body::TenantService(_)
+                | item::Body::AccessRelay(_)
+                | item::Body::AccessPrefixes(_) => None,
             });
             if let Some(tenant) = tenants.into_iter().find(|tenant| wanted(tenant)) {
                 return tenant;

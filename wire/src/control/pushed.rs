@@ -2,7 +2,7 @@
 
 use prost::{Message, Oneof};
 
-use super::{Tenant, TenantService};
+use super::{AccessPrefixes, AccessRelay, Tenant, TenantService};
 
 /// Shares that the weights of a route's paths sum to: thousandths.
 pub const WEIGHT_SUM: u32 = 1_000;
@@ -36,13 +36,16 @@ pub struct Update {
 #[derive(Clone, PartialEq, Message)]
 pub struct Item {
     /// Absent: an item of a later version, ignored.
-    #[prost(oneof = "item::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "item::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21")]
     pub body: Option<item::Body>,
 }
 
 /// The bodies of [`Item`].
 pub mod item {
-    use super::{Node, Oneof, Peer, Policy, Revoked, Route, Service, Tenant, TenantService};
+    use super::{
+        AccessPrefixes, AccessRelay, Node, Oneof, Peer, Policy, Revoked, Route, Service, Tenant,
+        TenantService,
+    };
 
     /// A piece of pushed state.
     #[derive(Clone, PartialEq, Oneof)]
@@ -71,6 +74,12 @@ pub mod item {
         /// A tenant's service. Key: `(TENANT_SERVICE, tenant, name)`.
         #[prost(message, tag = "8")]
         TenantService(TenantService),
+        /// A relay at which clients may attach. Key: `(ACCESS_RELAY, relay)`.
+        #[prost(message, tag = "20")]
+        AccessRelay(AccessRelay),
+        /// Which relays are near some networks. Key: `(ACCESS_PREFIXES, bucket)`.
+        #[prost(message, tag = "21")]
+        AccessPrefixes(AccessPrefixes),
     }
 }
 
@@ -80,7 +89,7 @@ pub struct Key {
     /// What sort of item.
     #[prost(enumeration = "Sort", tag = "1")]
     pub sort: i32,
-    /// The relay, neighbour, destination, policy or tenant; 0 for a service.
+    /// The relay, neighbour, destination, policy, tenant or bucket; 0 for a service.
     #[prost(uint32, tag = "2")]
     pub relay: u32,
     /// The link index of a peer, `class | policy << 8` of a route; otherwise 0.
@@ -113,6 +122,10 @@ pub enum Sort {
     Tenant = 7,
     /// [`TenantService`].
     TenantService = 8,
+    /// [`AccessRelay`].
+    AccessRelay = 20,
+    /// [`AccessPrefixes`].
+    AccessPrefixes = 21,
 }
 
 /// A relay of the mesh.
@@ -275,6 +288,10 @@ impl Item {
             item::Body::TenantService(service) => {
                 let key = Key::new(Sort::TenantService, service.tenant, 0);
                 Key { name: service.name.clone(), ..key }
+            }
+            item::Body::AccessRelay(relay) => Key::new(Sort::AccessRelay, relay.relay, 0),
+            item::Body::AccessPrefixes(prefixes) => {
+                Key::new(Sort::AccessPrefixes, prefixes.bucket, 0)
             }
         })
     }

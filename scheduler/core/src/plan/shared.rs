@@ -159,7 +159,9 @@ mod tests {
             | Body::Revoked(_)
             | Body::Policy(_)
             | Body::Tenant(_)
-            | Body::TenantService(_) => None,
+            | Body::TenantService(_)
+            | Body::AccessRelay(_)
+            | Body::AccessPrefixes(_) => None,
         });
         services.collect()
     }

@@ -1,7 +1,7 @@
 //! The keys of pushed items in eight bytes.
 //!
 //! Their order is the order of sending: who is of the mesh, then links, services, tenants, and routes, those without a
-//! policy first. So the first part of a state that takes several updates is what the mesh runs on.
+//! policy first, and where clients attach. So the first part of a state that takes several updates is what the mesh runs on.
 
 use overway_topology::RouteKey;
 use overway_wire::control::{
@@ -30,6 +30,8 @@ pub(crate) enum Named {
         class: Class,
         policy: PolicyId,
     },
+    AccessRelay(RelayId),
+    AccessPrefixes(u32),
 }
 
 impl ItemKey {
@@ -65,6 +67,14 @@ impl ItemKey {
         Self::new(7, key.policy, key.destination, key.class.code())
     }
 
+    pub(crate) fn access_relay(relay: RelayId) -> Self {
+        Self::new(8, PolicyId::default(), relay, 0)
+    }
+
+    pub(crate) fn access_prefixes(bucket: u32) -> Self {
+        Self(9 << 56 | u64::from(bucket))
+    }
+
     fn new(rank: u64, policy: PolicyId, relay: RelayId, part: u8) -> Self {
         let (policy, relay) = (u64::from(policy.0), u64::from(relay.0));
         Self(rank << 56 | policy << 24 | relay << 8 | u64::from(part))
@@ -86,6 +96,8 @@ impl ItemKey {
             4 => Named::Service(u32::from_be_bytes([b, c, d, part])),
             5 => Named::Tenant(policy),
             6 => Named::TenantService(u32::from_be_bytes([b, c, d, part])),
+            8 => Named::AccessRelay(relay),
+            9 => Named::AccessPrefixes(u32::from_be_bytes([b, c, d, part])),
             _ => {
                 let class = Class::from_code(part).expect("made of a class's code");
                 Named::Route { destination: relay, class, policy }
@@ -111,6 +123,8 @@ impl ItemKey {
                 let (tenant, name) = service(named);
                 Key { name, ..key(Sort::TenantService, tenant.0.into(), 0) }
             }
+            Named::AccessRelay(relay) => key(Sort::AccessRelay, relay.0.into(), 0),
+            Named::AccessPrefixes(bucket) => key(Sort::AccessPrefixes, bucket, 0),
             Named::Route { destination, class, policy } => {
                 Key::route(destination.0.into(), class.code().into(), policy.0.into())
             }
@@ -123,7 +137,9 @@ impl ItemKey {
             Named::Policy(_) => POLICY_VERSION,
             Named::Route { policy, .. } if policy != PolicyId::default() => POLICY_VERSION,
             Named::Tenant(_) => TENANT_VERSION,
-            Named::TenantService(_) => OFFERS_VERSION,
+            Named::TenantService(_) | Named::AccessRelay(_) | Named::AccessPrefixes(_) => {
+                OFFERS_VERSION
+            }
             Named::Revoked(_)
             | Named::Node(_)
             | Named::Peer(_)
@@ -162,6 +178,8 @@ mod tests {
             (ItemKey::tenant_service(0x0101_0203), Named::TenantService(0x0101_0203)),
             (ItemKey::route(route(0)), named(0)),
             (ItemKey::route(route(0x4321)), named(0x4321)),
+            (ItemKey::access_relay(relay), Named::AccessRelay(relay)),
+            (ItemKey::access_prefixes(255), Named::AccessPrefixes(255)),
         ];
         for (key, named) in table {
             assert_eq!(key.named(), named);

@@ -48,6 +48,7 @@ impl Scheduler {
         });
         relay.draining = false;
         self.services.handle_session(id);
+        self.access.handle_session(id);
         if !resumed {
             self.held.insert(id);
         }
@@ -155,6 +156,7 @@ impl Scheduler {
         self.unregister(id);
         self.links.forget(id);
         self.services.forget(id);
+        self.access.forget(id);
         self.drains.forget(id);
         self.shared_changed = true;
         self.ready.remove(&id);
@@ -185,6 +187,7 @@ impl Scheduler {
         }
         self.neighbours.remove(id);
         self.services.forget(id);
+        self.access.forget(id);
         self.doubts.forget(id);
         self.mesh.remove_relay(id);
         for link in self.links.forget(id) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use overway_wire::{LinkId, RelayId};
 
 use super::{PlanDue, Rest, Scheduler, Urgency};
+use crate::access::Surroundings;
 use crate::links::{self, Standing, link_index};
 use crate::neighbours::Bond;
 use crate::plan::{Line, Member, Replanned, lines_between};
@@ -102,6 +103,7 @@ impl Scheduler {
         self.place_demand(!replanned.routes.is_empty());
         self.push_shared();
         self.push_services();
+        self.push_access();
         self.make_epoch(replanned.routes.len());
         self.release_holds();
         true
@@ -316,12 +318,17 @@ impl Scheduler {
             return;
         }
         let mut theres = Vec::with_capacity(self.relays.len());
+        let mut sides = Vec::with_capacity(self.relays.len());
         let members = self.relays.iter().map(|(&id, relay)| {
             let there = relay.session.is_some() || self.links.is_reached(id);
             let drain = self.drains.relay(id);
             let there = there && !relay.draining && drain != Some(DrainStage::Over);
             let registration = relay.registration.as_ref().filter(|_| there);
             theres.push((id, registration.is_some()));
+            sides.push((
+                id,
+                registration.map(|registration| Surroundings::of(registration, drain.is_some())),
+            ));
             let services = registration.map(|registration| &registration.services);
             let deadline = self.drains.deadline(id);
             let drain = drain.map(|stage| (stage, deadline));
@@ -329,6 +336,7 @@ impl Scheduler {
         });
         let change = self.shared.replace(members, &self.revoked, self.mesh.topology());
         theres.into_iter().for_each(|(id, there)| self.services.handle_there(id, there));
+        sides.into_iter().for_each(|(id, around)| self.access.handle_surroundings(id, around));
         for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
             if change.renumbered {
                 relay.push.forget();
@@ -361,12 +369,29 @@ impl Scheduler {
         }
     }
 
+    /// Where clients may attach, as far as it changed.
+    fn push_access(&mut self) {
+        let (keys, refused) = self.access.remake();
+        self.stats.prefixes_refused += refused;
+        if keys.is_empty() {
+            return;
+        }
+        for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
+            for &key in &keys {
+                if relay.may_have(key) {
+                    relay.push.touch(key);
+                }
+            }
+        }
+    }
+
     /// Makes an epoch if some relay's state changed.
     fn make_epoch(&mut self, changed_routes: usize) {
         let registered = self.mesh.topology().relays().len();
         let policies = self.mesh.topology().policies().len();
         // Routes in three classes, and links with everybody.
         let alike = self.shared.keys().len() + self.tenants.len() + self.services.keys().len();
+        let alike = alike + self.access.keys().count();
         let items = alike + registered * (3 * (1 + policies) + LINKS_MAX);
         let pushes = self.relays.values_mut().filter(|relay| relay.registration.is_some());
         let updates = pushes.filter_map(|relay| relay.push.commit(items).then_some(())).count();

@@ -105,6 +105,8 @@ impl Scheduler {
             | Named::Policy(_)
             | Named::Peer(_)
             | Named::Tenant(_)
+            | Named::AccessRelay(_)
+            | Named::AccessPrefixes(_)
             | Named::Route { .. } => Default::default(),
         }
     }
@@ -145,7 +147,7 @@ impl Scheduler {
         let peers = self.links.of(id).map(ItemKey::peer);
         let routes = self.mesh.routes_from(id).into_iter().map(ItemKey::route);
         let tenants = self.tenants.keys().copied().map(ItemKey::tenant);
-        let tenants = tenants.chain(self.services.keys());
+        let tenants = tenants.chain(self.services.keys()).chain(self.access.keys());
         let keys = self.shared.keys().chain(peers).chain(tenants).chain(routes);
         keys.filter(|&key| relay.may_have(key)).collect()
     }
@@ -157,6 +159,9 @@ impl Scheduler {
                 self.shared.item(key).map(|item| Item::clone(item))
             }
             Named::TenantService(_) => self.services.item(key).map(|item| Item::clone(item)),
+            Named::AccessRelay(_) | Named::AccessPrefixes(_) => {
+                self.access.item(key).map(|item| Item::clone(item))
+            }
             Named::Tenant(number) => self.tenants.get(&number).map(|tenant| tenant.clone().into()),
             Named::Peer(link) => {
                 // Not by who are neighbours now: links and routes change together, with the next plan.

@@ -1,7 +1,7 @@
 //! What relays report, taken or refused.
 
 use overway_topology::{Resource, RouteKey};
-use overway_wire::control::{OFFERS_VERSION, Offers, Report};
+use overway_wire::control::{AccessState, Distances, OFFERS_VERSION, Offers, Report};
 use overway_wire::{BitsPerSec, LinkId, NeighbourLink, RelayId};
 
 use super::{Scheduler, Urgency};
@@ -57,6 +57,7 @@ impl Scheduler {
         }
         self.hear(id);
         self.services.handle_report(id);
+        self.access.handle_report(id);
         let pressed = self.press_links(id, &checked.links);
         self.hear_of(id, &checked.links);
         let observed = self.links.observe(id, report.full, checked.links);
@@ -96,6 +97,24 @@ impl Scheduler {
         self.hear(id);
         if self.services.is_dirty() {
             self.request_plan(Urgency::Urgent);
+        }
+    }
+
+    /// Takes how a relay's access side stands.
+    pub(super) fn take_access_state(&mut self, id: RelayId, state: &AccessState) {
+        self.hear(id);
+        if self.access.handle_state(id, state) {
+            self.request_plan(Urgency::Routine);
+        }
+    }
+
+    /// Takes how far a relay's edges' networks are.
+    pub(super) fn take_distances(&mut self, id: RelayId, distances: &Distances) {
+        self.hear(id);
+        let relays = self.mesh.topology().relays().len().max(MESH_SHARES_MIN);
+        self.stats.distances_refused += self.access.handle_distances(id, distances, relays);
+        if self.access.is_dirty() {
+            self.request_plan(Urgency::Routine);
         }
     }
 

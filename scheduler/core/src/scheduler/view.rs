@@ -1,9 +1,11 @@
 //! The scheduler's knowledge for people.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use overway_topology::{Candidate, Delays, Reason, RouteKey};
-use overway_wire::control::{Role, State};
+use overway_wire::control::{Item, Role, State};
 use overway_wire::{Class, LinkId, Micros, PolicyId, RelayId};
 
 use super::{Phase, Scheduler};
@@ -32,6 +34,19 @@ struct Survey {
 }
 
 impl Scheduler {
+    /// Where clients may attach, as every relay is told of it.
+    pub fn access_items(&self) -> Vec<Arc<Item>> {
+        self.access.items().cloned().collect()
+    }
+
+    /// The registered relays that a policy allows; `None` if there is no such policy.
+    pub fn allowed_by(&self, policy: PolicyId) -> Option<BTreeSet<RelayId>> {
+        let topology = self.mesh.topology();
+        let (_, policy) = topology.policies().find(|&(id, _)| id == policy)?;
+        let allowed = topology.relays().filter(|(_, relay)| policy.allows(relay));
+        Some(allowed.map(|(id, _)| id).collect())
+    }
+
     /// Everything that is known at this moment but the routes; takes time in proportion to links.
     pub fn status(&self, now: Instant) -> Status {
         let delays = Delays::fit(self.mesh.topology());

@@ -405,7 +405,9 @@ impl FakeRelay {
             | item::Body::Revoked(_)
             | item::Body::Policy(_)
             | item::Body::Tenant(_)
-            | item::Body::TenantService(_) => None,
+            | item::Body::TenantService(_)
+            | item::Body::AccessRelay(_)
+            | item::Body::AccessPrefixes(_) => None,
         })
     }
 
@@ -429,7 +431,9 @@ impl FakeRelay {
             | item::Body::Revoked(_)
             | item::Body::Policy(_)
             | item::Body::Tenant(_)
-            | item::Body::TenantService(_) => None,
+            | item::Body::TenantService(_)
+            | item::Body::AccessRelay(_)
+            | item::Body::AccessPrefixes(_) => None,
         });
         service.unwrap_or_default()
     }
@@ -444,7 +448,9 @@ impl FakeRelay {
             | item::Body::Service(_)
             | item::Body::Revoked(_)
             | item::Body::Tenant(_)
-            | item::Body::TenantService(_) => None,
+            | item::Body::TenantService(_)
+            | item::Body::AccessRelay(_)
+            | item::Body::AccessPrefixes(_) => None,
         });
         let mut policies = policies.filter(|known| known.policy == policy);
         policies.next().map(|known| known.relays.clone()).unwrap_or_default()
@@ -469,6 +475,8 @@ impl FakeRelay {
             item::Body::Tenant(tenant) if tenant.number == number => Some(tenant),
             item::Body::Tenant(_)
             | item::Body::TenantService(_)
+            | item::Body::AccessRelay(_)
+            | item::Body::AccessPrefixes(_)
             | item::Body::Node(_)
             | item::Body::Peer(_)
             | item::Body::Route(_)
@@ -510,7 +518,9 @@ impl FakeRelay {
             | item::Body::Revoked(_)
             | item::Body::Policy(_)
             | item::Body::Tenant(_)
-            | item::Body::TenantService(_) => None,
+            | item::Body::TenantService(_)
+            | item::Body::AccessRelay(_)
+            | item::Body::AccessPrefixes(_) => None,
         });
         routes.find(wanted)
     }
