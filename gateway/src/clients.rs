@@ -186,7 +186,8 @@ impl Run {
     async fn open(&self) -> Option<Flow> {
         let (shared, to) = (&self.shared, &self.client.way.to);
         let Client { addresses, target, .. } = &self.client;
-        let wanted = Wanted { service: &to.service, client: *addresses, target: target.as_deref() };
+        let (client, target) = (*addresses, target.as_deref());
+        let wanted = Wanted { client, target, ..Wanted::from(&to.service) };
         let opened = open_first(shared, to, |relay, policy| {
             shared.endpoint.open_flow(relay, policy, to.redundancy, wanted)
         });

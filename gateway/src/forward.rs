@@ -103,7 +103,7 @@ pub(crate) async fn open_stream(
     tcp: &TcpStream,
     Asked { client, target }: Asked<'_>,
 ) -> Result<Stream, Refusal> {
-    let wanted = Wanted { service: &way.to.service, client, target };
+    let wanted = Wanted { client, target, ..Wanted::from(&way.to.service) };
     let open = open_first(shared, &way.to, |relay, policy| {
         let terms = Terms::new(way.class, policy).with_redundancy(way.to.redundancy);
         shared.endpoint.open_stream(relay, terms, wanted)

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overway_session::SessionEndpoint;
+use overway_session::{Candidates, SessionEndpoint};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{ForwardConfig, GatewayConfig, Protocol, SocksConfig};
 use crate::forward::TcpForward;
-use crate::open::{Complaints, Resolver, Shared, Shunned};
+use crate::open::{Complaints, Resolver, Shared};
 use crate::service::Services;
 use crate::socket::{FORWARD_BUFFER_BYTES, bind_udp, listen_tcp};
 use crate::socks::{PasswordError, Socks, Users};
@@ -88,7 +88,7 @@ impl Gateway {
             resolver,
             counters: Counters::default(),
             complaints: Complaints::default(),
-            shunned: Shunned::default(),
+            candidates: Candidates::default(),
             connections: TaskTracker::new(),
             background: TaskTracker::new(),
             draining: CancellationToken::new(),

@@ -38,7 +38,6 @@ mod destinations;
 mod flow;
 mod forward;
 mod gateway;
-mod hedge;
 mod idle;
 mod listener;
 mod metrics;

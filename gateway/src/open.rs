@@ -1,27 +1,15 @@
 //! Opening towards a service: which far ends, in which order, for how long.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use overway_session::{FarEnd, OpenError, Party, SessionEndpoint};
+use overway_session::{Candidates, FarEnd, OpenError, SessionEndpoint};
 use overway_wire::{PolicyId, Redundancy};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::hedge::first_of;
 use crate::stats::{Counters, Refusal};
-
-/// Far ends that are tried for one connection. With more, a client would wait longer than it is likely to.
-const TRIES_MAX: usize = 3;
-/// How long a far end is waited for before the next is asked beside it: a round trip of the session's handshake and one
-/// of the request fit even around the world, and a client that waits for nobody hardly feels it.
-const PATIENCE: Duration = Duration::from_millis(400);
-/// A far end that did not answer when another did is asked last for this long.
-const SHUNNED_FOR: Duration = Duration::from_secs(5);
-/// Far ends that are remembered for that; the oldest is forgotten.
-const SHUNNED_MAX: usize = 256;
 
 /// A policy that is not known is complained of at most this often: each client that tries is counted anyway.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) counters: Counters,
     pub(crate) complaints: Complaints,
-    pub(crate) shunned: Shunned,
+    pub(crate) candidates: Candidates,
     /// TCP connections, which a shutdown waits for.
     pub(crate) connections: TaskTracker,
     /// Everything else.
@@ -109,54 +97,14 @@ where
     F: Future<Output = Result<T, OpenError>>,
 {
     let policy = policy(shared, way)?;
-    let mut far_ends = shared.resolver.far_ends(&way.service, policy).await;
-    shared.shunned.put_last(&mut far_ends, Instant::now());
-    far_ends.truncate(TRIES_MAX);
+    let far_ends = shared.resolver.far_ends(&way.service, policy).await;
     let mut last = Refusal::NoRelay;
     let failed = |far: FarEnd, error: OpenError| {
         tracing::debug!(service = way.service, %far, %error, "not opened");
         last = refusal(&error);
     };
-    let start = Instant::now();
-    let opened = first_of(far_ends.iter().copied(), PATIENCE, |far| open(far, policy), failed);
-    match opened.await {
-        Some((won, opened)) => {
-            if start.elapsed() >= PATIENCE {
-                let silent = far_ends.iter().copied().take_while(|far| *far != won);
-                silent.for_each(|far| shared.shunned.note(far, Instant::now()));
-            }
-            Ok(opened)
-        }
-        None => Err(last),
-    }
-}
-
-/// Far ends that did not answer lately.
-#[derive(Debug, Default)]
-pub(crate) struct Shunned(Mutex<VecDeque<(Party, Instant)>>);
-
-impl Shunned {
-    fn note(&self, far: FarEnd, now: Instant) {
-        let mut shunned = self.lock();
-        shunned.retain(|(party, _)| *party != far.party());
-        if shunned.len() == SHUNNED_MAX {
-            shunned.pop_front();
-        }
-        shunned.push_back((far.party(), now + SHUNNED_FOR));
-    }
-
-    /// Keeps the order of the others, and of those that are put behind them.
-    fn put_last(&self, far_ends: &mut [FarEnd], now: Instant) {
-        let mut shunned = self.lock();
-        shunned.retain(|(_, until)| *until > now);
-        if !shunned.is_empty() {
-            far_ends.sort_by_key(|far| shunned.iter().any(|(party, _)| *party == far.party()));
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Party, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    let opened = shared.candidates.first(far_ends, |far| open(far, policy), failed).await;
+    opened.ok_or(last)
 }
 
 fn refusal(error: &OpenError) -> Refusal {
@@ -172,35 +120,5 @@ fn refusal(error: &OpenError) -> Refusal {
         | OpenError::NoAnswer
         | OpenError::Service
         | OpenError::Closed => Refusal::Unreachable,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use overway_wire::RelayId;
-
-    use super::*;
-
-    #[test]
-    fn a_far_end_that_did_not_answer_is_asked_last_for_a_while() {
-        let (shunned, now) = (Shunned::default(), Instant::now());
-        let order = |now| {
-            let mut far_ends = [1, 2, 3].map(|id| FarEnd::from(RelayId(id)));
-            shunned.put_last(&mut far_ends, now);
-            far_ends.map(|far| far.to_string()).concat()
-        };
-        assert_eq!(order(now), "r1r2r3");
-        shunned.note(RelayId(1).into(), now);
-        assert_eq!(order(now), "r2r3r1");
-        assert_eq!(order(now + SHUNNED_FOR), "r1r2r3");
-    }
-
-    #[test]
-    fn no_more_far_ends_are_remembered_than_the_bound() {
-        let (shunned, now) = (Shunned::default(), Instant::now());
-        for id in 1..1_000 {
-            shunned.note(RelayId(id).into(), now);
-        }
-        assert_eq!(shunned.lock().len(), SHUNNED_MAX);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use overway_pki::{Credentials, Identity, Role};
-use overway_wire::{Address, Class, FlowId, PolicyId, Redundancy, RelayId, Whereabouts};
+use overway_wire::{Address, Class, FlowId, PolicyId, RelayId, Whereabouts};
 use quinn::VarInt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, watch};
@@ -21,7 +21,7 @@ use crate::config::{SessionConfig, SessionError};
 use crate::edge::{EdgeIdentity, EdgePort, LocalEdge, Placed};
 use crate::fabric::{FabricPort, FabricSender, Inbound};
 use crate::far::FarEnd;
-use crate::flow::{Flow, FlowTable};
+use crate::flow::{Flow, FlowTable, FlowTerms};
 use crate::names::Names;
 use crate::open::{Incoming, OpenError, Request, Stream};
 use crate::pool::{Pool, Session};
@@ -34,6 +34,8 @@ use crate::wanted::Wanted;
 mod dial;
 mod greet;
 mod serve;
+
+use dial::Opened;
 
 /// Requests that wait to be accepted at most; the far ends of further ones wait in QUIC's flow control.
 const WAITING_MAX: usize = 1_024;
@@ -212,14 +214,17 @@ impl SessionEndpoint {
         terms: impl Into<Terms>,
         wanted: impl Into<Wanted<'_>>,
     ) -> Result<Stream, OpenError> {
-        let request = Request::stream(wanted.into());
-        let opened = self.inner.open(far.into(), terms.into(), request, |_, _| Ok(())).await?;
+        let wanted = wanted.into();
+        let request = Request::stream(wanted);
+        let opened =
+            self.inner.open(far.into(), terms.into(), wanted, request, |_, _| Ok(())).await?;
         self.inner.counters.streams.increment();
-        Ok(Stream { send: opened.send, recv: opened.recv })
+        let Opened { send, recv, peer, .. } = opened;
+        Ok(Stream { send, recv, peer })
     }
 
-    /// Opens a flow of realtime datagrams to a service at a far end, under a policy. The redundancy is that of
-    /// both directions.
+    /// Opens a flow of realtime datagrams to a service at a far end, under a policy. The terms, of which a
+    /// [`Redundancy`](overway_wire::Redundancy) alone means the usual deadline, are those of both directions.
     ///
     /// # Errors
     /// As [`Self::open_stream`].
@@ -227,18 +232,18 @@ impl SessionEndpoint {
         &self,
         far: impl Into<FarEnd>,
         policy: PolicyId,
-        redundancy: Redundancy,
+        manner: impl Into<FlowTerms>,
         wanted: impl Into<Wanted<'_>>,
     ) -> Result<Flow, OpenError> {
         let inner = &self.inner;
+        let (manner, wanted) = (manner.into().sound(), wanted.into());
         let id = inner.draw_flow()?;
-        let enter =
-            |session: &Session, _: &Request| inner.enter_flow(session, id, redundancy, true);
-        let request = Request::flow(wanted.into(), id, redundancy);
+        let enter = |session: &Session, _: &Request| inner.enter_flow(session, id, manner, true);
+        let request = Request::flow(wanted, id, manner);
         let terms = Terms::new(Class::Realtime, policy);
-        let opened = inner.open(far.into(), terms, request, enter).await?;
+        let opened = inner.open(far.into(), terms, wanted, request, enter).await?;
         inner.counters.flows.increment();
-        Ok(opened.prepared.run(opened.send, opened.recv))
+        Ok(opened.prepared.run(opened.send, opened.recv, opened.peer))
     }
 
     /// The next request of a far end; `None` when the endpoint is closed. May be cancelled without losing

@@ -1,8 +1,9 @@
 //! Who the far end of a session is.
 
 use std::fmt;
+use std::sync::Arc;
 
-use overway_tenant::EdgeId;
+use overway_tenant::{Claims, EdgeId};
 use overway_wire::{RelayId, Whereabouts};
 
 /// A far end, as whoever opens something names it. Gateways have sessions with gateways, edges with edges of
@@ -27,6 +28,22 @@ pub enum Party {
     Relay(RelayId),
     /// An edge.
     Edge(EdgeId),
+}
+
+/// A far edge, as it has proven to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// By its key.
+    pub id: EdgeId,
+    /// What its tenant says of it, in a token that was verified.
+    pub claims: Arc<Claims>,
+}
+
+impl Peer {
+    /// Its tenant's name for it.
+    pub fn name(&self) -> &str {
+        &self.claims.name
+    }
 }
 
 impl FarEnd {

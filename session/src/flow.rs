@@ -27,6 +27,7 @@ use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::Notify;
 
 use crate::fabric::{FabricSender, Inbound, Outbound};
+use crate::far::Peer;
 pub use crate::fragment::DATAGRAM_BYTES_MAX;
 use crate::fragment::{self, Joined, Joiner};
 use crate::names::Far;
@@ -40,14 +41,41 @@ pub(crate) const ACCEPTED: u32 = 1 << 31;
 const FLOWS_MAX: usize = 65_536;
 /// Datagrams that wait for the owner of a flow at most; the oldest goes. Half a second at 1,000 a second.
 const QUEUE_MAX: usize = 512;
-/// Realtime data that is a second old is worth nothing.
-const BUDGET: Duration = Duration::from_secs(1);
+/// Realtime data that is a second old is worth nothing, unless said otherwise.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// A datagram may take longer than no path does, and not for ever.
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(10);
+
+/// How a flow's datagrams travel, both ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTerms {
+    /// How much of it goes more than once.
+    pub redundancy: Redundancy,
+    /// How long a datagram is worth carrying: what cannot be there in time is dropped, not delivered late. From 1 ms to
+    /// 10 s, in milliseconds; 0 is taken for a second.
+    pub deadline: Duration,
+}
+
+impl FlowTerms {
+    /// Within the bounds.
+    pub(crate) fn sound(self) -> Self {
+        let deadline = if self.deadline.is_zero() { DEADLINE } else { self.deadline };
+        Self { deadline: deadline.clamp(Duration::from_millis(1), DEADLINE_MAX), ..self }
+    }
+}
+
+impl From<Redundancy> for FlowTerms {
+    fn from(redundancy: Redundancy) -> Self {
+        Self { redundancy, deadline: DEADLINE }
+    }
+}
 
 /// One end of a flow. Clones are the same end: one may send while another receives. The flow ends when
 /// the last clone is dropped, when the far end closes it, or with the session.
 #[derive(Clone, Debug)]
 pub struct Flow {
     shared: Arc<Shared>,
+    peer: Option<Peer>,
     _held: Arc<Held>,
 }
 
@@ -92,6 +120,11 @@ impl Flow {
     /// The far end's address now.
     pub fn far(&self) -> Address {
         self.shared.far.whereabouts().first
+    }
+
+    /// The far end, if it is an edge.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
     }
 
     /// Ends the flow, for all clones and for the far end.
@@ -140,7 +173,7 @@ impl Target {
 struct Shared {
     far: Target,
     policy: PolicyId,
-    redundancy: Redundancy,
+    terms: FlowTerms,
     /// Borne by frames from here.
     id: FlowId,
     keys: FlowKeys,
@@ -177,7 +210,7 @@ impl Shared {
         let mut frames = Vec::with_capacity(2);
         for plain in std::iter::once(first).chain(last) {
             let frame = self.sealed(plain)?;
-            match frame.alternate.filter(|_| self.redundancy == Redundancy::Always) {
+            match frame.alternate.filter(|_| self.terms.redundancy == Redundancy::Always) {
                 Some(second) => frames.extend(to_both(frame, second)),
                 None => frames.push(frame),
             }
@@ -201,12 +234,12 @@ impl Shared {
             kind: FrameKind::Datagram,
             class: Class::Realtime,
             policy: self.policy,
-            redundancy: self.redundancy,
+            redundancy: self.terms.redundancy,
             destination: first,
             alternate: second,
             flow: self.id,
             sequence,
-            budget: Millis::from(BUDGET),
+            budget: Millis::from(self.terms.deadline),
             payload: plain.freeze(),
         })
     }
@@ -296,7 +329,7 @@ impl FlowTable {
     pub(crate) fn enter(
         self: &Arc<Self>,
         far: Target,
-        (policy, redundancy): (PolicyId, Redundancy),
+        (policy, terms): (PolicyId, FlowTerms),
         id: FlowId,
         opened_here: bool,
         keys: FlowKeys,
@@ -307,7 +340,7 @@ impl FlowTable {
         let shared = Arc::new(Shared {
             far,
             policy,
-            redundancy,
+            terms,
             id: own,
             keys,
             sender: Arc::clone(&self.sender),
@@ -364,9 +397,15 @@ pub(crate) struct FlowLife {
 
 impl FlowLife {
     /// Ties the flow to its stream, on a task that ends with both.
-    pub(crate) fn run(self, mut send: SendStream, mut recv: RecvStream) -> Flow {
+    pub(crate) fn run(
+        self,
+        mut send: SendStream,
+        mut recv: RecvStream,
+        peer: Option<Peer>,
+    ) -> Flow {
         let Self { shared, entry } = self;
-        let flow = Flow { shared: Arc::clone(&shared), _held: Arc::new(Held(Arc::clone(&shared))) };
+        let held = Arc::new(Held(Arc::clone(&shared)));
+        let flow = Flow { shared: Arc::clone(&shared), peer, _held: held };
         tokio::spawn(async move {
             tokio::select! {
                 () = shared.ending.notified() => {}
@@ -396,7 +435,8 @@ mod tests {
 
     const GATEWAY: Target = Target::Gateway(Address::new(RelayId(0), AttachmentId(0)));
     const POLICY: PolicyId = PolicyId(9);
-    const MANNER: (PolicyId, Redundancy) = (POLICY, Redundancy::Always);
+    const MANNER: (PolicyId, FlowTerms) =
+        (POLICY, FlowTerms { redundancy: Redundancy::Always, deadline: DEADLINE });
 
     /// Keeps what is sent; takes nothing when it is told to be full.
     #[derive(Debug, Default)]

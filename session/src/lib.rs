@@ -32,6 +32,7 @@
 //! connection one that says and hears what changes. Closing the endpoint ends them all.
 
 mod address;
+mod candidates;
 mod config;
 mod congestion;
 mod edge;
@@ -40,6 +41,7 @@ mod fabric;
 mod far;
 mod flow;
 mod fragment;
+mod hedge;
 mod metrics;
 mod names;
 mod open;
@@ -53,12 +55,13 @@ mod terms;
 mod transport;
 mod wanted;
 
+pub use candidates::Candidates;
 pub use config::{SessionConfig, SessionError};
 pub use edge::{EdgeIdentity, EdgePort};
 pub use endpoint::SessionEndpoint;
 pub use fabric::{FabricPort, FabricSender, Full, Inbound, Outbound};
-pub use far::{FarEnd, Party};
-pub use flow::{DATAGRAM_BYTES_MAX, Flow, SendError};
+pub use far::{FarEnd, Party, Peer};
+pub use flow::{DATAGRAM_BYTES_MAX, Flow, FlowTerms, SendError};
 pub use metrics::export;
 pub use open::{
     Incoming, IncomingFlow, IncomingStream, OpenError, REASON_BYTES_MAX, SERVICE_BYTES_MAX, Stream,

@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use overway_tenant::Claims;
-use overway_wire::{Class, FlowId, PolicyId, Redundancy};
+use overway_wire::{Class, FlowId, Millis, PolicyId, Redundancy};
 use prost::Message;
 use quinn::{ConnectionError, RecvStream, SendStream};
 
-use crate::far::FarEnd;
-use crate::flow::{Flow, FlowLife};
+use crate::far::{FarEnd, Peer};
+use crate::flow::{Flow, FlowLife, FlowTerms};
 use crate::stats::Counters;
 use crate::terms::Terms;
 use crate::wanted::{self, ClientAddresses, TARGET_BYTES_MAX, Wanted};
@@ -39,6 +39,8 @@ pub struct Stream {
     pub send: SendStream,
     /// From the far end.
     pub recv: RecvStream,
+    /// The far end, if it is an edge.
+    pub peer: Option<Peer>,
 }
 
 /// Why a stream or flow was not opened.
@@ -111,6 +113,14 @@ impl Incoming {
         }
     }
 
+    /// The edge that asks; `None` for a relay.
+    pub fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Stream(stream) => stream.peer(),
+            Self::Flow(flow) => flow.peer(),
+        }
+    }
+
     /// Refuses it; the opener is told why.
     pub async fn refuse(self, reason: &str) {
         match self {
@@ -137,7 +147,7 @@ pub struct IncomingFlow {
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) from: FarEnd,
-    pub(crate) claims: Option<Arc<Claims>>,
+    pub(crate) peer: Option<Peer>,
     pub(crate) terms: Terms,
     pub(crate) service: String,
     pub(crate) client: Option<ClientAddresses>,
@@ -168,9 +178,14 @@ impl IncomingStream {
         self.asked.target.as_deref()
     }
 
+    /// The edge that asks; `None` for a relay.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.asked.peer.as_ref()
+    }
+
     /// What the tenant says of the edge that asks; `None` for a relay.
     pub fn claims(&self) -> Option<&Claims> {
-        self.asked.claims.as_deref()
+        self.peer().map(|peer| &*peer.claims)
     }
 
     /// The class of the stream.
@@ -189,9 +204,9 @@ impl IncomingStream {
     /// The opener went away, or the session ended.
     pub async fn accept(self) -> Result<Stream, OpenError> {
         let counters = Arc::clone(&self.asked.counters);
-        let (send, recv) = self.asked.accept().await?;
+        let (send, recv, peer) = self.asked.accept().await?;
         counters.streams.increment();
-        Ok(Stream { send, recv })
+        Ok(Stream { send, recv, peer })
     }
 
     /// Refuses it; the opener is told why.
@@ -221,9 +236,14 @@ impl IncomingFlow {
         self.asked.target.as_deref()
     }
 
+    /// The edge that asks; `None` for a relay.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.asked.peer.as_ref()
+    }
+
     /// What the tenant says of the edge that asks; `None` for a relay.
     pub fn claims(&self) -> Option<&Claims> {
-        self.asked.claims.as_deref()
+        self.peer().map(|peer| &*peer.claims)
     }
 
     /// Answers ok; the flow is the caller's.
@@ -232,9 +252,9 @@ impl IncomingFlow {
     /// The opener went away, or the session ended.
     pub async fn accept(self) -> Result<Flow, OpenError> {
         let counters = Arc::clone(&self.asked.counters);
-        let (send, recv) = self.asked.accept().await?;
+        let (send, recv, peer) = self.asked.accept().await?;
         counters.flows.increment();
-        Ok(self.life.run(send, recv))
+        Ok(self.life.run(send, recv, peer))
     }
 
     /// Refuses it; the opener is told why.
@@ -244,9 +264,9 @@ impl IncomingFlow {
 }
 
 impl Asked {
-    async fn accept(mut self) -> Result<(SendStream, RecvStream), OpenError> {
+    async fn accept(mut self) -> Result<(SendStream, RecvStream, Option<Peer>), OpenError> {
         write(&mut self.send, &Answer { refused: None }).await?;
-        Ok((self.send, self.recv))
+        Ok((self.send, self.recv, self.peer))
     }
 
     pub(crate) async fn refuse(mut self, reason: &str) {
@@ -283,6 +303,9 @@ pub(crate) struct Request {
     /// [`Wanted::target`].
     #[prost(string, optional, tag = "7")]
     pub(crate) target: Option<String>,
+    /// For a flow: how long each of its datagrams is worth carrying, both ways, in ms; 0: a second.
+    #[prost(uint32, tag = "8")]
+    pub(crate) deadline_ms: u32,
 }
 
 /// The sorts of requests.
@@ -312,12 +335,25 @@ impl Request {
     }
 
     /// A request for a flow.
-    pub(crate) fn flow(wanted: Wanted<'_>, flow: FlowId, redundancy: Redundancy) -> Self {
-        let (flow, redundancy) = (flow.0, redundancy.code());
-        Self { sort: Sort::Flow.into(), flow, redundancy, ..Self::new(wanted) }
+    pub(crate) fn flow(wanted: Wanted<'_>, flow: FlowId, terms: FlowTerms) -> Self {
+        let FlowTerms { redundancy, deadline } = terms;
+        Self {
+            sort: Sort::Flow.into(),
+            flow: flow.0,
+            redundancy: redundancy.code(),
+            deadline_ms: Millis::from(deadline).0.into(),
+            ..Self::new(wanted)
+        }
     }
 
-    fn new(Wanted { service, client, target }: Wanted<'_>) -> Self {
+    /// On what terms a flow travels.
+    pub(crate) fn flow_terms(&self) -> FlowTerms {
+        let redundancy = Redundancy::from_code(self.redundancy);
+        let deadline_ms = u16::try_from(self.deadline_ms).unwrap_or(u16::MAX);
+        FlowTerms { redundancy, deadline: Millis(deadline_ms).into() }.sound()
+    }
+
+    fn new(Wanted { service, client, target, peer: _ }: Wanted<'_>) -> Self {
         let address = |address: Option<_>| address.map(wanted::encode).unwrap_or_default();
         Self {
             service: service.to_owned(),
@@ -414,6 +450,7 @@ pub(crate) fn shortened(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::DEADLINE_MAX;
 
     #[test]
     fn the_longest_messages_fit_the_bound() {
@@ -422,12 +459,15 @@ mod tests {
             service: &"s".repeat(SERVICE_BYTES_MAX),
             client: Some(ClientAddresses { source: address, destination: address }),
             target: Some(&"t".repeat(TARGET_BYTES_MAX)),
+            peer: None,
         };
-        let request = Request::flow(wanted, FlowId(u32::MAX), Redundancy::Always);
+        let terms = FlowTerms { redundancy: Redundancy::Always, deadline: DEADLINE_MAX };
+        let request = Request::flow(wanted, FlowId(u32::MAX), terms);
         let answer = Answer { refused: Some("r".repeat(REASON_BYTES_MAX)) };
 
         assert!(request.is_sound());
         assert_eq!(request.client(), wanted.client);
+        assert_eq!(request.flow_terms(), terms);
         assert!(request.encoded_len() <= MESSAGE_BYTES_MAX);
         assert!(answer.encoded_len() <= MESSAGE_BYTES_MAX);
     }

@@ -14,7 +14,7 @@ use quinn::{Connection, VarInt};
 
 use crate::Terms;
 use crate::edge::EdgeSession;
-use crate::far::{FarEnd, Party};
+use crate::far::{FarEnd, Party, Peer};
 
 /// Sessions with one far end on one set of terms at most: one dialled by each end, and as many that are about to
 /// be found dead.
@@ -54,6 +54,11 @@ impl Session {
             None => FarEnd::Relay(self.far.relay),
             Some(edge) => FarEnd::Edge { id: edge.id, whereabouts: Some(edge.far.whereabouts()) },
         }
+    }
+
+    /// The far edge, if it is one.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        self.edge.as_ref().map(|edge| Peer { id: edge.id, claims: edge.claims() })
     }
 
     fn key(&self) -> (Party, Terms) {

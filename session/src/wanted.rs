@@ -17,6 +17,8 @@ pub struct Wanted<'a> {
     /// Where an exit is to connect to: `HOST:PORT`, of at most [`TARGET_BYTES_MAX`] bytes. Other services have a
     /// target of their own.
     pub target: Option<&'a str>,
+    /// The only name, in its token, that a far edge may have; it is asked for nothing if it has another.
+    pub peer: Option<&'a str>,
 }
 
 /// A client's connection or flow, as the listener saw it: what the PROXY protocol tells.
@@ -30,7 +32,7 @@ pub struct ClientAddresses {
 
 impl<'a> From<&'a str> for Wanted<'a> {
     fn from(service: &'a str) -> Self {
-        Self { service, client: None, target: None }
+        Self { service, client: None, target: None, peer: None }
     }
 }
 

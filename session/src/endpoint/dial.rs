@@ -7,25 +7,44 @@ use std::time::Instant;
 use overway_pki::{Identity, Role};
 use overway_tenant::EdgeId;
 use overway_wire::{Address, AttachmentId, FlowId, RelayId, Whereabouts};
-use quinn::{ConnectionError, RecvStream, SendStream};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 use super::{CODE_TOKEN, Inner, Local, random};
 use crate::address;
 use crate::edge::{EdgeSession, LocalEdge, tls};
-use crate::far::{FarEnd, Party};
+use crate::far::{FarEnd, Party, Peer};
 use crate::flow::ACCEPTED;
 use crate::names::Far;
 use crate::open::{self, OpenError, Request};
 use crate::pool::Session;
 use crate::terms::Terms;
 use crate::transport;
+use crate::wanted::Wanted;
+
+/// The opener of a stream went away before the answer.
+const CODE_ABANDONED: VarInt = VarInt::from_u32(1);
 
 /// An answered request of this end.
 pub(super) struct Opened<T> {
     pub(super) prepared: T,
     pub(super) send: SendStream,
     pub(super) recv: RecvStream,
+    pub(super) peer: Option<Peer>,
+}
+
+/// A stream that was opened and is not answered. Where the opener goes away, the far end sees a reset and not the end of
+/// a stream that was used.
+struct Unanswered(Option<(SendStream, RecvStream)>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some((send, recv)) = &mut self.0 {
+            // Both fail only if the far end has ended the stream.
+            let _ = send.reset(CODE_ABANDONED);
+            let _ = recv.stop(CODE_ABANDONED);
+        }
+    }
 }
 
 impl Inner {
@@ -35,6 +54,7 @@ impl Inner {
         self: &Arc<Self>,
         far: FarEnd,
         terms: Terms,
+        wanted: Wanted<'_>,
         request: Request,
         prepare: impl Fn(&Session, &Request) -> Result<T, OpenError>,
     ) -> Result<Opened<T>, OpenError> {
@@ -57,7 +77,7 @@ impl Inner {
                 }
             };
             let heard = session.connection.stats().udp_rx.datagrams;
-            let asked = self.ask(&session, &request, &prepare);
+            let asked = self.ask(&session, wanted, &request, &prepare);
             match tokio::time::timeout_at(deadline, asked).await {
                 Ok(Err(OpenError::Session(error))) if !fresh => {
                     tracing::debug!(%far, %terms, %error, "session was dead; dialling anew");
@@ -83,6 +103,7 @@ impl Inner {
     async fn ask<T>(
         &self,
         session: &Session,
+        wanted: Wanted<'_>,
         request: &Request,
         prepare: &impl Fn(&Session, &Request) -> Result<T, OpenError>,
     ) -> Result<Opened<T>, OpenError> {
@@ -90,10 +111,18 @@ impl Inner {
         if !session.edge.as_deref().is_none_or(offers) {
             return Err(OpenError::NotOffered);
         }
-        let (mut send, mut recv) = session.connection.open_bi().await?;
+        let peer = session.peer();
+        let is_named = |name| peer.as_ref().is_some_and(|peer| peer.name() == name);
+        if !wanted.peer.is_none_or(is_named) {
+            return Err(OpenError::Identity);
+        }
+        let mut stream = Unanswered(Some(session.connection.open_bi().await?));
         let prepared = prepare(session, request)?;
-        open::ask(&mut send, &mut recv, request).await?;
-        Ok(Opened { prepared, send, recv })
+        if let Some((send, recv)) = &mut stream.0 {
+            open::ask(send, recv, request).await?;
+        }
+        let (send, recv) = stream.0.take().expect("it is taken once");
+        Ok(Opened { prepared, send, recv, peer })
     }
 
     /// The id of a new flow. Edges draw each by itself, for others are not to know it.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use overway_pki::Role;
 use overway_tenant::Claims;
-use overway_wire::{Address, FlowId, Redundancy, RelayId};
+use overway_wire::{Address, FlowId, RelayId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use super::{CODE_IDENTITY, CODE_RESTARTED, HAIL_EVERY, Inner, Local};
 use crate::address;
 use crate::far::Party;
-use crate::flow::{ACCEPTED, FlowLife, Target};
+use crate::flow::{ACCEPTED, FlowLife, FlowTerms, Target};
 use crate::open::{self, Asked, Incoming, IncomingFlow, IncomingStream, OpenError, Request, Sort};
 use crate::pool::Session;
 use crate::seal::{self, FlowKeys, SECRET_BYTES};
@@ -145,14 +145,14 @@ impl Inner {
             Ok(Ok(request)) if request.is_sound() => request,
             Ok(_) | Err(_) => return self.counters.requests_invalid.increment(),
         };
-        let claims = session.edge.as_ref().map(|edge| edge.claims());
+        let peer = session.peer();
         let sort = request.sort();
         let flow = FlowId(request.flow & !ACCEPTED);
-        let redundancy = Redundancy::from_code(request.redundancy);
+        let manner = request.flow_terms();
         let client = request.client();
         let asked = Asked {
             from: session.far_end(),
-            claims: claims.clone(),
+            peer,
             terms: session.terms,
             service: request.service,
             client,
@@ -161,13 +161,14 @@ impl Inner {
             recv,
             counters: Arc::clone(&self.counters),
         };
-        let forbidden = claims.and_then(|claims| forbidden(&claims, session.terms, &asked.service));
+        let claims = asked.peer.as_ref().map(|peer| &*peer.claims);
+        let forbidden = claims.and_then(|claims| forbidden(claims, session.terms, &asked.service));
         if let Some(reason) = forbidden {
             return asked.refuse(&reason).await;
         }
         let incoming = match sort {
             Sort::Stream => Incoming::Stream(IncomingStream { asked }),
-            Sort::Flow => match self.enter_flow(session, flow, redundancy, false) {
+            Sort::Flow => match self.enter_flow(session, flow, manner, false) {
                 Ok(life) => Incoming::Flow(IncomingFlow { asked, life }),
                 Err(error) => return asked.refuse(&error.to_string()).await,
             },
@@ -181,7 +182,7 @@ impl Inner {
         &self,
         session: &Session,
         id: FlowId,
-        redundancy: Redundancy,
+        manner: FlowTerms,
         opened_here: bool,
     ) -> Result<FlowLife, OpenError> {
         let mut secret = [0; SECRET_BYTES];
@@ -196,7 +197,7 @@ impl Inner {
             Some(edge) => Target::Edge(Arc::clone(&edge.far)),
         };
         self.flows
-            .enter(target, (session.terms.policy, redundancy), id, opened_here, keys)
+            .enter(target, (session.terms.policy, manner), id, opened_here, keys)
             .map_err(|error| OpenError::Refused(error.to_string()))
     }
 }

@@ -1,5 +1,7 @@
 //! Who is turned away, and what he is told.
 
+use overway_session::{FlowTerms, Peer, Wanted};
+
 use super::*;
 
 fn refused(error: &OpenError, because: &str) -> bool {
@@ -97,6 +99,69 @@ async fn an_endpoint_whose_token_does_not_offer_the_service_is_not_asked() {
 
     assert!(matches!(error, OpenError::NotOffered), "{error}");
     assert!(timeout(Duration::from_millis(50), b.endpoint.accept()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_edge_of_another_name_than_was_asked_for_is_asked_for_nothing() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let a = tenant.edge(&mesh, 1, &[A1, A2]);
+    let b = tenant.edge_with(&mesh, 2, &[B1, B2], |claims| claims.name = "camera".to_owned());
+    let named = |peer| Wanted { peer: Some(peer), ..Wanted::from("echo") };
+
+    let opened = soon(a.endpoint.open_stream(b.far(), Class::Bulk, named("door"))).await;
+    assert!(matches!(opened, Err(OpenError::Identity)), "{opened:?}");
+    assert!(timeout(Duration::from_millis(50), b.endpoint.accept()).await.is_err());
+
+    let opened = a.endpoint.open_stream(b.far(), Class::Bulk, named("camera"));
+    let accepted = async { next_stream(&b.endpoint).await.accept().await };
+    let (opened, accepted) = soon(async { tokio::join!(opened, accepted) }).await;
+    let (opened, accepted) = (opened.unwrap(), accepted.unwrap());
+    assert_eq!(opened.peer.as_ref().map(Peer::name), Some("camera"));
+    assert_eq!(accepted.peer.map(|peer| peer.id), Some(a.id));
+}
+
+#[tokio::test]
+async fn an_opener_that_goes_away_before_the_answer_leaves_a_reset_and_no_stream() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let (a, b) = (tenant.edge(&mesh, 1, &[A1, A2]), tenant.edge(&mesh, 2, &[B1, B2]));
+    let asked = {
+        let opening = a.endpoint.open_stream(b.far(), Class::Bulk, "echo");
+        let asked = next_stream(&b.endpoint);
+        tokio::select! {
+            opened = opening => panic!("nobody has answered: {opened:?}"),
+            asked = asked => asked,
+        }
+    };
+
+    // The answer may still find the way open; then what follows is the reset.
+    if let Ok(mut stream) = asked.accept().await {
+        let read = soon(stream.recv.read_chunk(10, true)).await;
+        assert!(matches!(read, Err(ReadError::Reset(_))), "{read:?}");
+    }
+    let (mut near, mut away) = stream_between(&a, &b).await;
+    talk(&mut near, &mut away).await;
+}
+
+#[tokio::test]
+async fn a_flows_deadline_is_the_budget_of_its_frames_both_ways() {
+    let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
+    let (a, b) = (tenant.edge(&mesh, 1, &[A1, A2]), tenant.edge(&mesh, 2, &[B1, B2]));
+    let terms = FlowTerms { redundancy: Redundancy::Off, deadline: Duration::from_millis(150) };
+    let opened = a.endpoint.open_flow(b.far(), PolicyId(0), terms, "voice");
+    let accepted = async { next_flow(&b.endpoint).await.accept().await };
+    let (near, away) = soon(async { tokio::join!(opened, accepted) }).await;
+    let (near, away) = (near.unwrap(), away.unwrap());
+    mesh.tap();
+
+    near.send(b"there").unwrap();
+    assert_eq!(soon(away.recv()).await.as_deref(), Some(&b"there"[..]));
+    away.send(b"and back").unwrap();
+    assert_eq!(soon(near.recv()).await.as_deref(), Some(&b"and back"[..]));
+
+    let frames = mesh.tapped();
+    let budgets = frames.iter().filter(|it| it.frame.kind == overway_wire::FrameKind::Datagram);
+    assert_eq!(budgets.map(|it| it.frame.budget.0).collect::<Vec<_>>(), [150, 150]);
+    assert_eq!(away.peer().map(|peer| peer.id), Some(a.id));
 }
 
 /// Tokens hold for 30 s beyond their end.
