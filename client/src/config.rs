@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use overway_pki::IdentityError;
+use overway_session::SessionError;
 use overway_tenant::EdgeKey;
 use tokio::sync::watch;
+
+use crate::token::OwnTokenError;
 
 /// Relays that an edge may know: more than it will ever race.
 pub const RELAYS_MAX: usize = 64;
@@ -25,8 +28,14 @@ pub struct AttachConfig {
 }
 
 /// Why an edge cannot even try.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The edge's own token.
+    #[error(transparent)]
+    Token(#[from] OwnTokenError),
+    /// Sessions.
+    #[error("cannot start sessions: {0}")]
+    Session(#[from] SessionError),
     /// No relays, or too many.
     #[error("{0} access relays given; expected 1 to {RELAYS_MAX}")]
     Relays(usize),

@@ -1,5 +1,22 @@
-//! How an edge, an end outside the mesh, attaches to it: to two access relays at once, so that the death of one is a
-//! path change.
+//! The SDK: an edge, an end outside the mesh, that is attached to two access relays at once, so that the death of one is
+//! a path change.
+//!
+//! [`Edge`] is what an application needs: [`Edge::open_stream`] and [`Edge::open_flow`] by a service's name,
+//! [`Edge::offer`] to offer one. `examples/echo.rs` has it all in use. Below it are the sessions (`overway-session`) and,
+//! below those, [`Attachments`]:
+//!
+//! ```no_run
+//! use overway_client::{Edge, EdgeConfig, StreamOptions};
+//! use tokio::io::AsyncWriteExt as _;
+//!
+//! # async fn run(config: EdgeConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! let edge = Edge::connect(config).await?;
+//! let mut stream = edge.open_stream("chat", StreamOptions::default()).await?;
+//! println!("{} answers", stream.peer().name());
+//! stream.write_all(b"hello").await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! ```text
 //!   sessions --frames--> Uplink --+--> attachment 0 == QUIC == access relay A ==+
@@ -21,8 +38,9 @@
 //! socket; if nothing comes for three seconds, it attaches anew, and a relay gives an edge that it still knows its
 //! old place. After the machine slept, a sign of life is asked for at once.
 //!
-//! Tasks, on the tokio runtime in which [`Attachments::start`] is called: one for each place. They end when
-//! [`Attachments::close`] is called or the last clone is dropped.
+//! Tasks, on the tokio runtime in which [`Edge::start`] is called: one for each place, one that keeps the directory of
+//! services, one that gives out what far ends ask for once something is offered, and the sessions'. They end when
+//! [`Edge::close`] is called or the last clone is dropped.
 //!
 //! | queue | bound and policy |
 //! | --- | --- |
@@ -34,10 +52,13 @@
 mod attachment;
 mod choice;
 mod config;
+mod directory;
+mod edge;
 mod relays;
 mod ring;
 mod services;
 mod status;
+mod token;
 mod transport;
 mod uplink;
 
@@ -46,10 +67,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use overway_probe::{LocalClock, State};
-use overway_session::{FabricSender, Inbound};
-use overway_tenant::EdgeKey;
+use overway_session::{EdgePort, Inbound};
 use overway_wire::access::messages::{Attached, OfferedService};
-use overway_wire::{Address, BootId, Class, Ticks, Whereabouts};
+use overway_wire::{Address, BootId, Ticks, Whereabouts};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -62,9 +82,18 @@ use transport::quic::Quic;
 use uplink::{LINES, LineId, Uplink};
 
 pub use config::{AttachConfig, RELAYS_MAX, StartError};
+pub use edge::{
+    AcceptError, ConnectError, Edge, EdgeConfig, FlowOptions, Incoming, IncomingFlow,
+    IncomingStream, Offer, OfferError, OfferOptions, OpenError, RecvHalf, Required, SendHalf,
+    Stream, StreamOptions,
+};
 pub use overway_probe::State as AttachmentState;
+pub use overway_session::{DATAGRAM_BYTES_MAX, Flow, Peer, SendError};
+pub use overway_tenant::{EdgeId, EdgeKey, TenantKeys};
+pub use overway_wire::{Class, Redundancy};
 pub use services::{Offering, ResolveError};
 pub use status::{AttachmentStatus, Counts, Status};
+pub use token::{OwnTokenError, own_claims};
 
 /// Batches of frames for the ends.
 const DELIVERED_BATCHES_MAX: usize = 1_024;
@@ -80,17 +109,6 @@ pub struct Attachments {
     /// Ends the tasks with the last clone.
     _stop: Arc<DropGuard>,
     places: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
-}
-
-/// What sessions need of the attachments.
-#[derive(Debug)]
-pub struct Port {
-    /// Takes frames for the mesh.
-    pub sender: Arc<dyn FabricSender>,
-    /// Frames for this edge, in the batches in which they came. Closed: the attachments are.
-    pub receiver: mpsc::Receiver<Vec<Inbound>>,
-    /// The edge's own addresses; `None` while it has none.
-    pub whereabouts: watch::Receiver<Option<Whereabouts>>,
 }
 
 /// What the places share.
@@ -125,11 +143,12 @@ struct Place {
 }
 
 impl Attachments {
-    /// Begins to attach, on the current tokio runtime. Whatever fails from then on is tried again.
+    /// Begins to attach, on the current tokio runtime. Whatever fails from then on is tried again. The port is for the
+    /// edge's sessions.
     ///
     /// # Errors
     /// The configuration cannot work.
-    pub fn start(config: AttachConfig) -> Result<(Self, Port), StartError> {
+    pub fn start(config: AttachConfig) -> Result<(Self, EdgePort), StartError> {
         let AttachConfig { relays, ca_pem, key, token } = config;
         if relays.is_empty() || relays.len() > RELAYS_MAX {
             return Err(StartError::Relays(relays.len()));
@@ -155,7 +174,7 @@ impl Attachments {
             stop: CancellationToken::new(),
         });
         let whereabouts = uplink.whereabouts();
-        let port = Port { sender: uplink, receiver, whereabouts };
+        let port = EdgePort { sender: uplink, receiver, whereabouts };
         let keep = |place| tokio::spawn(keep_attached(Arc::clone(&shared), place));
         let places = Arc::new(Mutex::new((0..LINES).map(keep).collect()));
         let stop = Arc::new(shared.stop.clone().drop_guard());
@@ -179,6 +198,11 @@ impl Attachments {
             counts: self.shared.counters.snapshot(),
             last_error: standing.last_error.clone(),
         }
+    }
+
+    /// Where the edge is attached; `None` while it is nowhere.
+    pub fn whereabouts(&self) -> watch::Receiver<Option<Whereabouts>> {
+        self.shared.uplink.whereabouts()
     }
 
     /// Offers these services and no others from now on, at every relay to which the edge is attached.

@@ -1,6 +1,7 @@
 //! The edge's admin HTTP: `/livez` (the process), `/readyz` (attached, and every forward leads somewhere), `/metrics` and
 //! `GET /v1/status`.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,25 +13,22 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use overway_client::{AttachmentStatus, Attachments, Counts, Status};
+use overway_client::{AttachmentStatus, Counts, Edge, Status};
 use overway_gateway::Gateway;
-use overway_session::SessionEndpoint;
 use overway_telemetry::{Exposition, export_counters};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::directory::Directory;
 use crate::offers::Offers;
 
 /// What the admin API shows.
 pub(crate) struct Admin {
     pub(crate) tenant: String,
-    pub(crate) edge: String,
-    pub(crate) attachments: Attachments,
-    pub(crate) session: SessionEndpoint,
+    pub(crate) edge: Edge,
+    /// Services to which forwards lead.
+    pub(crate) named: BTreeSet<String>,
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) directory: Arc<Directory>,
     pub(crate) offers: Offers,
 }
 
@@ -81,31 +79,33 @@ fn problem(admin: &Admin, status: &Status) -> Option<String> {
         let why = status.last_error.as_deref().unwrap_or("no relay has answered yet");
         return Some(format!("attached nowhere: {why}"));
     }
-    let missing = admin.directory.missing();
+    let known = admin.edge.services();
+    let is_missing = |name: &&String| known.get(*name).is_none_or(|&count| count == 0);
+    let missing: Vec<&str> = admin.named.iter().filter(is_missing).map(String::as_str).collect();
     (!missing.is_empty()).then(|| format!("nobody offers {}", missing.join(", ")))
 }
 
 async fn ready(State(admin): Shared) -> Response {
-    match problem(&admin, &admin.attachments.status()) {
+    match problem(&admin, &admin.edge.status()) {
         None => "ready\n".into_response(),
         Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
     }
 }
 
 async fn status(State(admin): Shared) -> Json<Value> {
-    let status = admin.attachments.status();
+    let status = admin.edge.status();
     let problem = problem(&admin, &status);
     let relay = |at: usize| status.attachments.get(at).map(|attachment| attachment.relay.0);
     Json(json!({
         "tenant": admin.tenant,
-        "edge": admin.edge,
+        "edge": admin.edge.id().to_string(),
         "ready": problem.is_none(),
         "problem": problem,
         "first": relay(0),
         "second": relay(1),
         "attachments": status.attachments.iter().map(attachment).collect::<Vec<_>>(),
         "last_error": status.last_error,
-        "services": admin.directory.counts(),
+        "services": admin.edge.services(),
         "offers": admin.offers.health().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
     }))
 }
@@ -125,7 +125,7 @@ fn attachment(status: &AttachmentStatus) -> Value {
 
 async fn metrics(State(admin): Shared) -> Response {
     let mut out = Exposition::new("overway_edge");
-    let status = admin.attachments.status();
+    let status = admin.edge.status();
     let help = "Access relays that the edge is attached to.";
     out.gauge("attachments", help, &[], status.attachments.len() as f64);
     attachment_counts(&mut out, status.counts);
@@ -138,7 +138,7 @@ async fn metrics(State(admin): Shared) -> Response {
             f64::from(well),
         );
     }
-    overway_session::export(&mut out, admin.session.stats());
+    overway_session::export(&mut out, admin.edge.session().stats());
     overway_gateway::export(&mut out, admin.gateway.stats());
     ([(header::CONTENT_TYPE, overway_telemetry::CONTENT_TYPE)], out.render()).into_response()
 }

@@ -5,10 +5,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use overway_session::EdgeIdentity;
 use overway_tenant::{Claims, EdgeKey, JwkSet, TOKEN_BYTES_MAX, TenantKeys, TenantName};
 use tokio::sync::watch;
 
@@ -49,14 +48,9 @@ impl Files {
         self.token.subscribe()
     }
 
-    /// Who the edge is, with what is read from now on.
-    pub(crate) fn identity(&self, key: Arc<EdgeKey>) -> EdgeIdentity {
-        EdgeIdentity {
-            key,
-            tenant: self.tenant.clone(),
-            token: self.token.subscribe(),
-            keys: self.keys.subscribe(),
-        }
+    /// The tenant's keys, likewise.
+    pub(crate) fn keys(&self) -> watch::Receiver<Arc<TenantKeys>> {
+        self.keys.subscribe()
     }
 
     /// What the token says, if it counts for this key now.
@@ -64,22 +58,9 @@ impl Files {
     /// # Errors
     /// Why it does not, for people.
     pub(crate) fn claims(&self, key: &EdgeKey) -> anyhow::Result<Claims> {
-        let file = self.token_file.display();
         let keys = Arc::clone(&self.keys.borrow());
-        let claims = overway_tenant::verify(&self.token.borrow(), &*keys, SystemTime::now())
-            .with_context(|| format!("the token in {file} does not count"))?;
-        if claims.tenant != self.tenant {
-            bail!(
-                "the token in {file} is of tenant \"{}\", not of \"{}\"",
-                claims.tenant,
-                self.tenant
-            );
-        }
-        if !claims.is_for(&key.public()) {
-            let id = key.public().id();
-            bail!("the token in {file} is for another key: have one made for this edge's, {id}");
-        }
-        Ok(claims)
+        overway_client::own_claims(&self.token.borrow(), key, &keys)
+            .with_context(|| self.token_file.display().to_string())
     }
 
     /// Looks at the files for ever.
@@ -164,6 +145,8 @@ fn read(path: &Path) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use overway_tenant::{Kid, Names, TenantKey};
 
@@ -227,7 +210,8 @@ mod tests {
         let files = stand.files().unwrap();
 
         assert_eq!(files.claims(&stand.key).unwrap().id.as_str(), "one");
-        let other = files.claims(&EdgeKey::from_seed([3; 32])).unwrap_err().to_string();
+        let other = files.claims(&EdgeKey::from_seed([3; 32])).unwrap_err();
+        let other = format!("{other:#}");
         assert!(other.contains("another key"), "{other}");
     }
 

@@ -1,7 +1,7 @@
 //! The sidecar: an end outside the mesh, for applications that speak TCP and UDP.
 //!
 //! ```text
-//! application --TCP, UDP, SOCKS--> gateway -- session endpoint -- attachments ==two access relays==> mesh
+//! application --TCP, UDP, SOCKS--> gateway -- overway_client::Edge ==two access relays==> mesh
 //! application <------------------- gateway (services) <----------------------------------------/
 //! ```
 //!
@@ -9,15 +9,15 @@
 //! an access relay, again every second while somebody uses it; what was known last counts while no relay answers.
 //!
 //! Tasks, all ending with the process's token: the client's (see `overway-client`), one that follows the token's and the
-//! keys' files, one for each service that is checked, one that keeps the directory, the gateway's, one for admin HTTP.
+//! keys' files, one for each service that is checked, the gateway's, one for admin HTTP.
 
 mod admin;
 mod check;
 mod config;
-mod directory;
 mod identity;
 mod offers;
 mod run;
+mod services;
 
 pub use config::{Check, Config, OfferConfig};
 pub use run::run;

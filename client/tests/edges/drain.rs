@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use overway_client::Port;
 use overway_session::{EdgePort, FarEnd, Flow, Incoming, SessionConfig, SessionEndpoint, Stream};
 use overway_wire::control::NodeDrain;
 use overway_wire::{Class, PolicyId, Redundancy};
@@ -17,7 +16,7 @@ const SPACING: Duration = Duration::from_millis(10);
 fn sessions(stand: &Stand, edge: &mut crate::stand::Edge) -> SessionEndpoint {
     let (_, nothing) = tokio::sync::mpsc::channel(1);
     let receiver = std::mem::replace(&mut edge.port.receiver, nothing);
-    let Port { sender, whereabouts, .. } = &edge.port;
+    let EdgePort { sender, whereabouts, .. } = &edge.port;
     let (sender, whereabouts) = (std::sync::Arc::clone(sender), whereabouts.clone());
     let port = EdgePort { sender, receiver, whereabouts };
     SessionEndpoint::for_edge(SessionConfig::default(), port, stand.identity(edge)).unwrap()

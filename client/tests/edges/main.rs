@@ -3,6 +3,7 @@
 
 mod admission;
 mod drain;
+mod sdk;
 mod stand;
 
 use std::time::{Duration, Instant};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use overway_client::{AttachConfig, Attachments, Port};
+use overway_client::{AttachConfig, Attachments};
 use overway_pki::{Authority, Credentials, Identity, PendingKey, Role};
 use overway_probe::LocalClock;
 use overway_relay::access::{
@@ -15,7 +15,7 @@ use overway_relay::access::{
 };
 use overway_relay::lines::Lines;
 use overway_relay::mesh::{Command, Mesh, MeshConfig, MeshOutputs};
-use overway_session::{EdgeIdentity, Outbound};
+use overway_session::{EdgeIdentity, EdgePort, Outbound};
 use overway_tenant::{Claims, EdgeId, EdgeKey, Names, Quota, Tenant, TenantKey, TenantKeys, mint};
 use overway_wire::control::{self, Item, Node, NodeDrain, Peer, Route, RoutePath, Update};
 use overway_wire::{
@@ -23,7 +23,7 @@ use overway_wire::{
     Redundancy, RelayId, Ticks, Whereabouts,
 };
 use tokio::net::UdpSocket;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// Long enough for a machine that does ten other things; nothing waits for it in vain.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ pub(crate) struct Stand {
     pub(crate) nodes: Vec<Node3>,
     pub(crate) ca_pem: Vec<u8>,
     tenant_key: TenantKey,
-    tenant: Tenant,
+    pub(crate) tenant: Tenant,
     drained: Option<(u16, NodeDrain)>,
     revision: u64,
 }
@@ -240,7 +240,7 @@ pub(crate) fn token(key: &TenantKey, edge: EdgeId, change: impl FnOnce(&mut Clai
 /// An edge under test.
 pub(crate) struct Edge {
     pub(crate) attachments: Attachments,
-    pub(crate) port: Port,
+    pub(crate) port: EdgePort,
     pub(crate) key: Arc<EdgeKey>,
     pub(crate) renew: watch::Sender<String>,
     /// Sequences that have arrived.
@@ -324,20 +324,23 @@ pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
 pub(crate) struct Line {
     pub(crate) address: SocketAddr,
     cut: Arc<AtomicBool>,
+    rebind: Arc<Notify>,
 }
 
 impl Line {
     pub(crate) async fn to(relay: SocketAddr) -> Self {
         let near = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        far.connect(relay).await.unwrap();
+        let mut far = towards(relay).await;
         let (address, cut) = (near.local_addr().unwrap(), Arc::<AtomicBool>::default());
         let is_cut = Arc::clone(&cut);
+        let rebind = Arc::<Notify>::default();
+        let rebound = Arc::clone(&rebind);
         tokio::spawn(async move {
             let (mut up, mut down) = ([0; 2_048], [0; 2_048]);
             let mut edge = None;
             loop {
                 tokio::select! {
+                    () = rebound.notified() => far = towards(relay).await,
                     Ok((length, from)) = near.recv_from(&mut up) => {
                         edge = Some(from);
                         if !is_cut.load(Ordering::Relaxed) {
@@ -354,10 +357,21 @@ impl Line {
                 }
             }
         });
-        Self { address, cut }
+        Self { address, cut, rebind }
+    }
+
+    /// From now on the relay sees the edge at another address.
+    pub(crate) fn rebind(&self) {
+        self.rebind.notify_one();
     }
 
     pub(crate) fn cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Relaxed);
     }
+}
+
+async fn towards(relay: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(relay).await.unwrap();
+    socket
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use overway_pki::{Identity, Role};
 use overway_tenant::EdgeId;
-use overway_wire::{Address, AttachmentId, FlowId, RelayId, Whereabouts};
+use overway_wire::{Address, AttachmentId, FlowId, PolicyId, RelayId, Whereabouts};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
@@ -63,7 +63,7 @@ impl Inner {
         }
         let terms = match self.local {
             Local::Relay { .. } => terms,
-            Local::Edge(_) => terms.class.into(),
+            Local::Edge(_) => Terms { policy: PolicyId::default(), ..terms },
         };
         let deadline = tokio::time::Instant::now() + self.config.open_timeout;
         let mut fresh = false;

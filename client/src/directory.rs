@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use overway_gateway::Resolver;
 use overway_session::FarEnd;
-use overway_wire::{Class, PolicyId};
+use overway_wire::Class;
 use tokio::time::timeout;
+
+use crate::Attachments;
+use crate::services::{Offering, ResolveError};
 
 /// How often what is in use is asked for again.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -20,18 +21,28 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Services that are remembered; what comes beyond is asked for each time.
 const KNOWN_MAX: usize = 1_024;
 
+/// The class in which paths are compared when a service's endpoints are put in order.
+const CLASS: Class = Class::Interactive;
+
 /// Asks access relays where a service is.
 pub(crate) trait Ask: Send + Sync + 'static {
-    /// Who offers it, the best first; `None` if no relay answers.
-    fn ask(
-        &self,
-        service: String,
-    ) -> Pin<Box<dyn Future<Output = Option<Vec<FarEnd>>> + Send + '_>>;
+    /// Who offers it, the best first.
+    fn ask(&self, service: &str) -> impl Future<Output = Result<Vec<FarEnd>, ResolveError>> + Send;
+}
+
+impl Ask for Attachments {
+    async fn ask(&self, service: &str) -> Result<Vec<FarEnd>, ResolveError> {
+        let far = |Offering { edge: id, whereabouts }| FarEnd::Edge {
+            id,
+            whereabouts: Some(whereabouts),
+        };
+        Ok(self.resolve(service, CLASS).await?.into_iter().map(far).collect())
+    }
 }
 
 /// What is known.
-pub(crate) struct Directory {
-    asked: Arc<dyn Ask>,
+pub(crate) struct Directory<A> {
+    asked: A,
     known: Mutex<BTreeMap<String, Known>>,
 }
 
@@ -39,23 +50,25 @@ pub(crate) struct Directory {
 struct Known {
     far_ends: Vec<FarEnd>,
     used: Instant,
-    /// Named in the configuration: never forgotten.
+    /// To be kept at hand: never forgotten.
     is_fixed: bool,
 }
 
-impl Directory {
-    /// A directory that keeps these services at hand from the start.
-    pub(crate) fn new(asked: Arc<dyn Ask>, services: impl IntoIterator<Item = String>) -> Self {
-        let used = Instant::now();
-        let fixed = |name| (name, Known { far_ends: Vec::new(), used, is_fixed: true });
-        Self { asked, known: Mutex::new(services.into_iter().map(fixed).collect()) }
+impl<A: Ask> Directory<A> {
+    /// A directory that knows nothing yet.
+    pub(crate) fn new(asked: A) -> Self {
+        Self { asked, known: Mutex::default() }
     }
 
-    /// Services of the configuration that nobody is known to offer.
-    pub(crate) fn missing(&self) -> Vec<String> {
-        let known = self.known();
-        let missing = known.iter().filter(|(_, known)| known.is_fixed && known.far_ends.is_empty());
-        missing.map(|(name, _)| name.clone()).collect()
+    /// Keeps a service at hand from now on; false if there is no room for it.
+    pub(crate) fn fix(&self, service: &str) -> bool {
+        let mut known = self.known();
+        if known.len() >= KNOWN_MAX && !known.contains_key(service) {
+            return false;
+        }
+        let new = || Known { far_ends: Vec::new(), used: Instant::now(), is_fixed: true };
+        known.entry(service.to_owned()).or_insert_with(new).is_fixed = true;
+        true
     }
 
     /// How many far ends offer each service that is at hand.
@@ -70,9 +83,11 @@ impl Directory {
         loop {
             tick.tick().await;
             for name in self.due(Instant::now()) {
-                // Without an answer what was known stays.
-                if let Some(far_ends) = self.asked.ask(name.clone()).await {
-                    self.learn(&name, far_ends);
+                match self.asked.ask(&name).await {
+                    Ok(far_ends) => self.learn(&name, far_ends),
+                    Err(ResolveError::Forbidden) => self.learn(&name, Vec::new()),
+                    // What was known stays.
+                    Err(ResolveError::Unanswered) => {}
                 }
             }
         }
@@ -101,19 +116,23 @@ impl Directory {
         (!known.far_ends.is_empty()).then(|| known.far_ends.clone())
     }
 
-    async fn find(&self, service: &str) -> Vec<FarEnd> {
+    /// Who offers a service, the best first.
+    ///
+    /// # Errors
+    /// Nothing is known, and no relay answers or the edge may not use it.
+    pub(crate) async fn find(&self, service: &str) -> Result<Vec<FarEnd>, ResolveError> {
         let now = Instant::now();
         if let Some(far_ends) = self.at_hand(service, now) {
-            return far_ends;
+            return Ok(far_ends);
         }
-        let asked = timeout(ANSWER_MAX, self.asked.ask(service.to_owned()));
-        let Ok(Some(far_ends)) = asked.await else { return Vec::new() };
+        let asked = timeout(ANSWER_MAX, self.asked.ask(service)).await;
+        let far_ends = asked.unwrap_or(Err(ResolveError::Unanswered))?;
         let mut known = self.known();
         if known.len() < KNOWN_MAX && !far_ends.is_empty() && !known.contains_key(service) {
             let entry = Known { far_ends: far_ends.clone(), used: now, is_fixed: false };
             known.insert(service.to_owned(), entry);
         }
-        far_ends
+        Ok(far_ends)
     }
 
     /// Every entry is whole at any time.
@@ -122,27 +141,11 @@ impl Directory {
     }
 }
 
-impl Resolver for Directory {
-    fn far_ends<'a>(
-        &'a self,
-        service: &'a str,
-        _policy: PolicyId,
-    ) -> Pin<Box<dyn Future<Output = Vec<FarEnd>> + Send + 'a>> {
-        Box::pin(self.find(service))
-    }
-
-    /// An edge's traffic is under its tenant's policy, which relays write: no other is known here.
-    fn policy(&self, _name: &str) -> Option<PolicyId> {
-        None
-    }
-}
-
-/// The class in which paths are compared when a service's endpoints are put in order.
-pub(crate) const CLASS: Class = Class::Interactive;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use overway_wire::RelayId;
 
     /// Knows one service, and can be silenced.
@@ -158,14 +161,10 @@ mod tests {
         }
     }
 
-    impl Ask for Relay {
-        fn ask(
-            &self,
-            service: String,
-        ) -> Pin<Box<dyn Future<Output = Option<Vec<FarEnd>>> + Send + '_>> {
-            let answer = self.answer.lock().unwrap().clone();
-            let known = answer.map(|far_ends| if service == "web" { far_ends } else { Vec::new() });
-            Box::pin(std::future::ready(known))
+    impl Ask for Arc<Relay> {
+        async fn ask(&self, service: &str) -> Result<Vec<FarEnd>, ResolveError> {
+            let far_ends = self.answer.lock().unwrap().clone().ok_or(ResolveError::Unanswered)?;
+            Ok(if service == "web" { far_ends } else { Vec::new() })
         }
     }
 
@@ -176,24 +175,25 @@ mod tests {
     #[tokio::test]
     async fn what_was_known_last_counts_while_nobody_answers() {
         let relay = Arc::new(Relay::default());
-        let directory = Directory::new(Arc::clone(&relay) as _, ["web".to_owned()]);
-        assert_eq!(directory.find("web").await, []);
-        assert_eq!(directory.missing(), ["web"]);
+        let directory = Directory::new(Arc::clone(&relay));
+        assert!(directory.fix("web"));
+        assert_eq!(directory.find("web").await, Err(ResolveError::Unanswered));
+        assert_eq!(directory.counts()["web"], 0);
 
         relay.says(Some(&[3, 4]));
-        directory.learn("web", relay.ask("web".into()).await.unwrap());
+        directory.learn("web", relay.ask("web").await.unwrap());
         relay.says(None);
-        assert_eq!(directory.find("web").await, [far(3), far(4)]);
-        assert!(directory.missing().is_empty());
+        assert_eq!(directory.find("web").await, Ok(vec![far(3), far(4)]));
+        assert_eq!(directory.counts()["web"], 2);
     }
 
     #[tokio::test]
     async fn a_service_of_no_configuration_is_asked_for_and_forgotten() {
         let relay = Arc::new(Relay::default());
-        let directory = Directory::new(Arc::clone(&relay) as _, []);
+        let directory = Directory::new(Arc::clone(&relay));
         relay.says(Some(&[5]));
-        assert_eq!(directory.find("web").await, [far(5)]);
-        assert_eq!(directory.find("wib").await, []);
+        assert_eq!(directory.find("web").await, Ok(vec![far(5)]));
+        assert_eq!(directory.find("wib").await, Ok(Vec::new()));
         assert_eq!(directory.due(Instant::now()), ["web"]);
         assert!(directory.due(Instant::now() + UNUSED).is_empty());
     }
