@@ -1,7 +1,7 @@
 //! What every benchmark shares: arguments, the console, the machine, and how it ends.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -100,8 +100,13 @@ const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 
 /// A UDP socket on loopback with large buffers, as a relay's.
 pub(crate) fn socket() -> anyhow::Result<UdpSocket> {
+    socket_at((Ipv4Addr::LOCALHOST, 0).into())
+}
+
+/// The same at another address.
+pub(crate) fn socket_at(address: SocketAddr) -> anyhow::Result<UdpSocket> {
     use rustix::net::sockopt;
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no UDP socket to be had")?;
+    let socket = UdpSocket::bind(address).context("no UDP socket to be had")?;
     // Beyond the system's limit only for the privileged; else up to it, or as it is.
     let _ = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES));

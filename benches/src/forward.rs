@@ -29,6 +29,7 @@ pub(crate) mod stand;
 pub(crate) mod subject;
 pub(crate) mod traffic;
 mod udp;
+mod wireguard;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,7 +2,8 @@
 //!
 //! socat and nginx, where they are installed, forward plain UDP from the generator to the sink, each on
 //! the core of its own that a relay and quinn alone have in turn ([`crate::forward`] says what these are, and what a load is). Theirs is the
-//! lesser task: they neither encrypt nor authenticate nor know more than one way.
+//! lesser task: they neither encrypt nor authenticate nor know more than one way. wireguard-go, where it may make its
+//! tunnels, decrypts and encrypts as a relay does; two more of it around the measured one share the load's core.
 //!
 //! The processor time of a program of others is what its threads have run by `/proc`. A program that is not installed is
 //! left out, and has no figure.
@@ -63,6 +64,10 @@ pub(crate) fn run(args: &PeersArgs, common: &Common, stage: &Stage) -> anyhow::R
     Ok(figures)
 }
 
+fn left_out(stage: &Stage, error: &anyhow::Error) {
+    stage.say(stage.ink(Ink::Yellow, format!("left out: {error:#}")));
+}
+
 async fn rounds_of(rounds: u16, cores: Cores, stage: &Stage) -> anyhow::Result<Readings> {
     let mesh = Mesh::new()?;
     let mut stands = Vec::new();
@@ -73,8 +78,12 @@ async fn rounds_of(rounds: u16, cores: Cores, stage: &Stage) -> anyhow::Result<R
     for program in PROGRAMS {
         match Stand::start_foreign(program, cores).await {
             Ok(stand) => stands.push((program.name(), stand)),
-            Err(error) => stage.say(stage.ink(Ink::Yellow, format!("left out: {error:#}"))),
+            Err(error) => left_out(stage, &error),
         }
+    }
+    match Stand::start_wireguard(cores).await {
+        Ok(stand) => stands.push(("wireguard_go", stand)),
+        Err(error) => left_out(stage, &error),
     }
     let mut readings = Readings::new();
     for round in 1..=rounds {

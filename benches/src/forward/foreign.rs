@@ -92,16 +92,7 @@ impl Foreign {
 
     /// How long its threads have run so far.
     pub(super) fn used(&self) -> anyhow::Result<Duration> {
-        let tasks = format!("/proc/{}/task", self.child.id());
-        let tasks =
-            fs::read_dir(&tasks).with_context(|| format!("{tasks}: the program has ended"))?;
-        let mut sum = Duration::ZERO;
-        for task in tasks {
-            let text = fs::read_to_string(task?.path().join("schedstat"));
-            let text = text.context("this kernel does not say how long a thread has run")?;
-            sum += parse_schedstat(&text).context("schedstat reads otherwise than expected")?;
-        }
-        Ok(sum)
+        used_by(self.child.id())
     }
 }
 
@@ -113,12 +104,25 @@ impl Drop for Foreign {
     }
 }
 
+/// How long the threads of a process have run so far.
+pub(super) fn used_by(process: u32) -> anyhow::Result<Duration> {
+    let tasks = format!("/proc/{process}/task");
+    let tasks = fs::read_dir(&tasks).with_context(|| format!("{tasks}: the program has ended"))?;
+    let mut sum = Duration::ZERO;
+    for task in tasks {
+        let text = fs::read_to_string(task?.path().join("schedstat"));
+        let text = text.context("this kernel does not say how long a thread has run")?;
+        sum += parse_schedstat(&text).context("schedstat reads otherwise than expected")?;
+    }
+    Ok(sum)
+}
+
 /// The first number is nanoseconds on a processor.
 fn parse_schedstat(text: &str) -> Option<Duration> {
     text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+pub(super) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(SYSTEM_PATHS.split(':')).filter(|place| !place.is_empty());
     places.map(|place| Path::new(place).join(name)).find(|path| path.is_file())

@@ -16,6 +16,7 @@ use super::mesh::{Mesh, SINK, SOURCE};
 use super::peer::{Peer, Shape};
 use super::traffic::{Pace, Source, Traffic, drive};
 use super::udp;
+use super::wireguard::Tunnel;
 
 /// Everything stands within this.
 const READY_MAX: Duration = Duration::from_secs(10);
@@ -63,6 +64,7 @@ pub(crate) struct Stand {
 enum Process {
     Ours(Box<Measured>),
     Foreign(Foreign),
+    Tunnel(Tunnel),
     Nothing,
 }
 
@@ -149,17 +151,37 @@ impl Stand {
         let traffic = Rc::new(Traffic::new());
         let ends = udp::Ends::start(&traffic, true)?;
         let (process, to) = Foreign::start(program, ends.sink(), cores.subject, cores.load)?;
-        let mut source = ends.source(to, FIRST_BYTES)?;
+        let stand =
+            Self { process: Process::Foreign(process), traffic, ends: Ends::Udp { ends, to } };
+        stand.forwards(program.name()).await?;
+        Ok(stand)
+    }
+
+    /// Starts wireguard-go between two more of it, with ends of plain UDP around them.
+    pub(crate) async fn start_wireguard(cores: Cores) -> anyhow::Result<Self> {
+        let traffic = Rc::new(Traffic::new());
+        let tunnel = Tunnel::start(cores.subject, cores.load)?;
+        let ends = udp::Ends::between(tunnel.sockets()?, &traffic, true)?;
+        let to = ends.sink();
+        let stand =
+            Self { process: Process::Tunnel(tunnel), traffic, ends: Ends::Udp { ends, to } };
+        stand.forwards("wireguard-go").await?;
+        Ok(stand)
+    }
+
+    /// Waits until the first datagram arrives.
+    async fn forwards(&self, name: &str) -> anyhow::Result<()> {
+        let mut source =
+            self.source(Shape { payload: FIRST_BYTES, class: Class::Bulk, flows: 1 })?;
         let since = Instant::now();
-        while traffic.counts().1 == 0 {
+        while self.traffic.counts().1 == 0 {
             if since.elapsed() > READY_MAX {
-                bail!("{} forwards nothing after {READY_MAX:?}", program.name());
+                bail!("{name} forwards nothing after {READY_MAX:?}");
             }
-            source.emit(&traffic, 1);
+            source.emit(&self.traffic, 1);
             tokio::time::sleep(READY_LOOK).await;
         }
-        drop(source);
-        Ok(Self { process: Process::Foreign(process), traffic, ends: Ends::Udp { ends, to } })
+        Ok(())
     }
 
     async fn ready(&self) -> anyhow::Result<()> {
@@ -184,6 +206,7 @@ impl Stand {
         match &mut self.process {
             Process::Ours(process) => process.usage().await,
             Process::Foreign(process) => Ok(Usage { cpu: process.used()?, resident_bytes: None }),
+            Process::Tunnel(tunnel) => Ok(Usage { cpu: tunnel.used()?, resident_bytes: None }),
             Process::Nothing => bail!("nothing is measured here"),
         }
     }

@@ -81,7 +81,15 @@ pub(super) struct Ends {
 impl Ends {
     /// Binds both and starts to count what arrives.
     pub(super) fn start(traffic: &Rc<Traffic>, offload: bool) -> anyhow::Result<Self> {
-        let (source, sink) = (socket()?, socket()?);
+        Self::between((socket()?, socket()?), traffic, offload)
+    }
+
+    /// The same on these sockets, source and sink.
+    pub(super) fn between(
+        (source, sink): (UdpSocket, UdpSocket),
+        traffic: &Rc<Traffic>,
+        offload: bool,
+    ) -> anyhow::Result<Self> {
         let address = sink.local_addr()?;
         let state = UdpSocketState::new((&sink).into())?;
         let sink = tokio::net::UdpSocket::from_std(sink)?;
