@@ -131,6 +131,11 @@ impl Chain {
         self.forwards[forward]
     }
 
+    /// Where a relay listens.
+    pub(crate) fn place(&self, relay: usize) -> Place {
+        self.places[relay]
+    }
+
     /// The process ids of the relays.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.relays.iter().map(Process::id).collect()
@@ -152,7 +157,8 @@ impl Chain {
         Ok(meter::parse_exposition(&text))
     }
 
-    fn log_tails(&self) -> String {
+    /// The ends of all relays' logs.
+    pub(crate) fn log_tails(&self) -> String {
         let tail = |(relay, process): (usize, &Process)| {
             format!("relay {relay}:\n{}\n", process.log_tail())
         };

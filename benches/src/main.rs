@@ -32,6 +32,7 @@ mod scale;
 mod service;
 mod stability;
 mod stream;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -85,6 +86,8 @@ enum Bench {
     Stability(stability::StabilityArgs),
     /// Streams over three relays with delay and loss, beside plain QUIC: how fast, and what does a frozen relay cost?
     Stream(stream::StreamArgs),
+    /// `overway trace` over lines with delay and loss: does it tell what they have?
+    Trace(trace::TraceArgs),
 }
 
 impl Bench {
@@ -105,6 +108,7 @@ impl Bench {
             Self::ServiceFailover(args) => service::run(&args, common, stage),
             Self::Stability(args) => stability::run(&args, common, stage),
             Self::Stream(args) => stream::run(&args, common, stage),
+            Self::Trace(args) => trace::run(&args, common, stage),
         }
     }
 }

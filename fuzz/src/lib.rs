@@ -53,7 +53,7 @@ pub fn access(bytes: &[u8]) {
     match AccessDatagram::decode(bytes) {
         Ok(AccessDatagram::Frame(header, payload)) => {
             assert!(payload.len() <= PAYLOAD_BYTES_MAX && bytes.len() <= FRAME_BYTES_MAX);
-            assert_ne!(header.kind, FrameKind::Notice);
+            assert!(matches!(header.kind, FrameKind::Session | FrameKind::Datagram));
             assert_eq!(header.with_payload(payload), bytes);
         }
         Ok(AccessDatagram::Heartbeat(heartbeat)) => {

@@ -224,6 +224,7 @@ impl Line {
                     Event::LinkChanged { .. }
                     | Event::LaneWanted(..)
                     | Event::FibChanged
+                    | Event::Traced(_)
                     | Event::SelfStall(_) => {}
                 }
             }

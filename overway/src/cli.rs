@@ -22,6 +22,7 @@ mod status;
 mod tenant;
 mod text;
 mod token;
+mod trace;
 mod transit;
 mod validate;
 mod what_if;
@@ -79,6 +80,7 @@ enum Command {
     Routes(routes::RoutesArgs),
     Explain(explain::ExplainArgs),
     WhatIf(what_if::WhatIfArgs),
+    Trace(trace::TraceArgs),
     Drain(drain::DrainArgs),
     Policy(policy::PolicyArgs),
     Cell(policy::CellArgs),
@@ -120,6 +122,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Routes(args) => routes::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::WhatIf(args) => what_if::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Policy(args) => policy::run(args),
         Command::Cell(args) => policy::run_cell(args),
@@ -192,6 +195,7 @@ mod tests {
              --jkt kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
             "overway token check --tenant-keys im.jwks.json a.b.c",
             "overway edge keygen --out edge.key --json",
+            "overway trace rome oslo --class bulk --count 10 --interval 200ms --json",
             "overway validate a.toml b.toml",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));

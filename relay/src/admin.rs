@@ -1,5 +1,6 @@
 //! The relay's admin HTTP: `/livez` (the process), `/readyz` (can forward), `/metrics`, `GET /v1/status`,
-//! and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
+//! `POST /v1/trace` (a [`TraceRequest`] in, [`TraceLine`](crate::trace::TraceLine)s out as they come, one JSON object a
+//! line), and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
 //!
 //! Without a scheduler a relay is *degraded*, never dead: `/readyz` says so and still answers 200.
 
@@ -10,11 +11,12 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use overway_gateway::Gateway;
 use overway_pki::Credentials;
@@ -34,6 +36,7 @@ use crate::fault::{FaultConfigError, FaultSocket, FaultStats, FaultTable, RawRul
 use crate::lines::Lines;
 use crate::mesh::{Command, Mesh, Snapshot};
 use crate::metrics;
+use crate::trace::{self, TraceRequest, Tracer};
 
 /// Bytes of a request's body; a fault rule is a hundredth of it.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -46,6 +49,8 @@ pub struct Admin {
     pub name: String,
     /// To the mesh thread.
     pub commands: mpsc::Sender<Command>,
+    /// What traces are sent with.
+    pub tracer: Tracer,
     /// The table in use.
     pub fib: watch::Receiver<Arc<Fib>>,
     /// How the control plane stands.
@@ -86,6 +91,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .route("/v1/status", get(status))
+        .route("/v1/trace", post(start_trace))
         .route("/v1/fault", get(faults).put(set_fault).delete(restore_fault))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(refuse_foreign_hosts))
@@ -309,4 +315,24 @@ async fn restore_fault(
     admin.table()?.restore(source);
     tracing::info!(%source, "fault rule restored");
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn start_trace(
+    State(admin): Shared,
+    Json(request): Json<TraceRequest>,
+) -> Result<Response, Problem> {
+    let lines = admin.tracer.start(&request).map_err(|refused| {
+        let status = match refused {
+            trace::Refused::NoSuchRelay(_) | trace::Refused::NoSuchPolicy(_) => {
+                StatusCode::NOT_FOUND
+            }
+            trace::Refused::Itself(_) | trace::Refused::Range(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            trace::Refused::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        };
+        Problem(status, refused.to_string())
+    })?;
+    let body = Body::from_stream(lines);
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }

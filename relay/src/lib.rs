@@ -14,6 +14,7 @@
 //! | mail | worker to worker | 4,096, the newest is dropped and counted |
 //! | delivered frames | workers to session | 1,024 batches, the newest is dropped and counted |
 //! | an edge's frames | workers to its attachment | [`delivery::EDGE_FRAMES_MAX`] frames, the newest is dropped and counted |
+//! | what is heard of probes | workers to a trace | [`trace::HEARD_MAX`], the newest is dropped |
 //! | reports | the first worker to control | 8, the newest is dropped; the next full report mends it |
 //! | table | the first worker to the others and to main | a watch: the latest only |
 
@@ -33,6 +34,7 @@ mod run;
 pub mod socket;
 mod state;
 mod steer;
+pub mod trace;
 
 pub use config::Config;
 pub use run::run;

@@ -39,6 +39,7 @@ use crate::fault::{FaultConfig, FaultSocket, FaultTable};
 use crate::lines::Lines;
 use crate::local::LocalQueues;
 use crate::socket::BufferReport;
+use crate::trace::Traces;
 use worker::{Mail, Shared, Worker};
 
 const COMMANDS_MAX: usize = 64;
@@ -167,6 +168,8 @@ pub struct Mesh {
     pub local: Arc<LocalQueues>,
     /// Where edges that attach have their frames put.
     pub deliveries: Arc<Deliveries>,
+    /// Who traces paths from here.
+    pub traces: Arc<Traces>,
     /// The table that frames follow.
     pub fib: watch::Receiver<Arc<Fib>>,
     /// Addresses bound, in the order of the configuration.
@@ -208,12 +211,14 @@ impl Mesh {
         let deliveries =
             Arc::new(Deliveries::new(delivered_tx, Arc::clone(&config.core.attachments)));
         let local = Arc::new(LocalQueues::new(config.workers));
+        let traces = Arc::<Traces>::default();
         let (mailboxes, mail): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::channel(worker::MAIL_MAX)).unzip();
         let shared = Arc::new(Shared {
             config,
             local: Arc::clone(&local),
             deliveries: Arc::clone(&deliveries),
+            traces: Arc::clone(&traces),
             mailboxes,
             fib: fib.clone(),
             steering,
@@ -225,6 +230,7 @@ impl Mesh {
             commands,
             local,
             deliveries,
+            traces,
             fib,
             addresses,
             buffers,

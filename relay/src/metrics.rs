@@ -92,6 +92,8 @@ fn core(out: &mut Exposition, stats: &Stats) {
         replays: "Unacknowledged frames sent again over a detour.",
         notices_sent: "Notices sent to sources.",
         notices_received: "Notices acted on as a source.",
+        traces_answered: "Probes of traces answered.",
+        traces_unanswered: "Probes of traces not answered, because there were too many.",
         self_stalls: "Times that this process woke late.",
         suspects: "Times that a link became suspect.",
         downs: "Times that a link went down.",

@@ -24,6 +24,7 @@ use crate::control::{self, Control, ControlStatus};
 use crate::lines::{self, Lines};
 use crate::mesh::{Mesh, MeshConfig, MeshOutputs};
 use crate::state::StateFile;
+use crate::trace::Tracer;
 
 /// How long running connections of the gateway may go on once the relay has been told to stop.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
@@ -108,13 +109,7 @@ async fn serve(
     tokio::spawn(end_revoked(session.clone(), mesh.fib.clone()));
     let resolver = Arc::new(FibResolver { local, fib: mesh.fib.clone() });
     let gateway = Gateway::bind(config.gateway.clone(), session.clone(), resolver).await?;
-    for listening in gateway.local_addrs() {
-        let (protocol, address) = (listening.protocol, listening.address);
-        match &listening.service {
-            Some(service) => tracing::info!(%protocol, %address, service, "forward"),
-            None => tracing::info!(%address, "SOCKS5"),
-        }
-    }
+    tell_listening(&gateway);
     let gateway = Arc::new(gateway);
     let (told, offers) = watch::channel(Offers::default());
     let access = start_access(&parts, mesh, told)?;
@@ -123,6 +118,7 @@ async fn serve(
         local,
         name: config.name.clone(),
         commands: mesh.commands.clone(),
+        tracer: Tracer::of(mesh, local, &config.name),
         fib: mesh.fib.clone(),
         control: Arc::clone(&status),
         credentials: Arc::clone(credentials),
@@ -167,6 +163,16 @@ async fn serve(
     }
     session.close().await;
     Ok(())
+}
+
+fn tell_listening(gateway: &Gateway) {
+    for listening in gateway.local_addrs() {
+        let (protocol, address) = (listening.protocol, listening.address);
+        match &listening.service {
+            Some(service) => tracing::info!(%protocol, %address, service, "forward"),
+            None => tracing::info!(%address, "SOCKS5"),
+        }
+    }
 }
 
 /// Opens the access side, if there is to be one; what its edges offer is put into `told`.

@@ -285,7 +285,9 @@ impl AsyncUdpSocket for FabricSocket {
                         match frame.kind {
                             FrameKind::Session => incoming.sort(frame, now, &self.counters),
                             FrameKind::Datagram => self.flows.handle_frame(frame, now),
-                            FrameKind::Notice => self.counters.frames_unexpected.increment(),
+                            FrameKind::Notice | FrameKind::Trace => {
+                                self.counters.frames_unexpected.increment();
+                            }
                         }
                     }
                     incoming.handle_timeout(now, &self.counters);

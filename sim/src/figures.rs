@@ -230,6 +230,8 @@ impl Figures {
             replays,
             notices_sent: _,
             notices_received,
+            traces_answered: _,
+            traces_unanswered: _,
             self_stalls,
             suspects,
             downs,

@@ -163,7 +163,7 @@ impl Process {
                     self.save_if_due(now, out);
                     redial = true;
                 }
-                Event::SelfStall(_) => {}
+                Event::Traced(_) | Event::SelfStall(_) => {}
             }
         }
         out.reports.extend(self.core.poll_report(now));

@@ -192,7 +192,8 @@ impl Watch {
                 | DropReason::UnknownPolicy
                 | DropReason::PolicyForbids
                 | DropReason::BadRepair
-                | DropReason::BadNotice => false,
+                | DropReason::BadNotice
+                | DropReason::BadTrace => false,
                 DropReason::NoAttachment => self.ends_detach,
                 DropReason::Expired
                 | DropReason::NoPath

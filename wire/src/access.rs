@@ -192,7 +192,9 @@ impl AccessHeader {
         } else {
             Some(address(&mut rest))
         };
-        let kind = FrameKind::from_code(what >> 4).filter(|&kind| kind != FrameKind::Notice);
+        // Notices and traces are between relays.
+        let kind = FrameKind::from_code(what >> 4)
+            .filter(|kind| matches!(kind, FrameKind::Session | FrameKind::Datagram));
         let header = Self {
             direction,
             number,

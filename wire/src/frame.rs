@@ -64,6 +64,8 @@ pub enum FrameKind {
     Datagram,
     /// A relay's word to a source relay; see [`crate::notice`].
     Notice,
+    /// A probe of the path that frames take, or the answer to one; see [`crate::trace`].
+    Trace,
 }
 
 impl FrameKind {
@@ -72,6 +74,7 @@ impl FrameKind {
             Self::Session => 1,
             Self::Datagram => 2,
             Self::Notice => 3,
+            Self::Trace => 4,
         }
     }
 
@@ -80,6 +83,7 @@ impl FrameKind {
             1 => Some(Self::Session),
             2 => Some(Self::Datagram),
             3 => Some(Self::Notice),
+            4 => Some(Self::Trace),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@
 //! 1. A **hop message** ([`hop`]) is one QUIC datagram between two neighbours: a numbered frame or a
 //!    heartbeat.
 //! 2. A **frame** ([`frame`]) is what the fabric forwards: a header with a source route, and an opaque
-//!    payload which relays never read. A **notice** ([`notice`]) is the one payload made by relays.
+//!    payload which relays never read. **Notices** ([`notice`]) and **traces** ([`trace`]) are the payloads made by relays.
 //! 3. **Control messages** ([`control`]) are protobuf, length-delimited, on a stream between a relay and
 //!    a scheduler.
 //!
@@ -24,6 +24,7 @@ pub mod hop;
 mod id;
 pub mod notice;
 mod redundancy;
+pub mod trace;
 mod unit;
 
 pub use frame::{FrameError, FrameKind, Header, Path, PathElement};

@@ -1,4 +1,4 @@
-//! The client of a scheduler's admin interface.
+//! The client of an admin interface: a scheduler's, or a relay's.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use overway_scheduler::api::ErrorBody;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, BodyReader};
 
 use super::failure::Failure;
 
@@ -29,24 +29,65 @@ pub(crate) struct AdminArgs {
     admin: String,
 }
 
-/// Talks to one scheduler.
+/// Which relay to talk to.
+#[derive(Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// The relay's admin interface.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "OVERWAY_RELAY_ADMIN",
+        default_value = "http://127.0.0.1:9401"
+    )]
+    pub(crate) relay: String,
+}
+
+/// Talks to one scheduler or relay.
 pub(crate) struct Client {
     base: String,
+    /// Who should answer, and which option says where.
+    whom: (&'static str, &'static str),
     agent: Agent,
 }
 
 impl Client {
     /// Makes a client; nothing is sent yet.
     pub(crate) fn new(args: &AdminArgs) -> Result<Self, Failure> {
-        let base = args.admin.trim_end_matches('/').to_owned();
+        Self::at(&args.admin, ("scheduler", "--admin"))
+    }
+
+    /// Makes a client of a relay's interface.
+    pub(crate) fn of_relay(args: &RelayArgs) -> Result<Self, Failure> {
+        Self::at(&args.relay, ("relay", "--relay"))
+    }
+
+    fn at(url: &str, whom: (&'static str, &'static str)) -> Result<Self, Failure> {
+        let base = url.trim_end_matches('/').to_owned();
         if !base.starts_with("http://") {
             return Err(Failure::Configuration(format!(
-                "--admin {base:?} is no address of an admin interface: give http://IP:PORT"
+                "{} {base:?} is no address of an admin interface: give http://IP:PORT",
+                whom.1
             )));
         }
         let config =
             Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIME_MAX));
-        Ok(Self { base, agent: config.build().into() })
+        Ok(Self { base, whom, agent: config.build().into() })
+    }
+
+    /// Where it answers.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// `POST`s JSON and returns the answer's body to be read as it comes, however long that takes.
+    pub(crate) fn post_stream(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<BodyReader<'static>, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let sent = request.config().timeout_global(None).build().send_json(body);
+        Ok(self.answered(sent)?.into_body().into_reader())
     }
 
     /// `GET`s JSON.
@@ -108,9 +149,9 @@ impl Client {
         sent: Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Failure> {
         let mut response = sent.map_err(|error| {
+            let (who, option) = self.whom;
             Failure::Failed(format!(
-                "no scheduler answers at {}: {error} (is `overway scheduler` running? --admin says \
-                 where)",
+                "no {who} answers at {}: {error} (is `overway {who}` running? {option} says where)",
                 self.base
             ))
         })?;

@@ -57,6 +57,8 @@ drop_reasons! {
     TooLong = "too_long",
     /// A notice that cannot be read or is not for us.
     BadNotice = "bad_notice",
+    /// A frame of a trace that cannot be read, or is not between relays.
+    BadTrace = "bad_trace",
     /// Its end is not attached to this relay, and has no other address.
     NoAttachment = "no_attachment",
     /// From or to a link that is not there.

@@ -6,8 +6,10 @@ use bytes::Bytes;
 use overway_probe::State;
 use overway_wire::frame::FrameEcn;
 use overway_wire::hop::Lane;
+use overway_wire::trace::TraceAnswer;
 use overway_wire::{
     Address, AttachmentId, Class, FlowId, FrameKind, Millis, NeighbourLink, PolicyId, Redundancy,
+    RelayId, Ticks,
 };
 
 /// A frame from a local end.
@@ -60,6 +62,21 @@ pub struct Delivered {
     pub payload: Bytes,
 }
 
+/// What came back of a probe that a trace of this relay sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// The relay that says it; this one of a probe that just set off.
+    pub from: RelayId,
+    /// Which trace.
+    pub flow: FlowId,
+    /// Which probe of it.
+    pub sequence: u64,
+    /// What it says.
+    pub answer: TraceAnswer,
+    /// This relay's clock when it came.
+    pub arrived: Ticks,
+}
+
 /// A hop message to send as one QUIC datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
@@ -76,6 +93,8 @@ pub struct Transmit {
 pub enum Event {
     /// A frame for a local end.
     Deliver(Delivered),
+    /// What came back of a probe of this relay.
+    Traced(Box<Traced>),
     /// A direction of a link changed.
     LinkChanged {
         /// The link.

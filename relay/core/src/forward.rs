@@ -34,6 +34,9 @@ impl Relay {
         let (frame, chosen) = if known { self.choose_way(frame, now) } else { (frame, None) };
         if frame.destination.relay == self.config.local {
             self.stats.frames_originated += 1;
+            if frame.kind == FrameKind::Trace {
+                return Err(DropReason::BadTrace);
+            }
             return self.deliver_here(source, frame);
         }
         match chosen {
@@ -54,9 +57,15 @@ impl Relay {
         if !known {
             return Err(DropReason::UnknownPolicy);
         }
-        self.count_demand(&frame, chosen.as_ref(), now);
+        if frame.kind != FrameKind::Trace {
+            self.count_demand(&frame, chosen.as_ref(), now);
+        }
         let path = chosen.ok_or(DropReason::NoPath)?.path;
         let header = header(&frame, source, path);
+        if frame.kind == FrameKind::Trace {
+            let payload = self.begin_trace(&header, frame.payload, now)?;
+            return self.send(header, payload, now);
+        }
         match frame.redundancy {
             Redundancy::Off | Redundancy::Adaptive => {}
             Redundancy::Always => self.double(&header, &frame.payload, now),
@@ -143,17 +152,18 @@ impl Relay {
         !self.notices.condemn(self.config.local, &path.path, now)
     }
 
-    /// Takes a frame from a neighbour.
+    /// Takes a frame from a neighbour; `recovered` says whether the line had lost it.
     pub(crate) fn receive(
         &mut self,
         link: NeighbourLink,
         lane: Lane,
         mut frame: Bytes,
+        recovered: bool,
         now: Instant,
     ) -> Result<(), DropReason> {
         let (mut header, payload) = Header::decode(&frame).map_err(|_| DropReason::BadFrame)?;
         frame.advance(frame.len() - payload.len());
-        let payload = frame;
+        let mut payload = frame;
         let notice = header.kind == FrameKind::Notice;
         if lane != if notice { Lane::Light } else { Lane::of(header.class) } {
             return Err(DropReason::WrongLane);
@@ -166,6 +176,12 @@ impl Relay {
         self.spend(&mut header, link)?;
         if !notice {
             self.touch(link, now);
+        }
+        if header.kind == FrameKind::Trace {
+            match self.follow_trace(link, &header, payload, recovered, now)? {
+                Some(onward) => payload = onward,
+                None => return Ok(()),
+            }
         }
         if header.destination.relay == self.config.local {
             return self.arrive(link, &header, payload, now);

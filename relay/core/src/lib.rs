@@ -68,12 +68,13 @@ mod shard;
 mod spread;
 mod stats;
 mod timers;
+mod trace;
 mod writer;
 
 pub use attachments::Attachments;
 pub use config::Config;
 pub use drop_reason::DropReason;
-pub use exchange::{Delivered, Event, LocalFrame, Transmit};
+pub use exchange::{Delivered, Event, LocalFrame, Traced, Transmit};
 pub use fib::{Fib, FibDrain, FibEndpoint, FibPath, FibPolicy, FibTenant, PeerLink};
 pub use lane::QueueStats;
 pub use lane::shaper::SharedLines;

@@ -20,6 +20,7 @@ use crate::report::{Held, Reporter};
 use crate::shard::{self, Handed, Heir, Loads};
 use crate::stats::{add_lanes, sum_probes};
 use crate::timers::Timers;
+use crate::trace::AnswerBudget;
 use crate::writer::Writer;
 use crate::{Config, Counts, DropReason, Event, Fib, LocalFrame, QueueStats, Stats, Transmit};
 
@@ -67,6 +68,8 @@ pub struct Relay {
     pub(crate) has_shards: bool,
     /// What they said of their load.
     pub(crate) loads: Loads,
+    /// How many probes of traces may be answered now.
+    pub(crate) answers: AnswerBudget,
     /// The two neighbours touched last, and when: frames that come together touch theirs once.
     pub(crate) touched: [Option<(RelayId, Instant)>; 2],
 }
@@ -97,6 +100,7 @@ impl Relay {
             handed: VecDeque::new(),
             has_shards: false,
             loads: Loads::new(),
+            answers: AnswerBudget::default(),
             touched: [None; 2],
         }
     }

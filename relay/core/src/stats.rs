@@ -47,6 +47,10 @@ pub struct Stats {
     pub notices_sent: u64,
     /// Notices that this relay, as a source, acted on.
     pub notices_received: u64,
+    /// Probes of traces that were answered.
+    pub traces_answered: u64,
+    /// Probes of traces that were not, because there were too many.
+    pub traces_unanswered: u64,
     /// Times that this process woke late.
     pub self_stalls: u64,
     /// Times that a link became suspect.
@@ -116,7 +120,8 @@ impl Stats {
         add!(
             frames_received, bytes_received, frames_sent, bytes_sent, frames_originated,
             demands_uncounted, frames_delivered, frames_forwarded, handed, copies, copy_bytes, doubles,
-            double_bytes, copies_over_budget, detours, alternates, replays, notices_sent, notices_received
+            double_bytes, copies_over_budget, detours, alternates, replays, notices_sent, notices_received,
+            traces_answered, traces_unanswered
             but suspects, downs, updates_applied, updates_refused and drops
         );
     }

@@ -275,6 +275,7 @@ impl Driver {
     fn event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Deliver(delivered) => self.deliver(delivered),
+            Event::Traced(traced) => self.worker.shared.traces.tell(*traced),
             Event::LinkChanged { link, inbound, outbound } => {
                 let name = self.core.fib().names.get(&link.neighbour).cloned().unwrap_or_default();
                 let shard = self.shard.index;

@@ -30,6 +30,7 @@ use super::{Command, MeshConfig, ShellStats, Sinks, Snapshot, connect, endpoints
 use crate::delivery::Deliveries;
 use crate::local::{LocalQueues, Sourced};
 use crate::steer;
+use crate::trace::Traces;
 
 /// What waits for a worker at most: as much as its queue of local frames.
 pub(super) const MAIL_MAX: usize = 4_096;
@@ -57,6 +58,7 @@ pub(super) struct Shared {
     pub(super) config: MeshConfig,
     pub(super) local: Arc<LocalQueues>,
     pub(super) deliveries: Arc<Deliveries>,
+    pub(super) traces: Arc<Traces>,
     pub(super) mailboxes: Vec<mpsc::Sender<Mail>>,
     pub(super) fib: watch::Receiver<Arc<Fib>>,
     /// Of each address, if there are several workers.

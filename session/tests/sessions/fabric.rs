@@ -322,7 +322,7 @@ impl Hub {
         let mut payload = frame.payload;
         let damaged = match frame.kind {
             FrameKind::Datagram => state.draw() < faults.damaged,
-            FrameKind::Session | FrameKind::Notice => {
+            FrameKind::Session | FrameKind::Notice | FrameKind::Trace => {
                 faults.garbled > 0.0 && state.draw() < faults.garbled
             }
         };

@@ -54,9 +54,10 @@ impl Relay {
     ) -> Result<(), DropReason> {
         match arrival {
             Arrival::Overtaken | Arrival::Duplicate => Err(DropReason::Duplicate),
-            Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => {
-                self.receive(key, lane, frame, now)
+            Arrival::New | Arrival::Late | Arrival::Forgotten => {
+                self.receive(key, lane, frame, false, now)
             }
+            Arrival::Recovered => self.receive(key, lane, frame, true, now),
         }
     }
 
@@ -77,7 +78,7 @@ impl Relay {
         match arrival {
             Arrival::Overtaken | Arrival::Duplicate => Ok(()),
             Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => {
-                self.receive(key, lane, frame, now)
+                self.receive(key, lane, frame, true, now)
             }
         }
     }

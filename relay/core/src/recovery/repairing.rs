@@ -99,7 +99,7 @@ impl Relay {
             Arrival::New | Arrival::Late | Arrival::Recovered | Arrival::Forgotten => {
                 self.stats.frames_received += 1;
                 self.stats.bytes_received += frame.len() as u64;
-                self.receive(key, lane, aged(frame, late)?, now)
+                self.receive(key, lane, aged(frame, late)?, true, now)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overway_probe::{LocalClock, State};
-use overway_relay_core::{Config, Delivered, Event, LocalFrame, Relay, Stats, Transmit};
+use overway_relay_core::{Config, Delivered, Event, LocalFrame, Relay, Stats, Traced, Transmit};
 use overway_wire::control::{Item, Peer, Role, Route, RoutePath, Update};
 use overway_wire::hop::{HopMessage, Lane};
 use overway_wire::{
@@ -37,6 +37,7 @@ pub(crate) struct Mesh {
     pub(crate) cut: BTreeSet<(u16, u16, u8)>,
     pub(crate) delivered: Vec<(RelayId, Delivered)>,
     pub(crate) times: Vec<Instant>,
+    pub(crate) traced: Vec<Traced>,
     /// A neighbour whose data lanes take nothing: of whom, to whom.
     pub(crate) full: Option<(RelayId, RelayId)>,
     pub(crate) states: Vec<(RelayId, NeighbourLink, State, State)>,
@@ -143,6 +144,7 @@ impl Mesh {
             cut: BTreeSet::new(),
             delivered: Vec::new(),
             times: Vec::new(),
+            traced: Vec::new(),
             full: None,
             states: Vec::new(),
             jitter: Duration::ZERO,
@@ -256,6 +258,7 @@ impl Mesh {
                     Event::LinkChanged { link, inbound, outbound } => {
                         self.states.push((id, link, inbound, outbound));
                     }
+                    Event::Traced(traced) => self.traced.push(*traced),
                     Event::LaneWanted(..) | Event::FibChanged | Event::SelfStall(_) => {}
                 }
             }

@@ -11,3 +11,4 @@ mod recovery;
 mod redundancy;
 mod reports;
 mod spreading;
+mod tracing;
