@@ -160,7 +160,12 @@ mod tests {
         let answering = async {
             let question = services.next_question(1).await;
             assert_eq!((question.resolve.service.as_str(), question.resolve.class), ("chat", 2));
-            let good = Endpoint { edge: vec![3; 32], first: 0x0001_0002, second: 0x0004_0005 };
+            let good = Endpoint {
+                edge: vec![3; 32],
+                first: 0x0001_0002,
+                second: 0x0004_0005,
+                partner: true,
+            };
             let short = Endpoint { edge: vec![3; 31], ..good.clone() };
             let request = question.resolve.request;
             let endpoints = vec![short, good];

@@ -183,8 +183,8 @@ fn start_access(
 ) -> anyhow::Result<Option<Access>> {
     let Some(config) = &parts.config.access else { return Ok(None) };
     let tenants = Arc::<PushedTenants>::default();
-    tokio::spawn(Arc::clone(&tenants).follow(mesh.fib.clone()));
     let local = RelayId(parts.credentials.identity().id);
+    tokio::spawn(Arc::clone(&tenants).follow(local, mesh.fib.clone()));
     let access = Access::start(AccessParts {
         config: config.clone(),
         credentials: Arc::clone(parts.credentials),

@@ -288,7 +288,8 @@ impl From<WishError> for Failure {
             | WishError::Text { .. }
             | WishError::TooManyNames(_)
             | WishError::EmptyPolicy(_)
-            | WishError::EmptyCell(_) => StatusCode::BAD_REQUEST,
+            | WishError::EmptyCell(_)
+            | WishError::OwnPartner(_) => StatusCode::BAD_REQUEST,
             WishError::CellInUse { .. } | WishError::PolicyInUse { .. } => StatusCode::CONFLICT,
             WishError::TooManyDrains
             | WishError::TooManyPolicies

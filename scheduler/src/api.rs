@@ -18,8 +18,8 @@ pub use overview::{
 };
 pub use tenants::{
     KeyRequest, QuotaBody, RevokedKeyBody, RevokedKeyRequest, RevokedTokenBody,
-    RevokedTokenRequest, TenantBody, TenantKeyBody, TenantPolicyRequest, TenantRequest,
-    TenantsBody,
+    RevokedTokenRequest, TenantBody, TenantCellRequest, TenantKeyBody, TenantPolicyRequest,
+    TenantRequest, TenantsBody,
 };
 pub use wishes::{
     CellBody, CellRequest, CellsBody, DrainBody, DrainRequest, DrainsBody, OverloadBody,

@@ -5,9 +5,12 @@
 //! never). What the operator wishes of its routes goes with it. Inviting a name again replaces its earlier token. A token works once; the same key may ask
 //! again for [`RETRY_SECONDS`], so that an answer lost on the way strands nobody.
 
+mod cells;
 mod tenants;
 mod wishes;
 
+pub(crate) use cells::Settled;
+pub(crate) use tenants::Place;
 pub use tenants::TenantError;
 pub(crate) use tenants::found as find_tenant;
 pub use wishes::{CELLS_MAX, DRAINS_MAX, NAMES_MAX, WishError};

@@ -13,6 +13,7 @@ mod wishes;
 
 pub use disk::DiskStore;
 pub use tenants::{KeyRecord, RevokedKeyRecord, TenantRecord};
+pub(crate) use wishes::CellRecord;
 pub use wishes::{DrainRecord, DrainTarget, PolicyRecord, Wishes, WishesChange};
 
 use std::collections::BTreeMap;

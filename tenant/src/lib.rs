@@ -40,7 +40,7 @@ pub use jwk::{Jwk, JwkError, JwkSet};
 pub use key::{EdgeId, EdgeKey, EdgePublicKey, KeyError, TenantKey, TenantPublicKey};
 pub use name::{Kid, NAME_BYTES_MAX, NameError, TEXT_BYTES_MAX, TenantName, TokenId};
 pub use tenant::{
-    KEYS_MAX, KeySetError, PushedTenantError, Quota, REVOKED_KIDS_MAX, REVOKED_TOKENS_MAX, Tenant,
-    TenantKeys, Tenants,
+    CELL_BYTES_MAX, KEYS_MAX, KeySetError, PushedTenantError, Quota, REVOKED_KIDS_MAX,
+    REVOKED_TOKENS_MAX, Tenant, TenantKeys, Tenants,
 };
 pub use token::{LEEWAY, LIFETIME_MAX, TOKEN_BYTES_MAX, TokenError, mint, verify};

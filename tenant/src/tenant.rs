@@ -18,6 +18,9 @@ pub const REVOKED_KIDS_MAX: usize = TENANT_REVOKED_KEYS_MAX;
 /// Revoked tokens of a tenant; see [`TENANT_REVOKED_TOKENS_MAX`].
 pub const REVOKED_TOKENS_MAX: usize = TENANT_REVOKED_TOKENS_MAX;
 
+/// Bytes of the longest name of a cell.
+pub const CELL_BYTES_MAX: usize = 63;
+
 /// A tenant as relays know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -25,6 +28,10 @@ pub struct Tenant {
     pub number: PolicyId,
     /// The policy whose routes they take; 0: those of everybody.
     pub route_policy: PolicyId,
+    /// The policy whose routes they take where those lead nowhere; 0: there is none.
+    pub backup_policy: PolicyId,
+    /// The name of the cell that its edges and their traffic stay in, at most [`CELL_BYTES_MAX`]; empty: none.
+    pub cell: String,
     /// Its name and keys.
     pub keys: TenantKeys,
     /// What its edges may use together.
@@ -133,6 +140,9 @@ pub enum PushedTenantError {
     /// More of something than there can be.
     #[error("there are {0} of something of which there can be fewer")]
     TooMany(usize),
+    /// A cell's name that is too long.
+    #[error("the name of its cell has {0} bytes; {CELL_BYTES_MAX} is the most")]
+    Cell(usize),
 }
 
 impl Tenant {
@@ -154,6 +164,8 @@ impl TryFrom<&control::Tenant> for Tenant {
             revoked_keys,
             revoked_tokens,
             quota,
+            backup_policy,
+            cell,
         } = pushed;
         bounded(keys, KEYS_MAX)?;
         bounded(revoked_keys, REVOKED_KIDS_MAX)?;
@@ -177,13 +189,23 @@ impl TryFrom<&control::Tenant> for Tenant {
             revoked_tokens: revoked_tokens.iter().map(|id| id.parse()).collect::<Result<_, _>>()?,
         };
         let quota = quota.as_ref().map(Quota::from).unwrap_or_default();
-        Ok(Self { number: id(*number)?, route_policy: id(*route_policy)?, keys, quota })
+        if cell.len() > CELL_BYTES_MAX {
+            return Err(PushedTenantError::Cell(cell.len()));
+        }
+        Ok(Self {
+            number: id(*number)?,
+            route_policy: id(*route_policy)?,
+            backup_policy: id(*backup_policy)?,
+            cell: cell.clone(),
+            keys,
+            quota,
+        })
     }
 }
 
 impl From<&Tenant> for control::Tenant {
     fn from(tenant: &Tenant) -> Self {
-        let Tenant { number, route_policy, keys, quota } = tenant;
+        let Tenant { number, route_policy, backup_policy, cell, keys, quota } = tenant;
         let key = |(kid, key): (&Kid, &TenantPublicKey)| control::TenantKey {
             kid: kid.to_string(),
             key: key.0.to_vec(),
@@ -196,6 +218,8 @@ impl From<&Tenant> for control::Tenant {
             revoked_keys: keys.revoked_kids.iter().map(Kid::to_string).collect(),
             revoked_tokens: keys.revoked_tokens.iter().map(TokenId::to_string).collect(),
             quota: (*quota != Quota::default()).then(|| quota.into()),
+            backup_policy: backup_policy.0.into(),
+            cell: cell.clone(),
         }
     }
 }
@@ -300,7 +324,14 @@ mod tests {
             ..TenantKeys::from_jwks("acme".parse().unwrap(), &set).unwrap()
         };
         let quota = Quota { bps: [None, Some(7), None], flows: Some(3), ..Quota::default() };
-        let tenant = Tenant { number: PolicyId(20), route_policy: PolicyId(9), keys, quota };
+        let tenant = Tenant {
+            number: PolicyId(20),
+            route_policy: PolicyId(9),
+            backup_policy: PolicyId(10),
+            cell: "eu".into(),
+            keys,
+            quota,
+        };
 
         let pushed = control::Tenant::from(&tenant);
 
@@ -315,6 +346,8 @@ mod tests {
         assert_eq!(refused(|it| it.name.clear()), PushedTenantError::Name(NameError::Tenant));
         let short = refused(|it| it.keys[0].key.truncate(31));
         assert_eq!(short, PushedTenantError::Key("a".parse().unwrap()));
+        assert_eq!(refused(|it| it.backup_policy = 65_536), PushedTenantError::Number(65_536));
+        assert_eq!(refused(|it| it.cell = "x".repeat(64)), PushedTenantError::Cell(64));
         let many = refused(|it| it.revoked_tokens = vec!["t".to_owned(); 1_025]);
         assert_eq!(many, PushedTenantError::TooMany(1_025));
         let free = Tenant { quota: Quota::default(), ..tenant };

@@ -47,7 +47,7 @@ fn link_cost(topology: &Topology, delays: &Delays, class: Class, id: LinkId) -> 
 
 fn allowed(topology: &Topology, policy: PolicyId, relay: RelayId) -> bool {
     let attributes = topology.relay(relay).unwrap();
-    topology.policies().all(|(id, limits)| id != policy || limits.allows(attributes))
+    topology.policies().all(|(id, limits)| id != policy || limits.allows(relay, attributes))
 }
 
 fn walk(

@@ -72,7 +72,7 @@ impl Node3 {
         })
         .unwrap();
         let tenants = Arc::<PushedTenants>::default();
-        tokio::spawn(Arc::clone(&tenants).follow(mesh.fib.clone()));
+        tokio::spawn(Arc::clone(&tenants).follow(RelayId(id), mesh.fib.clone()));
         let access = Access::start(AccessParts {
             config: AccessConfig { listen: vec![loopback], attachments_max: 16 },
             credentials,
@@ -110,8 +110,14 @@ impl Stand {
         let tenant_key = TenantKey::from_seed([5; 32]);
         let mut keys = TenantKeys::new("acme".parse().unwrap());
         keys.keys.insert(KID.parse().unwrap(), tenant_key.public());
-        let route_policy = PolicyId::default();
-        let tenant = Tenant { number: TENANT, route_policy, keys, quota: Quota::default() };
+        let tenant = Tenant {
+            number: TENANT,
+            route_policy: PolicyId::default(),
+            backup_policy: PolicyId::default(),
+            cell: String::new(),
+            keys,
+            quota: Quota::default(),
+        };
         let nodes = (1..=count).map(|id| Node3::start(&authority, id)).collect();
         let mut stand = Self { nodes, ca_pem, tenant_key, tenant, drained: None, revision: 0 };
         stand.push().await;

@@ -62,10 +62,16 @@ enum PolicyCommand {
     },
 }
 
-/// Name sets of regions that traffic is to stay in, for policies.
+/// Name sets of regions and relays that traffic is to stay in, for tenants and policies.
+///
+/// The edges of a tenant with a cell attach in the cell, their frames cross no relay outside of it, and no relay outside
+/// of it hears of their services. Partners stand in: only where the cell has no path, no endpoint that is well, or no
+/// relay that is reached.
 ///
 /// Examples:
-///   overway cell set eu --regions eu-west,eu-north
+///   overway cell set eu --regions eu-west,eu-north --relays zurich
+///   overway cell set eu --regions eu-west,eu-north --partners uk
+///   overway tenant add im --cell eu
 ///   overway policy set voice --cells eu
 ///   overway cell list
 #[derive(Debug, Args)]
@@ -77,22 +83,29 @@ pub(crate) struct CellArgs {
 
 #[derive(Debug, Subcommand)]
 enum CellCommand {
-    /// Add a cell, or replace the one of that name; policies that name it follow.
+    /// Add a cell, or replace the one of that name; policies and tenants that name it follow.
     Set {
         /// Its name: a-z, 0-9 and hyphen.
         name: String,
         /// Its regions.
-        #[arg(long, value_name = "REGION", value_delimiter = ',', num_args = 1.., required = true)]
+        #[arg(long, value_name = "REGION", value_delimiter = ',', num_args = 1..)]
+        #[arg(required_unless_present = "relays")]
         regions: Vec<String>,
+        /// Its relays in other regions.
+        #[arg(long, value_name = "RELAY", value_delimiter = ',', num_args = 1..)]
+        relays: Vec<String>,
+        /// Cells that stand in for it.
+        #[arg(long, value_name = "CELL", value_delimiter = ',', num_args = 1..)]
+        partners: Vec<String>,
         #[command(flatten)]
         common: Common,
     },
-    /// Show cells, and which policies name them.
+    /// Show cells, and which policies and tenants name them.
     List {
         #[command(flatten)]
         common: Common,
     },
-    /// Remove a cell that no policy names.
+    /// Remove a cell that nothing names.
     Remove {
         /// Its name.
         name: String,
@@ -142,24 +155,18 @@ pub(crate) fn run(args: PolicyArgs) -> Result<ExitCode, Failure> {
 /// Talks to the scheduler.
 pub(crate) fn run_cell(args: CellArgs) -> Result<ExitCode, Failure> {
     match args.command {
-        CellCommand::Set { name, regions, common } => {
+        CellCommand::Set { name, regions, relays, partners, common } => {
             let path = format!("/v1/cells/{}", path_segment(&name)?);
-            let request = CellRequest { regions };
+            let request = CellRequest { regions, relays, partners };
             let body: CellBody = Client::new(&common.admin)?.put(&path, &request)?;
-            let regions = count(body.regions.len() as u64, "region");
-            let used = match body.policies.as_slice() {
-                [] => String::new(),
-                policies => format!("; changed for {}", policies.join(", ")),
-            };
-            answer(&common, &body, &format!("cell {name}: {regions}{used}\n"))?;
+            answer(&common, &body, &told_cell(&body))?;
         }
         CellCommand::List { common } => {
             let body: CellsBody = Client::new(&common.admin)?.get("/v1/cells")?;
-            let mut table = Table::new(&["CELL", "REGIONS", "POLICIES"]);
-            for CellBody { name, regions, policies } in &body.cells {
-                table.row([name.clone(), regions.join(","), or_dash(policies)]);
-            }
-            let text = if body.cells.is_empty() { "no cells\n".to_owned() } else { table.render() };
+            let text = match body.cells.as_slice() {
+                [] => "no cells\n".to_owned(),
+                cells => cell_table(cells),
+            };
             answer(&common, &body, &text)?;
         }
         CellCommand::Remove { name, common } => {
@@ -176,6 +183,31 @@ pub(crate) fn run_cell(args: CellArgs) -> Result<ExitCode, Failure> {
 
 fn answer(common: &Common, body: &impl serde::Serialize, text: &str) -> Result<(), Failure> {
     if common.json { output::print_json(body) } else { output::print(text) }
+}
+
+fn told_cell(cell: &CellBody) -> String {
+    let CellBody { name, regions, relays, partners, policies, tenants } = cell;
+    let mut text = format!("cell {name}: {}", count(regions.len() as u64, "region"));
+    if !relays.is_empty() {
+        text.push_str(&format!(" and {}", relays.join(", ")));
+    }
+    if !partners.is_empty() {
+        text.push_str(&format!("; {} stand in", partners.join(", ")));
+    }
+    let users = [policies.as_slice(), tenants].concat();
+    if !users.is_empty() {
+        text.push_str(&format!("; changed for {}", users.join(", ")));
+    }
+    text + "\n"
+}
+
+fn cell_table(cells: &[CellBody]) -> String {
+    let mut table = Table::new(&["CELL", "REGIONS", "RELAYS", "PARTNERS", "POLICIES", "TENANTS"]);
+    for CellBody { name, regions, relays, partners, policies, tenants } in cells {
+        let lists = [regions, relays, partners, policies, tenants].map(|list| or_dash(list));
+        table.row(std::iter::once(name.clone()).chain(lists));
+    }
+    table.render()
 }
 
 /// Policies with how many relays each allows.

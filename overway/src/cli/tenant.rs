@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use overway_scheduler::api::{
-    KeyRequest, QuotaBody, RevokedKeyRequest, RevokedTokenRequest, TenantBody, TenantPolicyRequest,
-    TenantRequest, TenantsBody,
+    KeyRequest, QuotaBody, RevokedKeyRequest, RevokedTokenRequest, TenantBody, TenantCellRequest,
+    TenantPolicyRequest, TenantRequest, TenantsBody,
 };
 use overway_tenant::{JwkSet, Kid, TenantKey, TenantName};
 use serde_json::json;
@@ -25,6 +25,7 @@ use super::{keys, output};
 ///
 /// Examples:
 ///   overway tenant add im --policy eu --attachments 10000
+///   overway tenant add chat --cell eu
 ///   overway tenant keygen --kid 2026-01 --out im.key
 ///   overway tenant key add im --key im.jwks.json
 ///   overway tenant show im
@@ -41,12 +42,16 @@ pub(crate) struct TenantArgs {
 #[derive(Debug, Subcommand)]
 enum TenantCommand {
     /// Add a tenant. It has no keys yet, so nobody attaches for it.
+    #[command(visible_alias = "create")]
     Add {
         /// Its name: a-z, 0-9 and hyphen.
         name: TenantName,
         /// The policy whose routes its traffic takes; everybody's if not given. See `overway policy`.
         #[arg(long, value_name = "POLICY")]
         policy: Option<String>,
+        /// The cell that its edges, traffic and records stay in. See `overway cell`.
+        #[arg(long, value_name = "CELL", conflicts_with = "policy")]
+        cell: Option<String>,
         #[command(flatten)]
         quota: QuotaArgs,
         #[command(flatten)]
@@ -92,6 +97,15 @@ enum TenantCommand {
         name: TenantName,
         /// The policy's name; see `overway policy list`.
         policy: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Set the cell that a tenant's edges, traffic and records stay in; none if none is named.
+    Cell {
+        /// The tenant's name.
+        name: TenantName,
+        /// The cell's name; see `overway cell list`.
+        cell: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -187,9 +201,9 @@ struct Common {
 /// Talks to the scheduler, or makes a key.
 pub(crate) fn run(args: TenantArgs) -> Result<ExitCode, Failure> {
     match args.command {
-        TenantCommand::Add { name, policy, quota, common } => {
-            let request =
-                TenantRequest { name: name.to_string(), policy, quota: QuotaBody::from(quota) };
+        TenantCommand::Add { name, policy, cell, quota, common } => {
+            let (name, quota) = (name.to_string(), QuotaBody::from(quota));
+            let request = TenantRequest { name, policy, cell, quota };
             let body: TenantBody = Client::new(&common.admin)?.post("/v1/tenants", &request)?;
             answer(&common, &body, &told::added(&body))?;
         }
@@ -226,6 +240,13 @@ pub(crate) fn run(args: TenantArgs) -> Result<ExitCode, Failure> {
             let at = path(&name, "/policy");
             let request = TenantPolicyRequest { policy };
             let body: TenantBody = Client::new(&common.admin)?.put(&at, &request)?;
+            let routes = told::routes(&body);
+            answer(&common, &body, &format!("tenant {name} takes {routes}\n"))?;
+        }
+        TenantCommand::Cell { name, cell, common } => {
+            let at = path(&name, "/cell");
+            let body: TenantBody =
+                Client::new(&common.admin)?.put(&at, &TenantCellRequest { cell })?;
             let routes = told::routes(&body);
             answer(&common, &body, &format!("tenant {name} takes {routes}\n"))?;
         }

@@ -87,7 +87,7 @@ fn policies_and_cells_are_set_listed_and_removed() {
     let policy = json_of(&run("policy list --json"))["policies"][0].clone();
     assert_eq!(policy["regions_in_force"], json!(["eu-north", "eu-west"]));
     assert_eq!(run("cell set eu --regions eu-west"), "cell eu: 1 region; changed for voice\n");
-    assert!(run("cell list").contains("eu    eu-west  voice"));
+    assert!(run("cell list").contains("eu    eu-west  -       -         voice"));
     assert_eq!(run("policy remove voice"), "removed policy voice\n");
     assert_eq!(json_of(&run("cell remove eu --json")), json!({"cells": []}));
 }

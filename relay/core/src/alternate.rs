@@ -21,7 +21,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use overway_wire::{Address, AttachmentId, Header, NeighbourLink, Path, RelayId};
+use overway_wire::{Address, AttachmentId, Header, NeighbourLink, Path, PolicyId, RelayId};
 
 use crate::failover::{Around, links_to};
 use crate::link::Usability;
@@ -188,15 +188,20 @@ impl Relay {
 
     /// The path of a frame that goes on from here to its destination, with what it has visited.
     fn way_from_here(&self, header: &Header, now: Instant) -> Option<Path> {
+        let mut limits = self.fib.limits(header.policy);
+        limits.find_map(|policy| self.way_under(policy, header, now))
+    }
+
+    fn way_under(&self, policy: PolicyId, header: &Header, now: Instant) -> Option<Path> {
         let around = Around::seen(header);
-        let ways = self.fib.detours(header.destination.relay, header.class, header.policy);
+        let ways = self.fib.detours(header.destination.relay, header.class, policy);
         let ways = ways.filter(|way| around.spares(&way.path));
         let first = |is_good: &dyn Fn(&FibPath) -> bool| {
             let mut good = ways.clone().filter(|way| is_good(way));
             good.find_map(|way| around.join(&way.path, None))
         };
         first(&|way| self.is_open(way) && self.is_clear(way, now))
-            .or_else(|| self.splice(header, &around, now))
+            .or_else(|| self.splice(policy, header, &around, now))
             .or_else(|| first(&|way| self.is_open(way)))
             .or_else(|| first(&|_| true))
     }

@@ -160,10 +160,15 @@ impl Relay {
     /// the destination the first that is up and avoids that relay (unless it is the destination), every
     /// relay already visited, and every relay that the frame's policy forbids. Failing that, one that is put
     /// together of two. Last comes a path of which a notice says that it is broken further on: a notice holds
-    /// for seconds, and what it is about may be back long before.
+    /// for seconds, and what it is about may be back long before. Partners of the frame's cell come after all that.
     pub(crate) fn detour(&self, header: &Header, now: Instant) -> Option<Header> {
+        let mut limits = self.fib.limits(header.policy);
+        limits.find_map(|policy| self.detour_under(policy, header, now))
+    }
+
+    fn detour_under(&self, policy: PolicyId, header: &Header, now: Instant) -> Option<Header> {
         let around = Around::silent(header);
-        let paths = self.fib.detours(header.destination.relay, header.class, header.policy);
+        let paths = self.fib.detours(header.destination.relay, header.class, policy);
         let open =
             |usability| paths.clone().filter(move |path| self.leads(path, &around, usability));
         let join = |path: &FibPath| around.join(&path.path, None);
@@ -172,7 +177,7 @@ impl Relay {
             .filter(clear)
             .find_map(join)
             .or_else(|| open(Usability::Suspect).filter(clear).find_map(join))
-            .or_else(|| self.splice(header, &around, now))
+            .or_else(|| self.splice(policy, header, &around, now))
             .or_else(|| open(Usability::Up).find_map(join))?;
         Some(Header { path, ..*header })
     }
@@ -190,11 +195,12 @@ impl Relay {
     /// a relay in front often leads back to where the frame came from.
     pub(crate) fn splice(
         &self,
+        policy: PolicyId,
         header: &Header,
         around: &Around<'_>,
         now: Instant,
     ) -> Option<Path> {
-        let paths = |to| self.fib.allowed(to, header.class, header.policy);
+        let paths = |to| self.fib.allowed(to, header.class, policy);
         for path in paths(header.destination.relay) {
             let steps = path.path.elements();
             for at in (0..steps.len() - 1).rev() {

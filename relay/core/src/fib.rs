@@ -4,7 +4,7 @@
 
 mod endpoints;
 
-pub use endpoints::FibEndpoint;
+pub use endpoints::{CellStanding, FibEndpoint};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -88,6 +88,8 @@ pub struct FibDrain {
 pub struct FibTenant {
     /// The policy whose routes its frames take.
     pub route_policy: PolicyId,
+    /// The policy whose routes they take where those lead nowhere; 0: there is none.
+    pub backup_policy: PolicyId,
     /// What was pushed, within its bounds: for the access side, which reads its keys.
     pub pushed: Arc<Tenant>,
 }
@@ -272,12 +274,13 @@ impl Fib {
     fn read_tenant(&mut self, tenant: &Tenant) -> Option<()> {
         let number = policy_id(tenant.number)?;
         let route_policy = PolicyId(u16::try_from(tenant.route_policy).ok()?);
+        let backup_policy = PolicyId(u16::try_from(tenant.backup_policy).ok()?);
         let bounded = tenant.keys.len() <= TENANT_KEYS_MAX
             && tenant.revoked_keys.len() <= TENANT_REVOKED_KEYS_MAX
             && tenant.revoked_tokens.len() <= TENANT_REVOKED_TOKENS_MAX;
         if bounded {
             let pushed = Arc::new(tenant.clone());
-            self.tenants.insert(number, FibTenant { route_policy, pushed });
+            self.tenants.insert(number, FibTenant { route_policy, backup_policy, pushed });
         }
         Some(())
     }
@@ -293,6 +296,38 @@ impl Fib {
         (policy == none || self.policies.contains_key(&policy)).then_some(policy)
     }
 
+    /// The policies that limit frames of this number, by preference: that of [`Self::route_policy`], and that of the cell's
+    /// partners where a tenant has one. None if the number is not known.
+    pub(crate) fn limits(&self, number: PolicyId) -> impl Iterator<Item = PolicyId> + use<> {
+        let own = self.route_policy(number);
+        own.into_iter().chain(own.and_then(|_| self.backup_policy(number)))
+    }
+
+    /// The policy of the cell and its partners, for a tenant's number; never that of everybody.
+    fn backup_policy(&self, number: PolicyId) -> Option<PolicyId> {
+        if self.policies.contains_key(&number) {
+            return None;
+        }
+        let backup = self.tenants.get(&number)?.backup_policy;
+        self.policies.contains_key(&backup).then_some(backup)
+    }
+
+    /// The policy whose routes frames of this number take to a relay: the cell's own, or that of the cell and its partners
+    /// where only that leads there.
+    pub fn policy_to(
+        &self,
+        destination: RelayId,
+        class: Class,
+        number: PolicyId,
+    ) -> Option<PolicyId> {
+        let own = self.route_policy(number)?;
+        let leads = |policy| {
+            self.routes.get(&(destination, class, policy)).is_some_and(|it| !it.is_empty())
+        };
+        let backup = || self.backup_policy(number).filter(|&backup| leads(backup));
+        if leads(own) { Some(own) } else { backup().or(Some(own)) }
+    }
+
     /// The paths of traffic without a policy to a relay in a class, best first; empty if there is none.
     pub fn paths(&self, destination: RelayId, class: Class) -> &[FibPath] {
         self.route(destination, class, PolicyId::default())
@@ -300,12 +335,12 @@ impl Fib {
 
     /// The paths to a relay in a class under a policy or a tenant's number, best first; empty if there is none.
     pub fn route(&self, destination: RelayId, class: Class, number: PolicyId) -> &[FibPath] {
-        let Some(policy) = self.route_policy(number) else { return &[] };
+        let Some(policy) = self.policy_to(destination, class, number) else { return &[] };
         self.routes.get(&(destination, class, policy)).map_or(&[], |paths| &**paths)
     }
 
-    /// Paths that a frame of this class and policy may take from here as a detour: its own route's first,
-    /// then those of other classes, then those of everybody that the policy allows.
+    /// Paths that a frame of this class may take from here as a detour under one of its [`Self::limits`]: its own
+    /// route's first, then those of other classes, then those of everybody that the policy allows.
     pub(crate) fn detours(
         &self,
         destination: RelayId,
@@ -325,15 +360,19 @@ impl Fib {
             .filter(move |path| self.allows(policy, &path.path))
     }
 
-    /// The paths of one route, as far as its policy allows them.
+    /// The paths of one route, as far as the policy that it is under allows them.
     pub(crate) fn allowed(
         &self,
         destination: RelayId,
         class: Class,
-        policy: PolicyId,
+        number: PolicyId,
     ) -> impl Iterator<Item = &FibPath> {
-        let paths = self.route(destination, class, policy).iter();
-        paths.filter(move |path| self.allows(policy, &path.path))
+        let policy = self.policy_to(destination, class, number);
+        let paths = policy.and_then(|policy| self.routes.get(&(destination, class, policy)));
+        let allows = move |path: &&FibPath| {
+            policy.is_some_and(|policy| self.policy_allows(policy, &path.path))
+        };
+        paths.into_iter().flat_map(|paths| paths.iter()).filter(allows)
     }
 
     /// Whether a policy or tenant of this number is known; that there is none always is.

@@ -97,7 +97,8 @@ impl Relay {
         let steps = chosen.map_or(1, |way| way.path.elements().len());
         let bytes = FIXED_BYTES + ELEMENT_BYTES * steps + frame.payload.len();
         // Under the policy whose routes it takes, for those are what the scheduler splits.
-        let policy = self.fib.route_policy(frame.policy).unwrap_or(frame.policy);
+        let policy = self.fib.policy_to(frame.destination.relay, frame.class, frame.policy);
+        let policy = policy.unwrap_or(frame.policy);
         let key = (frame.destination.relay, frame.class, policy);
         if !self.demands.count(key, bytes, now) {
             self.stats.demands_uncounted += 1;

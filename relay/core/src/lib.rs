@@ -75,7 +75,7 @@ pub use attachments::Attachments;
 pub use config::Config;
 pub use drop_reason::DropReason;
 pub use exchange::{Delivered, Event, LocalFrame, Traced, Transmit};
-pub use fib::{Fib, FibDrain, FibEndpoint, FibPath, FibPolicy, FibTenant, PeerLink};
+pub use fib::{CellStanding, Fib, FibDrain, FibEndpoint, FibPath, FibPolicy, FibTenant, PeerLink};
 pub use lane::QueueStats;
 pub use lane::shaper::SharedLines;
 pub use link::PathMtu;

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use overway_relay_core::CellStanding;
 use overway_tenant::{
     Claims, EdgeId, EdgePublicKey, Quota, Tenant, TenantKeys, TenantName, Tenants, TokenError,
     verify,
@@ -43,8 +44,28 @@ pub struct Admitted {
     pub tenant: PolicyId,
     /// What its tenant's edges may use together.
     pub quota: Quota,
+    /// The name of its tenant's cell; empty: none.
+    pub cell: String,
+    /// What this relay is to its tenant's cell. At [`CellStanding::Reserve`] an edge stays that is attached already, for
+    /// a while; it is told to leave.
+    pub standing: CellStanding,
     /// The protocol's version.
     pub version: u32,
+}
+
+impl Admitted {
+    /// The same, for an edge that is not attached here yet.
+    ///
+    /// # Errors
+    /// [`Refusal::Reserve`].
+    pub(crate) fn as_newcomer(self) -> Result<Self, Refusal> {
+        match self.standing {
+            CellStanding::Own | CellStanding::Partner => Ok(self),
+            CellStanding::Reserve | CellStanding::Outside => {
+                Err(Refusal::Reserve { cell: self.cell })
+            }
+        }
+    }
 }
 
 /// Why an edge may not attach.
@@ -73,6 +94,24 @@ pub enum Refusal {
     /// The relay goes.
     #[error("this relay is draining; attach to another one")]
     Draining,
+    /// The relay is of another cell.
+    #[error(
+        "tenant \"{tenant}\" stays in cell \"{cell}\", of which this relay is not; attach to one that is"
+    )]
+    Cell {
+        /// Whose edge it is.
+        tenant: TenantName,
+        /// Where it belongs.
+        cell: String,
+    },
+    /// The relay is of a partner of the cell, which is reached itself.
+    #[error(
+        "this relay only stands in for cell \"{cell}\", which is reached; attach to a relay of it"
+    )]
+    Reserve {
+        /// Where the edge belongs.
+        cell: String,
+    },
 }
 
 impl Refusal {
@@ -87,6 +126,7 @@ impl Refusal {
             Self::Key | Self::Signature => RefusalCode::Proof,
             Self::Full(_) => RefusalCode::Full,
             Self::Draining => RefusalCode::Draining,
+            Self::Cell { .. } | Self::Reserve { .. } => RefusalCode::Cell,
         }
     }
 
@@ -94,7 +134,9 @@ impl Refusal {
     pub fn retry_after_ms(&self) -> u32 {
         match self.code() {
             // What a scheduler pushes may be on its way.
-            RefusalCode::Tenant | RefusalCode::Full | RefusalCode::Draining => RETRY_LATER_MS,
+            RefusalCode::Tenant | RefusalCode::Full | RefusalCode::Draining | RefusalCode::Cell => {
+                RETRY_LATER_MS
+            }
             RefusalCode::Unknown
             | RefusalCode::Malformed
             | RefusalCode::Version
@@ -109,6 +151,9 @@ impl Refusal {
 pub trait TenantTable: Send + Sync + 'static {
     /// The tenant of that name.
     fn tenant(&self, name: &TenantName) -> Option<Arc<Tenant>>;
+
+    /// What this relay is to a tenant's cell now.
+    fn standing(&self, tenant: &Tenant) -> CellStanding;
 
     /// Changes with the table.
     fn generation(&self) -> u64;
@@ -151,7 +196,20 @@ impl<T: TenantTable> Admission for TokenAdmission<T> {
         if !claims.is_for(&key) {
             return Err(Refusal::Key);
         }
-        Ok(Admitted { edge: key.id(), claims, tenant: tenant.number, quota: tenant.quota, version })
+        let standing = self.tenants.standing(&tenant);
+        if standing == CellStanding::Outside {
+            let (tenant, cell) = (tenant.name().clone(), tenant.cell.clone());
+            return Err(Refusal::Cell { tenant, cell });
+        }
+        Ok(Admitted {
+            edge: key.id(),
+            claims,
+            tenant: tenant.number,
+            quota: tenant.quota,
+            cell: tenant.cell.clone(),
+            standing,
+            version,
+        })
     }
 
     fn generation(&self) -> u64 {

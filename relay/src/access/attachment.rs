@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::SinkExt as _;
 use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
-use overway_wire::access::messages::{Attach, OfferedService, ToEdge};
+use overway_relay_core::CellStanding;
+use overway_wire::access::messages::{Attach, Draining, OfferedService, ToEdge};
 use overway_wire::access::{CloseCode, EXPORTER_BYTES};
 use tokio::sync::mpsc;
 
@@ -26,6 +27,8 @@ const ACTIVE_FOR: Duration = Duration::from_secs(2);
 const REVIEW: Duration = Duration::from_secs(1);
 /// Late by more than half a heartbeat of an active attachment: this process slept.
 const LATE: Duration = Duration::from_millis(15);
+/// How long an edge stays at a relay of a partner when its own cell is reached again.
+const HAND_BACK: Duration = Duration::from_secs(30);
 /// Messages that wait to be written; an edge that reads none of so many is closed.
 const MESSAGES_MAX: usize = 16;
 
@@ -53,6 +56,8 @@ pub(super) struct Attachment {
     reviewed: Instant,
     active_until: Option<Instant>,
     offers: Vec<OfferedService>,
+    /// Until when it may stay; set while the relay only stands in for its cell, and the cell is reached again.
+    stays_until: Option<Instant>,
 }
 
 /// Why an attachment ends.
@@ -96,6 +101,7 @@ impl Attachment {
             reviewed: now,
             active_until: None,
             offers: Vec::new(),
+            stays_until: None,
         }
     }
 
@@ -220,6 +226,9 @@ impl Attachment {
 
     /// Whether the edge is still let in.
     fn review(&mut self, now: Instant) -> Option<End> {
+        if self.stays_until.is_some_and(|until| until <= now) {
+            return Some(self.dismiss(&Refusal::Reserve { cell: self.admitted.cell.clone() }));
+        }
         let generation = self.shared.admission.generation();
         let expired = self.admitted.claims.expires_at() < SystemTime::now();
         if generation == self.generation && !expired && !self.is_renewed {
@@ -239,6 +248,7 @@ impl Attachment {
             Ok(admitted) if self.is_same(&admitted) => {
                 self.place.buckets.borrow_mut().follow(admitted.quota, now);
                 self.admitted = admitted;
+                self.hand_back(now);
                 None
             }
             Ok(_) => Some(End::Dismissed(CloseCode::Refused)),
@@ -251,6 +261,21 @@ impl Attachment {
         tracing::info!(attachment = self.place.attachment.0, %refusal, "edge dismissed");
         self.say(refused(refusal).into());
         End::Dismissed(CloseCode::Refused)
+    }
+
+    /// Asks the edge to go where it belongs, once its own cell is reached again.
+    fn hand_back(&mut self, now: Instant) {
+        if self.admitted.standing != CellStanding::Reserve {
+            if self.stays_until.take().is_some() {
+                self.say(Draining { within_ms: 0, undone: true }.into());
+            }
+        } else if self.stays_until.is_none() {
+            let (attachment, cell) = (self.place.attachment.0, &self.admitted.cell);
+            tracing::info!(attachment, cell, "the cell is reached again; its edge is to go there");
+            self.stays_until = Some(now + HAND_BACK);
+            let within_ms = u32::try_from(HAND_BACK.as_millis()).unwrap_or(u32::MAX);
+            self.say(Draining { within_ms, undone: false }.into());
+        }
     }
 
     /// A token may be renewed, an edge's place not given to another.

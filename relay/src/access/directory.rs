@@ -3,12 +3,13 @@
 //!
 //! What this relay knows itself counts more than what was pushed: an edge of its own that offers no more is left out at
 //! once, and one that nobody has told of yet comes after those that were. Without a scheduler the last pushed state
-//! counts, and so do the relay's own edges.
+//! counts, and so do the relay's own edges. At a relay that is only a partner of a tenant's cell, what its own edges offer
+//! counts where nobody in the cell does.
 
 use std::fmt;
 use std::sync::Arc;
 
-use overway_relay_core::{Fib, FibEndpoint};
+use overway_relay_core::{CellStanding, Fib, FibEndpoint};
 use overway_tenant::EdgeId;
 use overway_wire::access::messages::OfferedService;
 use overway_wire::control::{OFFERS_MAX, Offer, Offers};
@@ -43,7 +44,8 @@ impl MeshDirectory {
         };
         let Whereabouts { first, second } = endpoint.whereabouts;
         let mut addresses = [Some(first), second].into_iter().flatten().filter(stands);
-        Some(Offering { edge, first: addresses.next()?, second: addresses.next() })
+        let (first, second) = (addresses.next()?, addresses.next());
+        Some(Offering { edge, first, second, partner: endpoint.partner })
     }
 }
 
@@ -77,11 +79,17 @@ impl Directory for MeshDirectory {
         asker: AttachmentId,
     ) -> Vec<Offering> {
         let own = self.own.all(tenant, service);
-        let pushed =
-            self.fib.borrow().endpoints(tenant, service, class, self.local, asker.0.into());
+        let fib = Arc::clone(&self.fib.borrow());
+        let pushed = fib.endpoints(tenant, service, class, self.local, asker.0.into());
         let mut found: Vec<Offering> =
             pushed.iter().filter_map(|endpoint| self.standing(endpoint, &own)).collect();
+        let partner = match fib.standing_of(tenant, self.local) {
+            CellStanding::Own => false,
+            CellStanding::Partner if found.iter().all(|known| known.partner) => true,
+            CellStanding::Partner | CellStanding::Reserve | CellStanding::Outside => return found,
+        };
         for offering in self.own.resolve(tenant, service, class, asker) {
+            let offering = Offering { partner, ..offering };
             if found.iter().all(|known| known.edge != offering.edge) {
                 found.push(offering);
             }

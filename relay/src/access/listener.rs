@@ -219,6 +219,7 @@ async fn admit(
     let exporter = exporter(&connection, shared.relay)?;
     let now = Instant::now();
     let judged = judge(shared, &attach, &exporter)
+        .and_then(Admitted::as_newcomer)
         .and_then(|admitted| Ok((shared.registry.borrow_mut().attach(&admitted, now)?, admitted)));
     match judged {
         Ok((place, admitted)) => {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use overway_relay_core::{Fib, FibTenant};
+use overway_relay_core::{CellStanding, Fib, FibTenant};
 use overway_tenant::{Tenant, TenantName};
-use overway_wire::PolicyId;
+use overway_wire::{PolicyId, RelayId};
 use tokio::sync::watch;
 
 use super::admission::TenantTable;
@@ -16,26 +16,34 @@ use super::admission::TenantTable;
 #[derive(Debug, Default)]
 pub struct PushedTenants {
     tenants: ArcSwap<BTreeMap<TenantName, Arc<Tenant>>>,
+    /// What this relay is to the tenants' cells, where they have one.
+    standings: ArcSwap<BTreeMap<PolicyId, CellStanding>>,
     generation: AtomicU64,
 }
 
 impl PushedTenants {
-    /// Follows the table until the mesh ends.
-    pub async fn follow(self: Arc<Self>, mut fib: watch::Receiver<Arc<Fib>>) {
-        let mut known = BTreeMap::new();
+    /// Follows the table of a relay until the mesh ends.
+    pub async fn follow(self: Arc<Self>, local: RelayId, mut fib: watch::Receiver<Arc<Fib>>) {
+        let (mut known, mut stood) = (BTreeMap::new(), BTreeMap::new());
         loop {
-            let tenants = fib.borrow_and_update().tenants.clone();
-            if tenants != known {
-                self.replace(&tenants);
-                known = tenants;
+            let table = Arc::clone(&fib.borrow_and_update());
+            let standings = standings(&table, local);
+            if table.tenants != known || standings != stood {
+                self.replace(&table.tenants, &standings);
+                (known, stood) = (table.tenants.clone(), standings);
             }
+            drop(table);
             if fib.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    fn replace(&self, pushed: &BTreeMap<PolicyId, FibTenant>) {
+    fn replace(
+        &self,
+        pushed: &BTreeMap<PolicyId, FibTenant>,
+        standings: &BTreeMap<PolicyId, CellStanding>,
+    ) {
         let mut tenants = BTreeMap::new();
         for (number, tenant) in pushed {
             match Tenant::try_from(&*tenant.pushed) {
@@ -48,10 +56,17 @@ impl PushedTenants {
             }
         }
         tracing::debug!(tenants = tenants.len(), "tenants");
+        // Before the tenants: one with a cell that is not looked up yet is outside of it.
+        self.standings.store(Arc::new(standings.clone()));
         self.tenants.store(Arc::new(tenants));
-        // After the table: who sees the new number sees the new tenants.
+        // After the tables: who sees the new number sees the new tenants.
         self.generation.fetch_add(1, Ordering::Release);
     }
+}
+
+fn standings(fib: &Fib, local: RelayId) -> BTreeMap<PolicyId, CellStanding> {
+    let celled = fib.tenants.iter().filter(|(_, tenant)| !tenant.pushed.cell.is_empty());
+    celled.map(|(&number, _)| (number, fib.may_attach(number, local, local))).collect()
 }
 
 impl TenantTable for Arc<PushedTenants> {
@@ -59,7 +74,63 @@ impl TenantTable for Arc<PushedTenants> {
         self.tenants.load().get(name).cloned()
     }
 
+    fn standing(&self, tenant: &Tenant) -> CellStanding {
+        if tenant.cell.is_empty() {
+            return CellStanding::Own;
+        }
+        self.standings.load().get(&tenant.number).copied().unwrap_or(CellStanding::Outside)
+    }
+
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overway_relay_core::pushed::{Changed, Pushed};
+    use overway_wire::control::{self, Item, Update};
+
+    use super::*;
+
+    const LOCAL: RelayId = RelayId(5);
+
+    /// A table of a tenant in a cell of these relays.
+    fn table(relays: Vec<u32>) -> Arc<Fib> {
+        let policy = control::Policy { policy: 9, name: "cell:eu".into(), relays };
+        let tenant = control::Tenant {
+            number: 20,
+            name: "im".into(),
+            route_policy: 9,
+            cell: "eu".into(),
+            ..control::Tenant::default()
+        };
+        let put: Vec<Item> = vec![policy.into(), tenant.into()];
+        let mut pushed = Pushed::default();
+        pushed.apply(Update { revision: 1, put, ..Update::default() }).unwrap();
+        Arc::new(Fib::default().updated(&pushed, &Changed::Everything, LOCAL))
+    }
+
+    #[tokio::test]
+    async fn who_is_attached_is_judged_again_when_the_relays_of_a_cell_change() {
+        let (tables, fib) = watch::channel(table(vec![4, 5]));
+        let tenants = Arc::new(PushedTenants::default());
+        let following = tokio::spawn(Arc::clone(&tenants).follow(LOCAL, fib));
+        let until = async |standing: CellStanding| {
+            loop {
+                let tenant = tenants.tenant(&"im".parse().unwrap());
+                if tenant.is_some_and(|tenant| tenants.standing(&tenant) == standing) {
+                    return tenants.generation();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let before = until(CellStanding::Own).await;
+
+        tables.send_replace(table(vec![4]));
+
+        assert!(until(CellStanding::Outside).await > before);
+        drop(tables);
+        following.await.unwrap();
     }
 }

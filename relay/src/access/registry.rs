@@ -185,7 +185,8 @@ mod tests {
             edge,
         };
         let quota = Quota { attachments, ..Quota::default() };
-        Admitted { edge, claims, tenant: PolicyId(tenant), quota, version: 1 }
+        let (cell, standing) = (String::new(), overway_relay_core::CellStanding::Own);
+        Admitted { edge, claims, tenant: PolicyId(tenant), quota, cell, standing, version: 1 }
     }
 
     #[test]

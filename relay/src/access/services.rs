@@ -16,6 +16,8 @@ pub struct Offering {
     pub first: Address,
     /// Where else.
     pub second: Option<Address>,
+    /// Whether it is in a partner of the tenant's cell, and not in the cell.
+    pub partner: bool,
 }
 
 /// Knows services: those that edges of this relay offer, and whatever the scheduler tells of others.
@@ -76,7 +78,7 @@ impl OwnEdges {
         self.each(|attachment, of, edge, offered| {
             if of == tenant && offered.name == service {
                 let first = Address::new(self.local, attachment);
-                found.push(Offering { edge, first, second: None });
+                found.push(Offering { edge, first, second: None, partner: false });
             }
         });
         found
@@ -118,7 +120,7 @@ impl Directory for OwnEdges {
             let Some(named) = named.filter(|named| !named.unhealthy) else { continue };
             let first = Address::new(self.local, attachment);
             let rank = (named.priority, u32::MAX - named.weight.max(1));
-            found.push((rank, Offering { edge: offer.edge, first, second: None }));
+            found.push((rank, Offering { edge: offer.edge, first, second: None, partner: false }));
         }
         found.sort_unstable();
         found.into_iter().map(|(_, offering)| offering).collect()
@@ -129,10 +131,11 @@ impl Directory for OwnEdges {
 pub(crate) fn endpoints(offerings: Vec<Offering>) -> Vec<Endpoint> {
     let packed =
         |address: Address| u32::from(address.relay.0) << 16 | u32::from(address.attachment.0);
-    let endpoint = |Offering { edge, first, second }: Offering| Endpoint {
+    let endpoint = |Offering { edge, first, second, partner }: Offering| Endpoint {
         edge: edge.0.to_vec(),
         first: packed(first),
         second: second.map_or(0, packed),
+        partner,
     };
     offerings.into_iter().take(ENDPOINTS_MAX).map(endpoint).collect()
 }
@@ -168,6 +171,9 @@ mod tests {
         offer(4, 1, &[]);
         assert_eq!(found("chat"), [3, 2]);
         let told = endpoints(directory.resolve(PolicyId(1), "mail", Class::Bulk, AttachmentId(9)));
-        assert_eq!(told, [Endpoint { edge: vec![2; 32], first: 0x0005_0002, second: 0 }]);
+        assert_eq!(
+            told,
+            [Endpoint { edge: vec![2; 32], first: 0x0005_0002, second: 0, partner: false }]
+        );
     }
 }

@@ -41,7 +41,7 @@ macro_rules! counters {
 }
 
 /// Why edges are refused, with the label of each.
-pub const REFUSALS: [(RefusalCode, &str); 8] = [
+pub const REFUSALS: [(RefusalCode, &str); 9] = [
     (RefusalCode::Malformed, "malformed"),
     (RefusalCode::Version, "version"),
     (RefusalCode::Token, "token"),
@@ -50,6 +50,7 @@ pub const REFUSALS: [(RefusalCode, &str); 8] = [
     (RefusalCode::Tenant, "tenant"),
     (RefusalCode::Full, "full"),
     (RefusalCode::Draining, "draining"),
+    (RefusalCode::Cell, "cell"),
 ];
 
 /// Why a frame between an edge and the mesh is dropped. Also the label of the metric.
@@ -179,6 +180,6 @@ mod tests {
 
         let stats = counters.snapshot();
         assert_eq!(stats.dropped, [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(stats.refused, [1; 8]);
+        assert_eq!(stats.refused, [1; 9]);
     }
 }

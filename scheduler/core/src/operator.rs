@@ -206,10 +206,15 @@ pub(crate) fn check_tenant<'a>(
     if !is_number || policies.contains(&number) {
         return Err(OperatorError::TenantNumber(tenant.number));
     }
-    let route_policy = tenant.route_policy;
     let known = |id: u16| id == 0 || policies.contains(&PolicyId(id));
-    if !u16::try_from(route_policy).is_ok_and(known) {
-        return Err(OperatorError::TenantPolicy(route_policy));
+    for policy in [tenant.route_policy, tenant.backup_policy] {
+        if !u16::try_from(policy).is_ok_and(known) {
+            return Err(OperatorError::TenantPolicy(policy));
+        }
+    }
+    // A cell that restricts nothing would be a promise that nobody keeps.
+    if !tenant.cell.is_empty() && tenant.route_policy == 0 {
+        return Err(OperatorError::TenantPolicy(0));
     }
     if !others.contains_key(&number) && others.len() >= TENANTS_MAX {
         return Err(OperatorError::TenantsFull(TENANTS_MAX));
@@ -299,6 +304,10 @@ mod tests {
         assert_eq!(check(1, tenant(1, 0, "a")), Err(OperatorError::TenantNumber(1)));
         assert_eq!(check(4, tenant(5, 0, "a")), Err(OperatorError::TenantNumber(5)));
         assert_eq!(check(4, tenant(4, 2, "a")), Err(OperatorError::TenantPolicy(2)));
+        let backup = Tenant { backup_policy: 2, ..tenant(4, 1, "a") };
+        assert_eq!(check(4, backup), Err(OperatorError::TenantPolicy(2)));
+        let celled = Tenant { cell: "eu".into(), ..tenant(4, 0, "a") };
+        assert_eq!(check(4, celled), Err(OperatorError::TenantPolicy(0)));
         let taken = OperatorError::TenantName { name: "im".into(), id: PolicyId(3) };
         assert_eq!(check(4, tenant(4, 1, "im")), Err(taken));
         assert_eq!(check(4, tenant(4, 1, "a")), Ok(()));

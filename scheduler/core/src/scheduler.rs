@@ -7,6 +7,7 @@ mod overview;
 mod placing;
 mod planning;
 mod pushing;
+mod records;
 mod reporting;
 mod view;
 
@@ -31,6 +32,7 @@ use crate::services::Services;
 use crate::session::Relay;
 use crate::weights::Weights;
 use crate::{Config, Event, HelloError, MessageError, Stats};
+use records::Records;
 
 /// The scheduler without IO; see the crate's first lines.
 ///
@@ -59,6 +61,8 @@ pub struct Scheduler {
     services: Services,
     /// Where clients may attach.
     access: Access,
+    /// Who is told of it.
+    records: Records,
     drains: Drains,
     doubts: Doubts,
     overloads: Overloads,
@@ -151,6 +155,7 @@ impl Scheduler {
             tenants: BTreeMap::new(),
             services: Services::default(),
             access: Access::default(),
+            records: Records::default(),
             drains: Drains::default(),
             doubts: Doubts::default(),
             overloads: Overloads::default(),

@@ -79,7 +79,8 @@ pub(crate) struct Services {
 /// What changed of the items.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServicesChange {
-    pub(crate) keys: Vec<ItemKey>,
+    /// Whose service, and its key.
+    pub(crate) keys: Vec<(PolicyId, ItemKey)>,
     /// Whether services were numbered anew, so that keys that were not acknowledged mean nothing any more.
     pub(crate) renumbered: bool,
     /// Services left out, of tenants with too many.
@@ -141,6 +142,13 @@ impl Services {
     /// Every item's key.
     pub(crate) fn keys(&self) -> impl ExactSizeIterator<Item = ItemKey> {
         self.items.keys().copied()
+    }
+
+    /// The same, with the tenant whose service each is.
+    pub(crate) fn keys_by_tenant(&self) -> impl Iterator<Item = (PolicyId, ItemKey)> {
+        let numbered = self.numbers.iter();
+        let keys = numbered.map(|(name, &number)| (name.tenant, ItemKey::tenant_service(number)));
+        keys.filter(|(_, key)| self.items.contains_key(key))
     }
 
     pub(crate) fn item(&self, key: ItemKey) -> Option<&Arc<Item>> {
@@ -338,7 +346,7 @@ impl Services {
             Some(item) => self.items.insert(key, Arc::new(item)),
             None => self.items.remove(&key),
         };
-        change.keys.push(key);
+        change.keys.push((name.tenant, key));
     }
 }
 

@@ -59,6 +59,13 @@ impl Known {
         policy.or_else(of_tenant).ok_or_else(|| no_such_policy(&self.wishes, name).into())
     }
 
+    /// The policy whose routes the tenant of that name takes where those of [`Self::policy`] lead nowhere.
+    pub(super) fn backup(&self, name: &str) -> Option<PolicyId> {
+        let tenant = self.wishes.policy(name).is_none().then(|| self.wishes.tenant(name))?;
+        let backup = tenant.map(|(_, tenant)| tenant.backup);
+        backup.filter(|&backup| backup != PolicyId::default())
+    }
+
     /// Every member, in order of id.
     pub(super) fn relays(&self) -> impl Iterator<Item = RelayId> {
         self.names.keys().copied()

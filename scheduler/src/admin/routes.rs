@@ -148,12 +148,17 @@ pub(super) async fn explain(
     let policy = tenant.as_deref().map(|tenant| known.policy(tenant)).transpose()?;
     let policy = policy.unwrap_or_default();
     let key = RouteKey { source, destination, class, policy };
-    let found = admin.shared.driver.look(move |core, now| core.explain(key, now)).await?;
-    let Some(found) = found else {
+    let backup = tenant.as_deref().and_then(|tenant| known.backup(tenant));
+    let found = admin.shared.driver.look(move |core, now| {
+        let own = core.explain(key, now);
+        own.or_else(|| core.explain(RouteKey { policy: backup?, ..key }, now))
+    });
+    let Some(found) = found.await? else {
         return Err(no_route(&known, key, tenant.as_deref()));
     };
-    let body = ExplainBody::new(&found, tenant.as_deref().unwrap_or_default(), &known.names);
-    Ok(Json(body))
+    let partners = found.explanation.key.policy != policy;
+    let name = tenant.as_deref().unwrap_or_default();
+    Ok(Json(ExplainBody { partners, ..ExplainBody::new(&found, name, &known.names) }))
 }
 
 /// There is no path, which is not the fault of who asks.

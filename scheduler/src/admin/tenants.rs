@@ -10,15 +10,15 @@ use overway_tenant::{Kid, NameError, TenantName, TenantPublicKey, TokenId};
 use overway_wire::{PolicyId, control};
 
 use super::names::Known;
-use super::wishes::tell;
+use super::wishes::{tell, tell_settled};
 use super::{Admin, Failure};
 use crate::api::{
-    KeyRequest, QuotaBody, RevokedKeyRequest, RevokedTokenRequest, TenantBody, TenantPolicyRequest,
-    TenantRequest, TenantsBody,
+    KeyRequest, QuotaBody, RevokedKeyRequest, RevokedTokenRequest, TenantBody, TenantCellRequest,
+    TenantPolicyRequest, TenantRequest, TenantsBody,
 };
 use crate::clock::unix_seconds;
 use crate::driver::Wish;
-use crate::registry::{Registry, TenantError, find_tenant};
+use crate::registry::{Place, Registry, Settled, TenantError, find_tenant};
 use crate::store::TenantRecord;
 
 type Answer = Result<Json<TenantBody>, Failure>;
@@ -28,6 +28,7 @@ pub(super) fn router() -> Router<Admin> {
         .route("/v1/tenants", get(list).post(add))
         .route("/v1/tenants/{name}", get(show).delete(remove))
         .route("/v1/tenants/{name}/policy", put(set_policy))
+        .route("/v1/tenants/{name}/cell", put(set_cell))
         .route("/v1/tenants/{name}/quota", put(set_quota))
         .route("/v1/tenants/{name}/keys", post(add_key))
         .route("/v1/tenants/{name}/revoked-keys", post(revoke_key))
@@ -49,12 +50,45 @@ async fn add(
     State(admin): State<Admin>,
     request: Result<Json<TenantRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<TenantBody>), Failure> {
-    let Json(TenantRequest { name, policy, quota }) = request?;
+    let Json(TenantRequest { name, policy, cell, quota }) = request?;
     let name: TenantName = name.parse()?;
-    let body = change(&admin, move |registry| {
-        registry.add_tenant(&name, policy.as_deref(), quota.into(), unix_seconds())
+    if policy.is_some() && cell.is_some() {
+        let error = "a tenant takes the routes of a policy or of its cell: name one of them";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, error));
+    }
+    let body = settle(&admin, move |registry| {
+        let place = match (&policy, &cell) {
+            (Some(policy), _) => Place::Policy(policy),
+            (None, Some(cell)) => Place::Cell(cell),
+            (None, None) => Place::Anywhere,
+        };
+        registry.add_tenant(&name, place, quota.into(), unix_seconds())
     });
     body.await.map(|body| (StatusCode::CREATED, body))
+}
+
+async fn set_cell(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    request: Result<Json<TenantCellRequest>, JsonRejection>,
+) -> Answer {
+    let Json(TenantCellRequest { cell }) = request?;
+    settle(&admin, move |registry| registry.set_tenant_cell(&name, cell.as_deref(), unix_seconds()))
+        .await
+}
+
+/// Changes a tenant's cell in the store, tells the core, and answers with how the tenant is then.
+async fn settle(
+    admin: &Admin,
+    call: impl FnOnce(&Registry) -> Result<(PolicyId, Settled), TenantError> + Send + 'static,
+) -> Answer {
+    let _in_order = admin.shared.wishes.lock().await;
+    let (number, settled) = admin.shared.registry_call(call).await?;
+    tell_settled(admin, settled).await?;
+    let wishes = Known::read(admin).await?.wishes;
+    let record = wishes.tenants.get(&number);
+    let gone = || Failure::new(StatusCode::CONFLICT, "the tenant was removed at the same time");
+    Ok(Json(TenantBody::new(number, record.ok_or_else(gone)?, &wishes)))
 }
 
 async fn remove(
@@ -62,11 +96,11 @@ async fn remove(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failure> {
     let _in_order = admin.shared.wishes.lock().await;
-    let number = admin
+    let settled = admin
         .shared
         .registry_call::<_, TenantError>(move |registry| registry.remove_tenant(&name))
         .await?;
-    tell(&admin, Wish::Tenant { number, tenant: None }).await?;
+    tell_settled(&admin, settled).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -154,9 +188,11 @@ impl From<TenantError> for Failure {
             TenantError::NoSuchTenant { .. } | TenantError::NoSuchKey { .. } => {
                 StatusCode::NOT_FOUND
             }
-            TenantError::Taken(_) | TenantError::KidTaken(_) | TenantError::KeyWasRevoked(_) => {
-                StatusCode::CONFLICT
-            }
+            TenantError::Taken(_)
+            | TenantError::InCell { .. }
+            | TenantError::HasPolicy(_)
+            | TenantError::KidTaken(_)
+            | TenantError::KeyWasRevoked(_) => StatusCode::CONFLICT,
             TenantError::TooManyTenants
             | TenantError::NoNumbers
             | TenantError::TooManyKeys

@@ -9,6 +9,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use overway_scheduler_core::{Drain, DrainStatus, Drainable, OperatorError};
+use overway_wire::control;
 
 use super::names::Known;
 use super::routes::still_on;
@@ -19,8 +20,8 @@ use crate::api::{
 };
 use crate::clock::unix_seconds;
 use crate::driver::{Input, Wish};
-use crate::registry::{WishError, no_such_policy};
-use crate::store::{DrainRecord, DrainTarget, PolicyRecord, UnixSeconds};
+use crate::registry::{Settled, WishError, no_such_policy};
+use crate::store::{CellRecord, DrainRecord, DrainTarget, PolicyRecord, UnixSeconds};
 
 /// The longest deadline: a month. Who drains for longer removes the relay.
 const DEADLINE_MAX: Duration = Duration::from_secs(31 * 86_400);
@@ -255,30 +256,52 @@ pub(super) async fn remove_policy(
 
 /// `GET /v1/cells`.
 pub(super) async fn list_cells(State(admin): State<Admin>) -> Result<Json<CellsBody>, Failure> {
-    let wishes = Known::read(&admin).await?.wishes;
-    let cells = wishes.cells.iter();
-    let cells = cells.map(|(name, regions)| CellBody::new(name, regions, &wishes)).collect();
-    Ok(Json(CellsBody { cells }))
+    let known = Known::read(&admin).await?;
+    let cells = known.wishes.cells.iter();
+    let body = |(name, cell): (&String, &CellRecord)| {
+        CellBody::new(name, cell, &known.wishes, &known.names)
+    };
+    Ok(Json(CellsBody { cells: cells.map(body).collect() }))
 }
 
-/// `PUT /v1/cells/{name}`. Policies that name the cell change with it.
+/// `PUT /v1/cells/{name}`. Policies and tenants that name the cell change with it.
 pub(super) async fn put_cell(
     State(admin): State<Admin>,
     Path(name): Path<String>,
     request: Result<Json<CellRequest>, JsonRejection>,
 ) -> Result<Json<CellBody>, Failure> {
-    let regions: BTreeSet<String> = request?.0.regions.into_iter().collect();
+    let Json(CellRequest { regions, relays, partners }) = request?;
+    let known = Known::read(&admin).await?;
+    let record = CellRecord {
+        regions: regions.into_iter().collect(),
+        relays: relays.iter().map(|relay| known.relay(relay)).collect::<Result<_, _>>()?,
+        partners: partners.into_iter().collect(),
+    };
     let _in_order = admin.shared.wishes.lock().await;
-    let (cell, its_regions) = (name.clone(), regions.clone());
-    let changed = admin
+    let (cell, its_record) = (name.clone(), record.clone());
+    let settled = admin
         .shared
-        .registry_call::<_, WishError>(move |registry| registry.put_cell(&cell, &its_regions))
+        .registry_call::<_, WishError>(move |registry| registry.put_cell(&cell, &its_record))
         .await?;
-    for (id, policy) in changed {
-        tell(&admin, Wish::Policy { id, policy: Some(policy) }).await?;
+    tell_settled(&admin, settled).await?;
+    let known = Known::read(&admin).await?;
+    Ok(Json(CellBody::new(&name, &record, &known.wishes, &known.names)))
+}
+
+/// Tells the core what a change of cells or tenants means: a policy comes before its tenants, and goes after them.
+pub(super) async fn tell_settled(admin: &Admin, settled: Settled) -> Result<(), Failure> {
+    let Settled { policies, tenants, gone } = settled;
+    for (id, policy) in policies {
+        tell(admin, Wish::Policy { id, policy: Some(policy) }).await?;
     }
-    let wishes = Known::read(&admin).await?.wishes;
-    Ok(Json(CellBody::new(&name, &regions, &wishes)))
+    for (number, record) in tenants {
+        let tenant = record.map(|record| control::Tenant::from(&record.tenant(number)));
+        tell(admin, Wish::Tenant { number, tenant }).await?;
+    }
+    for id in gone {
+        tell(admin, Wish::Policy { id, policy: None }).await?;
+    }
+    Ok(())
 }
 
 /// `DELETE /v1/cells/{name}`.

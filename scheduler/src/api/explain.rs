@@ -21,6 +21,9 @@ pub struct ExplainBody {
     pub policy: u16,
     /// The policy's name; empty for policy 0.
     pub policy_name: String,
+    /// Whether these are routes of the cell and its partners, because none within the tenant's cell leads there.
+    #[serde(default)]
+    pub partners: bool,
     /// For how long the path has been in use.
     pub in_use_ms: u64,
     /// How often the route moved since the scheduler knows it.

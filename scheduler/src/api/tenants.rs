@@ -12,6 +12,9 @@ pub struct TenantRequest {
     /// The policy whose routes its frames take; those of everybody if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// The cell that its edges, traffic and records stay in, instead of a policy; none if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<String>,
     /// What its edges may use together; whatever they like if not given.
     #[serde(default)]
     pub quota: QuotaBody,
@@ -23,6 +26,14 @@ pub struct TenantRequest {
 pub struct TenantPolicyRequest {
     /// The policy whose routes its frames take; `null`: those of everybody.
     pub policy: Option<String>,
+}
+
+/// `PUT /v1/tenants/{name}/cell`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantCellRequest {
+    /// The cell that its edges, traffic and records stay in; `null`: none.
+    pub cell: Option<String>,
 }
 
 /// `PUT /v1/tenants/{name}/quota`, and in [`TenantBody`]: what a tenant's edges may use together. What is `null` or
@@ -87,6 +98,9 @@ pub struct TenantBody {
     pub number: u16,
     /// The policy whose routes its frames take; `null`: those of everybody.
     pub policy: Option<String>,
+    /// The cell that its edges, traffic and records stay in; `null`: none.
+    #[serde(default)]
+    pub cell: Option<String>,
     /// What its edges may use together.
     pub quota: QuotaBody,
     /// The keys whose tokens count, by name.

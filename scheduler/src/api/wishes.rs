@@ -96,12 +96,19 @@ pub struct PolicyBody {
     pub relays: Vec<String>,
 }
 
-/// `PUT /v1/cells/{name}`.
+/// `PUT /v1/cells/{name}`. At least one of `regions` and `relays` is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CellRequest {
     /// Its regions.
+    #[serde(default)]
     pub regions: Vec<String>,
+    /// Its relays in other regions, by name.
+    #[serde(default)]
+    pub relays: Vec<String>,
+    /// The cells that stand in where it has no endpoint or no path itself.
+    #[serde(default)]
+    pub partners: Vec<String>,
 }
 
 /// `GET /v1/cells`.
@@ -118,8 +125,17 @@ pub struct CellBody {
     pub name: String,
     /// Its regions.
     pub regions: Vec<String>,
+    /// Its relays in other regions, by name.
+    #[serde(default)]
+    pub relays: Vec<String>,
+    /// The cells that stand in for it.
+    #[serde(default)]
+    pub partners: Vec<String>,
     /// The policies that name it.
     pub policies: Vec<String>,
+    /// The tenants that are of it.
+    #[serde(default)]
+    pub tenants: Vec<String>,
 }
 
 /// A link or a relay that is asked to carry more than it can, in `GET /v1/status`.

@@ -11,6 +11,7 @@ use overway_tenant::{
 };
 use overway_wire::PolicyId;
 
+use super::cells::Settled;
 use super::wishes::{no_such_policy, of_wishes};
 use super::{Registry, WishError};
 use crate::nearest::nearest;
@@ -41,9 +42,22 @@ pub enum TenantError {
     /// Every number was given.
     #[error("all 65,535 numbers of policies and tenants were given")]
     NoNumbers,
-    /// The policy is not there.
+    /// The policy or cell is not there, or there are too many policies.
     #[error(transparent)]
-    Policy(WishError),
+    Policy(#[from] WishError),
+    /// It is of a cell, whose routes it takes.
+    #[error(
+        "tenant \"{tenant}\" is of cell \"{cell}\", whose routes it takes: `overway tenant cell {tenant}` first"
+    )]
+    InCell {
+        /// Which.
+        tenant: TenantName,
+        /// Its cell.
+        cell: String,
+    },
+    /// It has a policy of its own.
+    #[error("tenant \"{0}\" takes the routes of a policy: `overway tenant policy {0}` first")]
+    HasPolicy(TenantName),
     /// A limit of nothing.
     #[error("{0} of 0 would be no quota: leave it out for no limit, or revoke the tenant's keys")]
     ZeroQuota(&'static str),
@@ -79,24 +93,34 @@ pub enum TenantError {
     Store(#[from] StoreError),
 }
 
+/// Where a new tenant's traffic may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// Wherever everybody's does.
+    Anywhere,
+    /// Where the policy of that name allows.
+    Policy(&'a str),
+    /// Within the cell of that name.
+    Cell(&'a str),
+}
+
 /// A tenant and its number.
 type Numbered = (PolicyId, TenantRecord);
 
 impl Registry {
-    /// Adds a tenant without keys.
+    /// Adds a tenant without keys. Returns it, and what else changed for it.
     ///
     /// # Errors
-    /// If the name cannot be or is taken, there is no such policy, or there are too many.
+    /// If the name cannot be or is taken, there is no such policy or cell, or there are too many.
     pub fn add_tenant(
         &self,
         name: &TenantName,
-        policy: Option<&str>,
+        place: Place<'_>,
         quota: Quota,
         now: UnixSeconds,
-    ) -> Result<Numbered, TenantError> {
+    ) -> Result<(PolicyId, Settled), TenantError> {
         check_quota(quota)?;
-        self.change(|snapshot| {
-            let wishes = &snapshot.wishes;
+        self.change_settled(|wishes| {
             if wishes.tenant(name.as_str()).is_some() {
                 return Err(TenantError::Taken(name.clone()));
             }
@@ -104,38 +128,69 @@ impl Registry {
                 return Err(TenantError::TooManyTenants);
             }
             let number = wishes.last_policy.checked_add(1).ok_or(TenantError::NoNumbers)?;
+            let (policy, cell) = match place {
+                Place::Anywhere => (PolicyId::default(), None),
+                Place::Policy(policy) => (policy_of(wishes, Some(policy))?, None),
+                Place::Cell(cell) => (PolicyId::default(), Some(cell.to_owned())),
+            };
             let record = TenantRecord {
                 name: name.clone(),
-                policy: policy_of(wishes, policy)?,
+                policy,
+                backup: PolicyId::default(),
+                cell,
                 keys: [].into(),
                 revoked_keys: Vec::new(),
                 revoked_tokens: [].into(),
                 quota,
                 created: now,
             };
-            let tenants = vec![(PolicyId(number), Some(record.clone()))];
-            let last_policy = Some(number);
-            let change = WishesChange { last_policy, tenants, ..WishesChange::default() };
-            Ok((of_wishes(change), (PolicyId(number), record)))
+            wishes.last_policy = number;
+            wishes.tenants.insert(PolicyId(number), record);
+            Ok(PolicyId(number))
         })
     }
 
-    /// Removes a tenant, and returns its number.
+    /// Removes a tenant; returns what is gone with it.
     ///
     /// # Errors
     /// If there is none of that name.
-    pub fn remove_tenant(&self, name: &str) -> Result<PolicyId, TenantError> {
-        self.change(|snapshot| {
-            let (number, _) = found(&snapshot.wishes, name)?;
-            let tenants = vec![(number, None)];
-            Ok((of_wishes(WishesChange { tenants, ..WishesChange::default() }), number))
+    pub fn remove_tenant(&self, name: &str) -> Result<Settled, TenantError> {
+        let settled = self.change_settled::<_, TenantError>(|wishes| {
+            let (number, _) = found(wishes, name)?;
+            wishes.tenants.remove(&number);
+            Ok(())
+        });
+        settled.map(|((), settled)| settled)
+    }
+
+    /// Puts a tenant into a cell, or into none. Returns its number, and what else changed.
+    ///
+    /// # Errors
+    /// If there is no such tenant or cell, it has a policy, or there are too many policies.
+    pub fn set_tenant_cell(
+        &self,
+        name: &str,
+        cell: Option<&str>,
+        now: UnixSeconds,
+    ) -> Result<(PolicyId, Settled), TenantError> {
+        self.change_settled(|wishes| {
+            let (number, known) = found(wishes, name)?;
+            let mut tenant = known.clone();
+            if tenant.cell.is_none() && tenant.policy != PolicyId::default() {
+                return Err(TenantError::HasPolicy(tenant.name));
+            }
+            forget_ended(&mut tenant, now);
+            tenant.cell = cell.map(str::to_owned);
+            (tenant.policy, tenant.backup) = <_>::default();
+            wishes.tenants.insert(number, tenant);
+            Ok(number)
         })
     }
 
     /// Has a tenant's frames take the routes of a policy, or of none.
     ///
     /// # Errors
-    /// If there is no such tenant or policy.
+    /// If there is no such tenant or policy, or the tenant is of a cell.
     pub fn set_tenant_policy(
         &self,
         name: &str,
@@ -143,6 +198,10 @@ impl Registry {
         now: UnixSeconds,
     ) -> Result<Numbered, TenantError> {
         self.change_tenant(name, now, |wishes, tenant| {
+            if let Some(cell) = &tenant.cell {
+                let (tenant, cell) = (tenant.name.clone(), cell.clone());
+                return Err(TenantError::InCell { tenant, cell });
+            }
             tenant.policy = policy_of(wishes, policy)?;
             Ok(())
         })
@@ -240,10 +299,7 @@ impl Registry {
         self.change(|snapshot| {
             let (number, known) = found(&snapshot.wishes, name)?;
             let mut tenant = known.clone();
-            // One that was made at the last moment before, by a clock that is as far ahead as it may be, ends then
-            // for one that is as far behind.
-            let kept = LIFETIME_MAX + 3 * LEEWAY;
-            tenant.revoked_tokens.retain(|_, at| now.seconds_since(*at) <= kept.as_secs());
+            forget_ended(&mut tenant, now);
             edit(&snapshot.wishes, &mut tenant)?;
             let changed = (tenant != *known).then(|| (number, Some(tenant.clone())));
             let tenants = changed.into_iter().collect();
@@ -251,6 +307,14 @@ impl Registry {
             Ok((of_wishes(change), (number, tenant)))
         })
     }
+}
+
+/// Forgets revoked tokens of which nothing can be left.
+fn forget_ended(tenant: &mut TenantRecord, now: UnixSeconds) {
+    // One that was made at the last moment before, by a clock that is as far ahead as it may be, ends then for one that
+    // is as far behind.
+    let kept = LIFETIME_MAX + 3 * LEEWAY;
+    tenant.revoked_tokens.retain(|_, at| now.seconds_since(*at) <= kept.as_secs());
 }
 
 /// The tenant of that name.
@@ -267,7 +331,7 @@ pub(crate) fn found<'a>(
 fn policy_of(wishes: &Wishes, name: Option<&str>) -> Result<PolicyId, TenantError> {
     let Some(name) = name else { return Ok(PolicyId::default()) };
     let known = wishes.policy(name).map(|(id, _)| id);
-    known.ok_or_else(|| TenantError::Policy(no_such_policy(wishes, name)))
+    known.ok_or_else(|| no_such_policy(wishes, name).into())
 }
 
 fn revoke(tenant: &mut TenantRecord, kid: &Kid, now: UnixSeconds) -> Result<(), TenantError> {
@@ -325,19 +389,22 @@ mod tests {
         let regions = ["eu".to_owned()].into();
         let policy = PolicyRecord { name: "eu".into(), regions, ..PolicyRecord::default() };
         registry.put_policy(&policy).unwrap();
-        registry.add_tenant(&"im".parse().unwrap(), None, Quota::default(), NOW).unwrap();
+        registry
+            .add_tenant(&"im".parse().unwrap(), Place::Anywhere, Quota::default(), NOW)
+            .unwrap();
         registry
     }
 
     #[test]
     fn policies_and_tenants_have_numbers_that_are_given_once() {
         let registry = registry();
-        let add = |name: &str, policy| {
+        let add = |name: &str, policy: Option<&str>| {
             let name = name.parse().unwrap();
-            registry.add_tenant(&name, policy, Quota::default(), NOW).map(|(number, _)| number)
+            let place = policy.map_or(Place::Anywhere, Place::Policy);
+            registry.add_tenant(&name, place, Quota::default(), NOW).map(|(number, _)| number)
         };
 
-        assert_eq!(registry.remove_tenant("im").unwrap(), PolicyId(2));
+        assert_eq!(registry.remove_tenant("im").unwrap().tenants, [(PolicyId(2), None)]);
         assert_eq!(add("im", Some("eu")).unwrap(), PolicyId(3));
         assert!(matches!(add("im", None), Err(TenantError::Taken(_))));
         assert!(matches!(add("a", Some("us")), Err(TenantError::Policy(_))));

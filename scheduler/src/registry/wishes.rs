@@ -2,8 +2,7 @@
 //!
 //! A **drain** is of a member, or of the links between two; it lasts until it is taken back or a member of
 //! it is removed. A **policy** has a name, and an id that is never given again, since relays and frames may
-//! know it longer than the store does. A **cell** is a named set of regions; it stays as long as a policy
-//! names it, and a change of it changes those policies.
+//! know it longer than the store does.
 
 use std::collections::BTreeSet;
 
@@ -59,9 +58,14 @@ pub enum WishError {
     /// A policy that restricts nothing.
     #[error("policy {0:?} would restrict nothing: name regions, providers or cells")]
     EmptyPolicy(String),
-    /// A cell without regions.
-    #[error("cell {0:?} would have no region, and nothing could be in it: name its regions")]
+    /// A cell without regions and relays.
+    #[error(
+        "cell {0:?} would have no region, and nothing could be in it: name its regions or relays"
+    )]
     EmptyCell(String),
+    /// A cell that is its own partner.
+    #[error("cell {0:?} cannot stand in for itself: name other cells as its partners")]
+    OwnPartner(String),
     /// There are as many policies as relays hold.
     #[error(
         "there are {POLICIES_MAX} policies, which is as many as there can be: remove one first"
@@ -97,13 +101,13 @@ pub enum WishError {
         /// The tenants.
         tenants: Vec<String>,
     },
-    /// A policy names the cell.
-    #[error("cell {cell:?} is named by {}: change or remove that first", .policies.join(", "))]
+    /// A policy, a tenant or another cell names the cell.
+    #[error("cell {cell:?} is named by {}: change or remove that first", .users.join(", "))]
     CellInUse {
         /// The cell.
         cell: String,
-        /// The policies.
-        policies: Vec<String>,
+        /// Who names it.
+        users: Vec<String>,
     },
     /// The store failed.
     #[error(transparent)]
@@ -194,54 +198,6 @@ impl Registry {
             Ok((of_wishes(WishesChange { policies, ..WishesChange::default() }), id))
         })
     }
-
-    /// Adds a cell, or changes the one of that name. Returns the policies that name it, as they are now.
-    ///
-    /// # Errors
-    /// If it cannot be, or there are too many.
-    pub fn put_cell(
-        &self,
-        name: &str,
-        regions: &BTreeSet<String>,
-    ) -> Result<Vec<(PolicyId, Policy)>, WishError> {
-        check_name(name).map_err(|_: RegistryError| WishError::Name { what: "cell" })?;
-        check_texts("region", regions)?;
-        if regions.is_empty() {
-            return Err(WishError::EmptyCell(name.to_owned()));
-        }
-        self.change(|snapshot| {
-            let wishes = &snapshot.wishes;
-            if !wishes.cells.contains_key(name) && wishes.cells.len() >= CELLS_MAX {
-                return Err(WishError::TooManyCells);
-            }
-            let cells = vec![(name.to_owned(), Some(regions.clone()))];
-            let change = WishesChange { cells, ..WishesChange::default() };
-            let mut after = wishes.clone();
-            after.apply(&change);
-            let users = after.policies.iter().filter(|(_, policy)| policy.cells.contains(name));
-            let users: Vec<_> = users.map(|(&id, policy)| (id, expanded(&after, policy))).collect();
-            for (_, policy) in &users {
-                check_texts("region", &policy.regions)?;
-            }
-            Ok((of_wishes(change), users))
-        })
-    }
-
-    /// Removes a cell.
-    ///
-    /// # Errors
-    /// If there is none, or a policy names it.
-    pub fn remove_cell(&self, name: &str) -> Result<(), WishError> {
-        self.change(|snapshot| {
-            check_cell(&snapshot.wishes, name)?;
-            let policies = snapshot.wishes.users_of_cell(name);
-            if !policies.is_empty() {
-                return Err(WishError::CellInUse { cell: name.to_owned(), policies });
-            }
-            let cells = vec![(name.to_owned(), None)];
-            Ok((of_wishes(WishesChange { cells, ..WishesChange::default() }), ()))
-        })
-    }
 }
 
 /// What a policy means for paths: its cells written out as regions.
@@ -249,6 +205,7 @@ pub(crate) fn expanded(wishes: &Wishes, policy: &PolicyRecord) -> Policy {
     Policy {
         name: policy.name.clone(),
         regions: wishes.regions_of(policy),
+        relays: wishes.relays_of(policy),
         providers: policy.providers.clone(),
     }
 }
@@ -293,7 +250,7 @@ fn check_ends(snapshot: &Snapshot, target: DrainTarget) -> Result<(), WishError>
     }
 }
 
-fn check_cell(wishes: &Wishes, name: &str) -> Result<(), WishError> {
+pub(super) fn check_cell(wishes: &Wishes, name: &str) -> Result<(), WishError> {
     if wishes.cells.contains_key(name) {
         return Ok(());
     }
@@ -315,7 +272,7 @@ fn check_policy(policy: &PolicyRecord) -> Result<(), WishError> {
     Ok(())
 }
 
-fn check_texts(what: &'static str, texts: &BTreeSet<String>) -> Result<(), WishError> {
+pub(super) fn check_texts(what: &'static str, texts: &BTreeSet<String>) -> Result<(), WishError> {
     if texts.len() > NAMES_MAX {
         return Err(WishError::TooManyNames(texts.len()));
     }
@@ -329,7 +286,7 @@ fn check_texts(what: &'static str, texts: &BTreeSet<String>) -> Result<(), WishE
 mod tests {
     use super::super::tests::MemoryStore;
     use super::*;
-    use crate::store::UnixSeconds;
+    use crate::store::{CellRecord, UnixSeconds};
 
     fn set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|&name| name.to_owned()).collect()
@@ -409,20 +366,24 @@ mod tests {
         assert_eq!(changed.regions, set(&["us"]));
     }
 
+    fn cell(regions: &[&str]) -> CellRecord {
+        CellRecord { regions: set(regions), ..CellRecord::default() }
+    }
+
     #[test]
     fn a_cell_is_written_out_and_a_change_of_it_changes_its_policies() {
         let registry = registry_of(&[]);
-        registry.put_cell("eu", &set(&["eu-west"])).unwrap();
+        registry.put_cell("eu", &cell(&["eu-west"])).unwrap();
         let (id, before) = registry.put_policy(&policy("voice", &["ch"], &["eu"])).unwrap();
 
-        let after = registry.put_cell("eu", &set(&["eu-west", "eu-north"])).unwrap();
+        let after = registry.put_cell("eu", &cell(&["eu-west", "eu-north"])).unwrap();
 
         assert_eq!(before.regions, set(&["ch", "eu-west"]));
         let expected = Policy { regions: set(&["ch", "eu-north", "eu-west"]), ..before };
-        assert_eq!(after, [(id, expected)]);
+        assert_eq!(after.policies, [(id, expected)]);
         let used = registry.remove_cell("eu");
         assert!(
-            matches!(used, Err(WishError::CellInUse { policies, .. }) if policies == ["voice"])
+            matches!(used, Err(WishError::CellInUse { users, .. }) if users == ["policy voice"])
         );
         registry.remove_policy("voice").unwrap();
         registry.remove_cell("eu").unwrap();
@@ -431,7 +392,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_a_hint() {
         let registry = registry_of(&[]);
-        registry.put_cell("europe", &set(&["eu-west"])).unwrap();
+        registry.put_cell("europe", &cell(&["eu-west"])).unwrap();
         registry.put_policy(&policy("voice", &["eu-west"], &[])).unwrap();
         let long = "x".repeat(NAME_BYTES_MAX + 1);
         let cases = [
@@ -441,7 +402,6 @@ mod tests {
             (registry.put_policy(&policy("other", &[&long], &[])).map(drop), "region"),
             (registry.put_policy(&policy("other", &[], &["euorpe"])).map(drop), "mean \"europe\""),
             (registry.remove_policy("voise").map(drop), "mean \"voice\""),
-            (registry.put_cell("asia", &set(&[])).map(drop), "no region"),
             (registry.remove_cell("asia"), "no cell is named"),
         ];
         for (refused, words) in cases {

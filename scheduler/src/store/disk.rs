@@ -169,13 +169,12 @@ fn medium(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        DrainRecord, DrainTarget, KeyRecord, Member, PolicyRecord, RevokedKeyRecord, TenantRecord,
-        Token, TokenUse, UnixSeconds, Wishes, WishesChange,
+        CellRecord, DrainRecord, DrainTarget, KeyRecord, Member, PolicyRecord, RevokedKeyRecord,
+        TenantRecord, Token, TokenUse, UnixSeconds, Wishes, WishesChange,
     };
     use super::*;
     use overway_tenant::Quota;
     use overway_wire::PolicyId;
-    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     fn member(id: u16, name: &str) -> Member {
@@ -194,6 +193,8 @@ mod tests {
         TenantRecord {
             name: "im".parse().unwrap(),
             policy: PolicyId(7),
+            backup: PolicyId(8),
+            cell: Some("eu".into()),
             keys: [("a".parse().unwrap(), added)].into(),
             revoked_keys: vec![RevokedKeyRecord { kid, key: key(2), at }],
             revoked_tokens: [("t".parse().unwrap(), UnixSeconds(5))].into(),
@@ -240,12 +241,17 @@ mod tests {
             providers: set(&["a", "b"]),
             cells: set(&["eu"]),
         };
+        let cell = CellRecord {
+            regions: set(&["eu-west", "eu-north"]),
+            relays: [RelayId(3)].into(),
+            partners: set(&["ch"]),
+        };
         let mut wishes = WishesChange {
             drains: vec![(link, Some(until)), (DrainTarget::Relay(RelayId(3)), Some(open))],
             transit: vec![(RelayId(1), Some(false)), (RelayId(2), Some(true))],
             last_policy: Some(7),
             policies: vec![(PolicyId(7), Some(policy))],
-            cells: vec![("eu".into(), Some(BTreeSet::from(["eu-west".into(), "eu-north".into()])))],
+            cells: vec![("eu".into(), Some(cell))],
             tenants: vec![(PolicyId(6), Some(tenant()))],
         };
         let mut expected = Wishes::default();

@@ -14,6 +14,10 @@ pub struct TenantRecord {
     pub name: TenantName,
     /// The policy whose routes its frames take; 0: those of everybody.
     pub policy: PolicyId,
+    /// The policy whose routes they take where those lead nowhere: its cell's with the partners. 0: none.
+    pub backup: PolicyId,
+    /// The cell that it is of, which makes both policies.
+    pub cell: Option<String>,
     /// The keys whose tokens count.
     pub keys: BTreeMap<Kid, KeyRecord>,
     /// Keys that count no more, the first revoked first.
@@ -55,6 +59,13 @@ impl TenantRecord {
             revoked_kids: self.revoked_keys.iter().map(|revoked| revoked.kid.clone()).collect(),
             revoked_tokens: self.revoked_tokens.keys().cloned().collect(),
         };
-        Tenant { number, route_policy: self.policy, keys, quota: self.quota }
+        Tenant {
+            number,
+            route_policy: self.policy,
+            backup_policy: self.backup,
+            cell: self.cell.clone().unwrap_or_default(),
+            keys,
+            quota: self.quota,
+        }
     }
 }

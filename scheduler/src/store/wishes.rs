@@ -18,8 +18,8 @@ pub struct Wishes {
     pub last_policy: u16,
     /// Policies, by id.
     pub policies: BTreeMap<PolicyId, PolicyRecord>,
-    /// Named sets of regions.
-    pub cells: BTreeMap<String, BTreeSet<String>>,
+    /// Cells, by name.
+    pub cells: BTreeMap<String, CellRecord>,
     /// Tenants, by number.
     pub tenants: BTreeMap<PolicyId, TenantRecord>,
 }
@@ -36,7 +36,7 @@ pub struct WishesChange {
     /// Policies.
     pub policies: Vec<(PolicyId, Option<PolicyRecord>)>,
     /// Cells.
-    pub cells: Vec<(String, Option<BTreeSet<String>>)>,
+    pub cells: Vec<(String, Option<CellRecord>)>,
     /// Tenants.
     pub tenants: Vec<(PolicyId, Option<TenantRecord>)>,
 }
@@ -72,6 +72,27 @@ pub struct PolicyRecord {
     pub cells: BTreeSet<String>,
 }
 
+/// A cell: where a tenant's traffic and records may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CellRecord {
+    /// Its regions.
+    pub regions: BTreeSet<String>,
+    /// Its relays in other regions.
+    pub relays: BTreeSet<RelayId>,
+    /// The cells that stand in for it.
+    pub partners: BTreeSet<String>,
+}
+
+impl PolicyRecord {
+    /// What the names of policies begin with that cells make for their tenants.
+    pub const OF_CELL: &'static str = "cell:";
+
+    /// Whether a cell made it for its tenants.
+    pub fn is_of_cell(&self) -> bool {
+        self.name.starts_with(Self::OF_CELL)
+    }
+}
+
 impl DrainTarget {
     /// The links between two relays, in whatever order they are named.
     pub fn link(one: RelayId, other: RelayId) -> Self {
@@ -103,20 +124,42 @@ impl Wishes {
 
     /// The names of the tenants whose frames take this policy's routes.
     pub fn users_of_policy(&self, policy: PolicyId) -> Vec<String> {
-        let users = self.tenants.values().filter(|tenant| tenant.policy == policy);
+        let users = self.tenants.values().filter(|it| it.policy == policy || it.backup == policy);
         users.map(|tenant| tenant.name.to_string()).collect()
     }
 
     /// All regions that a policy allows: its own and those of its cells. Empty where it names neither.
     pub fn regions_of(&self, policy: &PolicyRecord) -> BTreeSet<String> {
         let cells = policy.cells.iter().filter_map(|cell| self.cells.get(cell));
-        policy.regions.iter().chain(cells.flatten()).cloned().collect()
+        let of_cells = cells.flat_map(|cell| &cell.regions);
+        policy.regions.iter().chain(of_cells).cloned().collect()
     }
 
-    /// The names of the policies that name this cell.
-    pub fn users_of_cell(&self, cell: &str) -> Vec<String> {
-        let users = self.policies.values().filter(|policy| policy.cells.contains(cell));
+    /// All relays that a policy allows wherever they are: those of its cells.
+    pub fn relays_of(&self, policy: &PolicyRecord) -> BTreeSet<RelayId> {
+        let cells = policy.cells.iter().filter_map(|cell| self.cells.get(cell));
+        cells.flat_map(|cell| &cell.relays).copied().collect()
+    }
+
+    /// The names of the policies of operators that name this cell.
+    pub fn policies_of_cell(&self, cell: &str) -> Vec<String> {
+        let users = self.policies.values().filter(|it| !it.is_of_cell() && it.cells.contains(cell));
         users.map(|policy| policy.name.clone()).collect()
+    }
+
+    /// The names of the tenants that are of this cell.
+    pub fn tenants_of_cell(&self, cell: &str) -> Vec<String> {
+        let users = self.tenants.values().filter(|tenant| tenant.cell.as_deref() == Some(cell));
+        users.map(|tenant| tenant.name.to_string()).collect()
+    }
+
+    /// Who names this cell, for people.
+    pub fn users_of_cell(&self, cell: &str) -> Vec<String> {
+        let policies = self.policies_of_cell(cell).into_iter().map(|name| format!("policy {name}"));
+        let tenants = self.tenants_of_cell(cell).into_iter().map(|name| format!("tenant {name}"));
+        let partners = self.cells.iter().filter(|(_, other)| other.partners.contains(cell));
+        let partners = partners.map(|(name, _)| format!("cell {name}"));
+        policies.chain(tenants).chain(partners).collect()
     }
 
     /// What this change makes of them.

@@ -159,7 +159,7 @@ impl Planner {
         let policy = topology.policies().find(|(id, _)| *id == policy).map(|(_, policy)| policy);
         for (id, number) in self.numbers.iter() {
             let Some(relay) = topology.relay(id) else { continue };
-            if policy.is_none_or(|policy| policy.allows(relay)) {
+            if policy.is_none_or(|policy| policy.allows(id, relay)) {
                 ends[number] = true;
                 carriers[number] = if relay.transit && !relay.draining { 0 } else { kernel::NONE };
             }

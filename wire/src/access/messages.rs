@@ -197,6 +197,8 @@ pub enum RefusalCode {
     Full = 7,
     /// The relay is going.
     Draining = 8,
+    /// The relay is not of the tenant's cell, or is of a partner while the cell is reached.
+    Cell = 9,
 }
 
 /// The edge is not attached.
@@ -315,6 +317,9 @@ pub struct Endpoint {
     /// Its second address, 0 if it has none.
     #[prost(uint32, tag = "3")]
     pub second: u32,
+    /// Whether it is in a partner of the tenant's cell: there is none in the cell that is well and reached.
+    #[prost(bool, tag = "4")]
+    pub partner: bool,
 }
 
 macro_rules! into_message {
@@ -407,10 +412,11 @@ mod tests {
         let offers = Offers { standing: vec!["a".into()], refused: vec!["b".into()] };
         assert_eq!(ToEdge::from(offers).encode_to_vec(), [0x22, 6, 0x0a, 1, b'a', 0x12, 1, b'b']);
 
-        let endpoint = Endpoint { edge: vec![9], first: 1, second: 2 };
+        let endpoint = Endpoint { edge: vec![9], first: 1, second: 2, partner: true };
         let resolved = Resolved { request: 3, endpoints: vec![endpoint], forbidden: true };
         let bytes = ToEdge::from(resolved).encode_to_vec();
-        assert_eq!(bytes, [0x2a, 13, 8, 3, 0x12, 7, 0x0a, 1, 9, 0x10, 1, 0x18, 2, 0x18, 1]);
+        let inner = [0x0a, 1, 9, 0x10, 1, 0x18, 2, 0x20, 1];
+        assert_eq!(bytes, [&[0x2a, 15, 8, 3, 0x12, 9][..], &inner, &[0x18, 1]].concat());
     }
 
     #[test]

@@ -34,6 +34,14 @@ pub struct Tenant {
     /// What its edges may use together. Absent: whatever they like.
     #[prost(message, optional, tag = "7")]
     pub quota: Option<TenantQuota>,
+    /// The policy whose routes its frames take where those of `route_policy` lead nowhere: that of its cell together with
+    /// the cell's partners. 0: there is none.
+    #[prost(uint32, tag = "8")]
+    pub backup_policy: u32,
+    /// The name of its cell, for people. Not empty: its edges attach at relays of `route_policy` alone, or of
+    /// `backup_policy` where none of those is reached.
+    #[prost(string, tag = "9")]
+    pub cell: String,
 }
 
 /// A public key of a tenant.

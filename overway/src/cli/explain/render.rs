@@ -27,7 +27,9 @@ fn answer(body: &ExplainBody) -> String {
         "" => String::new(),
         name => format!(" under policy {name}"),
     };
-    let mut out = format!("{source_name} > {destination_name}, {class}{under}\n");
+    let partners =
+        if body.partners { ", with its cell's partners: no path leads there within" } else { "" };
+    let mut out = format!("{source_name} > {destination_name}, {class}{under}{partners}\n");
     let mut line = |what: &str, text: String| {
         let _ = writeln!(out, "  {what:<9} {text}");
     };

@@ -72,6 +72,7 @@ pub(super) fn keys(tenant: &TenantBody) -> String {
 /// Whose routes a tenant takes.
 pub(super) fn routes(tenant: &TenantBody) -> String {
     match &tenant.policy {
+        Some(_) if let Some(cell) = &tenant.cell => format!("the routes of cell {cell}"),
         Some(policy) => format!("the routes of policy {policy}"),
         None => "everybody's routes".to_owned(),
     }

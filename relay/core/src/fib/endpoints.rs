@@ -1,5 +1,8 @@
 //! Who offers a tenant's service, and which of them an asker is to try first.
 //!
+//! In a cell: ends of a partner are left out while one of the cell's own is well and reached; otherwise those that are well
+//! and reached come first.
+//!
 //! The order: who takes new sessions before who does not; the lower priority first; ends of this relay before others;
 //! then the nearer by the delay of the best path to either of its addresses. Those that are about as near share askers by
 //! weight (RFC 2782 means the same by it): each asker draws its own order, and keeps it while they stay.
@@ -38,6 +41,21 @@ pub struct FibEndpoint {
     pub weight: u32,
     /// Whether it takes new sessions.
     pub healthy: bool,
+    /// Whether it has no address in the tenant's own cell, but in a partner's.
+    pub partner: bool,
+}
+
+/// What a relay is to a tenant's cell, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CellStanding {
+    /// It is of the cell; or there is none.
+    Own,
+    /// It is of a partner.
+    Partner,
+    /// It is of a partner, and the cell itself is reached: edges are to attach there.
+    Reserve,
+    /// It is of neither.
+    Outside,
 }
 
 /// What an endpoint is ranked by.
@@ -47,6 +65,8 @@ struct Ranked {
     is_local: bool,
     /// Of the best path to it; `MAX` if there is none.
     delay: Duration,
+    /// Whether a partner's ends would come before it: it is unwell or not reached, and the tenant has partners.
+    is_behind: bool,
     drawn: u64,
 }
 
@@ -67,6 +87,9 @@ impl Fib {
         let rank = |endpoint: &FibEndpoint| self.rank(endpoint, (tenant, class, local), asker);
         let mut ranked: Vec<Ranked> =
             known.into_iter().flat_map(|known| known.iter()).filter_map(rank).collect();
+        if ranked.iter().any(|it| !it.endpoint.partner && !it.is_behind) {
+            ranked.retain(|it| !it.endpoint.partner);
+        }
         ranked.sort_by_key(|it| (it.standing(), it.delay, it.endpoint.edge));
         let mut rest = &mut ranked[..];
         while let Some(first) = rest.first() {
@@ -93,26 +116,60 @@ impl Fib {
         };
         let Whereabouts { first, second } = endpoint.whereabouts;
         let addresses = [Some(first), second].into_iter().flatten();
-        let mut addresses: Vec<Address> =
-            addresses.filter(|address| self.may_go_to(tenant, address.relay)).collect();
-        addresses.sort_by_key(|&address| delay(address));
-        let &first = addresses.first()?;
-        let whereabouts = Whereabouts { first, second: addresses.get(1).copied() };
+        let place = |address: Address| (self.standing_of(tenant, address.relay), address);
+        let mut addresses: Vec<(CellStanding, Address)> =
+            addresses.map(place).filter(|(place, _)| *place != CellStanding::Outside).collect();
+        addresses.sort_by_key(|&(place, address)| (place, delay(address)));
+        let &(place, first) = addresses.first()?;
+        let second = addresses.get(1).map(|&(_, address)| address);
+        let (whereabouts, partner) =
+            (Whereabouts { first, second }, place == CellStanding::Partner);
+        let is_reached = endpoint.healthy && delay(first) != Duration::MAX;
         Some(Ranked {
-            endpoint: FibEndpoint { whereabouts, ..*endpoint },
+            endpoint: FibEndpoint { whereabouts, partner, ..*endpoint },
             is_local: first.relay == local,
             delay: delay(first),
+            is_behind: !is_reached && self.backup_policy(tenant).is_some(),
             drawn: draw_of(asker, &endpoint.edge),
         })
     }
 
-    /// Whether a policy or tenant is known and may send to a relay.
-    fn may_go_to(&self, number: PolicyId, relay: RelayId) -> bool {
-        self.route_policy(number).is_some_and(|policy| {
-            let allowed = self.policies.get(&policy);
-            policy == PolicyId::default()
-                || allowed.is_some_and(|policy| policy.relays.contains(&relay))
-        })
+    /// What a relay is to the cell of a tenant, or to the policy of this number. Of a number that is not known every relay
+    /// is outside.
+    pub fn standing_of(&self, number: PolicyId, relay: RelayId) -> CellStanding {
+        let has = |policy: PolicyId| {
+            self.policies.get(&policy).is_some_and(|policy| policy.relays.contains(&relay))
+        };
+        match self.route_policy(number) {
+            None => CellStanding::Outside,
+            Some(own) if own == PolicyId::default() || has(own) => CellStanding::Own,
+            Some(_) if self.backup_policy(number).is_some_and(has) => CellStanding::Partner,
+            Some(_) => CellStanding::Outside,
+        }
+    }
+
+    /// Whether the edges of a tenant may attach at a relay, as far as its cell is concerned: at any of the cell; at one of
+    /// a partner if none of the cell is reached from `local`, the relay that asks. A tenant without a cell may attach
+    /// anywhere.
+    pub fn may_attach(&self, tenant: PolicyId, relay: RelayId, local: RelayId) -> CellStanding {
+        let has_cell = self.tenants.get(&tenant).is_some_and(|it| !it.pushed.cell.is_empty());
+        if !has_cell {
+            return CellStanding::Own;
+        }
+        match self.standing_of(tenant, relay) {
+            CellStanding::Partner if self.reaches_cell(tenant, local) => CellStanding::Reserve,
+            standing => standing,
+        }
+    }
+
+    /// Whether a path leads from here to a relay of a tenant's own cell, or this is one.
+    fn reaches_cell(&self, tenant: PolicyId, local: RelayId) -> bool {
+        let own = self.route_policy(tenant).and_then(|own| self.policies.get(&own));
+        let leads = |relay: RelayId| {
+            let class = |class| !self.route(relay, class, tenant).is_empty();
+            relay == local || Class::ALL.into_iter().any(class)
+        };
+        own.is_some_and(|own| own.relays.iter().any(|&relay| leads(relay)))
     }
 
     /// A service with more endpoints than there can be has the first of them; an endpoint that makes no sense is none.
@@ -141,8 +198,8 @@ impl Fib {
 
 impl Ranked {
     /// Less is better.
-    fn standing(&self) -> (bool, u32, bool) {
-        (!self.endpoint.healthy, self.endpoint.priority, !self.is_local)
+    fn standing(&self) -> (bool, bool, u32, bool) {
+        (self.is_behind, !self.endpoint.healthy, self.endpoint.priority, !self.is_local)
     }
 
     /// The least quotient of draw and weight goes first (see [`crate::spread`]); those without a weight last.
@@ -169,6 +226,7 @@ fn read_endpoint(endpoint: &Endpoint) -> Option<FibEndpoint> {
         priority: endpoint.priority,
         weight: endpoint.weight,
         healthy: endpoint.healthy,
+        partner: false,
     })
 }
 
@@ -267,6 +325,71 @@ mod tests {
         let [only] = all[..] else { panic!("{all:?}") };
         assert_eq!((only.edge[0], only.whereabouts.first.relay), (1, RelayId(3)));
         assert_eq!(only.whereabouts.second, None);
+    }
+
+    /// A tenant in a cell of relays 1 to 3, with a partner of which relay 5 is.
+    fn celled(endpoints: Vec<Endpoint>, delays: &[(u16, u32)]) -> Fib {
+        let policy = |policy, relays| Policy { policy, name: policy.to_string(), relays };
+        let tenant = Tenant {
+            number: 20,
+            name: "im".into(),
+            route_policy: 9,
+            backup_policy: 10,
+            cell: "eu".into(),
+            ..Tenant::default()
+        };
+        let under = |policy| {
+            let routes = delays.iter().filter(move |(to, _)| policy == 10 || *to <= 3);
+            routes.map(move |&(to, ms)| {
+                let item = route(to.into(), vec![(steps(&[to]), ms * 1_000)]);
+                match item.body {
+                    Some(overway_wire::control::item::Body::Route(route)) => {
+                        overway_wire::control::Route { policy, ..route }.into()
+                    }
+                    body => Item { body },
+                }
+            })
+        };
+        let limits = [policy(9, vec![1, 2, 3]).into(), policy(10, vec![1, 2, 3, 5]).into()];
+        let more = limits.into_iter().chain([tenant.into()]).chain(under(9)).chain(under(10));
+        near(endpoints, &[], more.collect())
+    }
+
+    #[test]
+    fn a_partners_ends_are_offered_only_while_none_of_the_cell_is_well_and_reached() {
+        let partner = Endpoint { priority: 0, ..edge(7, &[5]) };
+        let sick = Endpoint { healthy: false, ..edge(1, &[2]) };
+        let own = Endpoint { priority: 1, ..edge(2, &[3, 5]) };
+        let foreign = edge(8, &[4]);
+        let delays = [(2, 1), (3, 50), (4, 1), (5, 1)];
+        let all = vec![partner.clone(), sick.clone(), own.clone(), foreign];
+
+        assert_eq!(order(&celled(all.clone(), &delays), 1), [2, 1]);
+        assert_eq!(order(&celled(all, &[(2, 1), (5, 1)]), 1), [7, 2, 1], "2 is not reached");
+        let fib = celled(vec![partner, sick], &delays);
+        let told = fib.endpoints(PolicyId(20), "chat", Class::Realtime, LOCAL, 1);
+        let partners: Vec<_> = told.iter().map(|it| (it.edge[0], it.partner)).collect();
+        assert_eq!(partners, [(7, true), (1, false)]);
+        let both = celled(vec![own], &[(3, 90), (5, 1)]);
+        let [only] = both.endpoints(PolicyId(20), "chat", Class::Realtime, LOCAL, 1)[..] else {
+            panic!("there is one")
+        };
+        assert_eq!((only.whereabouts.first.relay, only.partner), (RelayId(3), false));
+    }
+
+    #[test]
+    fn edges_attach_in_their_cell_or_at_a_partner_that_reaches_none_of_it() {
+        use CellStanding::{Outside, Own, Partner, Reserve};
+        let whole = celled(Vec::new(), &[(2, 1), (5, 1)]);
+        let may =
+            |fib: &Fib, relay, local| fib.may_attach(PolicyId(20), RelayId(relay), RelayId(local));
+
+        assert_eq!([1, 3, 4].map(|relay| may(&whole, relay, 9)), [Own, Own, Outside]);
+        assert_eq!(may(&whole, 5, 5), Reserve, "2 is reached");
+        assert_eq!(may(&celled(Vec::new(), &[]), 5, 5), Partner);
+        assert_eq!(may(&celled(Vec::new(), &[]), 5, 1), Reserve, "1 is of the cell itself");
+        let free = near(Vec::new(), &[], Vec::new());
+        assert_eq!(may(&free, 4, 4), Own, "a tenant without a cell");
     }
 
     #[test]

@@ -192,3 +192,48 @@ fn a_detour_of_a_tenants_frames_goes_only_where_its_policy_allows() {
     assert!(mesh.stats(5).frames_forwarded > 0, "around by 5, which is allowed");
     assert_eq!(mesh.stats(4).frames_forwarded, 0, "and not by 4, which is not");
 }
+
+/// The mesh of above, where the cell is 1, 2 and 3, and 5 is of a partner; the tenant's frames go from 1 to 3.
+fn cell_mesh() -> Mesh {
+    const BOTH: u32 = 10;
+    let tenant = Tenant {
+        number: u32::from(TENANT.0),
+        name: "im".into(),
+        route_policy: EU,
+        backup_policy: BOTH,
+        cell: "eu".into(),
+        ..Tenant::default()
+    };
+    let both: Item =
+        Policy { policy: BOTH, name: "eu and partners".into(), relays: vec![1, 2, 3, 5] }.into();
+    Mesh::with(5, 1, |id| {
+        let mut items = items(id, &[1, 2, 3], &[1, 2]);
+        if id <= 2 {
+            items.extend([both.clone(), tenant.clone().into()]);
+        }
+        items
+    })
+}
+
+#[test]
+fn a_partner_of_the_cell_carries_frames_only_where_the_cell_has_no_path_and_no_other_ever_does() {
+    for class in [Class::Realtime, Class::Bulk] {
+        let mut mesh = cell_mesh();
+        let stream = |mesh: &mut Mesh, sequences: std::ops::Range<u64>| {
+            for sequence in sequences {
+                mesh.send_frame(1, of_tenant(class, sequence));
+                mesh.run(Duration::from_millis(20));
+            }
+            mesh.run(Duration::from_millis(100));
+        };
+        stream(&mut mesh, 0..50);
+        assert_eq!((mesh.delivered.len(), mesh.stats(5).frames_forwarded), (50, 0));
+
+        mesh.cut.extend([(2, 3, 0), (3, 2, 0)]);
+        stream(&mut mesh, 50..100);
+
+        assert_eq!(mesh.sequences(), (0..100).collect(), "{class}");
+        assert!(mesh.stats(5).frames_forwarded > 0, "around by the partner");
+        assert_eq!(mesh.stats(4).frames_forwarded, 0, "never by a stranger");
+    }
+}

@@ -92,7 +92,8 @@ impl Shared {
             |relay: &RelayId| (ItemKey::revoked(*relay), Revoked { relay: relay.0.into() });
         items.extend(revoked.iter().map(revoke).map(|(key, item)| (key, item.into())));
         for (id, policy) in topology.policies() {
-            let allowed = topology.relays().filter(|(_, attributes)| policy.allows(attributes));
+            let allowed = topology.relays();
+            let allowed = allowed.filter(|(id, attributes)| policy.allows(*id, attributes));
             let relays = allowed.map(|(relay, _)| relay.0.into()).collect();
             let item = Policy { policy: id.0.into(), name: policy.name.clone(), relays };
             items.insert(ItemKey::policy(id), item.into());

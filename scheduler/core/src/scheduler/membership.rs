@@ -109,6 +109,7 @@ impl Scheduler {
         anew.stats = self.stats;
         anew.stats.terms_raised += 1;
         anew.drains = std::mem::take(&mut self.drains);
+        anew.tenants = std::mem::take(&mut self.tenants);
         for (id, policy) in self.mesh.topology().policies() {
             let put = anew.mesh.put_policy(id, policy.clone());
             put.expect("policies that fitted before fit again");

@@ -104,6 +104,7 @@ impl Scheduler {
             }
             None => {}
         }
+        self.shared_changed = true;
         let key = ItemKey::tenant(number);
         for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
             if relay.may_have(key) {
@@ -137,7 +138,9 @@ impl Scheduler {
     /// A tenant whose frames take a policy's routes.
     fn user_of(&self, policy: PolicyId) -> Option<PolicyId> {
         let mut users = self.tenants.iter();
-        users.find(|(_, tenant)| tenant.route_policy == policy.0.into()).map(|(&number, _)| number)
+        let id = u32::from(policy.0);
+        let uses = |tenant: &Tenant| tenant.route_policy == id || tenant.backup_policy == id;
+        users.find(|(_, tenant)| uses(tenant)).map(|(&number, _)| number)
     }
 
     fn check_member(&self, relay: RelayId) -> Result<(), OperatorError> {

@@ -335,6 +335,7 @@ impl Scheduler {
             Member { id, name: &relay.name, services, drain }
         });
         let change = self.shared.replace(members, &self.revoked, self.mesh.topology());
+        self.follow_cells();
         theres.into_iter().for_each(|(id, there)| self.services.handle_there(id, there));
         sides.into_iter().for_each(|(id, around)| self.access.handle_surroundings(id, around));
         for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
@@ -357,12 +358,13 @@ impl Scheduler {
         let change = self.services.remake();
         self.stats.services_refused += change.services_refused;
         self.stats.endpoints_refused += change.endpoints_refused;
-        for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
+        for (&id, relay) in self.relays.iter_mut().filter(|(_, relay)| relay.registration.is_some())
+        {
             if change.renumbered {
                 relay.push.forget();
             }
-            for &key in &change.keys {
-                if relay.may_have(key) {
+            for &(tenant, key) in &change.keys {
+                if relay.may_have(key) && self.records.keeps(id, tenant) {
                     relay.push.touch(key);
                 }
             }

@@ -158,7 +158,11 @@ impl Scheduler {
             Named::Revoked(_) | Named::Node(_) | Named::Policy(_) | Named::Service(_) => {
                 self.shared.item(key).map(|item| Item::clone(item))
             }
-            Named::TenantService(_) => self.services.item(key).map(|item| Item::clone(item)),
+            Named::TenantService(number) => {
+                let tenant = self.services.name(number)?.tenant;
+                let item = self.services.item(key).filter(|_| self.records.keeps(id, tenant));
+                item.map(|item| Item::clone(item))
+            }
             Named::AccessRelay(_) | Named::AccessPrefixes(_) => {
                 self.access.item(key).map(|item| Item::clone(item))
             }

@@ -43,7 +43,7 @@ impl Scheduler {
     pub fn allowed_by(&self, policy: PolicyId) -> Option<BTreeSet<RelayId>> {
         let topology = self.mesh.topology();
         let (_, policy) = topology.policies().find(|&(id, _)| id == policy)?;
-        let allowed = topology.relays().filter(|(_, relay)| policy.allows(relay));
+        let allowed = topology.relays().filter(|(id, relay)| policy.allows(*id, relay));
         Some(allowed.map(|(id, _)| id).collect())
     }
 
@@ -69,7 +69,7 @@ impl Scheduler {
         let policies = topology.policies().map(|(id, policy)| PolicyStatus {
             id,
             policy: policy.clone(),
-            relays: topology.relays().filter(|(_, relay)| policy.allows(relay)).count(),
+            relays: topology.relays().filter(|(id, relay)| policy.allows(*id, relay)).count(),
         });
         Status {
             epoch: self.epoch,

@@ -125,7 +125,7 @@ fn only_what_changed_is_made_anew() {
     assert!(!services.is_dirty(), "the same once more");
     say(&mut services, 1, &[Offer { healthy: false, ..offer(7, None) }, other]);
     let change = services.remake();
-    let [key] = change.keys[..] else { panic!("{change:?}") };
+    let [(_, key)] = change.keys[..] else { panic!("{change:?}") };
     let removed = key.to_wire(|_| (PolicyId(20), "chat".into()));
     assert_eq!((removed.relay, &*removed.name), (20, "chat"));
 }

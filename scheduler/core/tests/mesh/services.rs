@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use overway_wire::control::{EDGE_ID_BYTES, Offer, Place};
+use overway_topology::Policy;
+use overway_wire::PolicyId;
+use overway_wire::control::{EDGE_ID_BYTES, Offer, Place, Tenant};
 
 use crate::harness::{World, id};
 
@@ -130,4 +132,53 @@ fn a_relay_that_reports_without_a_word_on_offers_has_none() {
     world.advance(Duration::from_secs(2));
 
     assert_eq!(chat(&world, 3), [[(1, 9)]]);
+}
+
+/// The tenant in a cell of some relays, with partners or without.
+fn put_cell(world: &mut World, own: &[u16], partners: &[u16]) {
+    let relays = |relays: &[u16]| relays.iter().map(|&relay| id(relay)).collect();
+    let all = [own, partners].concat();
+    for (policy, relays) in [(9, relays(own)), (10, relays(&all))] {
+        let policy_of = Policy { name: policy.to_string(), relays, ..Policy::default() };
+        let put = world.scheduler.handle_policy(PolicyId(policy), Some(policy_of), world.now);
+        put.unwrap();
+    }
+    let tenant = Tenant {
+        number: TENANT,
+        name: "im".into(),
+        route_policy: 9,
+        backup_policy: 10,
+        cell: "eu".into(),
+        ..Tenant::default()
+    };
+    world.scheduler.handle_tenant(PolicyId(20), Some(tenant), world.now).unwrap();
+    world.advance(Duration::from_secs(2));
+}
+
+#[test]
+fn records_of_a_tenant_with_a_cell_stay_in_it_and_with_its_partners() {
+    let mut world = World::running(5);
+    put_cell(&mut world, &[1, 2], &[3]);
+    world.offer(id(2), vec![offer(Some(1))]);
+    world.offer(id(1), vec![offer(Some(2))]);
+    world.advance(Duration::from_millis(100));
+    let told =
+        |world: &World| (1..=5).filter(|&relay| !chat(world, relay).is_empty()).collect::<Vec<_>>();
+    assert_eq!(told(&world), [1, 2, 3]);
+    world.assert_in_step();
+
+    put_cell(&mut world, &[1, 2], &[4]);
+    assert_eq!(told(&world), [1, 2, 4], "3 forgets them, 4 learns them");
+    world.assert_in_step();
+    world.offer(id(1), vec![Offer { healthy: false, ..offer(Some(2)) }]);
+    world.advance(Duration::from_millis(100));
+    assert_eq!(told(&world), [1, 2, 4]);
+
+    let term = world.relays[&id(1)].epoch.term;
+    world.raise_term(term + 1);
+    world.connect_all();
+    world.advance(Duration::from_secs(15));
+    assert!(world.relays[&id(5)].tenant(TENANT).is_some(), "a new term knows tenants still");
+    assert_eq!(told(&world), [1, 2, 4]);
+    world.assert_in_step();
 }

@@ -45,6 +45,7 @@ impl ExplainBody {
             class: key.class.name().to_owned(),
             policy: key.policy.0,
             policy_name: policy_name.to_owned(),
+            partners: false,
             in_use_ms: millis(*in_use_for),
             moves: *moves,
             has_disjoint: *has_disjoint,

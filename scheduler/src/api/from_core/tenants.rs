@@ -15,8 +15,18 @@ impl TenantBody {
 
     /// Makes the body of a tenant.
     pub(crate) fn new(number: PolicyId, record: &TenantRecord, wishes: &Wishes) -> Self {
-        let TenantRecord { name, policy, keys, revoked_keys, revoked_tokens, quota, created } =
-            record;
+        let TenantRecord {
+            name,
+            policy,
+            // Follows from the cell.
+            backup: _,
+            cell,
+            keys,
+            revoked_keys,
+            revoked_tokens,
+            quota,
+            created,
+        } = record;
         let keys = keys.iter().map(|(kid, record)| TenantKeyBody {
             key: record.key.to_jwk().named(kid),
             added_unix: record.added.0,
@@ -31,6 +41,7 @@ impl TenantBody {
             name: name.to_string(),
             number: number.0,
             policy: wishes.policies.get(policy).map(|policy| policy.name.clone()),
+            cell: cell.clone(),
             quota: QuotaBody::from(*quota),
             keys: keys.collect(),
             revoked_keys: revoked_keys.collect(),

@@ -9,7 +9,7 @@ use overway_wire::PolicyId;
 use super::{Names, millis, name};
 use crate::api::{CellBody, DrainBody, OverloadBody, PolicyBody};
 use crate::registry::expanded;
-use crate::store::{PolicyRecord, Wishes};
+use crate::store::{CellRecord, PolicyRecord, Wishes};
 
 impl DrainBody {
     /// Makes the body of a drain.
@@ -79,11 +79,14 @@ impl PolicyBody {
         let policy = expanded(wishes, record);
         let allowed = |relay: &&RelayStatus| {
             relay.registered
-                && policy.allows(&RelayAttributes {
-                    provider: relay.provider.clone(),
-                    region: relay.region.clone(),
-                    ..RelayAttributes::default()
-                })
+                && policy.allows(
+                    relay.id,
+                    &RelayAttributes {
+                        provider: relay.provider.clone(),
+                        region: relay.region.clone(),
+                        ..RelayAttributes::default()
+                    },
+                )
         };
         let PolicyRecord { name, regions, providers, cells } = record;
         Self {
@@ -100,9 +103,18 @@ impl PolicyBody {
 
 impl CellBody {
     /// Makes the body of a cell.
-    pub(crate) fn new(name: &str, regions: &BTreeSet<String>, wishes: &Wishes) -> Self {
-        let policies = wishes.users_of_cell(name);
-        Self { name: name.to_owned(), regions: list(regions), policies }
+    pub(crate) fn new(cell: &str, record: &CellRecord, wishes: &Wishes, names: &Names) -> Self {
+        let CellRecord { regions, relays, partners } = record;
+        // One that has left the mesh has no name any more.
+        let relays = relays.iter().filter_map(|relay| names.get(relay).cloned());
+        Self {
+            name: cell.to_owned(),
+            regions: list(regions),
+            relays: relays.collect(),
+            partners: list(partners),
+            policies: wishes.policies_of_cell(cell),
+            tenants: wishes.tenants_of_cell(cell),
+        }
     }
 }
 

@@ -23,6 +23,10 @@ struct TenantMessage {
     quota: Option<TenantQuota>,
     #[prost(uint64, tag = "7")]
     created: u64,
+    #[prost(uint32, tag = "8")]
+    backup: u32,
+    #[prost(string, optional, tag = "9")]
+    cell: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -45,7 +49,17 @@ struct RevokedTokenMessage {
 }
 
 pub(super) fn encode(tenant: &TenantRecord) -> Vec<u8> {
-    let TenantRecord { name, policy, keys, revoked_keys, revoked_tokens, quota, created } = tenant;
+    let TenantRecord {
+        name,
+        policy,
+        backup,
+        cell,
+        keys,
+        revoked_keys,
+        revoked_tokens,
+        quota,
+        created,
+    } = tenant;
     let key = |kid: &Kid, key: &TenantPublicKey, at: UnixSeconds| KeyMessage {
         kid: kid.to_string(),
         key: key.0.to_vec(),
@@ -62,6 +76,8 @@ pub(super) fn encode(tenant: &TenantRecord) -> Vec<u8> {
             .collect(),
         quota: Some(quota.into()),
         created: created.0,
+        backup: backup.0.into(),
+        cell: cell.clone(),
     };
     message.encode_to_vec()
 }
@@ -72,8 +88,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<TenantRecord, StoreError> {
 
 fn read(bytes: &[u8]) -> Option<TenantRecord> {
     let message = TenantMessage::decode(bytes).ok()?;
-    let TenantMessage { name, policy, keys, revoked_keys, revoked_tokens, quota, created } =
-        message;
+    let TenantMessage {
+        name,
+        policy,
+        keys,
+        revoked_keys,
+        revoked_tokens,
+        quota,
+        created,
+        backup,
+        cell,
+    } = message;
     let key = |key: KeyMessage| {
         let kid: Kid = key.kid.parse().ok()?;
         Some((kid, TenantPublicKey(key.key.try_into().ok()?), UnixSeconds(key.at)))
@@ -84,6 +109,8 @@ fn read(bytes: &[u8]) -> Option<TenantRecord> {
     Some(TenantRecord {
         name: name.parse().ok()?,
         policy: PolicyId(u16::try_from(policy).ok()?),
+        backup: PolicyId(u16::try_from(backup).ok()?),
+        cell,
         keys: keys.into_iter().map(added).collect::<Option<_>>()?,
         revoked_keys: revoked_keys.into_iter().map(revoked).collect::<Option<_>>()?,
         revoked_tokens: revoked_tokens.into_iter().map(token).collect::<Option<_>>()?,

@@ -8,7 +8,8 @@ use prost::Message;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::super::{
-    DrainRecord, DrainTarget, PolicyRecord, StoreError, UnixSeconds, Wishes, WishesChange,
+    CellRecord, DrainRecord, DrainTarget, PolicyRecord, StoreError, UnixSeconds, Wishes,
+    WishesChange,
 };
 use super::{medium, tenants};
 
@@ -82,10 +83,10 @@ pub(super) fn apply(write: &WriteTransaction, change: &WishesChange) -> Result<(
         };
     }
     let mut table = write.open_table(CELLS).map_err(medium)?;
-    for (name, regions) in cells {
-        match regions {
-            Some(regions) => {
-                table.insert(name.as_str(), encode_cell(regions).as_slice()).map_err(medium)?
+    for (name, cell) in cells {
+        match cell {
+            Some(cell) => {
+                table.insert(name.as_str(), encode_cell(cell).as_slice()).map_err(medium)?
             }
             None => table.remove(name.as_str()).map_err(medium)?,
         };
@@ -141,6 +142,10 @@ struct PolicyMessage {
 struct CellMessage {
     #[prost(string, repeated, tag = "1")]
     regions: Vec<String>,
+    #[prost(uint32, repeated, tag = "2")]
+    relays: Vec<u32>,
+    #[prost(string, repeated, tag = "3")]
+    partners: Vec<String>,
 }
 
 fn encode_drain(drain: DrainRecord) -> Vec<u8> {
@@ -169,11 +174,24 @@ fn decode_policy(bytes: &[u8]) -> Result<PolicyRecord, StoreError> {
     Ok(PolicyRecord { name, regions, providers, cells })
 }
 
-fn encode_cell(regions: &BTreeSet<String>) -> Vec<u8> {
-    CellMessage { regions: regions.iter().cloned().collect() }.encode_to_vec()
+fn encode_cell(cell: &CellRecord) -> Vec<u8> {
+    let CellRecord { regions, relays, partners } = cell;
+    let message = CellMessage {
+        regions: regions.iter().cloned().collect(),
+        relays: relays.iter().map(|relay| relay.0.into()).collect(),
+        partners: partners.iter().cloned().collect(),
+    };
+    message.encode_to_vec()
 }
 
-fn decode_cell(bytes: &[u8]) -> Result<BTreeSet<String>, StoreError> {
-    let message = CellMessage::decode(bytes).map_err(|_| StoreError::Unreadable("cell"))?;
-    Ok(message.regions.into_iter().collect())
+fn decode_cell(bytes: &[u8]) -> Result<CellRecord, StoreError> {
+    let unreadable = || StoreError::Unreadable("cell");
+    let CellMessage { regions, relays, partners } =
+        CellMessage::decode(bytes).map_err(|_| unreadable())?;
+    let relay = |id| u16::try_from(id).map(RelayId).map_err(|_| unreadable());
+    Ok(CellRecord {
+        regions: regions.into_iter().collect(),
+        relays: relays.into_iter().map(relay).collect::<Result<_, _>>()?,
+        partners: partners.into_iter().collect(),
+    })
 }
