@@ -13,6 +13,7 @@ mod output;
 mod paths;
 mod pki;
 mod policy;
+mod quality;
 mod relay;
 mod routes;
 mod runtime;
@@ -82,6 +83,8 @@ enum Command {
     WhatIf(what_if::WhatIfArgs),
     Trace(trace::TraceArgs),
     Drain(drain::DrainArgs),
+    Quality(quality::QualityArgs),
+    Flow(quality::FlowArgs),
     Policy(policy::PolicyArgs),
     Cell(policy::CellArgs),
     Transit(transit::TransitArgs),
@@ -124,6 +127,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::WhatIf(args) => what_if::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Drain(args) => drain::run(&args),
+        Command::Quality(args) => quality::run(&args),
+        Command::Flow(args) => quality::run_flow(&args),
         Command::Policy(args) => policy::run(args),
         Command::Cell(args) => policy::run_cell(args),
         Command::Transit(args) => transit::run(&args),
@@ -169,6 +174,9 @@ mod tests {
             "overway explain rome oslo --class bulk --tenant voice --json",
             "overway what-if --cut bonn --cut rome,oslo --from rome --to oslo --class realtime",
             "overway drain",
+            "overway quality --service voice --region eu --class realtime --window 1m --json",
+            "overway flow 1289345 --json",
+            "overway flow --service voice --relay http://127.0.0.1:9402",
             "overway drain bonn --deadline 10m --wait --timeout 1m --json",
             "overway drain bonn rome --undo",
             "overway policy set voice --regions eu-west,eu-north --providers a --cells eu",
@@ -265,6 +273,9 @@ mod tests {
             "overway what-if",
             "overway what-if --cut a,b,c",
             "overway drain --wait",
+            "overway flow seven",
+            "overway flow 7 --service voice",
+            "overway quality --by weather",
             "overway drain bonn --undo --deadline 1m",
             "overway drain a b c",
             "overway transit bonn maybe",

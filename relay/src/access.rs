@@ -50,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::delivery::Deliveries;
 use crate::local::LocalQueues;
+use crate::quality::QualityStore;
 use crate::socket;
 
 pub use admission::{Admission, Admitted, Refusal, TenantTable, TokenAdmission};
@@ -81,6 +82,8 @@ pub struct AccessParts {
     pub admission: Arc<dyn Admission>,
     /// Services of edges.
     pub directory: Arc<dyn Directory>,
+    /// What edges feel.
+    pub quality: Arc<QualityStore>,
 }
 
 /// The main runtime's side of the access thread.

@@ -1,4 +1,5 @@
 //! The relay's admin HTTP: `/livez` (the process), `/readyz` (can forward), `/metrics`, `GET /v1/status`,
+//! `GET /v1/flows` (`?service=NAME`, `?limit=N`) and `/v1/flows/{id}` (what the ends here feel of their flows),
 //! `POST /v1/trace` (a [`TraceRequest`] in, [`TraceLine`](crate::trace::TraceLine)s out as they come, one JSON object a
 //! line), and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
 //!
@@ -8,11 +9,11 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -36,6 +37,7 @@ use crate::fault::{FaultConfigError, FaultSocket, FaultStats, FaultTable, RawRul
 use crate::lines::Lines;
 use crate::mesh::{Command, Mesh, Snapshot};
 use crate::metrics;
+use crate::quality::{FLOWS_LISTED_MAX, FlowBody, QualityStore};
 use crate::trace::{self, TraceRequest, Tracer};
 
 /// Bytes of a request's body; a fault rule is a hundredth of it.
@@ -67,6 +69,8 @@ pub struct Admin {
     pub fault_sockets: Vec<Vec<Arc<FaultSocket>>>,
     /// What the access side counts, if edges may attach.
     pub access: Option<AccessCounts>,
+    /// What users feel at this relay.
+    pub quality: Arc<QualityStore>,
     /// What the lines have carried.
     pub lines: Arc<Lines>,
     /// Sockets whose kernel buffers are smaller than asked for.
@@ -92,6 +96,8 @@ pub async fn serve(
         .route("/metrics", get(metrics_text))
         .route("/v1/status", get(status))
         .route("/v1/trace", post(start_trace))
+        .route("/v1/flows", get(flows))
+        .route("/v1/flows/{id}", get(flow))
         .route("/v1/fault", get(faults).put(set_fault).delete(restore_fault))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(refuse_foreign_hosts))
@@ -178,6 +184,7 @@ async fn metrics_text(State(admin): Shared) -> Result<Response, Problem> {
         buffers_short: admin.buffers_short,
         lines: admin.lines.totals(SystemTime::now()),
         access: admin.access.as_ref().map(AccessCounts::snapshot),
+        quality: admin.quality.stats(),
         faults: admin.fault_stats(),
     };
     let text = metrics::exposition(gathered).render();
@@ -286,6 +293,32 @@ async fn status(State(admin): Shared) -> Result<Json<serde_json::Value>, Problem
         "policies": policies,
         "tenants": tenants,
     })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlowsQuery {
+    service: Option<String>,
+    limit: Option<usize>,
+}
+
+/// The flows heard of last.
+async fn flows(
+    State(admin): Shared,
+    Query(FlowsQuery { service, limit }): Query<FlowsQuery>,
+) -> Json<Vec<FlowBody>> {
+    let limit = limit.unwrap_or(FLOWS_LISTED_MAX);
+    Json(admin.quality.flows(service.as_deref(), limit, Instant::now()))
+}
+
+/// One flow, as each end here that has it feels it.
+async fn flow(State(admin): Shared, Path(id): Path<u64>) -> Result<Json<Vec<FlowBody>>, Problem> {
+    let found = admin.quality.flow(id, Instant::now());
+    if found.is_empty() {
+        let error = format!("no end at this relay has reported a flow {id} in the last minutes");
+        return Err(Problem(StatusCode::NOT_FOUND, error));
+    }
+    Ok(Json(found))
 }
 
 async fn faults(State(admin): Shared) -> Result<Json<Vec<RawRule>>, Problem> {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
 use overway_pki::{ALPN_CONTROL, Credentials, PendingKey};
+use overway_quality::REPORT_INTERVAL;
 use overway_relay_core::Fib;
 use overway_wire::control::{
     Goodbye, Hello, MESSAGE_BYTES_MAX, OFFERS_VERSION, Offers, Renewal, Report, ToRelay,
@@ -26,10 +27,12 @@ use prost::Message as _;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
 use crate::mesh::Command;
+use crate::quality::QualityStore;
 use crate::state::StateFile;
 
 /// A scheduler that has not welcomed the relay by then is left for the next.
@@ -62,6 +65,8 @@ pub struct Control {
     pub commands: mpsc::Sender<Command>,
     /// What edges offer at this relay, all of it.
     pub offers: watch::Receiver<Offers>,
+    /// What users feel at this relay.
+    pub quality: Arc<QualityStore>,
     /// What others may ask.
     pub status: Arc<ControlStatus>,
 }
@@ -228,6 +233,8 @@ impl Control {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<()> {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+        let mut felt = tokio::time::interval(REPORT_INTERVAL);
+        felt.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut pending, mut asked) = (None, None);
         let mut offers_due = Instant::now() + OFFERS_INTERVAL;
         loop {
@@ -250,6 +257,12 @@ impl Control {
                 {
                     session.say(offers.into()).await?;
                     offers_due = Instant::now() + OFFERS_INTERVAL;
+                }
+                _ = felt.tick() => {
+                    // What is on its way when a scheduler is lost is lost too: ten seconds of what users felt.
+                    for word in self.quality.take_words() {
+                        session.say(word.into()).await?;
+                    }
                 }
                 Some(report) = reports.recv() => session.say(report.into()).await?,
                 _ = upkeep.tick() => {

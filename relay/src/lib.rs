@@ -30,6 +30,7 @@ pub mod lines;
 pub mod local;
 pub mod mesh;
 mod metrics;
+pub mod quality;
 mod run;
 pub mod socket;
 mod state;

@@ -16,6 +16,7 @@ use crate::control::ControlStatus;
 use crate::fault::FaultStats;
 use crate::lines::LineTotals;
 use crate::mesh::{ShellStats, Snapshot};
+use crate::quality::QualityStats;
 
 /// What is exported.
 pub(crate) struct Gathered<'a> {
@@ -28,6 +29,8 @@ pub(crate) struct Gathered<'a> {
     pub(crate) certificate_seconds: f64,
     pub(crate) buffers_short: usize,
     pub(crate) lines: Vec<LineTotals>,
+    /// What users feel.
+    pub(crate) quality: QualityStats,
     /// If edges may attach.
     pub(crate) access: Option<AccessStats>,
     /// Of each line's socket, if fault injection is configured.
@@ -37,7 +40,8 @@ pub(crate) struct Gathered<'a> {
 /// Builds one scrape.
 pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     let Gathered { snapshot, control, session, gateway, lines, faults, .. } = gathered;
-    let Gathered { local, name, certificate_seconds, buffers_short, access, .. } = gathered;
+    let Gathered { local, name, certificate_seconds, buffers_short, access, quality, .. } =
+        gathered;
     let mut out = Exposition::new("overway_relay");
     let labels =
         [("relay", &*local.0.to_string()), ("name", name), ("version", env!("CARGO_PKG_VERSION"))];
@@ -61,6 +65,7 @@ pub(crate) fn exposition(gathered: Gathered<'_>) -> Exposition {
     control_plane(&mut out, control);
     overway_session::export(&mut out, session);
     overway_gateway::export(&mut out, gateway);
+    felt(&mut out, quality);
     if let Some(stats) = access {
         self::access(&mut out, stats);
     }
@@ -332,6 +337,16 @@ fn access(out: &mut Exposition, stats: AccessStats) {
     }
 }
 
+fn felt(out: &mut Exposition, stats: QualityStats) {
+    let flows = export_counters!(out, "quality_", stats, QualityStats {
+        reports: "Reports of ends on what their flows feel like.",
+        reports_refused: "Reports of ends that make no sense, or are too many.",
+        reports_other: "Reports of ends whose service counts as another, there being too many.",
+        flows_forgotten: "Flows whose detail was forgotten to make room for others.",
+    } and flows);
+    out.gauge("quality_flows", "Flows whose detail is kept.", &[], float(flows));
+}
+
 fn link(out: &mut Exposition, report: &LinkReport) {
     let neighbour = report.neighbour.to_string();
     let index = report.index.to_string();
@@ -392,6 +407,7 @@ mod tests {
             buffers_short: 0,
             lines: vec![LineTotals::default(); 2],
             access: Some(AccessStats::default()),
+            quality: QualityStats::default(),
             faults: vec![FaultStats::default(); 2],
         });
 

@@ -23,6 +23,7 @@ use crate::admin::{self, Admin};
 use crate::control::{self, Control, ControlStatus};
 use crate::lines::{self, Lines};
 use crate::mesh::{Mesh, MeshConfig, MeshOutputs};
+use crate::quality::QualityStore;
 use crate::state::StateFile;
 use crate::trace::Tracer;
 
@@ -112,7 +113,8 @@ async fn serve(
     tell_listening(&gateway);
     let gateway = Arc::new(gateway);
     let (told, offers) = watch::channel(Offers::default());
-    let access = start_access(&parts, mesh, told)?;
+    let quality = Arc::<QualityStore>::default();
+    let access = start_access(&parts, mesh, told, &quality)?;
     let status = Arc::new(ControlStatus::default());
     let admin = Admin {
         local,
@@ -127,6 +129,7 @@ async fn serve(
         fault: mesh.fault.clone(),
         fault_sockets: mesh.fault_sockets.clone(),
         access: access.as_ref().map(Access::counts),
+        quality: Arc::clone(&quality),
         lines: Arc::clone(lines),
         buffers_short: mesh.buffers.iter().filter(|report| report.hint().is_some()).count(),
     };
@@ -139,6 +142,7 @@ async fn serve(
         hello: hello(config, boot, mesh),
         commands: mesh.commands.clone(),
         offers,
+        quality,
         status,
     };
     let mut serving = pin!(control.run(reports, shutdown.clone()));
@@ -180,6 +184,7 @@ fn start_access(
     parts: &Parts<'_>,
     mesh: &Mesh,
     told: watch::Sender<Offers>,
+    quality: &Arc<QualityStore>,
 ) -> anyhow::Result<Option<Access>> {
     let Some(config) = &parts.config.access else { return Ok(None) };
     let tenants = Arc::<PushedTenants>::default();
@@ -195,6 +200,7 @@ fn start_access(
         deliveries: Arc::clone(&mesh.deliveries),
         admission: Arc::new(TokenAdmission::new(tenants)),
         directory: Arc::new(MeshDirectory::new(local, mesh.fib.clone(), told)),
+        quality: Arc::clone(quality),
     })?;
     tokio::spawn(access.draining().clone().follow(local, mesh.fib.clone()));
     for address in &access.addresses {

@@ -33,6 +33,7 @@
 //! | `GET /v1/overview` | [`OverviewBody`](crate::api::OverviewBody): every relay, and the links that matter most |
 //! | `GET /v1/links?relay=RELAY` | [`LinksBody`](crate::api::LinksBody) |
 //! | `GET /v1/history`, `?relay=RELAY`, `?from=RELAY&to=RELAY&index=N` | [`HistoryBody`](crate::api::HistoryBody) |
+//! | `GET /v1/quality` | [`QualityBody`](crate::api::QualityBody): what users feel; `?service=`, `?tenant=`, `?region=`, `?class=` leave less, `&window=` says of how long (30s to 5m, 5m if not given), `&by=service` merges regions |
 //! | `GET /` | the dashboard |
 //!
 //! Relays are named by name or id. An answer that is no success is an [`ErrorBody`]: 400, 404 and 422 for what
@@ -46,6 +47,7 @@ mod access;
 mod live;
 mod names;
 mod nodes;
+mod quality;
 mod routes;
 mod tenants;
 mod wishes;
@@ -65,7 +67,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use overway_dispatch::Locations;
-use overway_scheduler_core::Scheduler;
+use overway_scheduler_core::{QUALITY_WINDOW_MAX, Scheduler};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -152,6 +154,7 @@ fn router(admin: Admin) -> Router {
         )
         .route("/v1/cells", get(wishes::list_cells))
         .route("/v1/cells/{name}", put(wishes::put_cell).delete(wishes::remove_cell))
+        .route("/v1/quality", get(quality::show))
         .merge(live::router())
         .merge(tenants::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "no such path") })
@@ -184,8 +187,11 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn render_metrics(State(admin): State<Admin>) -> Result<Response, Failure> {
     let shared = &admin.shared;
-    let look = |core: &Scheduler, now| (core.status(now), *core.stats(), core.tenant_summary());
-    let (status, stats, tenants) = shared.driver.look(look).await?;
+    let look = |core: &Scheduler, now| {
+        let felt = core.quality(QUALITY_WINDOW_MAX, now);
+        (core.status(now), *core.stats(), core.tenant_summary(), felt)
+    };
+    let (status, stats, tenants, felt) = shared.driver.look(look).await?;
     let sessions = shared.driver.ask(Input::Sessions).await?;
     let left = shared.credentials.not_after().duration_since(SystemTime::now());
     let exposition = metrics::exposition(&Reading {
@@ -197,7 +203,8 @@ async fn render_metrics(State(admin): State<Admin>) -> Result<Response, Failure>
         certificate_s: left.map_or(0.0, |left| left.as_secs_f64()),
     });
     let text_format = HeaderValue::from_static(overway_telemetry::CONTENT_TYPE);
-    Ok(([(header::CONTENT_TYPE, text_format)], exposition.render()).into_response())
+    let text = exposition.render() + &metrics::quality(felt).render();
+    Ok(([(header::CONTENT_TYPE, text_format)], text).into_response())
 }
 
 #[derive(Debug, Deserialize)]

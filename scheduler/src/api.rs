@@ -4,6 +4,7 @@
 mod explain;
 mod from_core;
 mod overview;
+mod quality;
 mod tenants;
 mod wishes;
 
@@ -16,6 +17,7 @@ pub(crate) use from_core::{Names, loss_ppm};
 pub use overview::{
     HistoryBody, LinkCountsBody, LinkGlanceBody, LinksBody, OverviewBody, RelayGlanceBody,
 };
+pub use quality::{QualityBody, QuantilesBody, ServiceQualityBody};
 pub use tenants::{
     KeyRequest, QuotaBody, RevokedKeyBody, RevokedKeyRequest, RevokedTokenBody,
     RevokedTokenRequest, TenantBody, TenantCellRequest, TenantKeyBody, TenantPolicyRequest,

@@ -3,10 +3,14 @@
 //! Label budget: a metric has one label at most, a relay's name or a value from a fixed list. There is
 //! never one for a pair of relays: links and routes grow with the square, and `/v1/status` has them.
 
+mod quality;
+
 use overway_scheduler_core::{
     Absurd, RelayStatus, ReportsRefused, RouteSummary, Stats, Status, TenantSummary,
 };
 use overway_telemetry::Exposition;
+
+pub(crate) use quality::exposition as quality;
 
 use crate::counters::{Counter, Counters, TIMES_US, Times};
 
@@ -51,6 +55,9 @@ fn core_counters(out: &mut Exposition, stats: Stats) {
         offers_refused: "Offers that were passed over: they make no sense, or are too many",
         distances_refused: "Distances to networks that were passed over: they make no sense, or are too many",
         prefixes_refused: "Networks left out because their bucket has too many",
+        qualities: "Words of relays on what users feel there",
+        qualities_refused: "Services in these that were passed over: what is said of them makes no sense",
+        qualities_other: "Services in these that counted as others, there being too many",
         services_refused: "Services left out because their tenant has too many",
         endpoints_refused: "Endpoints left out because their service has too many",
         links_judged: "Links judged, each time that something of one changed",

@@ -2,7 +2,8 @@
 //! `protoc` is needed), each behind its length as four bytes, big-endian, on one QUIC stream.
 //!
 //! The relay opens the stream and says [`Hello`]; the scheduler answers [`Welcome`] or [`Refused`]. From
-//! then on the relay sends [`AccessState`], [`Distances`], [`Offers`], [`Report`]s and [`Ack`]s, the scheduler [`Update`]s.
+//! then on the relay sends [`AccessState`], [`Distances`], [`Offers`], [`Report`]s, [`Quality`] and [`Ack`]s, the scheduler
+//! [`Update`]s.
 //!
 //! An `Update` is a set of [`Item`]s to put and keys to remove, by which the relay's pushed state goes
 //! from `base` to `revision`. Revision 0 is the empty state, so a full sync is an update whose base is
@@ -13,6 +14,8 @@
 //! sides give the versions that they speak, and the greatest common one is used.
 
 use prost::{Message, Oneof};
+
+use crate::quality::Quality;
 
 mod access;
 mod pushed;
@@ -65,13 +68,15 @@ pub const LINES_MAX: usize = 16;
 #[derive(Clone, PartialEq, Message)]
 pub struct ToScheduler {
     /// What it says. Absent: a message of a later version, ignored.
-    #[prost(oneof = "to_scheduler::Body", tags = "1, 2, 3, 4, 5, 6, 20, 21")]
+    #[prost(oneof = "to_scheduler::Body", tags = "1, 2, 3, 4, 5, 6, 20, 21, 30")]
     pub body: Option<to_scheduler::Body>,
 }
 
 /// The bodies of [`ToScheduler`].
 pub mod to_scheduler {
-    use super::{AccessState, Ack, Distances, Goodbye, Hello, Offers, Oneof, Renewal, Report};
+    use super::{
+        AccessState, Ack, Distances, Goodbye, Hello, Offers, Oneof, Quality, Renewal, Report,
+    };
 
     /// What a relay says.
     #[derive(Clone, PartialEq, Oneof)]
@@ -100,6 +105,9 @@ pub mod to_scheduler {
         /// How far its edges' networks are.
         #[prost(message, tag = "21")]
         Distances(Distances),
+        /// What users feel there.
+        #[prost(message, tag = "30")]
+        Quality(Quality),
     }
 }
 
@@ -304,7 +312,7 @@ macro_rules! into_message {
     )+};
 }
 
-into_message!(ToScheduler, to_scheduler::Body: Hello, Report, Ack, Renewal, Goodbye, Offers, AccessState, Distances);
+into_message!(ToScheduler, to_scheduler::Body: Hello, Report, Ack, Renewal, Goodbye, Offers, AccessState, Distances, Quality);
 into_message!(ToRelay, to_relay::Body: Welcome, Refused, Update, Renewed);
 into_message!(Item, item::Body: Node, Peer, Route, Service, Revoked, Policy, Tenant, TenantService, AccessRelay, AccessPrefixes);
 

@@ -11,7 +11,7 @@
 //!    a scheduler.
 //!
 //! An edge outside the mesh speaks with its relay in [`access`] datagrams, which carry frames without a path, and in
-//! messages of its own.
+//! messages of its own. What users feel ([`quality`]) goes up by both.
 //!
 //! Decoding takes any bytes without panicking, and allocates nothing on the data path; control messages
 //! allocate at most a small multiple of [`control::MESSAGE_BYTES_MAX`]. `docs/WIRE.md` is the
@@ -23,6 +23,7 @@ pub mod frame;
 pub mod hop;
 mod id;
 pub mod notice;
+pub mod quality;
 mod redundancy;
 pub mod trace;
 mod unit;

@@ -83,6 +83,7 @@ impl Node3 {
             deliveries: Arc::clone(&mesh.deliveries),
             admission: Arc::new(TokenAdmission::new(tenants)),
             directory: Arc::new(OwnEdges::new(RelayId(id))),
+            quality: Arc::default(),
         })
         .unwrap();
         tokio::spawn(access.draining().clone().follow(RelayId(id), mesh.fib.clone()));

@@ -58,6 +58,8 @@ pub(super) struct Attachment {
     offers: Vec<OfferedService>,
     /// Until when it may stay; set while the relay only stands in for its cell, and the cell is reached again.
     stays_until: Option<Instant>,
+    /// When it last said what it feels.
+    felt: Option<Instant>,
 }
 
 /// Why an attachment ends.
@@ -102,6 +104,7 @@ impl Attachment {
             active_until: None,
             offers: Vec::new(),
             stays_until: None,
+            felt: None,
         }
     }
 

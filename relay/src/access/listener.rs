@@ -30,6 +30,7 @@ use super::services::Directory;
 use super::stats::Counters;
 use super::{AccessConfig, AccessParts};
 use crate::local::LocalQueues;
+use crate::quality::QualityStore;
 
 pub(super) type Send = FramedWrite<quinn::SendStream, LengthDelimitedCodec>;
 pub(super) type Receive = FramedRead<quinn::RecvStream, LengthDelimitedCodec>;
@@ -62,6 +63,7 @@ pub(super) struct Shared {
     pub(super) local: Arc<LocalQueues>,
     pub(super) admission: Arc<dyn Admission>,
     pub(super) directory: Arc<dyn Directory>,
+    pub(super) quality: Arc<QualityStore>,
     pub(super) counters: Arc<Counters>,
     pub(super) registry: RefCell<Registry>,
     pub(super) draining: watch::Receiver<Drain>,
@@ -110,6 +112,7 @@ impl Listener {
             local: parts.local,
             admission: parts.admission,
             directory: parts.directory,
+            quality: parts.quality,
             counters,
             registry: RefCell::new(registry),
             draining,

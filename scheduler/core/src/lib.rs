@@ -31,6 +31,9 @@
 //! Relays say what edges **offer** there; of that the scheduler makes tenants' **services**, which every relay is pushed. So is
 //! where clients may **attach**, how full each such relay is, and which networks it is near.
 //!
+//! What users feel relays have **folded** by service; here it is merged by service, region and class, within bounds
+//! that do not know how many users there are.
+//!
 //! Operators may have a relay or a link **drained**, override whether a relay carries others' traffic, and limit paths
 //! by **policies**, each with routes of its own.
 //!
@@ -55,6 +58,7 @@ mod operator;
 mod overloads;
 mod plan;
 mod push;
+mod quality;
 mod registration;
 mod report;
 mod scheduler;
@@ -69,6 +73,7 @@ pub use error::{HelloError, MessageError, OperatorError, ReportError};
 pub use event::{DrainStage, Event};
 pub use neighbours::NeighbourConfig;
 pub use operator::{DRAINS_MAX, Drain, Drainable, POLICY_TERMS_MAX, TENANTS_MAX};
+pub use quality::{QUALITY_WINDOW_MAX, QualityKey, QualityStatus, QualityTotals};
 pub use registration::{ADDRESSES_MAX, MESH_RELAYS_MAX, NAME_BYTES_MAX, SERVICES_MAX};
 pub use scheduler::Scheduler;
 pub use stats::{Absurd, ReportsRefused, Stats};

@@ -1,6 +1,7 @@
 //! The verbs of the scheduler. Membership, planning and the view for people are in modules of their own.
 
 mod explaining;
+mod feeling;
 mod membership;
 mod operating;
 mod overview;
@@ -28,6 +29,7 @@ use crate::operator::Drains;
 use crate::overloads::Overloads;
 use crate::plan::{Mesh, Shared};
 use crate::push::{Acked, Push};
+use crate::quality::Qualities;
 use crate::services::Services;
 use crate::session::Relay;
 use crate::weights::Weights;
@@ -63,6 +65,8 @@ pub struct Scheduler {
     access: Access,
     /// Who is told of it.
     records: Records,
+    /// What users feel.
+    qualities: Qualities,
     drains: Drains,
     doubts: Doubts,
     overloads: Overloads,
@@ -156,6 +160,7 @@ impl Scheduler {
             services: Services::default(),
             access: Access::default(),
             records: Records::default(),
+            qualities: Qualities::new(now),
             drains: Drains::default(),
             doubts: Doubts::default(),
             overloads: Overloads::default(),
@@ -249,7 +254,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes a message of a relay's session: a report, offers, how its access side stands, an acknowledgement, a goodbye. Renewals are the
+    /// Takes a message of a relay's session: a report, offers, how its access side stands, what users feel, an
+    /// acknowledgement, a goodbye. Renewals are the
     /// caller's business, and without effect here.
     ///
     /// # Errors
@@ -276,6 +282,7 @@ impl Scheduler {
             Some(to_scheduler::Body::Distances(distances)) => {
                 self.take_distances(relay, &distances);
             }
+            Some(to_scheduler::Body::Quality(quality)) => self.take_quality(relay, quality),
             Some(to_scheduler::Body::Goodbye(_)) => self.take_goodbye(relay),
             Some(to_scheduler::Body::Hello(_)) => return Err(MessageError::SecondHello),
             Some(to_scheduler::Body::Renewal(_)) | None => {}

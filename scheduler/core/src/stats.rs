@@ -31,6 +31,12 @@ pub struct Stats {
     pub offers: u64,
     /// Offers in these that were passed over: they make no sense, or are too many.
     pub offers_refused: u64,
+    /// Words of relays on what users feel there.
+    pub qualities: u64,
+    /// Services in these that were passed over: what is said of them makes no sense.
+    pub qualities_refused: u64,
+    /// Services in these that counted as others, there being too many.
+    pub qualities_other: u64,
     /// Services left out because their tenant has too many, each time that they were made.
     pub services_refused: u64,
     /// Endpoints left out because their service has too many, each time that it was made.

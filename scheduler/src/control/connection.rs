@@ -128,7 +128,8 @@ async fn greet(connection: &Connection) -> Result<(SendStream, RecvStream, Hello
             | Body::Goodbye(_)
             | Body::Offers(_)
             | Body::AccessState(_)
-            | Body::Distances(_),
+            | Body::Distances(_)
+            | Body::Quality(_),
         )
         | None => Err(End::NoHello),
     }
@@ -176,7 +177,8 @@ impl Reader<'_> {
                     | Body::Goodbye(_)
                     | Body::Offers(_)
                     | Body::AccessState(_)
-                    | Body::Distances(_),
+                    | Body::Distances(_)
+                    | Body::Quality(_),
                 )
                 | None) => Input::Message {
                     relay: self.relay,

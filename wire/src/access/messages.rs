@@ -3,12 +3,15 @@
 //!
 //! The edge opens the stream and says [`Attach`]; the relay answers [`Attached`], or [`Refused`] and closes. From then
 //! on the edge may [`Offer`] services, say their [`Health`], [`Resolve`] names, and [`Detach`]; the relay answers with
-//! [`Offers`] and [`Resolved`], and says [`Draining`] before it goes.
+//! [`Offers`] and [`Resolved`], and says [`Draining`] before it goes. What its flows felt like the edge tells in
+//! [`FlowReports`], at most every few seconds.
 //!
 //! Skew: fields are only added, never renumbered; unknown fields and unknown messages are ignored; both sides give
 //! versions, and the greatest common one is used.
 
 use prost::{Enumeration, Message, Oneof};
+
+use crate::quality::FlowReports;
 
 /// Access versions that this build speaks, the least.
 pub const VERSION_MIN: u32 = 1;
@@ -35,13 +38,13 @@ pub const REASON_BYTES_MAX: usize = 255;
 #[derive(Clone, PartialEq, Message)]
 pub struct FromEdge {
     /// What it says. Absent: a message of a later version, ignored.
-    #[prost(oneof = "from_edge::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "from_edge::Body", tags = "1, 2, 3, 4, 5, 20")]
     pub body: Option<from_edge::Body>,
 }
 
 /// The bodies of [`FromEdge`].
 pub mod from_edge {
-    use super::{Attach, Detach, Health, Offer, Oneof, Resolve};
+    use super::{Attach, Detach, FlowReports, Health, Offer, Oneof, Resolve};
 
     /// What an edge says.
     #[derive(Clone, PartialEq, Oneof)]
@@ -61,6 +64,9 @@ pub mod from_edge {
         /// Where a service is.
         #[prost(message, tag = "5")]
         Resolve(Resolve),
+        /// What it has felt.
+        #[prost(message, tag = "20")]
+        FlowReports(FlowReports),
     }
 }
 
@@ -333,7 +339,7 @@ macro_rules! into_message {
     )+};
 }
 
-into_message!(FromEdge, from_edge::Body: Attach, Detach, Offer, Health, Resolve);
+into_message!(FromEdge, from_edge::Body: Attach, Detach, Offer, Health, Resolve, FlowReports);
 into_message!(ToEdge, to_edge::Body: Attached, Refused, Draining, Offers, Resolved);
 
 /// Cuts a reason to [`REASON_BYTES_MAX`] bytes, between characters.

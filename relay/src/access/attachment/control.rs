@@ -1,15 +1,19 @@
 //! What an edge says on its control stream.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use overway_wire::Class;
 use overway_wire::access::messages::{
     Health, NAME_BYTES_MAX, OFFERS_MAX, Offer, OfferedService, Offers, Resolve, Resolved, from_edge,
 };
+use overway_wire::quality::FlowReports;
 
 use super::super::admission::Admitted;
 use super::super::services::endpoints;
 use super::{Attachment, End};
+
+/// An edge reports each ten seconds, and what is left when it moves.
+const REPORTS_INTERVAL_MIN: Duration = Duration::from_secs(2);
 
 impl Attachment {
     pub(super) fn hear(&mut self, message: from_edge::Body) -> Option<End> {
@@ -32,8 +36,20 @@ impl Attachment {
                 let resolved = self.resolve(request, &service, class);
                 self.say(resolved.into());
             }
+            from_edge::Body::FlowReports(reports) => self.take_reports(reports),
         }
         None
+    }
+
+    /// Takes what the edge feels; what comes too soon is passed over.
+    fn take_reports(&mut self, reports: FlowReports) {
+        let now = Instant::now();
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= REPORTS_INTERVAL_MIN;
+        if self.felt.is_none_or(is_due) {
+            self.felt = Some(now);
+            let (attachment, tenant) = (self.place.attachment, self.admitted.tenant);
+            self.shared.quality.take_reports(attachment, tenant, reports, now);
+        }
     }
 
     fn take_offer(&mut self, services: Vec<OfferedService>) {
