@@ -116,6 +116,7 @@ fn options(seed: u64, profile: Profile) -> anyhow::Result<WorldOptions> {
         name: name.to_owned(),
         access,
         forwards: offers.is_none(),
+        target: None,
         offers,
     };
     let edges =

@@ -13,6 +13,7 @@
 //!
 //! Exit codes: 0 measured and every promise kept, 1 otherwise, 2 wrong usage.
 
+mod apps;
 mod chain;
 mod common;
 mod entry;
@@ -80,12 +81,16 @@ enum Bench {
     Routes(routes::RoutesArgs),
     /// The scheduler with thousands of relays: how long does an epoch take, and what does it push?
     Scale(scale::ScaleArgs),
+    /// An MQTT broker and its clients behind edges, while relays freeze and die: is a message or a connection lost?
+    Mqtt(apps::AppArgs),
     /// Kills and freezes the edge that offers a service: when does a consumer's next request succeed?
     ServiceFailover(service::ServiceArgs),
     /// An hour of noise on a steady mesh, then real steps: how calm are the paths, and what does it cost?
     Stability(stability::StabilityArgs),
     /// Streams over three relays with delay and loss, beside plain QUIC: how fast, and what does a frozen relay cost?
     Stream(stream::StreamArgs),
+    /// A WebRTC call behind edges, while relays freeze and die: how long is it silent?
+    Webrtc(apps::AppArgs),
     /// `overway trace` over lines with delay and loss: does it tell what they have?
     Trace(trace::TraceArgs),
 }
@@ -108,6 +113,8 @@ impl Bench {
             Self::ServiceFailover(args) => service::run(&args, common, stage),
             Self::Stability(args) => stability::run(&args, common, stage),
             Self::Stream(args) => stream::run(&args, common, stage),
+            Self::Mqtt(args) => apps::run(apps::App::Mqtt, &args, common, stage),
+            Self::Webrtc(args) => apps::run(apps::App::Webrtc, &args, common, stage),
             Self::Trace(args) => trace::run(&args, common, stage),
         }
     }

@@ -105,6 +105,7 @@ fn options(seed: u64, profile: Profile) -> anyhow::Result<WorldOptions> {
             name: name.to_owned(),
             access,
             forwards: offers.is_none(),
+            target: None,
             offers,
         })
     };

@@ -230,7 +230,8 @@ fn edges(relays: usize) -> Vec<EdgePlan> {
     let last = relays.saturating_sub(1);
     let plan = |name: &str, mut access: Vec<usize>, offers: Option<u32>| {
         access.dedup();
-        EdgePlan { name: name.to_owned(), access, offers, forwards: offers.is_none() }
+        let (name, forwards) = (name.to_owned(), offers.is_none());
+        EdgePlan { name, access, offers, target: None, forwards }
     };
     vec![
         plan("edge-shop", vec![0, 1.min(last)], Some(1)),

@@ -36,6 +36,8 @@ pub struct EdgePlan {
     pub access: Vec<usize>,
     /// Whether it offers the lab's servers, and with which priority.
     pub offers: Option<u32>,
+    /// What it offers instead of the lab's servers: the target of its TCP and its UDP service.
+    pub target: Option<SocketAddr>,
     /// Whether it has forwards to them.
     pub forwards: bool,
 }
@@ -128,7 +130,8 @@ impl World {
     fn edge_file(&self, edge: usize, targets: Targets, dir: &Path) -> EdgeFile {
         let (plan, place) = (&self.edges[edge], self.edge(edge));
         let service = |(protocol, target)| Service { name: SERVICE.to_owned(), protocol, target };
-        let offered = [("udp", targets.sink), ("tcp", targets.web)];
+        let (udp, tcp) = plan.target.map_or((targets.sink, targets.web), |it| (it, it));
+        let offered = [("udp", udp), ("tcp", tcp)];
         let forward =
             |(protocol, listen)| Forward { listen, protocol, service: SERVICE.to_owned() };
         let forwards = [("udp", place.udp), ("tcp", place.tcp)];

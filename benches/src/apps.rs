@@ -1,0 +1,375 @@
+//! `mqtt` and `webrtc`: programs that none of us wrote, over edges, while the relays under them die.
+//!
+//! A lab's mesh and edges of one tenant. A Python program of `benches/peers` is both ends of the application: an MQTT
+//! broker (mosquitto) behind one edge, its publisher and subscriber behind two others; or a WebRTC call (aiortc), one end
+//! behind each of two edges, ICE, DTLS and media over a UDP forward. The access relay of the near edge, that of the far
+//! one, and a transit relay between them if there is one are frozen and killed in turn. The program notes what arrives,
+//! and says at its end what it felt.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use overway::lab::drills::{self, Blow, Scene};
+use overway::lab::figures::{Figures, Promise};
+use overway::lab::flow::{Flows, percentile};
+use overway::lab::profile::Profile;
+use overway::lab::stage::Stage;
+use overway::lab::world::{EdgePlan, Node, World, WorldOptions};
+use overway_wire::Class;
+use serde::Deserialize;
+
+use crate::common::{self, Common};
+
+/// Rounds, in each of which every relay that can be hit is frozen once and killed once.
+const ROUNDS: usize = 5;
+const CALLER: usize = 0;
+const FAR: usize = 1;
+/// The relays that the edges know, by name, in the default profile.
+const NEAR_ACCESS: [&str; 3] = ["frankfurt", "zurich", "ashburn"];
+const FAR_ACCESS: [&str; 3] = ["tokyo", "mumbai", "sydney"];
+/// The programs look at arrivals for as long after a blow (`benches/peers/marks.py`).
+const WATCH: Duration = Duration::from_millis(2_600);
+const READY_TIME_MAX: Duration = Duration::from_secs(60);
+const END_TIME_MAX: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+/// Where the programs are, from the directory in which one runs benchmarks.
+const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+
+/// Arguments of `mqtt` and `webrtc`.
+#[derive(Debug, Args)]
+pub(crate) struct AppArgs {
+    /// Seed of clocks, losses and jitter.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Rounds of blows instead of 5.
+    #[arg(long, value_name = "COUNT")]
+    rounds: Option<u16>,
+    /// The Python that has the packages.
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: PathBuf,
+}
+
+/// Which application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum App {
+    Mqtt,
+    Webrtc,
+}
+
+/// What its program says at its end.
+#[derive(Debug, Deserialize)]
+struct Told {
+    /// For each blow.
+    excess_ms: Vec<f64>,
+    sent: u64,
+    lost: u64,
+    duplicates: Option<u64>,
+    tcp_connections_survived: Option<bool>,
+    call_stands: Option<bool>,
+}
+
+/// A relay that is hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Near,
+    Far,
+    Transit,
+}
+
+/// Measures and returns the figures.
+pub(crate) fn run(
+    app: App,
+    args: &AppArgs,
+    common: &Common,
+    stage: &Stage,
+) -> anyhow::Result<Figures> {
+    let rounds = args.rounds.map_or(if common.quick { 1 } else { ROUNDS }, usize::from);
+    app.check(&args.python)?;
+    let profile = Profile::world();
+    stage.say(format!("profile {}, {}", profile.name(), common::machine()));
+    let target = app.free_port()?;
+    let world = World::start(&options(app, args.seed, profile, target)?, stage)?;
+    let flows = Flows::start(world.sink(), Vec::new())?;
+    let scene = Scene { world: &world, stage, flows: &flows };
+    let mut program = Program::start(app, &args.python, &world, target)?;
+    program.wait_ready(stage)?;
+    let mut blows = 0;
+    for round in 1..=rounds {
+        for blow in [Blow::Freeze, Blow::Kill] {
+            for place in [Place::Near, Place::Far, Place::Transit] {
+                blows += usize::from(strike(&scene, &mut program, round, place, blow)?);
+            }
+        }
+    }
+    let told = program.end(stage)?;
+    figures(app, &told, blows)
+}
+
+fn options(
+    app: App,
+    seed: u64,
+    profile: Profile,
+    target: SocketAddr,
+) -> anyhow::Result<WorldOptions> {
+    let edge = |name: &str, access: [&str; 3], offers: bool| {
+        let number = |name: &str| {
+            let mut relays = 0..profile.relays().len();
+            let found = relays.find(|&relay| profile.relay_name(relay) == name);
+            found.context("a relay of the profile")
+        };
+        Ok::<_, anyhow::Error>(EdgePlan {
+            name: name.to_owned(),
+            access: access.into_iter().map(number).collect::<anyhow::Result<_>>()?,
+            offers: offers.then_some(1),
+            forwards: !offers,
+            target: offers.then_some(target),
+        })
+    };
+    let mut edges = vec![edge("near", NEAR_ACCESS, false)?, edge("far", FAR_ACCESS, true)?];
+    if app == App::Mqtt {
+        edges.push(edge("subscriber", NEAR_ACCESS, false)?);
+    }
+    let spawner = common::spawner("info")?;
+    Ok(WorldOptions { spawner, profile, seed, dir: None, wires: Vec::new(), edges, workers: 1 })
+}
+
+/// One blow, and the relay's return. Returns whether there was a relay to hit: a path may lead over none.
+fn strike(
+    scene: &Scene<'_>,
+    program: &mut Program,
+    round: usize,
+    place: Place,
+    blow: Blow,
+) -> anyhow::Result<bool> {
+    let Scene { world, stage, .. } = *scene;
+    wait_whole(scene)?;
+    let (near, far) = (world.access_relay(CALLER)?, world.access_relay(FAR)?);
+    let victim = match place {
+        Place::Near => near,
+        Place::Far => far,
+        Place::Transit => {
+            let path = world.path(near, far, Class::Realtime)?.unwrap_or_default();
+            let between = path.into_iter().find(|relay| ![near, far].contains(relay));
+            let Some(transit) = between else { return Ok(false) };
+            transit
+        }
+    };
+    let name = world.profile().relay_name(victim);
+    let about = format!("{round}: {name} ({place:?}) is {}", blow.text());
+    program.tell("blow")?;
+    blow.hit(scene, victim)?;
+    let watched = drills::wait(stage, WATCH, &about);
+    scene.restore(victim)?;
+    watched?;
+    stage.say(about);
+    Ok(true)
+}
+
+/// Waits until every edge is attached twice.
+fn wait_whole(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let started = Instant::now();
+    for node in scene.world.nodes() {
+        let Node::Edge(edge) = node else { continue };
+        while !scene.world.is_edge_whole(edge) {
+            scene.world.check_alive(node)?;
+            if started.elapsed() > READY_TIME_MAX {
+                let (name, tail) = (scene.world.name(node), scene.world.tail(node));
+                bail!("{name} is not attached twice after {READY_TIME_MAX:?}\n{tail}");
+            }
+            scene.stage.status("waiting for the edges' attachments");
+            scene.stage.pause(LOOK)?;
+        }
+    }
+    Ok(())
+}
+
+fn figures(app: App, told: &Told, blows: usize) -> anyhow::Result<Figures> {
+    let Told { excess_ms, sent, lost, duplicates, tcp_connections_survived, call_stands } = told;
+    if excess_ms.len() != blows {
+        bail!("the program has seen {} of {blows} blows", excess_ms.len());
+    }
+    let name = |what: &str| format!("{}_{what}", app.name());
+    let mut figures = Figures::default();
+    figures.add(&name("blows"), blows as f64, Promise::AtLeast(1.0));
+    figures.add(&name("sent"), *sent as f64, Promise::AtLeast(1.0));
+    let max = excess_ms.iter().copied().max_by(f64::total_cmp);
+    figures.add_measured(&name("excess_ms_p99"), percentile(excess_ms, 0.99), Promise::Reported);
+    figures.add_measured(&name("excess_ms_max"), max, Promise::Reported);
+    match app {
+        App::Mqtt => {
+            figures.add(&name("lost"), *lost as f64, Promise::AtMost(0.0));
+            let duplicates = duplicates.context("the program has not counted duplicates")?;
+            figures.add(&name("duplicates"), duplicates as f64, Promise::Reported);
+            let survived = tcp_connections_survived.context("nor its connections")?;
+            figures.add("tcp_connections_survived", survived, Promise::True);
+        }
+        App::Webrtc => {
+            figures.add(&name("lost"), *lost as f64, Promise::Reported);
+            let stands = call_stands.context("the program has not said how the call fares")?;
+            figures.add(&name("call_stands"), stands, Promise::True);
+        }
+    }
+    Ok(figures)
+}
+
+impl App {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Webrtc => "webrtc",
+        }
+    }
+
+    /// Whether what it needs is installed.
+    fn check(self, python: &Path) -> anyhow::Result<()> {
+        let (module, remedy) = match self {
+            Self::Mqtt => ("paho.mqtt.client", "pip install paho-mqtt; apt-get install mosquitto"),
+            Self::Webrtc => ("aiortc", "pip install aiortc"),
+        };
+        let import = Command::new(python).args(["-c", &format!("import {module}")]).output();
+        let found = import.is_ok_and(|output| output.status.success());
+        if !found {
+            let python = python.display();
+            bail!(
+                "{python} has no {module}: make an environment with `python3 -m venv DIR`, in it \
+                 `{remedy}`, and name its Python with --python DIR/bin/python"
+            );
+        }
+        let broker = Path::new("/usr/sbin/mosquitto");
+        if self == Self::Mqtt && !broker.exists() {
+            let found = Command::new("mosquitto").arg("-h").output();
+            found.context("there is no mosquitto: apt-get install mosquitto")?;
+        }
+        Ok(())
+    }
+
+    /// A port of loopback that is free at the moment, for what the far edge offers: the program binds it later.
+    fn free_port(self) -> anyhow::Result<SocketAddr> {
+        let any = (Ipv4Addr::LOCALHOST, 0);
+        let address = match self {
+            Self::Mqtt => TcpListener::bind(any)?.local_addr(),
+            Self::Webrtc => UdpSocket::bind(any)?.local_addr(),
+        };
+        Ok(address?)
+    }
+
+    /// The program's arguments: the ports that it is to use.
+    fn ports(self, world: &World, target: SocketAddr) -> Vec<u16> {
+        match self {
+            Self::Mqtt => {
+                vec![target.port(), world.edge(CALLER).tcp.port(), world.edge(2).tcp.port()]
+            }
+            Self::Webrtc => vec![target.port(), world.edge(CALLER).udp.port()],
+        }
+    }
+}
+
+/// A running program; killed when dropped.
+struct Program {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Program {
+    fn start(app: App, python: &Path, world: &World, target: SocketAddr) -> anyhow::Result<Self> {
+        let script = Path::new(PROGRAMS).join(format!("{}.py", app.name()));
+        let log = world.dir().join(format!("{}.log", app.name()));
+        let log = std::fs::File::create(&log).context("cannot make the program's log")?;
+        let ports = app.ports(world, target);
+        let ports = ports.into_iter().map(|port| OsString::from(port.to_string()));
+        let mut child = Command::new(python)
+            .arg(&script)
+            .args(ports)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", script.display()))?;
+        let input = child.stdin.take().context("the program's input")?;
+        let lines = read_lines(child.stdout.take().context("the program's output")?)?;
+        Ok(Self { child, input, lines })
+    }
+
+    fn wait_ready(&mut self, stage: &Stage) -> anyhow::Result<()> {
+        let line = self.line(READY_TIME_MAX, stage, "the application connects")?;
+        if line == "ready" { Ok(()) } else { bail!("the program said {line:?} instead of ready") }
+    }
+
+    fn tell(&mut self, word: &str) -> anyhow::Result<()> {
+        writeln!(self.input, "{word}").context("the program has ended")
+    }
+
+    fn end(&mut self, stage: &Stage) -> anyhow::Result<Told> {
+        self.tell("end")?;
+        let line = self.line(END_TIME_MAX, stage, "the last messages arrive")?;
+        serde_json::from_str(&line).with_context(|| format!("the program said {line:?}"))
+    }
+
+    fn line(&mut self, most: Duration, stage: &Stage, about: &str) -> anyhow::Result<String> {
+        let end = Instant::now() + most;
+        loop {
+            match self.lines.recv_timeout(LOOK) {
+                Ok(line) => return Ok(line),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < end => stage.pause(LOOK)?,
+                Err(RecvTimeoutError::Timeout) => bail!("the program says nothing for {most:?}"),
+                Err(RecvTimeoutError::Disconnected) => bail!("the program has ended by itself"),
+            }
+            stage.status(about);
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // One that has ended already is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines that a program writes; the thread ends with it.
+fn read_lines(output: ChildStdout) -> anyhow::Result<Receiver<String>> {
+    let (lines, read) = mpsc::channel();
+    let forward = move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("bench-app".into()).spawn(forward)?;
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_programs_say_is_read() {
+        let mqtt = r#"{"excess_ms": [8.5], "sent": 329, "lost": 0, "duplicates": 2, "tcp_connections_survived": true}"#;
+        let webrtc = r#"{"excess_ms": [8.5, 9], "sent": 511, "lost": 3, "call_stands": true}"#;
+
+        let told: Told = serde_json::from_str(mqtt).unwrap();
+        assert!(figures(App::Mqtt, &told, 1).unwrap().are_kept());
+        assert!(figures(App::Mqtt, &Told { lost: 1, ..told }, 1).is_ok_and(|it| !it.are_kept()));
+        let told: Told = serde_json::from_str(webrtc).unwrap();
+        assert!(figures(App::Webrtc, &told, 2).unwrap().are_kept());
+        assert!(figures(App::Webrtc, &told, 3).is_err(), "a blow was missed");
+    }
+
+    #[test]
+    fn the_programs_are_where_they_are_looked_for() {
+        for app in [App::Mqtt, App::Webrtc] {
+            assert!(Path::new(PROGRAMS).join(format!("{}.py", app.name())).exists());
+        }
+    }
+}
