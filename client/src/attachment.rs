@@ -374,8 +374,8 @@ impl<T: Transport> Attachment<T> {
                 }
                 Ok(())
             }
-            // Said twice; a message of a later version.
-            Some(to_edge::Body::Attached(_)) | None => Ok(()),
+            // Said twice; not asked here; a message of a later version.
+            Some(to_edge::Body::Attached(_) | to_edge::Body::AccessRelays(_)) | None => Ok(()),
         }
     }
 }

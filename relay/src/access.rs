@@ -14,6 +14,9 @@
 //! stay. Its relay writes the source address and the tenant's number into its frames, and gives it only frames of its
 //! own tenant.
 //!
+//! Clients may ask which relays they should attach to ([`Dispatcher`]): here, before or after they attach, and over HTTP on
+//! the main runtime ([`serve_clients`]).
+//!
 //! Tasks, all on the access thread: one accepts on each address, one for each handshake, two for each attachment (its
 //! frames; what is written to its control stream). All end when [`Access`] stops.
 //!
@@ -28,7 +31,9 @@ mod attachment;
 mod config;
 mod directory;
 mod drain;
+mod http;
 mod listener;
+mod nearest;
 mod pushed;
 mod quota;
 mod registry;
@@ -58,6 +63,9 @@ pub use config::AccessConfig;
 pub(crate) use config::RawAccess;
 pub use directory::MeshDirectory;
 pub use drain::{AccessDrain, Drain};
+pub use http::serve_clients;
+pub(crate) use nearest::{AccessHeard, AccessTold, told_access};
+pub use nearest::{Asker, Dispatcher, OwnSide};
 pub use pushed::PushedTenants;
 pub use services::{Directory, Offering, OwnEdges};
 pub use stats::{AccessDrop, AccessStats, REFUSALS};
@@ -84,6 +92,8 @@ pub struct AccessParts {
     pub directory: Arc<dyn Directory>,
     /// What edges feel.
     pub quality: Arc<QualityStore>,
+    /// Answers which relays are near.
+    pub dispatcher: Arc<Dispatcher>,
 }
 
 /// The main runtime's side of the access thread.
@@ -125,9 +135,11 @@ impl Access {
             sockets.push(socket);
         }
         let addresses =
-            sockets.iter().map(std::net::UdpSocket::local_addr).collect::<Result<_, _>>()?;
+            sockets.iter().map(std::net::UdpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
         let counters = Arc::<stats::Counters>::default();
+
         let (draining, drains) = watch::channel(Drain::No);
+        parts.dispatcher.started(&addresses, Arc::clone(&counters), drains.clone());
         let stop = CancellationToken::new();
         let listener = listener::Listener::new(parts, Arc::clone(&counters), drains, stop.clone());
         let (ready_tx, ready) = std::sync::mpsc::channel();

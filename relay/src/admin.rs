@@ -1,5 +1,5 @@
 //! The relay's admin HTTP: `/livez` (the process), `/readyz` (can forward), `/metrics`, `GET /v1/status`,
-//! `GET /v1/flows` (`?service=NAME`, `?limit=N`) and `/v1/flows/{id}` (what the ends here feel of their flows),
+//! `GET /v1/access` (which access relays a client should try), `GET /v1/flows` (`?service=NAME`, `?limit=N`) and `/v1/flows/{id}` (what the ends here feel of their flows),
 //! `POST /v1/trace` (a [`TraceRequest`] in, [`TraceLine`](crate::trace::TraceLine)s out as they come, one JSON object a
 //! line), and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
 //!
@@ -13,12 +13,14 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use overway_dispatch::{Answer, Asked};
 use overway_gateway::Gateway;
 use overway_pki::Credentials;
 use overway_relay_core::{Fib, FibPath};
@@ -31,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::AccessCounts;
+use crate::access::{AccessCounts, Dispatcher};
 use crate::control::ControlStatus;
 use crate::fault::{FaultConfigError, FaultSocket, FaultStats, FaultTable, RawRule, Rule};
 use crate::lines::Lines;
@@ -71,6 +73,8 @@ pub struct Admin {
     pub access: Option<AccessCounts>,
     /// What users feel at this relay.
     pub quality: Arc<QualityStore>,
+    /// Answers which access relays are near.
+    pub dispatcher: Arc<Dispatcher>,
     /// What the lines have carried.
     pub lines: Arc<Lines>,
     /// Sockets whose kernel buffers are smaller than asked for.
@@ -98,12 +102,14 @@ pub async fn serve(
         .route("/v1/trace", post(start_trace))
         .route("/v1/flows", get(flows))
         .route("/v1/flows/{id}", get(flow))
+        .route("/v1/access", get(nearest))
         .route("/v1/fault", get(faults).put(set_fault).delete(restore_fault))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(refuse_foreign_hosts))
         .with_state(Arc::new(admin));
     Ok(async move {
-        let serving = axum::serve(listener, router);
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, service);
         if let Err(error) = serving.with_graceful_shutdown(stop.cancelled_owned()).await {
             tracing::warn!(%error, "admin ended");
         }
@@ -319,6 +325,22 @@ async fn flow(State(admin): Shared, Path(id): Path<u64>) -> Result<Json<Vec<Flow
         return Err(Problem(StatusCode::NOT_FOUND, error));
     }
     Ok(Json(found))
+}
+
+/// Which access relays a client should try, by the pushed state.
+async fn nearest(
+    State(admin): Shared,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Answer>, Problem> {
+    let Query(asked) =
+        query.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    let find = |name: &str| {
+        let unknown = || Problem(StatusCode::NOT_FOUND, format!("no tenant is named {name:?}"));
+        admin.dispatcher.tenant(name).ok_or_else(unknown)
+    };
+    let tenant = asked.tenant.as_deref().map(find).transpose()?;
+    Ok(Json(admin.dispatcher.asked(&asked, caller.ip(), tenant)))
 }
 
 async fn faults(State(admin): Shared) -> Result<Json<Vec<RawRule>>, Problem> {

@@ -326,8 +326,15 @@ seed = 7
         let config = load(&[GOOD, said].concat()).unwrap();
 
         let listen = ["0.0.0.0:4443", "[::]:4443"].map(|address| address.parse().unwrap());
-        let access = AccessConfig { listen: listen.to_vec(), attachments_max: 4_096 };
+        let access = AccessConfig { listen: listen.to_vec(), ..AccessConfig::default() };
         assert_eq!(config.access, Some(access));
+        let more = "weight = 0\nadvertise = [\"203.0.113.6:1\"]\nhttp_listen = \"0.0.0.0:80\"\nhttp_trust = [\"10.0.0.0/8\"]\nlocations = \"c.mmdb\"\n";
+        let config =
+            load(&GOOD.replace("[scheduler]", &format!("{said}{more}[scheduler]"))).unwrap();
+        let access = config.access.unwrap();
+        assert_eq!((access.weight, access.http_trust.len()), (0, 1));
+        assert_eq!(access.advertise, ["203.0.113.6:1".parse().unwrap()]);
+        assert!(access.locations.unwrap().ends_with("c.mmdb"));
     }
 
     const LINE: &str = "[[line]]\nlisten = \"127.0.0.1:4401\"\n";

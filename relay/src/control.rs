@@ -31,6 +31,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::AccessHeard;
 use crate::mesh::Command;
 use crate::quality::QualityStore;
 use crate::state::StateFile;
@@ -67,6 +68,8 @@ pub struct Control {
     pub offers: watch::Receiver<Offers>,
     /// What users feel at this relay.
     pub quality: Arc<QualityStore>,
+    /// How the access side stands.
+    pub(crate) access: AccessHeard,
     /// What others may ask.
     pub status: Arc<ControlStatus>,
 }
@@ -158,6 +161,12 @@ impl Control {
             // Before the first report, from which on the scheduler takes it that there are no others.
             let offers = self.offers.borrow_and_update().clone();
             session.say(offers.into()).await?;
+            let state = self.access.state.borrow_and_update().clone();
+            if !state.addresses.is_empty() {
+                session.say(state.into()).await?;
+                let distances = self.access.distances.borrow_and_update().clone();
+                session.say(distances.into()).await?;
+            }
         }
         self.status.connected.store(true, Ordering::Relaxed);
         self.status.connections.fetch_add(1, Ordering::Relaxed);
@@ -264,6 +273,14 @@ impl Control {
                         session.say(word.into()).await?;
                     }
                 }
+                state = next(&mut self.access.state), if session.version >= OFFERS_VERSION => {
+                    session.say(state.into()).await?;
+                }
+                distances = next(&mut self.access.distances),
+                    if session.version >= OFFERS_VERSION =>
+                {
+                    session.say(distances.into()).await?;
+                }
                 Some(report) = reports.recv() => session.say(report.into()).await?,
                 _ = upkeep.tick() => {
                     let waits = asked.is_some_and(|at: Instant| at.elapsed() < RENEWAL_RETRY);
@@ -323,11 +340,16 @@ async fn next_offers(offers: &mut watch::Receiver<Offers>, due: Instant) -> Offe
     if due > Instant::now() {
         tokio::time::sleep_until(due.into()).await;
     }
-    if offers.changed().await.is_err() {
+    next(offers).await
+}
+
+/// Waits until something else is to be said.
+async fn next<T: Clone>(said: &mut watch::Receiver<T>) -> T {
+    if said.changed().await.is_err() {
         // Nobody is left to say anything else.
         std::future::pending::<()>().await;
     }
-    offers.borrow_and_update().clone()
+    said.borrow_and_update().clone()
 }
 
 /// Saves the state after each change, at most once an upkeep interval, until the mesh thread ends.

@@ -314,6 +314,7 @@ fn access(out: &mut Exposition, stats: AccessStats) {
             handshakes: "Handshakes of edges that began.",
             handshakes_refused: "Of these, turned away because too many were under way.",
             handshakes_retried: "Handshakes whose address had to be proven first.",
+            asked: "Askers for the nearest relays before they attached.",
             handshakes_failed: "Handshakes that failed, or were not followed by an attach in time.",
             attached: "Edges that attached.",
             replaced: "Of these, edges that were attached already.",

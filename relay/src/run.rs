@@ -18,7 +18,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
-use crate::access::{Access, AccessParts, Drain, MeshDirectory, PushedTenants, TokenAdmission};
+use crate::access::{
+    Access, AccessParts, AccessTold, Dispatcher, Drain, MeshDirectory, OwnSide, PushedTenants,
+    TokenAdmission, serve_clients, told_access,
+};
 use crate::admin::{self, Admin};
 use crate::control::{self, Control, ControlStatus};
 use crate::lines::{self, Lines};
@@ -114,7 +117,11 @@ async fn serve(
     let gateway = Arc::new(gateway);
     let (told, offers) = watch::channel(Offers::default());
     let quality = Arc::<QualityStore>::default();
-    let access = start_access(&parts, mesh, told, &quality)?;
+    let (told_access, access_told) = told_access();
+    let dispatcher = dispatcher(&parts, mesh)?;
+    let access = start_access(&parts, mesh, told, &quality, &dispatcher)?;
+    let stop_admin = CancellationToken::new();
+    answer_clients(&parts, &dispatcher, told_access, &stop_admin).await?;
     let status = Arc::new(ControlStatus::default());
     let admin = Admin {
         local,
@@ -130,10 +137,10 @@ async fn serve(
         fault_sockets: mesh.fault_sockets.clone(),
         access: access.as_ref().map(Access::counts),
         quality: Arc::clone(&quality),
+        dispatcher: Arc::clone(&dispatcher),
         lines: Arc::clone(lines),
         buffers_short: mesh.buffers.iter().filter(|report| report.hint().is_some()).count(),
     };
-    let stop_admin = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(config.admin, admin, stop_admin.clone()).await?);
     let control = Control {
         schedulers: config.schedulers.clone(),
@@ -143,6 +150,7 @@ async fn serve(
         commands: mesh.commands.clone(),
         offers,
         quality,
+        access: access_told,
         status,
     };
     let mut serving = pin!(control.run(reports, shutdown.clone()));
@@ -185,6 +193,7 @@ fn start_access(
     mesh: &Mesh,
     told: watch::Sender<Offers>,
     quality: &Arc<QualityStore>,
+    dispatcher: &Arc<Dispatcher>,
 ) -> anyhow::Result<Option<Access>> {
     let Some(config) = &parts.config.access else { return Ok(None) };
     let tenants = Arc::<PushedTenants>::default();
@@ -201,12 +210,46 @@ fn start_access(
         admission: Arc::new(TokenAdmission::new(tenants)),
         directory: Arc::new(MeshDirectory::new(local, mesh.fib.clone(), told)),
         quality: Arc::clone(quality),
+        dispatcher: Arc::clone(dispatcher),
     })?;
     tokio::spawn(access.draining().clone().follow(local, mesh.fib.clone()));
     for address in &access.addresses {
         tracing::info!(%address, "access");
     }
     Ok(Some(access))
+}
+
+/// Tells the scheduler how the access side stands, and answers clients over HTTP if they may ask.
+async fn answer_clients(
+    parts: &Parts<'_>,
+    dispatcher: &Arc<Dispatcher>,
+    told: AccessTold,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(config) = &parts.config.access else { return Ok(()) };
+    let (lines, lines_bps) = (Arc::clone(parts.lines), parts.config.lines_bps());
+    tokio::spawn(Arc::clone(dispatcher).keep_told(lines, lines_bps, told));
+    if let Some(address) = config.http_listen {
+        let (trust, dispatcher) = (config.http_trust.clone(), Arc::clone(dispatcher));
+        let (_, serving) = serve_clients(address, trust, dispatcher, stop.clone()).await?;
+        tokio::spawn(serving);
+    }
+    Ok(())
+}
+
+/// What answers which relays are near; without an access side, of the others.
+fn dispatcher(parts: &Parts<'_>, mesh: &Mesh) -> anyhow::Result<Arc<Dispatcher>> {
+    let config = parts.config;
+    let own = OwnSide {
+        relay: RelayId(parts.credentials.identity().id),
+        name: config.name.clone(),
+        region: config.region.clone(),
+        provider: config.provider.clone(),
+        location: config.location,
+    };
+    let side = config.access.clone().unwrap_or_default();
+    let made = Dispatcher::new(own, &side, mesh.fib.clone());
+    Ok(Arc::new(made.context("access.locations cannot be used")?))
 }
 
 /// Reads the relay's certificate and key.

@@ -11,7 +11,8 @@ use overway_client::{AttachConfig, Attachments};
 use overway_pki::{Authority, Credentials, Identity, PendingKey, Role};
 use overway_probe::LocalClock;
 use overway_relay::access::{
-    Access, AccessConfig, AccessParts, AccessStats, OwnEdges, PushedTenants, TokenAdmission,
+    Access, AccessConfig, AccessParts, AccessStats, Dispatcher, OwnEdges, OwnSide, PushedTenants,
+    TokenAdmission,
 };
 use overway_relay::lines::Lines;
 use overway_relay::mesh::{Command, Mesh, MeshConfig, MeshOutputs};
@@ -73,8 +74,12 @@ impl Node3 {
         .unwrap();
         let tenants = Arc::<PushedTenants>::default();
         tokio::spawn(Arc::clone(&tenants).follow(RelayId(id), mesh.fib.clone()));
+        let config =
+            AccessConfig { listen: vec![loopback], attachments_max: 16, ..AccessConfig::default() };
+        let own = OwnSide { relay: RelayId(id), name: format!("r{id}"), ..OwnSide::default() };
+        let dispatcher = Arc::new(Dispatcher::new(own, &config, mesh.fib.clone()).unwrap());
         let access = Access::start(AccessParts {
-            config: AccessConfig { listen: vec![loopback], attachments_max: 16 },
+            config: config.clone(),
             credentials,
             reset_secret: vec![7; 32],
             boot,
@@ -84,6 +89,7 @@ impl Node3 {
             admission: Arc::new(TokenAdmission::new(tenants)),
             directory: Arc::new(OwnEdges::new(RelayId(id))),
             quality: Arc::default(),
+            dispatcher,
         })
         .unwrap();
         tokio::spawn(access.draining().clone().follow(RelayId(id), mesh.fib.clone()));

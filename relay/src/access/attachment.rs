@@ -25,6 +25,8 @@ mod frames;
 const ACTIVE_FOR: Duration = Duration::from_secs(2);
 /// How often an attachment looks whether its edge is still let in.
 const REVIEW: Duration = Duration::from_secs(1);
+/// How often its round trip counts for its network; not before it is measured well.
+const OBSERVE: Duration = Duration::from_secs(10);
 /// Late by more than half a heartbeat of an active attachment: this process slept.
 const LATE: Duration = Duration::from_millis(15);
 /// How long an edge stays at a relay of a partner when its own cell is reached again.
@@ -60,6 +62,8 @@ pub(super) struct Attachment {
     stays_until: Option<Instant>,
     /// When it last said what it feels.
     felt: Option<Instant>,
+    /// When its round trip counts for its network again.
+    observe_due: Instant,
 }
 
 /// Why an attachment ends.
@@ -105,6 +109,7 @@ impl Attachment {
             offers: Vec::new(),
             stays_until: None,
             felt: None,
+            observe_due: now,
         }
     }
 
@@ -224,7 +229,16 @@ impl Attachment {
         }
         self.reviewed = now;
         self.set_rate(now);
+        self.observe(now);
         self.review(now)
+    }
+
+    /// Tells how far the edge's network is.
+    fn observe(&mut self, now: Instant) {
+        if let Some(rtt) = self.probe.rtt(now).filter(|_| now >= self.observe_due) {
+            self.observe_due = now + OBSERVE;
+            self.shared.dispatcher.observe(self.connection.remote_address().ip(), rtt, now);
+        }
     }
 
     /// Whether the edge is still let in.

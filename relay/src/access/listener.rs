@@ -11,7 +11,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use overway_pki::ClientAuth;
 use overway_probe::LocalClock;
 use overway_wire::access::messages::{
-    Attach, Attached, FromEdge, Limits, MESSAGE_BYTES_MAX, Refused, ToEdge, cut_reason, from_edge,
+    AccessRelays, Attach, Attached, FromEdge, Limits, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
+    NEAREST_MAX, Nearest, Refused, ToEdge, cut_reason, from_edge,
 };
 use overway_wire::access::{ACCESS_MTU, ALPN_ACCESS, CloseCode, EXPORTER_BYTES, EXPORTER_LABEL};
 use overway_wire::{BootId, Class, RelayId};
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Admission, Admitted, Refusal};
 use super::attachment::{self, Attachment};
 use super::drain::Drain;
+use super::nearest::{self, Asker, Dispatcher};
 use super::registry::{Place, Registry};
 use super::services::Directory;
 use super::stats::Counters;
@@ -64,6 +66,7 @@ pub(super) struct Shared {
     pub(super) admission: Arc<dyn Admission>,
     pub(super) directory: Arc<dyn Directory>,
     pub(super) quality: Arc<QualityStore>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) counters: Arc<Counters>,
     pub(super) registry: RefCell<Registry>,
     pub(super) draining: watch::Receiver<Drain>,
@@ -113,6 +116,7 @@ impl Listener {
             admission: parts.admission,
             directory: parts.directory,
             quality: parts.quality,
+            dispatcher: parts.dispatcher,
             counters,
             registry: RefCell::new(registry),
             draining,
@@ -215,7 +219,16 @@ async fn admit(
     let (send, receive) = connection.accept_bi().await?;
     let (mut send, mut receive) =
         (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
-    let attach = match hear(&mut receive).await? {
+    let mut said = hear(&mut receive).await?;
+    if let Some(from_edge::Body::Nearest(asked)) = &said {
+        shared.counters.asked.increment();
+        let relays = nearest_for_stranger(shared, asked, connection.remote_address());
+        send.send(encoded(&relays.into())).await?;
+        // Whoever asks need not attach.
+        let Ok(next) = hear(&mut receive).await else { return Ok(None) };
+        said = next;
+    }
+    let attach = match said {
         Some(from_edge::Body::Attach(attach)) => attach,
         other => bail!("expected an attach, got {other:?}"),
     };
@@ -249,6 +262,24 @@ async fn admit(
             close(&connection, CloseCode::Refused);
             Ok(None)
         }
+    }
+}
+
+/// What somebody is answered who has shown nothing yet.
+fn nearest_for_stranger(shared: &Shared, asked: &Nearest, from: SocketAddr) -> AccessRelays {
+    let key = &asked.key[..asked.key.len().min(NAME_BYTES_MAX)];
+    let address = from.ip().to_canonical();
+    let text = address.to_string();
+    let key = if key.is_empty() { text.as_bytes() } else { key };
+    let tenant = shared.dispatcher.tenant(&asked.tenant);
+    let asker = Asker { address, key, tenant, measured: None };
+    nearest::message(asked.request, &shared.dispatcher.answer(asker, asked_limit(asked)))
+}
+
+pub(super) fn asked_limit(asked: &Nearest) -> usize {
+    match asked.limit {
+        0 => overway_dispatch::LIMIT_DEFAULT,
+        limit => usize::try_from(limit).unwrap_or(NEAREST_MAX).min(NEAREST_MAX),
     }
 }
 

@@ -115,7 +115,7 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    pub(super) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -141,6 +141,8 @@ counters! {
     handshakes_retried,
     /// Handshakes that failed, or were not followed by an attach in time.
     handshakes_failed,
+    /// Askers for the nearest relays before they attached.
+    asked,
     /// Edges that attached.
     attached,
     /// Of these, edges that were attached already, by another connection.

@@ -2,8 +2,8 @@
 //! bytes, big-endian, on the one bidirectional stream of an access connection.
 //!
 //! The edge opens the stream and says [`Attach`]; the relay answers [`Attached`], or [`Refused`] and closes. From then
-//! on the edge may [`Offer`] services, say their [`Health`], [`Resolve`] names, and [`Detach`]; the relay answers with
-//! [`Offers`] and [`Resolved`], and says [`Draining`] before it goes. What its flows felt like the edge tells in
+//! on the edge may [`Offer`] services, say their [`Health`], [`Resolve`] names, ask for the [`Nearest`] relays, and [`Detach`];
+//! the relay answers with [`Offers`], [`Resolved`] and [`AccessRelays`], and says [`Draining`] before it goes. What its flows felt like the edge tells in
 //! [`FlowReports`], at most every few seconds.
 //!
 //! Skew: fields are only added, never renumbered; unknown fields and unknown messages are ignored; both sides give
@@ -31,6 +31,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const OFFERS_MAX: usize = 64;
 /// Endpoints in one answer at most, the best first.
 pub const ENDPOINTS_MAX: usize = 32;
+/// Relays in one answer at most. They stay below half of [`MESSAGE_BYTES_MAX`].
+pub const NEAREST_MAX: usize = 32;
 /// Bytes of the longest reason; longer ones are cut.
 pub const REASON_BYTES_MAX: usize = 255;
 
@@ -38,13 +40,13 @@ pub const REASON_BYTES_MAX: usize = 255;
 #[derive(Clone, PartialEq, Message)]
 pub struct FromEdge {
     /// What it says. Absent: a message of a later version, ignored.
-    #[prost(oneof = "from_edge::Body", tags = "1, 2, 3, 4, 5, 20")]
+    #[prost(oneof = "from_edge::Body", tags = "1, 2, 3, 4, 5, 20, 21")]
     pub body: Option<from_edge::Body>,
 }
 
 /// The bodies of [`FromEdge`].
 pub mod from_edge {
-    use super::{Attach, Detach, FlowReports, Health, Offer, Oneof, Resolve};
+    use super::{Attach, Detach, FlowReports, Health, Nearest, Offer, Oneof, Resolve};
 
     /// What an edge says.
     #[derive(Clone, PartialEq, Oneof)]
@@ -67,6 +69,9 @@ pub mod from_edge {
         /// What it has felt.
         #[prost(message, tag = "20")]
         FlowReports(FlowReports),
+        /// Which relays it should attach to; also before it attaches, once.
+        #[prost(message, tag = "21")]
+        Nearest(Nearest),
     }
 }
 
@@ -74,13 +79,13 @@ pub mod from_edge {
 #[derive(Clone, PartialEq, Message)]
 pub struct ToEdge {
     /// What it says. Absent: a message of a later version, ignored.
-    #[prost(oneof = "to_edge::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_edge::Body", tags = "1, 2, 3, 4, 5, 21")]
     pub body: Option<to_edge::Body>,
 }
 
 /// The bodies of [`ToEdge`].
 pub mod to_edge {
-    use super::{Attached, Draining, Offers, Oneof, Refused, Resolved};
+    use super::{AccessRelays, Attached, Draining, Offers, Oneof, Refused, Resolved};
 
     /// What a relay says.
     #[derive(Clone, PartialEq, Oneof)]
@@ -100,6 +105,9 @@ pub mod to_edge {
         /// Where a service is.
         #[prost(message, tag = "5")]
         Resolved(Resolved),
+        /// Which relays the edge should attach to.
+        #[prost(message, tag = "21")]
+        AccessRelays(AccessRelays),
     }
 }
 
@@ -328,6 +336,63 @@ pub struct Endpoint {
     pub partner: bool,
 }
 
+/// Which access relays should the edge try?
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Nearest {
+    /// Drawn by the edge; comes back in the answer.
+    #[prost(uint32, tag = "1")]
+    pub request: u32,
+    /// Relays in the answer, at most [`NEAREST_MAX`]; 0: as many as the relay thinks right.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+    /// Tells the edge from others of its address, before it has attached; at most [`NAME_BYTES_MAX`].
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    /// The edge's tenant, before it has attached: relays of its cell alone are answered, if it is known.
+    #[prost(string, tag = "4")]
+    pub tenant: String,
+}
+
+/// Access relays, in the order in which the edge should try them.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AccessRelays {
+    /// That of the [`Nearest`].
+    #[prost(uint32, tag = "1")]
+    pub request: u32,
+    /// At most [`NEAREST_MAX`].
+    #[prost(message, repeated, tag = "2")]
+    pub relays: Vec<NearRelay>,
+}
+
+/// An access relay, for an edge.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NearRelay {
+    /// Its id.
+    #[prost(uint32, tag = "1")]
+    pub relay: u32,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Where edges attach, `IP:PORT` (UDP).
+    #[prost(string, repeated, tag = "3")]
+    pub addresses: Vec<String>,
+    /// Its region.
+    #[prost(string, tag = "4")]
+    pub region: String,
+    /// Its provider.
+    #[prost(string, tag = "5")]
+    pub provider: String,
+    /// The round trip to the edge, measured or estimated, in microseconds; 0 if nothing is known.
+    #[prost(uint32, tag = "6")]
+    pub rtt_us: u32,
+    /// How it stands for the edge: `open`, `filling`, `reserve`, `full` or `draining`.
+    #[prost(string, tag = "7")]
+    pub state: String,
+    /// Why it is where it is, for people.
+    #[prost(string, tag = "8")]
+    pub why: String,
+}
+
 macro_rules! into_message {
     ($outer:ident, $body:path: $($variant:ident),+) => {$(
         impl From<$variant> for $outer {
@@ -339,8 +404,8 @@ macro_rules! into_message {
     )+};
 }
 
-into_message!(FromEdge, from_edge::Body: Attach, Detach, Offer, Health, Resolve, FlowReports);
-into_message!(ToEdge, to_edge::Body: Attached, Refused, Draining, Offers, Resolved);
+into_message!(FromEdge, from_edge::Body: Attach, Detach, Offer, Health, Resolve, FlowReports, Nearest);
+into_message!(ToEdge, to_edge::Body: Attached, Refused, Draining, Offers, Resolved, AccessRelays);
 
 /// Cuts a reason to [`REASON_BYTES_MAX`] bytes, between characters.
 pub fn cut_reason(mut reason: String) -> String {

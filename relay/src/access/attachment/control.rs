@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use overway_wire::Class;
 use overway_wire::access::messages::{
-    Health, NAME_BYTES_MAX, OFFERS_MAX, Offer, OfferedService, Offers, Resolve, Resolved, from_edge,
+    AccessRelays, Health, NAME_BYTES_MAX, Nearest, OFFERS_MAX, Offer, OfferedService, Offers,
+    Resolve, Resolved, from_edge,
 };
 use overway_wire::quality::FlowReports;
 
 use super::super::admission::Admitted;
+use super::super::listener::asked_limit;
+use super::super::nearest::{self, Asker};
 use super::super::services::endpoints;
 use super::{Attachment, End};
 
@@ -37,6 +40,10 @@ impl Attachment {
                 self.say(resolved.into());
             }
             from_edge::Body::FlowReports(reports) => self.take_reports(reports),
+            from_edge::Body::Nearest(asked) => {
+                let relays = self.nearest(&asked);
+                self.say(relays.into());
+            }
         }
         None
     }
@@ -73,6 +80,16 @@ impl Attachment {
     pub(super) fn offer(&self, services: &[OfferedService]) {
         let Admitted { tenant, edge, .. } = self.admitted;
         self.shared.directory.offered(self.place.attachment, tenant, edge, services);
+    }
+
+    fn nearest(&self, asked: &Nearest) -> AccessRelays {
+        let asker = Asker {
+            address: self.connection.remote_address().ip(),
+            key: &self.admitted.edge.0,
+            tenant: Some(self.admitted.tenant),
+            measured: self.probe.rtt(Instant::now()),
+        };
+        nearest::message(asked.request, &self.shared.dispatcher.answer(asker, asked_limit(asked)))
     }
 
     fn resolve(&self, request: u32, service: &str, class: u32) -> Resolved {

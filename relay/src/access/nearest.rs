@@ -1,0 +1,411 @@
+//! Which access relays a client should try, as this relay answers it: by the pushed state, whether or not a scheduler is
+//! there, and by what it knows of itself.
+//!
+//! Who may ask: an attached edge, on its control stream; whoever connects to the access side, once before it attaches;
+//! whoever connects to `[access] http_listen`; the operator, at the admin address. Clients have to be able to ask before
+//! they have anything to show, and all of these are read only: an answer has relays' names, addresses and the reasons of
+//! their order, which whoever attaches learns anyway.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use overway_dispatch::{AccessSide, Answer, Client, Load, Locations, Mesh, Nearest, Networks};
+use overway_relay_core::Fib;
+use overway_wire::access::messages::{AccessRelays, NearRelay};
+use overway_wire::control::{AccessState, Distances, Location};
+use overway_wire::{Micros, PolicyId, RelayId};
+use tokio::sync::watch;
+
+use super::stats::Counters;
+use super::{AccessConfig, Drain};
+use crate::lines::Lines;
+
+/// For so long an answer may be made of the same reading of the pushed state, which takes some milliseconds for a large
+/// mesh: the loads in it are older.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked whether the scheduler has to be told something else of the load,
+const LOAD_INTERVAL: Duration = Duration::from_secs(1);
+/// and of the distances: 40 KB at the most, which change slowly.
+const DISTANCES_INTERVAL: Duration = Duration::from_secs(30);
+/// Parts of a relay's room by which its load is told: a step is an eighth of what lies between the thresholds of
+/// `overway_dispatch`.
+const LOAD_STEPS: u64 = 40;
+/// The weight of the last second in the rate of the lines.
+const BUSY_GAIN: f64 = 0.25;
+
+/// What the relay is, as clients are told.
+#[derive(Clone, Debug, Default)]
+pub struct OwnSide {
+    /// Its id.
+    pub relay: RelayId,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Its provider.
+    pub provider: String,
+    /// Where it is.
+    pub location: Option<Location>,
+}
+
+/// Answers clients.
+#[derive(Debug)]
+pub struct Dispatcher {
+    own: OwnSide,
+    weight: u32,
+    attachments_max: u32,
+    fib: watch::Receiver<Arc<Fib>>,
+    locations: Option<Locations>,
+    known: Mutex<Known>,
+    read: Mutex<Option<(Instant, Arc<Mesh>)>>,
+}
+
+/// What changes.
+#[derive(Debug, Default)]
+struct Known {
+    addresses: Vec<SocketAddr>,
+    counters: Option<Arc<Counters>>,
+    busy_permille: u32,
+    draining: Option<watch::Receiver<Drain>>,
+    networks: Networks,
+}
+
+impl Dispatcher {
+    /// Of a relay with this access side, by its table.
+    ///
+    /// # Errors
+    /// The file of locations cannot be read, or is none.
+    pub fn new(
+        own: OwnSide,
+        config: &AccessConfig,
+        fib: watch::Receiver<Arc<Fib>>,
+    ) -> anyhow::Result<Self> {
+        let locations = match &config.locations {
+            Some(path) => {
+                let named = |error: anyhow::Error| error.context(path.display().to_string());
+                let bytes = std::fs::read(path).map_err(|error| named(error.into()))?;
+                Some(Locations::new(bytes).map_err(|error| named(error.into()))?)
+            }
+            None => None,
+        };
+        let known = Known { addresses: config.advertise.clone(), ..Known::default() };
+        Ok(Self {
+            own,
+            weight: config.weight,
+            attachments_max: u32::try_from(config.attachments_max).unwrap_or(u32::MAX),
+            fib,
+            locations,
+            known: Mutex::new(known),
+            read: Mutex::default(),
+        })
+    }
+
+    /// The access side is bound, and counts here.
+    pub(super) fn started(
+        &self,
+        bound: &[SocketAddr],
+        counters: Arc<Counters>,
+        draining: watch::Receiver<Drain>,
+    ) {
+        let mut known = self.known();
+        known.counters = Some(counters);
+        known.draining = Some(draining);
+        if known.addresses.is_empty() {
+            let told = bound.iter().filter(|address| !address.ip().is_unspecified());
+            known.addresses = told.copied().collect();
+            if known.addresses.is_empty() {
+                tracing::warn!(
+                    "the access side listens on every address, so none can be told to clients; set \
+                     access.advertise"
+                );
+            }
+        }
+    }
+
+    /// An edge of this address has this round trip.
+    pub(super) fn observe(&self, address: IpAddr, rtt: Duration, now: Instant) {
+        self.known().networks.observe(address, rtt, now);
+    }
+
+    /// What a client is answered. `measured` is its own round trip, if it is known.
+    pub fn answer(&self, asker: Asker<'_>, limit: usize) -> Answer {
+        let Asker { address, key, tenant, measured } = asker;
+        let fib = Arc::clone(&self.fib.borrow());
+        let policy = tenant.map(|tenant| fib.route_policy(tenant));
+        let cell = match policy {
+            // One that is not known leaves nothing: least of all everything.
+            Some(None) => Some(&NONE),
+            Some(Some(policy)) => fib.policies.get(&policy).map(|policy| &policy.relays),
+            None => None,
+        };
+        let own = measured.map(|rtt| Micros(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)));
+        let own = own.or_else(|| self.known().networks.rtt(address));
+        let client = Client {
+            address: Some(address.to_canonical()),
+            location: self.locations.as_ref().and_then(|locations| locations.of(address)),
+            key: Client::key_of(key),
+            cell,
+            measured: own.map(|rtt| (self.own.relay, rtt)),
+        };
+        self.mesh(&fib).answer(&client, limit)
+    }
+
+    /// The number of the tenant of that name, if it is known.
+    pub fn tenant(&self, name: &str) -> Option<PolicyId> {
+        let fib = self.fib.borrow();
+        let named = fib.tenants.iter().find(|(_, tenant)| tenant.pushed.name == name);
+        named.map(|(&number, _)| number)
+    }
+
+    /// The pushed state with what this relay knows of itself.
+    fn mesh(&self, fib: &Fib) -> Arc<Mesh> {
+        let now = Instant::now();
+        let side = self.side();
+        let mut read = self.read();
+        if let Some((_, mesh)) = read.as_ref().filter(|(at, _)| *at + READ_AGAIN > now) {
+            return Arc::clone(mesh);
+        }
+        let prefixes = fib.access_prefixes.values().map(|prefixes| &**prefixes);
+        let name = |id: RelayId| fib.names.get(&id).cloned();
+        let mut mesh = Mesh::read(fib.access_relays.values(), prefixes, name);
+        if !side.addresses.is_empty() {
+            mesh.put(self.own.relay, side);
+        }
+        let mesh = Arc::new(mesh);
+        *read = Some((now, Arc::clone(&mesh)));
+        mesh
+    }
+
+    fn side(&self) -> AccessSide {
+        let known = self.known();
+        AccessSide {
+            name: self.own.name.clone(),
+            addresses: known.addresses.clone(),
+            region: self.own.region.clone(),
+            provider: self.own.provider.clone(),
+            location: self.own.location,
+            weight: self.weight,
+            load: Load {
+                attachments: known.attachments(),
+                attachments_max: self.attachments_max,
+                busy_permille: known.busy_permille,
+            },
+            is_draining: known.is_draining(),
+        }
+    }
+
+    /// What the scheduler is told: the load rounded up, so that it is no news all the time.
+    fn state(&self) -> AccessState {
+        let side = self.side();
+        let step = |value: u32, of: u32| {
+            let step = u64::from(of).div_ceil(LOAD_STEPS).max(1);
+            let up = u64::from(value).div_ceil(step) * step;
+            u32::try_from(up.min(u64::from(of.max(value)))).unwrap_or(u32::MAX)
+        };
+        AccessState {
+            addresses: side.addresses.iter().map(ToString::to_string).collect(),
+            weight: side.weight,
+            attachments: step(side.load.attachments, side.load.attachments_max),
+            attachments_max: side.load.attachments_max,
+            busy_permille: step(side.load.busy_permille, 1_000),
+            draining: side.is_draining,
+        }
+    }
+
+    /// Keeps what the scheduler is told up to date; `lines_bps` is what each line carries, 0 if that is not known. Ends
+    /// only with its task.
+    pub(crate) async fn keep_told(
+        self: Arc<Self>,
+        lines: Arc<Lines>,
+        lines_bps: Vec<u64>,
+        told: AccessTold,
+    ) {
+        let mut interval = tokio::time::interval(LOAD_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut before, mut busy): (Option<(Instant, Vec<u64>)>, f64) = (None, 0.0);
+        let mut distances_due = Instant::now();
+        loop {
+            interval.tick().await;
+            let now = Instant::now();
+            let sent: Vec<u64> =
+                lines.totals(SystemTime::now()).iter().map(|line| line.sent_bytes).collect();
+            if let Some((at, earlier)) = &before {
+                let shares =
+                    busiest(earlier, &sent, &lines_bps, now.saturating_duration_since(*at));
+                busy += (shares - busy) * BUSY_GAIN;
+            }
+            before = Some((now, sent));
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+            let permille = (busy.clamp(0.0, 1.0) * 1e3) as u32;
+            self.known().busy_permille = permille;
+            replace(&told.state, self.state());
+            if now >= distances_due {
+                distances_due = now + DISTANCES_INTERVAL;
+                let report = self.known().networks.report(now);
+                replace(&told.distances, report);
+            }
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> MutexGuard<'_, Option<(Instant, Arc<Mesh>)>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+static NONE: std::collections::BTreeSet<RelayId> = std::collections::BTreeSet::new();
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Its address.
+    pub address: IpAddr,
+    /// What tells it from others of its address.
+    pub key: &'a [u8],
+    /// Its tenant's number, if that is known.
+    pub tenant: Option<PolicyId>,
+    /// Its round trip to this relay, if that is measured.
+    pub measured: Option<Duration>,
+}
+
+/// What the scheduler is told of the access side, and where that is read.
+pub(crate) fn told_access() -> (AccessTold, AccessHeard) {
+    let told = AccessTold::default();
+    let heard =
+        AccessHeard { state: told.state.subscribe(), distances: told.distances.subscribe() };
+    (told, heard)
+}
+
+/// What is to be told to the scheduler of the access side. Without one, nothing ever is.
+#[derive(Debug)]
+pub(crate) struct AccessHeard {
+    /// How it stands.
+    pub(crate) state: watch::Receiver<AccessState>,
+    /// How far its edges' networks are.
+    pub(crate) distances: watch::Receiver<Distances>,
+}
+
+/// What is told to the scheduler of the access side.
+#[derive(Debug, Default)]
+pub(crate) struct AccessTold {
+    /// How it stands.
+    pub(crate) state: watch::Sender<AccessState>,
+    /// How far its edges' networks are.
+    pub(crate) distances: watch::Sender<Distances>,
+}
+
+impl Known {
+    fn is_draining(&self) -> bool {
+        self.draining.as_ref().is_some_and(|draining| *draining.borrow() != Drain::No)
+    }
+
+    fn attachments(&self) -> u32 {
+        let count = self.counters.as_ref().map_or(0, |counters| counters.attachments.read());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
+fn replace<T: PartialEq>(told: &watch::Sender<T>, new: T) {
+    told.send_if_modified(|known| {
+        let changed = *known != new;
+        *known = new;
+        changed
+    });
+}
+
+/// The part of its capacity that the busiest line of known capacity has used, 0 to about 1.
+#[expect(clippy::cast_precision_loss, reason = "shares need no more than 53 bits")]
+fn busiest(earlier: &[u64], now: &[u64], lines_bps: &[u64], elapsed: Duration) -> f64 {
+    let used = now.iter().zip(earlier).map(|(now, earlier)| now.saturating_sub(*earlier) * 8);
+    let known = used.zip(lines_bps).filter(|(_, bps)| **bps > 0);
+    let seconds = elapsed.as_secs_f64().max(1e-3);
+    known.map(|(bits, &bps)| bits as f64 / seconds / bps as f64).fold(0.0, f64::max)
+}
+
+/// An answer as it goes to an edge.
+pub(super) fn message(request: u32, answer: &Answer) -> AccessRelays {
+    let relay = |nearest: &Nearest| NearRelay {
+        relay: nearest.relay.into(),
+        name: nearest.name.clone(),
+        addresses: nearest.addresses.iter().map(ToString::to_string).collect(),
+        region: nearest.region.clone(),
+        provider: nearest.provider.clone(),
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+        rtt_us: nearest.rtt_ms.map_or(0, |ms| ((ms * 1e3) as u32).max(1)),
+        state: nearest.state.clone(),
+        why: nearest.why_text(),
+    };
+    AccessRelays { request, relays: answer.relays.iter().map(relay).collect() }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use overway_wire::control::AccessRelay;
+
+    pub(in crate::access) fn dispatcher(fib: Fib, drain: Drain) -> Dispatcher {
+        let own = OwnSide { relay: RelayId(1), name: "rome".into(), ..OwnSide::default() };
+        let config = AccessConfig { attachments_max: 400, ..AccessConfig::default() };
+        let dispatcher = Dispatcher::new(own, &config, watch::channel(Arc::new(fib)).1).unwrap();
+        let counters = Arc::<Counters>::default();
+        counters.attachments.set(101);
+        let drain = watch::channel(drain).1;
+        dispatcher.started(&["203.0.113.1:4434".parse().unwrap()], counters, drain);
+        dispatcher
+    }
+
+    fn asker(tenant: Option<u16>) -> Asker<'static> {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        Asker { address, key: b"x", tenant: tenant.map(PolicyId), measured: None }
+    }
+
+    #[test]
+    fn a_relay_knows_itself_without_any_scheduler_and_others_by_what_was_pushed() {
+        let state = AccessState {
+            addresses: vec!["203.0.113.2:4434".into()],
+            weight: 100,
+            attachments_max: 10,
+            ..AccessState::default()
+        };
+        let mut fib = Fib::default();
+        let alone = dispatcher(fib.clone(), Drain::No).answer(asker(None), 8);
+        let names: Vec<&str> = alone.relays.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["rome"]);
+
+        let pushed = AccessRelay { relay: 2, state: Some(state), ..AccessRelay::default() };
+        Arc::make_mut(&mut fib.access_relays).insert(RelayId(2), pushed);
+        let both = dispatcher(fib, Drain::No);
+        assert_eq!(both.answer(asker(None), 8).relays.len(), 2);
+        // A tenant that is not known is answered nothing.
+        assert_eq!(both.answer(asker(Some(7)), 8).relays, []);
+    }
+
+    #[test]
+    fn what_it_measures_counts_at_once_and_is_told_with_its_load_in_steps() {
+        let draining = dispatcher(Fib::default(), Drain::Leaving(None));
+        let dispatcher = dispatcher(Fib::default(), Drain::No);
+        dispatcher.observe([192, 0, 2, 9].into(), Duration::from_millis(12), Instant::now());
+        let answer = dispatcher.answer(asker(None), 8);
+        assert_eq!(answer.relays[0].rtt_ms, Some(12.0));
+        let measured = Asker { measured: Some(Duration::from_millis(3)), ..asker(None) };
+        assert_eq!(dispatcher.answer(measured, 8).relays[0].rtt_ms, Some(3.0));
+
+        let state = dispatcher.state();
+        assert_eq!((state.attachments, state.attachments_max), (110, 400));
+        assert_eq!(state.addresses, ["203.0.113.1:4434"]);
+        assert!(draining.state().draining && !state.draining);
+        assert_eq!(draining.answer(asker(None), 8).relays[0].state, "draining");
+    }
+
+    #[test]
+    fn the_busiest_line_of_known_capacity_counts() {
+        let second = Duration::from_secs(1);
+        let busy = busiest(&[0, 0, 0], &[500, 250, 9_000], &[8_000, 8_000, 0], second);
+        assert!((busy - 0.5).abs() < 1e-9);
+        assert!(busiest(&[9], &[3], &[8], second) < 1e-9, "counted anew");
+    }
+}
