@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::Shared;
 use crate::ring::Sent;
 use crate::services::Question;
+use crate::status::TransportKind;
 use crate::transport::{Connection, Transport};
 use crate::uplink::LineId;
 
@@ -44,6 +45,12 @@ const LEAVING_TICK: Duration = Duration::from_millis(100);
 const LATE: Duration = Duration::from_millis(15);
 /// The wall clock ran on by so much more than the monotonic one: the machine slept, or its clock was set.
 const JUMP: Duration = Duration::from_secs(2);
+/// Between two looks whether QUIC comes through where an attachment goes over TCP, and a quarter more or less.
+const LOOK_EVERY: Duration = Duration::from_secs(180);
+/// Two attachments do not go over to QUIC at once.
+const APART: Duration = Duration::from_secs(2);
+/// How long a connection is kept for a better one to take its place at the relay.
+const HANDOVER_MAX: Duration = Duration::from_secs(5);
 /// Frames sent, and datagrams taken, before others get a turn.
 const BATCH: usize = 64;
 /// Questions under way at one relay; the oldest is forgotten, and its asker told so.
@@ -90,7 +97,7 @@ impl<T: Transport> Attachment<T> {
         let now = Instant::now();
         let attachment = AttachmentId(u16::try_from(attached.attachment).unwrap_or(0));
         let address = Address::new(connection.relay(), attachment);
-        shared.attached(place, remote, &attached, address);
+        shared.attached(place, (remote, connection.transport()), &attached, address);
         let (line, filled) = shared.uplink.insert(place, address, now);
         let probe = AttachmentProbe::new(attachment_config(), shared.boot, shared.clock, now);
         let mut this = Self {
@@ -110,10 +117,11 @@ impl<T: Transport> Attachment<T> {
             carried: now,
         };
         let end = this.serve(reader, writer).await;
-        this.connection.close(match end {
-            AttachError::Stopped => CloseCode::Stopping,
-            _ => CloseCode::Unused,
-        });
+        match end {
+            AttachError::Better => hand_over(this.connection.clone()),
+            AttachError::Stopped => this.connection.close(CloseCode::Stopping),
+            _ => this.connection.close(CloseCode::Unused),
+        }
         this.shared.uplink.remove(this.line, Instant::now());
         this.shared.detached(this.place);
         end
@@ -131,6 +139,8 @@ impl<T: Transport> Attachment<T> {
         let mut offers = shared.services.offers();
         // What is offered already is told at once.
         offers.mark_changed();
+        let better = until_better(&shared, self.connection.transport(), self.place, self.remote);
+        let mut better = pin!(better);
         let mut sending: Option<Sending> = None;
         loop {
             let now = Instant::now();
@@ -183,6 +193,7 @@ impl<T: Transport> Attachment<T> {
                     self.questions.push(question);
                     Some(message)
                 }
+                () = &mut better => return AttachError::Better,
                 () = shared.stop.cancelled() => return AttachError::Stopped,
             };
             if let Some(message) = said
@@ -418,4 +429,38 @@ async fn wait(sending: &mut Option<Sending>) {
         Some(sending) => sending.await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits until a better way to the relay comes through; for ever if this is the best.
+async fn until_better<T: Transport>(
+    shared: &Shared<T>,
+    transport: TransportKind,
+    place: usize,
+    remote: SocketAddr,
+) {
+    match transport {
+        TransportKind::Quic => std::future::pending().await,
+        TransportKind::Tcp => {}
+    }
+    let mut networks = shared.networks.subscribe();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)) => {}
+            Ok(()) = networks.changed() => {
+                networks.mark_unchanged();
+                tokio::time::sleep(if place == 0 { Duration::ZERO } else { APART }).await;
+            }
+        }
+        if shared.transport.has_better(remote).await {
+            return;
+        }
+    }
+}
+
+/// Keeps a connection that a better one is to replace: the relay gives that the edge's place.
+fn hand_over<C: Connection>(connection: C) {
+    tokio::spawn(async move {
+        tokio::time::sleep(HANDOVER_MAX).await;
+        connection.close(CloseCode::Unused);
+    });
 }

@@ -1,5 +1,6 @@
 //! What an edge needs to attach.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +15,39 @@ use crate::token::OwnTokenError;
 /// Relays that an edge may know: more than it will ever race.
 pub const RELAYS_MAX: usize = 64;
 
+/// The port of TLS on TCP unless said: networks that block UDP let web traffic out.
+pub const TCP_PORT: u16 = 443;
+
+/// Where relays take attachments over TLS on TCP, for where UDP is blocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpAccess {
+    /// At the address of every relay; `None`: TCP is not tried, but for the exceptions.
+    pub port: Option<u16>,
+    /// Relays, by their UDP addresses, whose TCP address is another.
+    pub exceptions: BTreeMap<SocketAddr, SocketAddr>,
+}
+
+impl Default for TcpAccess {
+    fn default() -> Self {
+        Self { port: Some(TCP_PORT), exceptions: BTreeMap::new() }
+    }
+}
+
+impl TcpAccess {
+    /// The TCP address of a relay.
+    pub(crate) fn of(&self, relay: SocketAddr) -> Option<SocketAddr> {
+        let usual = self.port.map(|port| SocketAddr::new(relay.ip(), port));
+        self.exceptions.get(&relay).copied().or(usual)
+    }
+}
+
 /// Where and as whom an edge attaches.
 #[derive(Clone)]
 pub struct AttachConfig {
     /// Access relays, the best first, 1 to [`RELAYS_MAX`].
     pub relays: Vec<SocketAddr>,
+    /// Where to find them if UDP does not come through.
+    pub tcp: TcpAccess,
     /// The mesh's CA certificate, PEM (`ca.pem` of any of its nodes): any relay of that mesh is taken.
     pub ca_pem: Vec<u8>,
     /// The edge's key.

@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::directory::Directory;
 use crate::services::ResolveError;
 use crate::token::own_claims;
-use crate::{AttachConfig, Attachments, StartError, Status};
+use crate::{AttachConfig, Attachments, StartError, Status, TcpAccess};
 
 mod error;
 mod offer;
@@ -39,6 +39,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(15);
 pub struct EdgeConfig {
     /// Access relays, the best first, 1 to [`RELAYS_MAX`](crate::RELAYS_MAX).
     pub relays: Vec<SocketAddr>,
+    /// Where to find them if UDP is blocked; [`Self::new`]: at TCP port 443.
+    pub tcp: TcpAccess,
     /// The mesh's CA certificate, PEM, from the mesh's operator.
     pub ca_pem: Vec<u8>,
     /// The edge's own key, made once and kept: it is the edge's identity.
@@ -61,7 +63,8 @@ impl EdgeConfig {
     ) -> Self {
         let token = watch::Sender::new(token).subscribe();
         let tenant_keys = watch::Sender::new(Arc::new(tenant_keys)).subscribe();
-        Self { relays, ca_pem, key: Arc::new(key), token, tenant_keys }
+        let tcp = TcpAccess::default();
+        Self { relays, tcp, ca_pem, key: Arc::new(key), token, tenant_keys }
     }
 }
 
@@ -154,11 +157,12 @@ impl Edge {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(config: EdgeConfig) -> Result<Self, StartError> {
-        let EdgeConfig { relays, ca_pem, key, token, tenant_keys } = config.clone();
+        let EdgeConfig { relays, tcp, ca_pem, key, token, tenant_keys } = config.clone();
         let keys = Arc::clone(&tenant_keys.borrow());
         let claims = own_claims(&token.borrow(), &key, &keys)?;
         tracing::debug!(tenant = %claims.tenant, name = claims.name, edge = %key.id(), "edge");
-        let attach = AttachConfig { relays, ca_pem, key: Arc::clone(&key), token: token.clone() };
+        let attach =
+            AttachConfig { relays, tcp, ca_pem, key: Arc::clone(&key), token: token.clone() };
         let (attachments, port) = Attachments::start(attach)?;
         let identity = EdgeIdentity { key, tenant: claims.tenant, token, keys: tenant_keys };
         let session = SessionEndpoint::for_edge(SessionConfig::default(), port, identity)?;

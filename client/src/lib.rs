@@ -38,6 +38,10 @@
 //! socket; if nothing comes for three seconds, it attaches anew, and a relay gives an edge that it still knows its
 //! old place. After the machine slept, a sign of life is asked for at once.
 //!
+//! Where UDP does not come through, an attachment goes over TLS on TCP: it is tried when QUIC has not answered for a
+//! second. Every few minutes, and when the network changes, such an attachment looks whether QUIC comes through by now,
+//! and then goes over to it, in its old place.
+//!
 //! Tasks, on the tokio runtime in which [`Edge::start`] is called: one for each place, one that keeps the directory of
 //! services, one that gives out what far ends ask for once something is offered, and the sessions'. They end when
 //! [`Edge::close`] is called or the last clone is dropped.
@@ -47,6 +51,8 @@
 //! | frames that wait for an attachment | 512 of each class; ends wait |
 //! | frames sent and not acknowledged | 4,096, one second; the oldest is forgotten |
 //! | frames without an attachment | 4,096, one second; the newest is dropped and counted |
+//! | realtime frames, wherever they wait | their budget, a second at most; dropped and counted |
+//! | frames that wait for TCP | 32 KiB beside what the system holds; see `overway-access` |
 //! | frames for the ends | 1,024 batches; the newest is dropped and counted |
 
 mod attachment;
@@ -78,10 +84,10 @@ use relays::{Next, Relays};
 use services::Services;
 use status::Counters;
 use transport::Transport;
-use transport::quic::Quic;
+use transport::either::Either;
 use uplink::{LINES, LineId, Uplink};
 
-pub use config::{AttachConfig, RELAYS_MAX, StartError};
+pub use config::{AttachConfig, RELAYS_MAX, StartError, TCP_PORT, TcpAccess};
 pub use edge::{
     AcceptError, ConnectError, Edge, EdgeConfig, FlowOptions, Incoming, IncomingFlow,
     IncomingStream, Offer, OfferError, OfferOptions, OpenError, RecvHalf, Required, SendHalf,
@@ -92,7 +98,7 @@ pub use overway_session::{DATAGRAM_BYTES_MAX, Flow, Peer, SendError};
 pub use overway_tenant::{EdgeId, EdgeKey, TenantKeys};
 pub use overway_wire::{Class, Redundancy};
 pub use services::{Offering, ResolveError};
-pub use status::{AttachmentStatus, Counts, Status};
+pub use status::{AttachmentStatus, Counts, Status, TransportKind};
 pub use token::{OwnTokenError, own_claims};
 
 /// Batches of frames for the ends.
@@ -105,7 +111,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// An edge's attachments to the mesh. Clones are the same.
 #[derive(Clone)]
 pub struct Attachments {
-    shared: Arc<Shared<Quic>>,
+    shared: Arc<Shared<Either>>,
     /// Ends the tasks with the last clone.
     _stop: Arc<DropGuard>,
     places: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
@@ -125,6 +131,8 @@ pub(crate) struct Shared<T> {
     relays: Mutex<Relays>,
     /// A place became free, or a relay known: others may dial what they could not.
     changed: Notify,
+    /// Counts how often the network changed, as far as the edge is told.
+    networks: watch::Sender<u64>,
     standing: Mutex<Standing>,
     stop: CancellationToken,
 }
@@ -149,11 +157,11 @@ impl Attachments {
     /// # Errors
     /// The configuration cannot work.
     pub fn start(config: AttachConfig) -> Result<(Self, EdgePort), StartError> {
-        let AttachConfig { relays, ca_pem, key, token } = config;
+        let AttachConfig { relays, tcp, ca_pem, key, token } = config;
         if relays.is_empty() || relays.len() > RELAYS_MAX {
             return Err(StartError::Relays(relays.len()));
         }
-        let transport = Quic::new(&ca_pem).map_err(StartError::Ca)?;
+        let transport = Either::new(&ca_pem, tcp).map_err(StartError::Ca)?;
         let counters = Arc::<Counters>::default();
         let uplink = Uplink::new(Arc::clone(&counters));
         let (delivered, receiver) = mpsc::channel(DELIVERED_BATCHES_MAX);
@@ -170,6 +178,7 @@ impl Attachments {
             counters,
             relays: Mutex::new(Relays::new(&relays, now)),
             changed: Notify::new(),
+            networks: watch::Sender::new(0),
             standing: Mutex::default(),
             stop: CancellationToken::new(),
         });
@@ -227,6 +236,7 @@ impl Attachments {
     pub fn network_changed(&self) {
         self.shared.relays().forgive(Instant::now());
         self.shared.changed.notify_waiters();
+        self.shared.networks.send_modify(|count| *count += 1);
         self.shared.refresh();
     }
 
@@ -259,15 +269,25 @@ impl<T: Transport> Shared<T> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn attached(&self, place: usize, remote: SocketAddr, attached: &Attached, address: Address) {
+    fn attached(
+        &self,
+        place: usize,
+        (remote, transport): (SocketAddr, TransportKind),
+        attached: &Attached,
+        address: Address,
+    ) {
         self.counters.attached.increment();
+        if transport == TransportKind::Tcp {
+            self.counters.attached_tcp.increment();
+        }
         self.relays().succeeded(place);
         // The other place now knows which relay not to dial.
         self.changed.notify_waiters();
         let (relay, tenant) = (address.relay, attached.tenant);
-        tracing::info!(%remote, %relay, %address, tenant, seen = attached.seen_address, "attached");
+        tracing::info!(%remote, %relay, %address, tenant, seen = attached.seen_address, transport = transport.name(), "attached");
         let status = AttachmentStatus {
             remote,
+            transport,
             relay,
             address,
             state: State::Up,
@@ -319,7 +339,7 @@ impl<T: Transport> Shared<T> {
     fn failed(&self, place: usize, remote: SocketAddr, error: &AttachError) {
         let now = Instant::now();
         match error {
-            AttachError::Same(_) => return self.relays().passed_over(place),
+            AttachError::Same(_) | AttachError::Better => return self.relays().passed_over(place),
             AttachError::Stopped => return,
             AttachError::Refused { .. } => {
                 self.counters.refused.increment();

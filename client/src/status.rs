@@ -23,6 +23,8 @@ pub struct Status {
 pub struct AttachmentStatus {
     /// The relay's address.
     pub remote: SocketAddr,
+    /// By what it goes.
+    pub transport: TransportKind,
     /// The relay.
     pub relay: RelayId,
     /// The edge's own address there.
@@ -35,6 +37,28 @@ pub struct AttachmentStatus {
     pub age: Duration,
     /// Whether the relay has said that it goes.
     pub is_draining: bool,
+}
+
+/// By what an attachment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TransportKind {
+    /// QUIC on UDP.
+    Quic,
+    /// TLS on TCP, where UDP does not come through: what is lost holds up what follows.
+    Tcp,
+}
+
+impl TransportKind {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
+
+    /// Its name, also as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 macro_rules! counters {
@@ -82,6 +106,8 @@ counters! {
     failed,
     /// Of these, refused by a relay.
     refused,
+    /// Attachments that came about over TLS on TCP.
+    attached_tcp,
     /// Times that an attachment fell silent for one and a half intervals.
     suspects,
     /// Times that one fell silent for three.
@@ -98,6 +124,8 @@ counters! {
     resent,
     /// Of these, frames that there was no room for.
     stranded_dropped,
+    /// Realtime frames dropped because they waited longer than they are worth.
+    expired,
     /// Frames dropped because they are too long for the mesh.
     too_long,
     /// Frames received and dropped because the edge did not keep up.

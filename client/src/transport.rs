@@ -1,5 +1,5 @@
-//! How an edge reaches an access relay: QUIC ([`quic`]); another way, such as TLS over TCP where UDP is blocked, is
-//! another implementation of these traits, with the same messages.
+//! How an edge reaches an access relay: QUIC ([`quic`]), TLS on TCP ([`tcp`]), or whichever of them comes through
+//! ([`either`]). Another way is another implementation of these traits, with the same messages.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,7 +9,11 @@ use overway_wire::RelayId;
 use overway_wire::access::{CloseCode, EXPORTER_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::status::TransportKind;
+
+pub(crate) mod either;
 pub(crate) mod quic;
+pub(crate) mod tcp;
 
 /// Dials access relays.
 pub(crate) trait Transport: Send + Sync + 'static {
@@ -21,6 +25,9 @@ pub(crate) trait Transport: Send + Sync + 'static {
         &self,
         remote: SocketAddr,
     ) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
+
+    /// Whether a better way to a relay comes through than the one by which a connection to it goes.
+    fn has_better(&self, remote: SocketAddr) -> impl Future<Output = bool> + Send;
 
     /// Nothing comes through any connection: takes another socket, if that could help. Says whether it did.
     fn refresh(&self) -> bool;
@@ -35,6 +42,9 @@ pub(crate) trait Connection: Clone + Send + Sync + 'static {
     type Reader: AsyncRead + Send + Unpin;
     /// See [`Self::Reader`].
     type Writer: AsyncWrite + Send + Unpin;
+
+    /// By what it goes.
+    fn transport(&self) -> TransportKind;
 
     /// The relay, by its certificate.
     fn relay(&self) -> RelayId;
@@ -84,7 +94,23 @@ pub(crate) enum ConnectError {
     /// The other end's certificate says nothing of use.
     #[error("the relay's certificate: {0}")]
     Identity(#[from] overway_pki::IdentityError),
+    /// TLS on TCP.
+    #[error("TCP to {0}: {1}")]
+    Tcp(SocketAddr, std::io::Error),
+    /// Neither way comes through.
+    #[error("{0}; {1}")]
+    Both(Box<Self>, Box<Self>),
+    /// A connection has one control stream.
+    #[error("the control stream is open already")]
+    Control,
     /// TLS gave nothing to sign.
     #[error("TLS gives no keying material")]
     Exporter,
+}
+
+impl ConnectError {
+    /// This, and what happened to the other way.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self::Both(Box::new(self), Box::new(other))
+    }
 }

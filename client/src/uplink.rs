@@ -152,7 +152,17 @@ impl Uplink {
     ) -> Option<(u32, Sent)> {
         let mut state = self.lock();
         let held = state.line(line)?;
-        let sent = held.queue.iter_mut().find_map(VecDeque::pop_front)?;
+        let sent = loop {
+            let sent = held.queue.iter_mut().find_map(VecDeque::pop_front)?;
+            match sent.frame.class {
+                // On time or not at all.
+                Class::Realtime => match aged(sent, now) {
+                    Some(sent) => break sent,
+                    None => self.counters.expired.increment(),
+                },
+                Class::Interactive | Class::Bulk => break sent,
+            }
+        };
         let number = number();
         held.ring.push(number, sent.clone(), now);
         let waiting = std::mem::take(&mut state.waiting);

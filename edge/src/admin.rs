@@ -13,7 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use overway_client::{AttachmentStatus, Counts, Edge, Status};
+use overway_client::{AttachmentStatus, Counts, Edge, Status, TransportKind};
 use overway_gateway::Gateway;
 use overway_telemetry::{Exposition, export_counters};
 use serde_json::{Value, json};
@@ -111,9 +111,11 @@ async fn status(State(admin): Shared) -> Json<Value> {
 }
 
 fn attachment(status: &AttachmentStatus) -> Value {
-    let AttachmentStatus { remote, relay, address, state, rtt, age, is_draining } = status;
+    let AttachmentStatus { remote, transport, relay, address, state, rtt, age, is_draining } =
+        status;
     json!({
         "remote": remote.to_string(),
+        "transport": transport.name(),
         "relay": relay.0,
         "address": address.to_string(),
         "state": overway_wire::control::State::from(*state).name(),
@@ -128,6 +130,11 @@ async fn metrics(State(admin): Shared) -> Response {
     let status = admin.edge.status();
     let help = "Access relays that the edge is attached to.";
     out.gauge("attachments", help, &[], status.attachments.len() as f64);
+    for kind in TransportKind::ALL {
+        let count = status.attachments.iter().filter(|it| it.transport == kind).count();
+        let help = "Attachments by what they go by.";
+        out.gauge("transport_attachments", help, &[("transport", kind.name())], count as f64);
+    }
     attachment_counts(&mut out, status.counts);
     for (service, well) in admin.offers.health() {
         let labels = [("service", service.as_str())];
@@ -153,6 +160,7 @@ fn attachment_counts(out: &mut Exposition, counts: Counts) {
             lost: "Attachments that ended.",
             failed: "Attempts to attach that failed.",
             refused: "Attempts that a relay refused.",
+            attached_tcp: "Attachments that came about over TLS on TCP.",
             suspects: "Times that an attachment fell silent for one and a half intervals.",
             downs: "Times that an attachment fell silent for three.",
             rebinds: "Times that the socket was made anew, since nothing came through it.",
@@ -161,6 +169,7 @@ fn attachment_counts(out: &mut Exposition, counts: Counts) {
             copies: "Second copies of frames, over the other attachment.",
             resent: "Frames moved from an attachment that carried nothing.",
             stranded_dropped: "Frames moved for which there was no room.",
+            expired: "Realtime frames dropped because they waited longer than they are worth.",
             too_long: "Frames dropped because they are too long for the mesh.",
             received_dropped: "Frames received and dropped because the edge did not keep up.",
             malformed: "Datagrams from relays that made no sense.",

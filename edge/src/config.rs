@@ -10,6 +10,7 @@
 //! [access]
 //! relays = ["203.0.113.7:4434", "198.51.100.9:4434"]
 //! ca_file = "mesh-ca.pem"             # the mesh's CA
+//! tcp_port = 443                      # of the relays, used where UDP does not come through; 0: never
 //!
 //! [admin]                             # none unless said
 //! listen = "127.0.0.1:9403"
@@ -30,6 +31,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use overway_client::TCP_PORT;
 use overway_config::{ConfigError, Document, Spanned};
 use overway_gateway::{GatewayConfig, Protocol, RawForward, RawService, RawSocks};
 use overway_tenant::TenantName;
@@ -76,6 +78,7 @@ struct RawEdge {
 struct RawAccess {
     relays: Spanned<Vec<Spanned<String>>>,
     ca_file: PathBuf,
+    tcp_port: Option<u16>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +111,8 @@ pub struct Config {
     pub tenant_keys_file: PathBuf,
     /// Access relays that it may attach to.
     pub relays: Vec<SocketAddr>,
+    /// The relays' TCP port, tried where UDP does not come through; `None`: never.
+    pub tcp_port: Option<u16>,
     /// The mesh's CA, PEM.
     pub ca_file: PathBuf,
     /// Admin HTTP, if wanted.
@@ -174,6 +179,7 @@ impl TryFrom<&Document> for Config {
             token_file: document.resolve(&raw.edge.token_file),
             tenant_keys_file: document.resolve(&raw.edge.tenant_keys_file),
             relays,
+            tcp_port: Some(raw.access.tcp_port.unwrap_or(TCP_PORT)).filter(|&port| port != 0),
             ca_file: document.resolve(&raw.access.ca_file),
             admin: admin.transpose()?,
             offers: offers(document, &raw.offer, &gateway)?,
@@ -329,6 +335,10 @@ mod tests {
         assert_eq!(config.key_file, dir.path().join("edge.key"));
         assert_eq!(config.token_file, Path::new("/run/edge.jwt"));
         assert_eq!((config.relays.len(), config.admin), (2, None));
+        assert_eq!(config.tcp_port, Some(443));
+        let without = EDGE.replace("[access]", "[access]\ntcp_port = 0");
+        let document = Document::new("edge.toml", without);
+        assert_eq!(Config::try_from(&document).unwrap().tcp_port, None);
     }
 
     #[test]

@@ -196,6 +196,7 @@ mod tests {
                 token_file: path("token"),
                 tenant_keys_file: path("keys"),
                 relays: Vec::new(),
+                tcp_port: None,
                 ca_file: path("ca"),
                 admin: None,
                 offers: Vec::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use overway_client::{Edge, EdgeConfig};
+use overway_client::{Edge, EdgeConfig, TcpAccess};
 use overway_gateway::Gateway;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tracing::info!(tenant = %config.tenant, name = claims.name, edge = %id, "edge");
     let edge = Edge::start(EdgeConfig {
         relays: config.relays.clone(),
+        tcp: TcpAccess { port: config.tcp_port, ..TcpAccess::default() },
         ca_pem,
         key: Arc::new(key),
         token: files.token(),

@@ -29,6 +29,7 @@
 mod admission;
 mod attachment;
 mod config;
+mod connection;
 mod directory;
 mod drain;
 mod http;
@@ -39,8 +40,9 @@ mod quota;
 mod registry;
 mod services;
 mod stats;
+mod tcp;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -101,6 +103,8 @@ pub struct AccessParts {
 pub struct Access {
     /// Addresses bound, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
+    /// The TCP address, likewise.
+    pub tcp_address: Option<SocketAddr>,
     counters: Arc<stats::Counters>,
     draining: AccessDrain,
     stop: CancellationToken,
@@ -136,6 +140,8 @@ impl Access {
         }
         let addresses =
             sockets.iter().map(std::net::UdpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
+        let tcp = parts.config.tcp_listen.map(listen_tcp).transpose()?;
+        let tcp_address = tcp.as_ref().map(TcpListener::local_addr).transpose()?;
         let counters = Arc::<stats::Counters>::default();
 
         let (draining, drains) = watch::channel(Drain::No);
@@ -147,15 +153,15 @@ impl Access {
             let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let bound = made.map_err(anyhow::Error::from).and_then(|runtime| {
                 let _inside = runtime.enter();
-                let endpoints = listener.bind(sockets)?;
+                let doors = listener.bind(sockets, tcp)?;
                 drop(_inside);
-                Ok((runtime, endpoints))
+                Ok((runtime, doors))
             });
             // The receiver waits for exactly one message.
             match bound {
-                Ok((runtime, endpoints)) => {
+                Ok((runtime, doors)) => {
                     let _ = ready_tx.send(Ok(()));
-                    LocalSet::new().block_on(&runtime, listener.serve(endpoints));
+                    LocalSet::new().block_on(&runtime, listener.serve(doors));
                     runtime.shutdown_timeout(Duration::from_millis(200));
                 }
                 Err(error) => {
@@ -165,7 +171,8 @@ impl Access {
         };
         let thread = thread::Builder::new().name("access".to_owned()).spawn(main)?;
         ready.recv().context("the access thread ended at its start")??;
-        Ok(Self { addresses, counters, draining: AccessDrain::new(draining), stop, thread })
+        let draining = AccessDrain::new(draining);
+        Ok(Self { addresses, tcp_address, counters, draining, stop, thread })
     }
 
     /// What is counted.
@@ -185,4 +192,12 @@ impl Access {
             tracing::error!("the access thread ended with a panic");
         }
     }
+}
+
+/// A listener for the access thread's runtime.
+fn listen_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address);
+    let listener = bound.with_context(|| format!("cannot listen on TCP {address}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }

@@ -216,6 +216,9 @@ fn start_access(
     for address in &access.addresses {
         tracing::info!(%address, "access");
     }
+    if let Some(address) = access.tcp_address {
+        tracing::info!(%address, "access over TCP");
+    }
     Ok(Some(access))
 }
 

@@ -25,6 +25,7 @@ use crate::hop::{Heartbeat, HopMessage};
 use crate::{Address, AttachmentId, Class, FlowId, FrameKind, Millis, Redundancy, RelayId};
 
 pub mod messages;
+pub mod stream;
 
 /// Protocol of the TLS handshake (ALPN).
 pub const ALPN_ACCESS: &[u8] = b"overway-access/1";

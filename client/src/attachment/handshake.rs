@@ -57,6 +57,9 @@ pub(crate) enum AttachError {
     /// The relay goes, and the edge is attached elsewhere.
     #[error("the relay is draining")]
     Drained,
+    /// A better way to the relay comes through again.
+    #[error("QUIC comes through again")]
+    Better,
     /// The edge stops.
     #[error("the edge stops")]
     Stopped,

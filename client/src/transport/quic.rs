@@ -14,7 +14,7 @@ use overway_wire::access::{ACCESS_MTU, ALPN_ACCESS, CloseCode, EXPORTER_BYTES, E
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::CertificateDer;
 
-use super::{ConnectError, Connection, Transport};
+use super::{ConnectError, Connection, TransportKind};
 
 /// A silent connection is gone by then, as at the relay's end.
 const IDLE_MAX: Duration = Duration::from_secs(50);
@@ -66,10 +66,9 @@ impl Quic {
     }
 }
 
-impl Transport for Quic {
-    type Connection = QuicConnection;
-
-    async fn dial(&self, remote: SocketAddr) -> Result<QuicConnection, ConnectError> {
+impl Quic {
+    /// Connects, and checks that the other end is a relay of the mesh.
+    pub(crate) async fn dial(&self, remote: SocketAddr) -> Result<QuicConnection, ConnectError> {
         let endpoint = self.endpoint(remote)?;
         let connecting = endpoint.connect_with(self.config.clone(), remote, ACCESS_SERVER_NAME)?;
         let connection = connecting.await?;
@@ -80,9 +79,9 @@ impl Transport for Quic {
         Ok(QuicConnection { connection, relay })
     }
 
-    /// A network that went away may have taken the socket's route or the NAT's mapping with it. QUIC carries the
+    /// Takes new sockets; says whether there are any. A network that went away may have taken the socket's route or the NAT's mapping with it. QUIC carries the
     /// connections over (RFC 9000, 9).
-    fn refresh(&self) -> bool {
+    pub(crate) fn refresh(&self) -> bool {
         let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let mut refreshed = false;
         for (is_ipv6, endpoint) in [false, true].into_iter().zip(endpoints.iter()) {
@@ -93,7 +92,8 @@ impl Transport for Quic {
         refreshed
     }
 
-    async fn finish(&self) {
+    /// Waits a moment for what was said last to leave.
+    pub(crate) async fn finish(&self) {
         let endpoints = {
             let held = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
             held.clone()
@@ -115,6 +115,10 @@ pub(crate) struct QuicConnection {
 impl Connection for QuicConnection {
     type Reader = quinn::RecvStream;
     type Writer = quinn::SendStream;
+
+    fn transport(&self) -> TransportKind {
+        TransportKind::Quic
+    }
 
     fn relay(&self) -> RelayId {
         self.relay

@@ -5,6 +5,7 @@ mod admission;
 mod drain;
 mod sdk;
 mod stand;
+mod tcp;
 
 use std::time::{Duration, Instant};
 

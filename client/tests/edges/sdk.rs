@@ -18,7 +18,7 @@ use crate::stand::{Line, PATIENCE, Stand, until};
 mod echo;
 
 impl Stand {
-    fn config(&self, seed: u8, change: impl FnOnce(&mut Claims)) -> EdgeConfig {
+    pub(crate) fn config(&self, seed: u8, change: impl FnOnce(&mut Claims)) -> EdgeConfig {
         let relays = self.nodes.iter().map(|node| node.address).collect();
         let key = EdgeKey::from_seed([seed; 32]);
         let token = self.token(key.id(), |claims| {
@@ -29,13 +29,13 @@ impl Stand {
         EdgeConfig::new(relays, self.ca_pem.clone(), key, token, self.tenant.keys.clone())
     }
 
-    async fn sdk(&self, seed: u8) -> Edge {
+    pub(crate) async fn sdk(&self, seed: u8) -> Edge {
         Edge::connect(self.config(seed, |_| {})).await.unwrap()
     }
 }
 
 /// Waits until relays know that somebody offers it.
-async fn offered(edge: &Edge, service: &str) {
+pub(crate) async fn offered(edge: &Edge, service: &str) {
     until(async || edge.resolve(service).await.is_ok_and(|found| !found.is_empty())).await;
 }
 
@@ -43,7 +43,7 @@ async fn next(offer: &mut Offer) -> Incoming {
     timeout(PATIENCE, offer.accept()).await.unwrap().unwrap()
 }
 
-async fn accepted(offer: &mut Offer) -> Stream {
+pub(crate) async fn accepted(offer: &mut Offer) -> Stream {
     match next(offer).await {
         Incoming::Stream(asked) => asked.accept().await.unwrap(),
         other => panic!("{other:?}"),

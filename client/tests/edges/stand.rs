@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use overway_client::{AttachConfig, Attachments};
+use overway_client::{AttachConfig, Attachments, TcpAccess};
 use overway_pki::{Authority, Credentials, Identity, PendingKey, Role};
 use overway_probe::LocalClock;
 use overway_relay::access::{
@@ -38,6 +38,7 @@ pub(crate) struct Node3 {
     pub(crate) access: Option<Access>,
     pub(crate) counts: overway_relay::access::AccessCounts,
     pub(crate) address: SocketAddr,
+    pub(crate) tcp_address: SocketAddr,
     _outputs: MeshOutputs,
     _state_dir: tempfile::TempDir,
 }
@@ -74,8 +75,12 @@ impl Node3 {
         .unwrap();
         let tenants = Arc::<PushedTenants>::default();
         tokio::spawn(Arc::clone(&tenants).follow(RelayId(id), mesh.fib.clone()));
-        let config =
-            AccessConfig { listen: vec![loopback], attachments_max: 16, ..AccessConfig::default() };
+        let config = AccessConfig {
+            listen: vec![loopback],
+            tcp_listen: Some(loopback),
+            attachments_max: 16,
+            ..AccessConfig::default()
+        };
         let own = OwnSide { relay: RelayId(id), name: format!("r{id}"), ..OwnSide::default() };
         let dispatcher = Arc::new(Dispatcher::new(own, &config, mesh.fib.clone()).unwrap());
         let access = Access::start(AccessParts {
@@ -94,8 +99,17 @@ impl Node3 {
         .unwrap();
         tokio::spawn(access.draining().clone().follow(RelayId(id), mesh.fib.clone()));
         let (address, counts) = (access.addresses[0], access.counts());
+        let tcp_address = access.tcp_address.unwrap();
         let access = Some(access);
-        Self { mesh, access, counts, address, _outputs: outputs, _state_dir: state_dir }
+        Self {
+            mesh,
+            access,
+            counts,
+            address,
+            tcp_address,
+            _outputs: outputs,
+            _state_dir: state_dir,
+        }
     }
 
     pub(crate) fn stats(&self) -> AccessStats {
@@ -216,7 +230,8 @@ impl Stand {
         let key = Arc::new(EdgeKey::from_seed([seed; 32]));
         let (renew, token) = watch::channel(self.token(key.id(), |_| {}));
         let ca_pem = self.ca_pem.clone();
-        let config = AttachConfig { relays, ca_pem, key: Arc::clone(&key), token };
+        let tcp = TcpAccess { port: None, ..TcpAccess::default() };
+        let config = AttachConfig { relays, tcp, ca_pem, key: Arc::clone(&key), token };
         let (attachments, port) = Attachments::start(config).unwrap();
         Edge { attachments, port, key, renew, arrived: BTreeSet::new() }
     }

@@ -10,11 +10,13 @@ use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
 use overway_relay_core::CellStanding;
 use overway_wire::access::messages::{Attach, Draining, OfferedService, ToEdge};
 use overway_wire::access::{CloseCode, EXPORTER_BYTES};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::admission::{Admitted, Refusal};
+use super::connection::Connection;
 use super::drain::Drain;
-use super::listener::{Receive, Send, Shared, close, encoded, hear, judge, refused};
+use super::listener::{Receive, Send, Shared, encoded, hear, judge, refused};
 use super::registry::Place;
 use super::stats::AccessDrop;
 
@@ -45,7 +47,7 @@ type Sending = Pin<Box<dyn Future<Output = ()>>>;
 /// An attached edge.
 pub(super) struct Attachment {
     shared: Rc<Shared>,
-    connection: quinn::Connection,
+    connection: Connection,
     proof: Proof,
     admitted: Admitted,
     place: Place,
@@ -81,7 +83,7 @@ enum End {
 impl Attachment {
     pub(super) fn new(
         shared: Rc<Shared>,
-        connection: quinn::Connection,
+        connection: Connection,
         proof: Proof,
         admitted: Admitted,
         place: Place,
@@ -116,7 +118,7 @@ impl Attachment {
     /// Has a message written.
     pub(super) fn say(&self, message: ToEdge) {
         if self.messages.try_send(message).is_err() {
-            close(&self.connection, CloseCode::Malformed);
+            self.connection.close(CloseCode::Malformed);
         }
     }
 
@@ -134,13 +136,13 @@ impl Attachment {
         };
         match end {
             End::Closed => {}
-            End::Replaced => close(&self.connection, CloseCode::Replaced),
-            End::Detached => close(&self.connection, CloseCode::Unused),
+            End::Replaced => self.connection.close(CloseCode::Replaced),
+            End::Detached => self.connection.close(CloseCode::Unused),
             End::Dismissed(code) => {
                 self.shared.counters.ended_by_relay.increment();
                 // What was said last is still to be written.
                 let _ = tokio::time::timeout(REVIEW, self.connection.closed()).await;
-                close(&self.connection, code);
+                self.connection.close(code);
             }
         }
         tracing::debug!(attachment, why, "attachment ended");
@@ -177,9 +179,9 @@ impl Attachment {
             }
             tokio::select! {
                 () = replaced.cancelled() => return End::Replaced,
-                read = connection.read_datagram() => match read {
-                    Ok(first) => self.take_datagrams(first),
-                    Err(_closed) => return End::Closed,
+                received = connection.receive() => match received {
+                    Some(first) => self.take_datagrams(first),
+                    None => return End::Closed,
                 },
                 () = tokio::time::sleep_until(due.into()) => {
                     if let Some(end) = self.timeout(due) {
@@ -338,8 +340,7 @@ impl Attachment {
         while let Some(heartbeat) = self.probe.poll_transmit(now) {
             let mut bytes = Vec::with_capacity(72);
             heartbeat.encode(&mut bytes);
-            // An error means that the connection is closed, which the loop sees.
-            let _ = self.connection.send_datagram(bytes.into());
+            self.connection.send(bytes.into());
         }
     }
 }
@@ -360,5 +361,5 @@ async fn write_all(mut send: Send, mut messages: mpsc::Receiver<ToEdge>) {
         }
     }
     // The edge reads to the end, if it is still there.
-    let _ = send.get_mut().finish();
+    let _ = send.get_mut().shutdown().await;
 }

@@ -3,6 +3,7 @@
 //! ```toml
 //! [access]
 //! listen = ["203.0.113.6:4443"]     # UDP; open to everybody
+//! tcp_listen = "203.0.113.6:443"     # TLS on TCP, for edges that UDP is blocked for; none unless said
 //! advertise = ["203.0.113.6:4443"]  # as clients reach it; those of listen unless said
 //! attachments_max = 4096            # edges at once
 //! weight = 100                      # share of clients among relays as near; 0: in reserve
@@ -34,6 +35,7 @@ const TRUST_MAX: usize = 64;
 pub(crate) struct RawAccess {
     listen: Spanned<Vec<Spanned<String>>>,
     advertise: Option<Spanned<Vec<Spanned<String>>>>,
+    tcp_listen: Option<Spanned<String>>,
     attachments_max: Option<Spanned<u64>>,
     weight: Option<Spanned<u64>>,
     http_listen: Option<Spanned<String>>,
@@ -48,6 +50,8 @@ pub struct AccessConfig {
     pub listen: Vec<SocketAddr>,
     /// Addresses told to clients; empty: those bound.
     pub advertise: Vec<SocketAddr>,
+    /// The TCP address, for edges that UDP is blocked for.
+    pub tcp_listen: Option<SocketAddr>,
     /// Edges at once.
     pub attachments_max: usize,
     /// Its share of clients among relays that are about as near; 0: none while others have room.
@@ -64,6 +68,7 @@ impl Default for AccessConfig {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            tcp_listen: None,
             advertise: Vec::new(),
             attachments_max: usize::try_from(ATTACHMENTS_DEFAULT).unwrap_or(usize::MAX),
             weight: ACCESS_WEIGHT_DEFAULT,
@@ -99,6 +104,7 @@ impl AccessConfig {
         Ok(Self {
             listen: addresses(&raw.listen)?,
             advertise: raw.advertise.as_ref().map(addresses).transpose()?.unwrap_or_default(),
+            tcp_listen: raw.tcp_listen.as_ref().map(|said| document.address(said)).transpose()?,
             attachments_max: usize::try_from(attachments_max).unwrap_or(usize::MAX),
             weight: u32::try_from(weight).unwrap_or(ACCESS_WEIGHT_MAX),
             http_listen,

@@ -1,7 +1,8 @@
 //! The access thread: endpoints, handshakes, and who gets as far as an attachment.
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, UdpSocket};
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,10 +15,11 @@ use overway_wire::access::messages::{
     AccessRelays, Attach, Attached, FromEdge, Limits, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
     NEAREST_MAX, Nearest, Refused, ToEdge, cut_reason, from_edge,
 };
-use overway_wire::access::{ACCESS_MTU, ALPN_ACCESS, CloseCode, EXPORTER_BYTES, EXPORTER_LABEL};
+use overway_wire::access::{ACCESS_MTU, ALPN_ACCESS, CloseCode, EXPORTER_BYTES};
 use overway_wire::{BootId, Class, RelayId};
 use prost::Message as _;
 use quinn::crypto::rustls::QuicServerConfig;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
@@ -25,17 +27,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, Refusal};
 use super::attachment::{self, Attachment};
+use super::connection::{Connection, ControlReader, ControlWriter};
 use super::drain::Drain;
 use super::nearest::{self, Asker, Dispatcher};
 use super::registry::{Place, Registry};
 use super::services::Directory;
 use super::stats::Counters;
-use super::{AccessConfig, AccessParts};
+use super::{AccessConfig, AccessParts, tcp};
 use crate::local::LocalQueues;
 use crate::quality::QualityStore;
 
-pub(super) type Send = FramedWrite<quinn::SendStream, LengthDelimitedCodec>;
-pub(super) type Receive = FramedRead<quinn::RecvStream, LengthDelimitedCodec>;
+pub(super) type Send = FramedWrite<ControlWriter, LengthDelimitedCodec>;
+pub(super) type Receive = FramedRead<ControlReader, LengthDelimitedCodec>;
 
 /// From the first packet to the answer to its attach, an edge has this long: some round trips over the worst line.
 const ADMISSION_MAX: Duration = Duration::from_secs(5);
@@ -81,6 +84,12 @@ pub(super) struct Listener {
     stop: CancellationToken,
 }
 
+/// What edges come by.
+pub(super) struct Doors {
+    endpoints: Vec<quinn::Endpoint>,
+    tcp: Option<(tokio::net::TcpListener, Arc<rustls::ServerConfig>)>,
+}
+
 impl Listener {
     pub(super) fn new(
         parts: AccessParts,
@@ -92,7 +101,11 @@ impl Listener {
     }
 
     /// Makes the endpoints on the runtime in which it is called.
-    pub(super) fn bind(&self, sockets: Vec<UdpSocket>) -> anyhow::Result<Vec<quinn::Endpoint>> {
+    pub(super) fn bind(
+        &self,
+        sockets: Vec<UdpSocket>,
+        tcp: Option<TcpListener>,
+    ) -> anyhow::Result<Doors> {
         let server = server_config(&self.parts)?;
         let endpoint = |(line, socket): (usize, UdpSocket)| {
             let secret = &self.parts.reset_secret;
@@ -100,11 +113,15 @@ impl Listener {
             let runtime = Arc::new(quinn::TokioRuntime);
             Ok(quinn::Endpoint::new(config, Some(server.clone()), socket, runtime)?)
         };
-        sockets.into_iter().enumerate().map(endpoint).collect()
+        let endpoints = sockets.into_iter().enumerate().map(endpoint);
+        let endpoints = endpoints.collect::<anyhow::Result<_>>()?;
+        let tcp = tcp.map(tokio::net::TcpListener::from_std).transpose()?;
+        let tcp = tcp.map(|listener| (listener, tcp::server_config(&self.parts)));
+        Ok(Doors { endpoints, tcp })
     }
 
     /// Serves until it is told to stop.
-    pub(super) async fn serve(self, endpoints: Vec<quinn::Endpoint>) {
+    pub(super) async fn serve(self, Doors { endpoints, tcp }: Doors) {
         let Self { parts, counters, draining, stop } = self;
         let AccessConfig { attachments_max, .. } = parts.config;
         let registry = Registry::new(parts.deliveries, attachments_max, fastrand::u16(..));
@@ -124,6 +141,9 @@ impl Listener {
         });
         for endpoint in endpoints.clone() {
             tokio::task::spawn_local(accept_all(Rc::clone(&shared), endpoint));
+        }
+        if let Some((listener, tls)) = tcp {
+            tokio::task::spawn_local(tcp::accept_all(Rc::clone(&shared), listener, tls));
         }
         tokio::select! {
             () = tell_use(&shared) => {}
@@ -191,32 +211,38 @@ async fn accept_all(shared: Rc<Shared>, endpoint: quinn::Endpoint) {
         }
         let (shared, handshake) = (Rc::clone(&shared), Rc::clone(&handshakes));
         tokio::task::spawn_local(async move {
-            let admitting = admit(&shared, incoming);
-            let admitted = tokio::time::timeout(ADMISSION_MAX, admitting).await;
-            drop(handshake);
-            match admitted {
-                Ok(Ok(Some(attachment))) => attachment.serve().await,
-                // Refused, and said so.
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "edge not attached");
-                    shared.counters.handshakes_failed.increment();
-                }
-                Err(_elapsed) => shared.counters.handshakes_failed.increment(),
-            }
+            let connecting = async { Ok(Connection::Quic(incoming.accept()?.await?)) };
+            attach(&shared, connecting, handshake).await;
         });
     }
 }
 
-/// Takes a connection as far as an attachment, or refuses it.
-async fn admit(
+/// Takes a newcomer from the handshake, which is counted until then, to the end of its attachment.
+pub(super) async fn attach(
     shared: &Rc<Shared>,
-    incoming: quinn::Incoming,
-) -> anyhow::Result<Option<Attachment>> {
-    let connection = incoming.accept()?.await?;
+    connecting: impl Future<Output = anyhow::Result<Connection>>,
+    handshake: impl Sized,
+) {
+    let admitting = async { admit(shared, connecting.await?).await };
+    let admitted = tokio::time::timeout(ADMISSION_MAX, admitting).await;
+    drop(handshake);
+    match admitted {
+        Ok(Ok(Some(attachment))) => attachment.serve().await,
+        // Refused, and said so.
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "edge not attached");
+            shared.counters.handshakes_failed.increment();
+        }
+        Err(_elapsed) => shared.counters.handshakes_failed.increment(),
+    }
+}
+
+/// Takes a connection as far as an attachment, or refuses it.
+async fn admit(shared: &Rc<Shared>, connection: Connection) -> anyhow::Result<Option<Attachment>> {
     // Dropped before it is attached: closed.
     let guard = CloseUnattached(Some(connection.clone()));
-    let (send, receive) = connection.accept_bi().await?;
+    let (send, receive) = connection.accept_control().await?;
     let (mut send, mut receive) =
         (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
     let mut said = hear(&mut receive).await?;
@@ -232,14 +258,14 @@ async fn admit(
         Some(from_edge::Body::Attach(attach)) => attach,
         other => bail!("expected an attach, got {other:?}"),
     };
-    let exporter = exporter(&connection, shared.relay)?;
+    let exporter = connection.exporter(shared.relay)?;
     let now = Instant::now();
     let judged = judge(shared, &attach, &exporter)
         .and_then(Admitted::as_newcomer)
         .and_then(|admitted| Ok((shared.registry.borrow_mut().attach(&admitted, now)?, admitted)));
     match judged {
         Ok((place, admitted)) => {
-            count_attached(shared, &place);
+            count_attached(shared, &place, &connection);
             let from = connection.remote_address();
             let attached = attached(shared, &place, &admitted, from);
             let attachment = Attachment::new(
@@ -257,9 +283,9 @@ async fn admit(
             shared.counters.refuse(refusal.code());
             tracing::info!(from = %connection.remote_address(), %refusal, "edge refused");
             send.send(encoded(&refused(&refusal).into())).await?;
-            send.get_mut().finish()?;
+            send.get_mut().shutdown().await?;
             let _ = tokio::time::timeout(REFUSAL_WAIT, connection.closed()).await;
-            close(&connection, CloseCode::Refused);
+            connection.close(CloseCode::Refused);
             Ok(None)
         }
     }
@@ -295,8 +321,11 @@ pub(super) fn judge(
     shared.admission.admit(attach, exporter, SystemTime::now())
 }
 
-fn count_attached(shared: &Shared, place: &Place) {
+fn count_attached(shared: &Shared, place: &Place, connection: &Connection) {
     shared.counters.attached.increment();
+    if let Connection::Tcp(_) = connection {
+        shared.counters.attached_tcp.increment();
+    }
     if place.took_over {
         shared.counters.replaced.increment();
     }
@@ -333,18 +362,6 @@ pub(super) fn refused(refusal: &Refusal) -> Refused {
     }
 }
 
-/// What the edge must have signed for this connection and no other.
-fn exporter(
-    connection: &quinn::Connection,
-    relay: RelayId,
-) -> anyhow::Result<[u8; EXPORTER_BYTES]> {
-    let mut output = [0; EXPORTER_BYTES];
-    connection
-        .export_keying_material(&mut output, EXPORTER_LABEL, &relay.0.to_be_bytes())
-        .map_err(|_| anyhow::anyhow!("TLS gives no keying material"))?;
-    Ok(output)
-}
-
 fn codec() -> LengthDelimitedCodec {
     let mut builder = LengthDelimitedCodec::builder();
     builder.length_field_length(4).max_frame_length(MESSAGE_BYTES_MAX).new_codec()
@@ -360,22 +377,11 @@ pub(super) fn encoded(message: &ToEdge) -> bytes::Bytes {
     message.encode_to_vec().into()
 }
 
-pub(super) fn close(connection: &quinn::Connection, code: CloseCode) {
-    let reason: &[u8] = match code {
-        CloseCode::Stopping => b"relay stops",
-        CloseCode::Replaced => b"replaced",
-        CloseCode::Refused => b"refused",
-        CloseCode::Malformed => b"malformed",
-        CloseCode::Unused => b"detached",
-    };
-    connection.close((code as u32).into(), reason);
-}
-
 /// Closes a connection that does not become an attachment.
-struct CloseUnattached(Option<quinn::Connection>);
+struct CloseUnattached(Option<Connection>);
 
 impl CloseUnattached {
-    fn keep(mut self) -> quinn::Connection {
+    fn keep(mut self) -> Connection {
         self.0.take().expect("it is taken once")
     }
 }
@@ -383,7 +389,7 @@ impl CloseUnattached {
 impl Drop for CloseUnattached {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
-            close(&connection, CloseCode::Malformed);
+            connection.close(CloseCode::Malformed);
         }
     }
 }

@@ -145,7 +145,9 @@ counters! {
     asked,
     /// Edges that attached.
     attached,
-    /// Of these, edges that were attached already, by another connection.
+    /// Of these, over TLS on TCP, where UDP did not come through.
+    attached_tcp,
+    /// Of all, edges that were attached already, by another connection.
     replaced,
     /// Attachments that ended.
     ended,

@@ -9,7 +9,6 @@ use overway_wire::{AttachmentId, Redundancy};
 
 use super::super::stats::AccessDrop;
 use super::{Attachment, Sending};
-use crate::datagrams::read_now;
 
 /// Datagrams taken from one edge, and frames sent to it, before others get a turn.
 const BATCH: usize = 64;
@@ -19,20 +18,18 @@ const BUFFERED_EXTRA: usize = size_of::<Bytes>();
 impl Attachment {
     /// Sends what waits as far as quinn has room; otherwise the first that it has none for is what comes back.
     pub(super) fn send_waiting(&mut self, now: Instant) -> Option<Sending> {
-        let mut room = self.connection.datagram_send_buffer_space();
+        let mut room = self.connection.room();
         for _ in 0..BATCH {
             let inbound = self.place.queue.take()?;
             let Some(datagram) = self.encode_down(&inbound, now) else { continue };
             let needed = datagram.len() + BUFFERED_EXTRA;
             if room >= needed {
                 room -= needed;
-                let _ = self.connection.send_datagram(datagram);
+                self.connection.send(datagram);
                 continue;
             }
             let connection = self.connection.clone();
-            return Some(Box::pin(async move {
-                let _ = connection.send_datagram_wait(datagram).await;
-            }));
+            return Some(Box::pin(connection.send_when_free(datagram)));
         }
         // More may wait: come back after the others.
         Some(Box::pin(tokio::task::yield_now()))
@@ -69,7 +66,7 @@ impl Attachment {
         let now = Instant::now();
         let mut frames = Vec::new();
         let connection = self.connection.clone();
-        let others = std::iter::from_fn(|| read_now(&connection)).take(BATCH - 1);
+        let others = std::iter::from_fn(|| connection.receive_now()).take(BATCH - 1);
         for datagram in std::iter::once(first).chain(others) {
             match AccessDatagram::decode(&datagram) {
                 Ok(AccessDatagram::Heartbeat(heartbeat)) => {
