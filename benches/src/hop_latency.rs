@@ -104,7 +104,7 @@ async fn rounds_of(
                 Kind::Direct => seen.direct.extend(delays),
                 Kind::Quinn => seen.quinn.extend(added),
                 Kind::Relay => seen.relay.extend(added),
-                Kind::Udp => {}
+                Kind::Udp | Kind::Observed => {}
             }
         }
     }

@@ -25,8 +25,10 @@ mod forward;
 mod gain;
 mod hop_latency;
 mod input;
+mod observe;
 mod peers;
 mod placement;
+mod quality;
 mod realtime;
 mod routes;
 mod scale;
@@ -43,6 +45,7 @@ use overway::lab::stage::Stage;
 
 use common::{Common, EMBEDDED};
 use forward::subject::SUBJECT;
+use quality::CENTRE;
 use stream::plain::PLAIN;
 
 /// Measures what the project promises in numbers.
@@ -71,10 +74,14 @@ enum Bench {
     Gain(gain::GainArgs),
     /// Frames one by one over a transit relay, and over quinn alone: how much later do they arrive?
     HopLatency(hop_latency::HopLatencyArgs),
+    /// A transit relay whose metrics are read and that logs, beside one that is left alone: what do both cost?
+    Observe(observe::ObserveArgs),
     /// socat and nginx, where installed, beside a relay: what does a datagram cost each?
     Peers(peers::PeersArgs),
     /// Places demand on paths with capacities: how near is that to the linear program's optimum?
     Placement(placement::PlacementArgs),
+    /// A million users' reports, folded at a hundred relays: what does the centre pay, and what for ten times as many?
+    Quality(quality::QualityArgs),
     /// A voice flow over lines that lose frames, alone and beside bulk: what share comes in time?
     Realtime(realtime::RealtimeArgs),
     /// Plans every route of a full mesh: how long does that take, and how long after one link changed?
@@ -105,8 +112,10 @@ impl Bench {
             Self::Forward(args) => forward::run(&args, common, stage),
             Self::Gain(args) => gain::run(&args, common, stage),
             Self::HopLatency(args) => hop_latency::run(&args, common, stage),
+            Self::Observe(args) => observe::run(&args, common, stage),
             Self::Peers(args) => peers::run(&args, common, stage),
             Self::Placement(args) => placement::run(&args, common, stage),
+            Self::Quality(args) => quality::run(&args, common, stage),
             Self::Realtime(args) => realtime::run(&args, common, stage),
             Self::Routes(args) => routes::run(&args, common, stage),
             Self::Scale(args) => scale::run(&args, common, stage),
@@ -130,6 +139,9 @@ fn main() -> ExitCode {
     }
     if args.next_if(|first| first == PLAIN).is_some() {
         return stream::plain::main(args);
+    }
+    if args.next_if(|first| first == CENTRE).is_some() {
+        return quality::centre_main(args);
     }
     let Cli { common, bench } = Cli::parse();
     let outcome = common::stage().and_then(|stage| {

@@ -194,6 +194,7 @@ impl<T: Transport> Attachment<T> {
                     Some(message)
                 }
                 () = &mut better => return AttachError::Better,
+                reports = shared.services.next_reports(self.place) => Some(reports.into()),
                 () = shared.stop.cancelled() => return AttachError::Stopped,
             };
             if let Some(message) = said

@@ -170,6 +170,8 @@ impl Edge {
         let stop = CancellationToken::new();
         let keeping = (Arc::clone(&directory), stop.clone());
         tokio::spawn(async move { keeping.1.run_until_cancelled(keeping.0.keep()).await });
+        let (felt, until) = ((attachments.clone(), session.clone()), stop.clone());
+        tokio::spawn(async move { until.run_until_cancelled(felt.0.report_felt(&felt.1)).await });
         let inner = Inner {
             config,
             attachments,

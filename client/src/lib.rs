@@ -73,10 +73,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use overway_probe::{LocalClock, State};
-use overway_session::{EdgePort, Inbound};
+use overway_quality::REPORT_INTERVAL;
+use overway_session::{EdgePort, Inbound, SessionEndpoint};
 use overway_wire::access::messages::{Attached, OfferedService};
+use overway_wire::quality::{FLOW_REPORTS_BYTES_MAX, FLOW_REPORTS_MAX, FlowReports};
 use overway_wire::{Address, BootId, Ticks, Whereabouts};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use attachment::{AttachError, Attachment};
@@ -230,6 +233,23 @@ impl Attachments {
     ) -> Result<Vec<Offering>, ResolveError> {
         let first = self.shared.uplink.first().unwrap_or(0);
         self.shared.services.resolve(service, class, first).await
+    }
+
+    /// Tells the nearer relay what the flows of this edge's sessions feel like, every ten seconds, for as long as it is
+    /// polled. What no relay can be told for a minute is dropped.
+    pub async fn report_felt(&self, session: &SessionEndpoint) {
+        let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let flows = session.take_flow_reports(FLOW_REPORTS_MAX, FLOW_REPORTS_BYTES_MAX);
+            if !flows.is_empty() {
+                let first = self.shared.uplink.first().unwrap_or(0);
+                if !self.shared.services.tell(first, FlowReports { flows }) {
+                    self.shared.counters.reports_dropped.increment();
+                }
+            }
+        }
     }
 
     /// The network has changed, or the machine woke up: relays that failed are tried again at once.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use overway_tenant::EdgeId;
 use overway_wire::access::messages::{Endpoint, Offer, OfferedService, Resolve, Resolved};
+use overway_wire::quality::FlowReports;
 use overway_wire::{Address, AttachmentId, Class, RelayId, Whereabouts};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -16,6 +17,8 @@ use crate::uplink::LINES;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Questions that wait to be asked.
 const WAITING_MAX: usize = 64;
+/// Reports that wait for a relay: of a minute without one. Further ones are dropped.
+const REPORTS_MAX: usize = 6;
 
 /// An edge that offers a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,18 +61,25 @@ pub(crate) struct Services {
     /// By place.
     asking: [mpsc::Sender<Question>; LINES],
     asked: [Mutex<mpsc::Receiver<Question>>; LINES],
+    /// What is felt, by place.
+    telling: [mpsc::Sender<FlowReports>; LINES],
+    told: [Mutex<mpsc::Receiver<FlowReports>>; LINES],
 }
 
 impl Services {
     pub(crate) fn new() -> Self {
         let channels: [_; LINES] = std::array::from_fn(|_| mpsc::channel(WAITING_MAX));
         let [(first, first_asked), (second, second_asked)] = channels;
+        let reports: [_; LINES] = std::array::from_fn(|_| mpsc::channel(REPORTS_MAX));
+        let [(telling_first, told_first), (telling_second, told_second)] = reports;
         Self {
             offers: watch::Sender::new(Offer::default()),
             has_offered: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             asking: [first, second],
             asked: [Mutex::new(first_asked), Mutex::new(second_asked)],
+            telling: [telling_first, telling_second],
+            told: [Mutex::new(told_first), Mutex::new(told_second)],
         }
     }
 
@@ -117,6 +127,21 @@ impl Services {
             }
         }
         Err(ResolveError::Unanswered)
+    }
+
+    /// Has the relay of a place told what is felt; false if too much waits for it already.
+    pub(crate) fn tell(&self, place: usize, reports: FlowReports) -> bool {
+        self.telling[place].try_send(reports).is_ok()
+    }
+
+    /// What is next to be told to a place's relay. Safe to cancel.
+    pub(crate) async fn next_reports(&self, place: usize) -> FlowReports {
+        let lock = || self.told[place].lock().unwrap_or_else(PoisonError::into_inner);
+        std::future::poll_fn(|cx| match lock().poll_recv(cx) {
+            Poll::Ready(Some(reports)) => Poll::Ready(reports),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// The next question for a place's relay. Safe to cancel. Questions whose asker has gone are passed over.

@@ -130,6 +130,8 @@ counters! {
     too_long,
     /// Frames received and dropped because the edge did not keep up.
     received_dropped,
+    /// Reports of what flows feel like that no relay could be told.
+    reports_dropped,
     /// Datagrams from relays that made no sense.
     malformed,
 }

@@ -172,6 +172,7 @@ fn attachment_counts(out: &mut Exposition, counts: Counts) {
             expired: "Realtime frames dropped because they waited longer than they are worth.",
             too_long: "Frames dropped because they are too long for the mesh.",
             received_dropped: "Frames received and dropped because the edge did not keep up.",
+            reports_dropped: "Reports of what flows feel like that no relay could be told.",
             malformed: "Datagrams from relays that made no sense.",
         }
     );

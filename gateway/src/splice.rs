@@ -110,7 +110,7 @@ pub(crate) async fn splice(
     stream: Stream,
     idle: Option<Duration>,
 ) -> End {
-    let Stream { mut send, mut recv, .. } = stream;
+    let Stream { mut send, mut recv, measured: _measured, .. } = stream;
     let (counters, activity) = (&shared.counters, Activity::new());
     let moved = Moved { counters, activity: &activity };
     if let Err(error) = prepare_tcp(&tcp) {

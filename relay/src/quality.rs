@@ -70,7 +70,7 @@ pub struct QualityStats {
 /// A flow or the streams of a session to one service, as an end at this relay feels it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FlowBody {
-    /// Its number: of datagrams the flow id of their frames.
+    /// Its number: of datagrams the flow's id, without bit 31; of streams one from 2^32 on.
     pub id: u64,
     /// `datagrams` or `streams`.
     pub kind: String,

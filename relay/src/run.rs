@@ -10,11 +10,14 @@ use anyhow::Context as _;
 use overway_gateway::{Gateway, Resolver, Resolving};
 use overway_pki::{Credentials, Role};
 use overway_probe::LocalClock;
+use overway_quality::REPORT_INTERVAL;
 use overway_relay_core::Fib;
 use overway_session::{FabricPort, FabricSender, FarEnd, SessionConfig, SessionEndpoint};
 use overway_wire::control::{Hello, Offers};
+use overway_wire::quality::{FLOW_REPORTS_MAX, FlowReports};
 use overway_wire::{Address, AttachmentId, BootId, Class, PolicyId, RelayId, Ticks};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
@@ -32,6 +35,9 @@ use crate::trace::Tracer;
 
 /// How long running connections of the gateway may go on once the relay has been told to stop.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// Reports of the relay's own ends taken at once; what is left out is in the next.
+const OWN_REPORTS_MAX: usize = 16_384;
 
 /// What edges are told that they have to attach elsewhere: the time for which updates are applied after the goodbye.
 const EDGES_LEAVE: Duration = Duration::from_millis(1_500);
@@ -116,7 +122,7 @@ async fn serve(
     tell_listening(&gateway);
     let gateway = Arc::new(gateway);
     let (told, offers) = watch::channel(Offers::default());
-    let quality = Arc::<QualityStore>::default();
+    let quality = start_quality(&session, &shutdown);
     let (told_access, access_told) = told_access();
     let dispatcher = dispatcher(&parts, mesh)?;
     let access = start_access(&parts, mesh, told, &quality, &dispatcher)?;
@@ -320,6 +326,27 @@ async fn end_revoked(session: SessionEndpoint, mut fib: watch::Receiver<Arc<Fib>
             session.disconnect(relay);
         }
         ended = revoked;
+    }
+}
+
+/// Begins to take what the gateway's own ends feel.
+fn start_quality(session: &SessionEndpoint, shutdown: &CancellationToken) -> Arc<QualityStore> {
+    let quality = Arc::<QualityStore>::default();
+    let reporting = report_felt(session.clone(), Arc::clone(&quality));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(reporting));
+    quality
+}
+
+async fn report_felt(session: SessionEndpoint, quality: Arc<QualityStore>) {
+    let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let reports = session.take_flow_reports(OWN_REPORTS_MAX, usize::MAX);
+        for flows in reports.chunks(FLOW_REPORTS_MAX) {
+            let reports = FlowReports { flows: flows.to_vec() };
+            quality.take_reports(AttachmentId::GATEWAY, PolicyId(0), reports, Instant::now());
+        }
     }
 }
 

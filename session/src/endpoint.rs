@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use overway_pki::{Credentials, Identity, Role};
+use overway_wire::quality::FlowReport;
 use overway_wire::{Address, Class, FlowId, PolicyId, RelayId, Whereabouts};
 use quinn::VarInt;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -21,6 +22,7 @@ use crate::config::{SessionConfig, SessionError};
 use crate::edge::{EdgeIdentity, EdgePort, LocalEdge, Placed};
 use crate::fabric::{FabricPort, FabricSender, Inbound};
 use crate::far::FarEnd;
+use crate::felt::{Reports, Streams};
 use crate::flow::{Flow, FlowTable, FlowTerms};
 use crate::names::Names;
 use crate::open::{Incoming, OpenError, Request, Stream};
@@ -64,6 +66,7 @@ struct Inner {
     endpoint: quinn::Endpoint,
     socket: Arc<FabricSocket>,
     flows: Arc<FlowTable>,
+    streams: Arc<Streams>,
     pool: Pool,
     next_flow: AtomicU32,
     counters: Arc<Counters>,
@@ -187,6 +190,7 @@ impl SessionEndpoint {
             endpoint,
             socket: Arc::clone(&socket),
             flows,
+            streams: Arc::default(),
             pool: Pool::default(),
             next_flow: AtomicU32::new(u32::from_be_bytes(random()?)),
             counters,
@@ -195,6 +199,8 @@ impl SessionEndpoint {
             closed: watch::Sender::new(false),
         });
         inner.spawn(async move { socket.flush().await });
+        let streams = Arc::clone(&inner.streams);
+        inner.spawn(async move { streams.look().await });
         inner.spawn(Arc::clone(&inner).accept_connections());
         Ok((Self { inner }, restarts))
     }
@@ -219,8 +225,9 @@ impl SessionEndpoint {
         let opened =
             self.inner.open(far.into(), terms.into(), wanted, request, |_, _| Ok(())).await?;
         self.inner.counters.streams.increment();
+        let measured = self.inner.streams.enter(&opened.session, wanted.service);
         let Opened { send, recv, peer, .. } = opened;
-        Ok(Stream { send, recv, peer })
+        Ok(Stream { send, recv, peer, measured })
     }
 
     /// Opens a flow of realtime datagrams to a service at a far end, under a policy. The terms, of which a
@@ -238,11 +245,15 @@ impl SessionEndpoint {
         let inner = &self.inner;
         let (manner, wanted) = (manner.into().sound(), wanted.into());
         let id = inner.draw_flow()?;
-        let enter = |session: &Session, _: &Request| inner.enter_flow(session, id, manner, true);
+        // Whether the far end knows of stamps its answer says.
+        let enter = |session: &Session, request: &Request| {
+            inner.enter_flow(session, id, &request.service, (manner, false), true)
+        };
         let request = Request::flow(wanted, id, manner);
         let terms = Terms::new(Class::Realtime, policy);
         let opened = inner.open(far.into(), terms, wanted, request, enter).await?;
         inner.counters.flows.increment();
+        opened.prepared.set_stamps(opened.stamps);
         Ok(opened.prepared.run(opened.send, opened.recv, opened.peer))
     }
 
@@ -262,6 +273,20 @@ impl SessionEndpoint {
         for session in self.inner.pool.with(far.into().party()) {
             session.connection.close(CODE_IDENTITY, b"revoked");
         }
+    }
+
+    /// What the ends here have felt since they were last asked, of at most `count_max` flows and sessions, and about
+    /// `bytes_max` bytes as a message; those that were left out longest come first. Of what nothing was felt there is no
+    /// report.
+    pub fn take_flow_reports(&self, count_max: usize, bytes_max: usize) -> Vec<FlowReport> {
+        let now = Instant::now();
+        let mut out = Reports::new(count_max / 2, bytes_max);
+        // Flows leave room for streams, and take what these do not use.
+        self.inner.flows.take_reports(&mut out, now);
+        out.count_max = count_max;
+        self.inner.streams.take_reports(&mut out, now);
+        self.inner.flows.take_reports(&mut out, now);
+        out.taken
     }
 
     /// Counts since the start.

@@ -12,22 +12,28 @@
 //! Flow ids are chosen by the opener from its 31 bits; frames from the accepting end bear the same id with
 //! [`ACCEPTED`] set, so that both ends can open flows without asking whose ids are free.
 //!
+//! Each datagram bears a stamp of the sender's clock where the far end knows of it; what arrives is measured, see
+//! [`crate::felt`].
+//!
 //! A flow with an edge goes to where the edge is attached now. Its datagrams are taken from any address, by their ids,
 //! which edges therefore draw at random: the seal says whose they are. Where all of it is to go twice and the edge has
 //! two addresses, each datagram goes to both.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use overway_quality::FlowMeter;
+use overway_wire::quality::{FlowKind, FlowReport};
 use overway_wire::{Address, Class, FlowId, FrameKind, Millis, PolicyId, Redundancy, Whereabouts};
-use quinn::{RecvStream, SendStream, VarInt};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::Notify;
 
 use crate::fabric::{FabricSender, Inbound, Outbound};
 use crate::far::Peer;
+use crate::felt::{Ended, Reports, Subject};
 pub use crate::fragment::DATAGRAM_BYTES_MAX;
 use crate::fragment::{self, Joined, Joiner};
 use crate::names::Far;
@@ -179,6 +185,12 @@ struct Shared {
     keys: FlowKeys,
     sender: Arc<dyn FabricSender>,
     counters: Arc<Counters>,
+    /// What it is, for its reports; its beginning is the origin of stamps.
+    subject: Subject,
+    /// Whose round trip its delays are built on.
+    session: Option<Connection>,
+    /// Whether the far end knows of stamps.
+    stamps: AtomicBool,
     sequence: AtomicU64,
     /// Numbers the datagrams that travel in two parts.
     number: AtomicU32,
@@ -188,13 +200,30 @@ struct Shared {
     ending: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inbox {
     queue: VecDeque<Bytes>,
     replay: ReplayWindow,
     joiner: Joiner,
     incomplete_counted: u64,
     ended: bool,
+    meter: FlowMeter,
+    /// When its last report was taken.
+    taken: Instant,
+}
+
+impl Inbox {
+    fn new(meter: FlowMeter, now: Instant) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            replay: ReplayWindow::default(),
+            joiner: Joiner::default(),
+            incomplete_counted: 0,
+            ended: false,
+            meter,
+            taken: now,
+        }
+    }
 }
 
 impl Shared {
@@ -206,7 +235,7 @@ impl Shared {
             return Err(SendError::Closed);
         }
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let (first, last) = fragment::split(datagram, number);
+        let (first, last) = fragment::split(datagram, number, self.stamp());
         let mut frames = Vec::with_capacity(2);
         for plain in std::iter::once(first).chain(last) {
             let frame = self.sealed(plain)?;
@@ -220,6 +249,27 @@ impl Shared {
             Err(crate::Full) => self.counters.datagrams_dropped_full.increment(),
         }
         Ok(())
+    }
+
+    /// The clock that the far end compares its own with; only differences count.
+    fn stamp(&self) -> Option<u32> {
+        let micros = || self.subject.since.elapsed().as_micros() & u128::from(u32::MAX);
+        let stamps = self.stamps.load(Ordering::Relaxed);
+        stamps.then(|| u32::try_from(micros()).expect("32 bits"))
+    }
+
+    /// What was felt since the last report; `None` if nothing came.
+    fn report(&self, ended: bool, now: Instant) -> Option<FlowReport> {
+        let rtt = self.session.as_ref().map(Connection::rtt);
+        let mut inbox = self.inbox();
+        inbox.taken = now;
+        if let Some(rtt) = rtt {
+            inbox.meter.handle_rtt(rtt, now);
+        }
+        let felt = inbox.meter.take(now)?;
+        drop(inbox);
+        let id = self.id.0 & !ACCEPTED;
+        Some(self.subject.report((FlowKind::Datagrams, id.into()), &felt, ended, now))
     }
 
     fn sealed(&self, mut plain: BytesMut) -> Result<Outbound, SendError> {
@@ -255,6 +305,9 @@ impl Shared {
             Replay::Duplicate => return self.counters.datagrams_duplicate.increment(),
             Replay::Old => return self.counters.datagrams_old.increment(),
         }
+        let stamped = fragment::take_stamp(&mut bytes);
+        let (sequence, stamp) = (frame.sequence, stamped.map(|(stamp, _)| stamp));
+        inbox.meter.handle_frame(sequence, stamp, now);
         let joined = inbox.joiner.handle_plain(bytes.freeze(), now);
         let given_up = inbox.joiner.given_up();
         self.counters.datagrams_incomplete.add_growth(&mut inbox.incomplete_counted, given_up);
@@ -263,6 +316,9 @@ impl Shared {
             Joined::Malformed => self.counters.datagrams_malformed.increment(),
             Joined::Datagram(_) if inbox.ended => {}
             Joined::Datagram(datagram) => {
+                if let Some((stamp, frames)) = stamped {
+                    inbox.meter.handle_datagram(sequence, stamp, frames, now);
+                }
                 if inbox.queue.len() == QUEUE_MAX {
                     inbox.queue.pop_front();
                     self.counters.datagrams_dropped_slow.increment();
@@ -273,6 +329,11 @@ impl Shared {
                 self.arrived.notify_one();
             }
         }
+    }
+
+    /// When its last report was taken.
+    fn taken(&self) -> Instant {
+        self.inbox().taken
     }
 
     fn end(&self) {
@@ -306,6 +367,20 @@ pub(crate) struct FlowTable {
     /// Whether the far ends are edges.
     edges: bool,
     flows: RwLock<HashMap<FlowKey, Arc<Shared>>>,
+    /// Last reports of flows that are gone.
+    ended: Ended,
+}
+
+/// How a flow travels, and what it is.
+#[derive(Debug)]
+pub(crate) struct Manner {
+    pub(crate) policy: PolicyId,
+    pub(crate) terms: FlowTerms,
+    /// Whether the far end is known to know of stamps.
+    pub(crate) stamps: bool,
+    pub(crate) subject: Subject,
+    /// The session that it was opened by.
+    pub(crate) session: Option<Connection>,
 }
 
 /// What [`Target::source`] says, and the id.
@@ -322,14 +397,14 @@ pub(crate) enum TableError {
 
 impl FlowTable {
     pub(crate) fn new(sender: Arc<dyn FabricSender>, counters: Arc<Counters>, edges: bool) -> Self {
-        Self { sender, counters, edges, flows: RwLock::default() }
+        Self { sender, counters, edges, flows: RwLock::default(), ended: Ended::default() }
     }
 
     /// Enters a flow: from now on its datagrams are taken.
     pub(crate) fn enter(
         self: &Arc<Self>,
         far: Target,
-        (policy, terms): (PolicyId, FlowTerms),
+        manner: Manner,
         id: FlowId,
         opened_here: bool,
         keys: FlowKeys,
@@ -337,6 +412,12 @@ impl FlowTable {
         let accepted = FlowId(id.0 | ACCEPTED);
         let (own, its) = if opened_here { (id, accepted) } else { (accepted, id) };
         let key = (far.source(), its);
+        let Manner { policy, terms, stamps, subject, session } = manner;
+        let now = subject.since;
+        let mut meter = FlowMeter::new(now);
+        if let Some(session) = &session {
+            meter.handle_rtt(session.rtt(), now);
+        }
         let shared = Arc::new(Shared {
             far,
             policy,
@@ -345,9 +426,12 @@ impl FlowTable {
             keys,
             sender: Arc::clone(&self.sender),
             counters: Arc::clone(&self.counters),
+            subject,
+            session,
+            stamps: AtomicBool::new(stamps),
             sequence: AtomicU64::new(0),
             number: AtomicU32::new(0),
-            inbox: Mutex::default(),
+            inbox: Mutex::new(Inbox::new(meter, now)),
             arrived: Notify::new(),
             ending: Notify::new(),
         });
@@ -361,6 +445,26 @@ impl FlowTable {
         flows.insert(key, Arc::clone(&shared));
         drop(flows);
         Ok(FlowLife { shared, entry: Entry { table: Arc::clone(self), key } })
+    }
+
+    /// Takes reports: of flows that are gone first, then of those that were taken longest ago.
+    pub(crate) fn take_reports(&self, out: &mut Reports, now: Instant) {
+        self.ended.take(out);
+        let flows: Vec<Arc<Shared>> = {
+            let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
+            flows.values().map(Arc::clone).collect()
+        };
+        let mut waiting: Vec<(Instant, Arc<Shared>)> =
+            flows.into_iter().map(|flow| (flow.taken(), flow)).collect();
+        // What has just been taken is not taken again.
+        waiting.retain(|&(taken, _)| taken < now);
+        waiting.sort_unstable_by_key(|&(taken, _)| taken);
+        for (_, flow) in waiting {
+            if !out.has_room() {
+                return;
+            }
+            flow.report(false, now).into_iter().for_each(|report| out.push(report));
+        }
     }
 
     /// Takes a frame of kind Datagram.
@@ -384,7 +488,10 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.table.flows.write().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        let mut flows = self.table.flows.write().unwrap_or_else(PoisonError::into_inner);
+        let flow = flows.remove(&self.key);
+        drop(flows);
+        self.table.ended.push(flow.and_then(|flow| flow.report(true, Instant::now())));
     }
 }
 
@@ -396,6 +503,11 @@ pub(crate) struct FlowLife {
 }
 
 impl FlowLife {
+    /// The far end has said that it knows of stamps.
+    pub(crate) fn set_stamps(&self, stamps: bool) {
+        self.shared.stamps.store(stamps, Ordering::Relaxed);
+    }
+
     /// Ties the flow to its stream, on a task that ends with both.
     pub(crate) fn run(
         self,
@@ -435,8 +547,13 @@ mod tests {
 
     const GATEWAY: Target = Target::Gateway(Address::new(RelayId(0), AttachmentId(0)));
     const POLICY: PolicyId = PolicyId(9);
-    const MANNER: (PolicyId, FlowTerms) =
-        (POLICY, FlowTerms { redundancy: Redundancy::Always, deadline: DEADLINE });
+
+    fn manner() -> Manner {
+        let (service, far) = ("voice".to_owned(), "r5".to_owned());
+        let subject = Subject { service, class: Class::Realtime, far, since: Instant::now() };
+        let terms = FlowTerms { redundancy: Redundancy::Always, deadline: DEADLINE };
+        Manner { policy: POLICY, terms, stamps: true, subject, session: None }
+    }
 
     /// Keeps what is sent; takes nothing when it is told to be full.
     #[derive(Debug, Default)]
@@ -472,7 +589,7 @@ mod tests {
         let sender: Arc<dyn FabricSender> = Arc::<Kept>::clone(&wire);
         let table = Arc::new(FlowTable::new(sender, Arc::clone(&counters), false));
         let keys = FlowKeys::new(&[5; SECRET_BYTES], client);
-        let life = table.enter(GATEWAY, MANNER, FlowId(1), client, keys).unwrap();
+        let life = table.enter(GATEWAY, manner(), FlowId(1), client, keys).unwrap();
         End { wire, table, counters, life }
     }
 
@@ -519,6 +636,43 @@ mod tests {
 
         assert_eq!(taken(&acceptor), [&datagram[..]]);
         assert_eq!(acceptor.counters.snapshot().datagrams_duplicate, 2);
+    }
+
+    #[test]
+    fn what_comes_and_what_does_not_is_reported_also_of_a_flow_that_ended() {
+        let (opener, acceptor) = (end(true, false), end(false, false));
+        for number in 0..10_u8 {
+            opener.life.shared.send(&[number; 20]).unwrap();
+            if number == 4 {
+                opener.wire.frames.lock().unwrap().pop();
+            }
+        }
+        carry(&opener, &acceptor);
+        let End { table, life, .. } = acceptor;
+        let later = Instant::now() + Duration::from_secs(2);
+
+        let take = || {
+            let mut out = Reports::new(9, 9_999);
+            table.take_reports(&mut out, later);
+            out.taken
+        };
+
+        let report = take().remove(0);
+
+        let felt = report.felt.clone().unwrap();
+        assert_eq!((felt.due, felt.on_time, felt.lost), (10, 9, 1));
+        assert_eq!((felt.gaps, report.ended, report.kind()), (8, false, FlowKind::Datagrams));
+        assert_eq!((&*report.service, &*report.far, report.id), ("voice", "r5", 1));
+        assert_eq!(take(), [], "nothing new");
+
+        opener.life.shared.send(&[7]).unwrap();
+        for frame in opener.wire.frames.lock().unwrap().drain(..) {
+            table.handle_frame(inbound(&frame), Instant::now());
+        }
+        drop(life);
+        let last = take();
+        assert_eq!((last.len(), last[0].ended), (1, true));
+        assert_eq!(last[0].felt.as_ref().unwrap().due, 1);
     }
 
     #[test]
@@ -583,7 +737,7 @@ mod tests {
         let opener = end(true, false);
         let keys = FlowKeys::new(&[5; SECRET_BYTES], true);
 
-        let again = opener.table.enter(GATEWAY, MANNER, FlowId(1), true, keys);
+        let again = opener.table.enter(GATEWAY, manner(), FlowId(1), true, keys);
 
         assert_eq!(again.err(), Some(TableError::InUse));
     }

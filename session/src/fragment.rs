@@ -6,6 +6,9 @@
 //!             part u8 = 2 (last half)  | number u32 | payload
 //! ```
 //!
+//! To a far end that knows of it, the part has its highest bit set, and behind it comes a *stamp*: the sender's own clock
+//! in microseconds, 32 bits, wrapping, of an origin of its own for each flow. A datagram that fills its frame goes without.
+//!
 //! Both halves bear the datagram's number and may come in either order. A half that waits longer than
 //! [`JOIN_TIME_MAX`], or that more than [`JOINS_MAX`] newer ones overtook, is given up.
 
@@ -32,27 +35,55 @@ const JOINS_MAX: usize = 64;
 const WHOLE: u8 = 0;
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
+/// Set in the part of a frame with a stamp.
+const STAMPED: u8 = 0x80;
+/// Bytes of a stamp.
+const STAMP_BYTES: usize = 4;
 
-const _: () = assert!(DATAGRAM_BYTES_MAX.div_ceil(2) + 5 <= PLAIN_BYTES_MAX);
+const _: () = assert!(DATAGRAM_BYTES_MAX.div_ceil(2) + 5 + STAMP_BYTES <= PLAIN_BYTES_MAX);
 
 /// Writes the plaintexts of a datagram of at most [`DATAGRAM_BYTES_MAX`] bytes: one, or two halves of about
-/// the same length.
-pub(crate) fn split(datagram: &[u8], number: u32) -> (BytesMut, Option<BytesMut>) {
+/// the same length; with a stamp, if there is one and room for it.
+pub(crate) fn split(
+    datagram: &[u8],
+    number: u32,
+    stamp: Option<u32>,
+) -> (BytesMut, Option<BytesMut>) {
+    let begun = |part: u8, stamp: Option<u32>, length: usize| {
+        let mut plain = BytesMut::with_capacity(5 + STAMP_BYTES + length + TAG_BYTES);
+        match stamp {
+            Some(stamp) => {
+                plain.put_u8(part | STAMPED);
+                plain.put_u32(stamp);
+            }
+            None => plain.put_u8(part),
+        }
+        plain
+    };
     if datagram.len() <= WHOLE_BYTES_MAX {
-        let mut plain = BytesMut::with_capacity(1 + datagram.len() + TAG_BYTES);
-        plain.put_u8(WHOLE);
+        let stamp = stamp.filter(|_| datagram.len() + STAMP_BYTES <= WHOLE_BYTES_MAX);
+        let mut plain = begun(WHOLE, stamp, datagram.len());
         plain.put_slice(datagram);
         return (plain, None);
     }
     let (first, last) = datagram.split_at(datagram.len().div_ceil(2));
     let half = |part: u8, payload: &[u8]| {
-        let mut plain = BytesMut::with_capacity(5 + payload.len() + TAG_BYTES);
-        plain.put_u8(part);
+        let mut plain = begun(part, stamp, payload.len());
         plain.put_u32(number);
         plain.put_slice(payload);
         plain
     };
     (half(FIRST, first), Some(half(LAST, last)))
+}
+
+/// Takes the stamp out of a plaintext that has one, and says of how many frames its datagram is.
+pub(crate) fn take_stamp(plain: &mut BytesMut) -> Option<(u32, u32)> {
+    let part = *plain.first().filter(|&part| part & STAMPED != 0)?;
+    let stamp = plain.get(1..=STAMP_BYTES)?.try_into().expect("four bytes");
+    let part = part & !STAMPED;
+    plain[STAMP_BYTES] = part;
+    plain.advance(STAMP_BYTES);
+    Some((u32::from_be_bytes(stamp), if part == WHOLE { 1 } else { 2 }))
 }
 
 /// What became of a plaintext.
@@ -142,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_fits_one_frame_travels_whole() {
-        let (plain, second) = split(&[7; WHOLE_BYTES_MAX], 1);
+        let (plain, second) = split(&[7; WHOLE_BYTES_MAX], 1, Some(9));
 
         assert_eq!(plain.len(), PLAIN_BYTES_MAX);
         assert_eq!(second, None);
@@ -151,7 +182,7 @@ mod tests {
     #[test]
     fn a_half_whose_other_half_comes_too_late_is_given_up() {
         let (mut joiner, now) = (Joiner::default(), base());
-        let (first, last) = split(&[7; DATAGRAM_BYTES_MAX], 1);
+        let (first, last) = split(&[7; DATAGRAM_BYTES_MAX], 1, None);
         let late = now + JOIN_TIME_MAX + Duration::from_millis(1);
 
         assert_eq!(joiner.handle_plain(first.freeze(), now), Joined::Waiting);
@@ -163,29 +194,40 @@ mod tests {
     fn lonely_halves_take_bounded_room() {
         let (mut joiner, now) = (Joiner::default(), base());
         for number in 0..1_000 {
-            let (first, _) = split(&[7; DATAGRAM_BYTES_MAX], number);
+            let (first, _) = split(&[7; DATAGRAM_BYTES_MAX], number, None);
             joiner.handle_plain(first.freeze(), now);
             assert!(joiner.halves.len() <= JOINS_MAX);
         }
         assert_eq!(joiner.given_up() + joiner.halves.len() as u64, 1_000);
     }
 
+    #[test]
+    fn a_stamp_that_is_cut_short_is_none_and_the_plaintext_makes_no_sense() {
+        let mut plain = BytesMut::from(&[STAMPED, 1, 2, 3][..]);
+        assert_eq!(take_stamp(&mut plain), None);
+        assert_eq!(Joiner::default().handle_plain(plain.freeze(), base()), Joined::Malformed);
+    }
+
     proptest! {
         #[test]
         fn datagrams_of_any_length_come_back_in_either_order(
-            length in 0..=DATAGRAM_BYTES_MAX, swap: bool, number: u32,
+            length in 0..=DATAGRAM_BYTES_MAX, swap: bool, number: u32, stamp: Option<u32>,
         ) {
             let datagram: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[0]).collect();
             let (mut joiner, now) = (Joiner::default(), base());
-            let (first, last) = split(&datagram, number);
+            let (first, last) = split(&datagram, number, stamp);
             let mut parts = vec![first];
             parts.extend(last);
             if swap {
                 parts.reverse();
             }
             let mut joined = Joined::Waiting;
-            for part in parts {
+            let frames = u32::try_from(parts.len()).unwrap();
+            for mut part in parts {
                 prop_assert!(part.len() <= PLAIN_BYTES_MAX);
+                let fits = length <= WHOLE_BYTES_MAX - STAMP_BYTES || length > WHOLE_BYTES_MAX;
+                let stamp = stamp.filter(|_| fits).map(|stamp| (stamp, frames));
+                prop_assert_eq!(take_stamp(&mut part), stamp);
                 prop_assert_eq!(joined, Joined::Waiting);
                 joined = joiner.handle_plain(part.freeze(), now);
             }

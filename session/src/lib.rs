@@ -27,7 +27,7 @@
 //!
 //! Tasks of a gateway's endpoint: one that flushes what the fabric did not take at once, one that accepts connections, one that
 //! hails far ends that may have started anew, one that closes the sessions of those that have, per connection one that accepts its streams and ends with it, per
-//! request one that reads it within a time limit, per flow one that waits for its end. An edge's hails nobody and
+//! request one that reads it within a time limit, one that looks at what streams feel like, per flow one that waits for its end. An edge's hails nobody and
 //! watches for no new starts; it has one that counts changes of where it is, one that gives up idle names, and per
 //! connection one that says and hears what changes. Closing the endpoint ends them all.
 
@@ -39,6 +39,7 @@ mod edge;
 mod endpoint;
 mod fabric;
 mod far;
+mod felt;
 mod flow;
 mod fragment;
 mod hedge;
@@ -61,6 +62,7 @@ pub use edge::{EdgeIdentity, EdgePort};
 pub use endpoint::SessionEndpoint;
 pub use fabric::{FabricPort, FabricSender, Full, Inbound, Outbound};
 pub use far::{FarEnd, Party, Peer};
+pub use felt::Measured;
 pub use flow::{DATAGRAM_BYTES_MAX, Flow, FlowTerms, SendError};
 pub use metrics::export;
 pub use open::{

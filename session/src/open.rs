@@ -20,7 +20,9 @@ use prost::Message;
 use quinn::{ConnectionError, RecvStream, SendStream};
 
 use crate::far::{FarEnd, Peer};
+use crate::felt::{Measured, Streams};
 use crate::flow::{Flow, FlowLife, FlowTerms};
+use crate::pool::Session;
 use crate::stats::Counters;
 use crate::terms::Terms;
 use crate::wanted::{self, ClientAddresses, TARGET_BYTES_MAX, Wanted};
@@ -41,6 +43,8 @@ pub struct Stream {
     pub recv: RecvStream,
     /// The far end, if it is an edge.
     pub peer: Option<Peer>,
+    /// While it is held, what the stream feels like is reported.
+    pub measured: Measured,
 }
 
 /// Why a stream or flow was not opened.
@@ -155,6 +159,8 @@ pub(crate) struct Asked {
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) session: Session,
+    pub(crate) streams: Arc<Streams>,
 }
 
 impl IncomingStream {
@@ -204,9 +210,10 @@ impl IncomingStream {
     /// The opener went away, or the session ended.
     pub async fn accept(self) -> Result<Stream, OpenError> {
         let counters = Arc::clone(&self.asked.counters);
+        let measured = self.asked.streams.enter(&self.asked.session, &self.asked.service);
         let (send, recv, peer) = self.asked.accept().await?;
         counters.streams.increment();
-        Ok(Stream { send, recv, peer })
+        Ok(Stream { send, recv, peer, measured })
     }
 
     /// Refuses it; the opener is told why.
@@ -265,7 +272,7 @@ impl IncomingFlow {
 
 impl Asked {
     async fn accept(mut self) -> Result<(SendStream, RecvStream, Option<Peer>), OpenError> {
-        write(&mut self.send, &Answer { refused: None }).await?;
+        write(&mut self.send, &Answer { refused: None, stamps: true }).await?;
         Ok((self.send, self.recv, self.peer))
     }
 
@@ -273,7 +280,7 @@ impl Asked {
         self.counters.requests_refused.increment();
         let refused = Some(shortened(reason).to_owned());
         // The opener went away: nobody is left to be told.
-        if write(&mut self.send, &Answer { refused }).await.is_ok() {
+        if write(&mut self.send, &Answer { refused, stamps: false }).await.is_ok() {
             let _ = self.send.finish();
         }
     }
@@ -306,6 +313,9 @@ pub(crate) struct Request {
     /// For a flow: how long each of its datagrams is worth carrying, both ways, in ms; 0: a second.
     #[prost(uint32, tag = "8")]
     pub(crate) deadline_ms: u32,
+    /// For a flow: whether the opener knows of stamps.
+    #[prost(bool, tag = "20")]
+    pub(crate) stamps: bool,
 }
 
 /// The sorts of requests.
@@ -326,6 +336,9 @@ pub(crate) struct Answer {
     /// Why not; absent for ok.
     #[prost(string, optional, tag = "1")]
     pub(crate) refused: Option<String>,
+    /// Whether the far end knows of stamps.
+    #[prost(bool, tag = "2")]
+    pub(crate) stamps: bool,
 }
 
 impl Request {
@@ -342,6 +355,7 @@ impl Request {
             flow: flow.0,
             redundancy: redundancy.code(),
             deadline_ms: Millis::from(deadline).0.into(),
+            stamps: true,
             ..Self::new(wanted)
         }
     }
@@ -378,15 +392,16 @@ impl Request {
     }
 }
 
-/// Sends a request and waits for the answer.
+/// Sends a request and waits for the answer; says whether the far end knows of stamps.
 pub(crate) async fn ask(
     send: &mut SendStream,
     recv: &mut RecvStream,
     request: &Request,
-) -> Result<(), OpenError> {
+) -> Result<bool, OpenError> {
     write(send, request).await?;
-    match read::<Answer>(recv).await?.refused {
-        None => Ok(()),
+    let Answer { refused, stamps } = read(recv).await?;
+    match refused {
+        None => Ok(stamps),
         Some(reason) => Err(OpenError::Refused(shortened(&reason).to_owned())),
     }
 }
@@ -463,7 +478,7 @@ mod tests {
         };
         let terms = FlowTerms { redundancy: Redundancy::Always, deadline: DEADLINE_MAX };
         let request = Request::flow(wanted, FlowId(u32::MAX), terms);
-        let answer = Answer { refused: Some("r".repeat(REASON_BYTES_MAX)) };
+        let answer = Answer { refused: Some("r".repeat(REASON_BYTES_MAX)), stamps: true };
 
         assert!(request.is_sound());
         assert_eq!(request.client(), wanted.client);

@@ -67,7 +67,7 @@ impl FlowKind {
 /// A flow, or streams, over the last interval, as the end that receives feels it.
 #[derive(Clone, PartialEq, Message)]
 pub struct FlowReport {
-    /// Of datagrams the id that their frames bear; of streams a number of the end's own, from 2^32 on.
+    /// Of datagrams the flow's id, without the bit of the end that accepted it; of streams a number of the end's own, from 2^32 on.
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What it is.

@@ -37,12 +37,22 @@ impl Measured {
         core: usize,
         args: impl IntoIterator<Item = OsString>,
     ) -> anyhow::Result<Self> {
+        Self::start_logging(core, args, Stdio::inherit())
+    }
+
+    /// Starts one whose log goes elsewhere.
+    pub(crate) fn start_logging(
+        core: usize,
+        args: impl IntoIterator<Item = OsString>,
+        log: Stdio,
+    ) -> anyhow::Result<Self> {
         let exe = std::env::current_exe().context("where this executable is")?;
         let mut process = Command::new(exe)
             .args([SUBJECT, "--core", &core.to_string()])
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start the measured process")?;

@@ -42,14 +42,14 @@ pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
 }
 
 /// What this process has used so far of its cores, in its own code and in the kernel on its behalf.
-pub(super) fn used() -> anyhow::Result<Duration> {
+pub(crate) fn used() -> anyhow::Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).context("getrusage")?;
     let micros = (usage.user_time() + usage.system_time()).num_microseconds();
     Ok(Duration::from_micros(micros.try_into().unwrap_or(0)))
 }
 
 /// Resident bytes of this process.
-pub(super) fn resident_bytes() -> anyhow::Result<u64> {
+pub(crate) fn resident_bytes() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     parse_resident(&status).context("/proc/self/status has no VmRSS")
 }

@@ -71,17 +71,22 @@ impl Mesh {
         &self,
         (source, sink): (SocketAddr, SocketAddr),
         offload: bool,
+        admin: SocketAddr,
     ) -> anyhow::Result<PathBuf> {
         let directory = self.state_dir()?;
         fs::write(directory.join("pushed.bin"), pushed(source, sink).encode_to_vec())?;
         let scheduler = self.silent.local_addr()?;
         let path = directory.join("relay.toml");
-        fs::write(&path, config_text(&directory, scheduler, offload))?;
+        fs::write(&path, config_text(&directory, (scheduler, admin), offload))?;
         Ok(path)
     }
 }
 
-fn config_text(state_dir: &Path, scheduler: SocketAddr, offload: bool) -> String {
+fn config_text(
+    state_dir: &Path,
+    (scheduler, admin): (SocketAddr, SocketAddr),
+    offload: bool,
+) -> String {
     let state_dir = state_dir.display();
     // Only what differs from the default is said.
     let offload = if offload { "" } else { "offload = false\n" };
@@ -89,7 +94,7 @@ fn config_text(state_dir: &Path, scheduler: SocketAddr, offload: bool) -> String
         "[relay]\nname = \"transit\"\nstate_dir = \"{state_dir}\"\n\
          [mesh]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n{offload}\
          [scheduler]\naddresses = [\"{scheduler}\"]\n\
-         [admin]\nlisten = \"127.0.0.1:0\"\n"
+         [admin]\nlisten = \"{admin}\"\n"
     )
 }
 
@@ -119,7 +124,7 @@ mod tests {
         let mesh = Mesh::new().unwrap();
         let ends = ("127.0.0.1:7".parse().unwrap(), "127.0.0.1:8".parse().unwrap());
 
-        let path = mesh.relay_config(ends, true).unwrap();
+        let path = mesh.relay_config(ends, true, "127.0.0.1:0".parse().unwrap()).unwrap();
 
         let text = fs::read_to_string(&path).unwrap();
         assert!(toml::from_str::<toml::Table>(&text).is_ok(), "{text}");

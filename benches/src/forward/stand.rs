@@ -25,6 +25,9 @@ const FIRST_BYTES: usize = 64;
 const READY_LOOK: Duration = Duration::from_millis(10);
 /// After the links stand, until both ends agree on it.
 const SETTLING: Duration = Duration::from_millis(300);
+/// An admin interface that nobody asks.
+const ANY_PORT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// What is still under way arrives within this, as a rule.
 const DRAINING: Duration = Duration::from_millis(60);
 
@@ -33,6 +36,8 @@ const DRAINING: Duration = Duration::from_millis(60);
 pub(crate) enum Kind {
     /// A whole relay.
     Relay,
+    /// One that logs into a file, and whose metrics can be read.
+    Observed,
     /// Two QUIC connections and nothing between them.
     Quinn,
     /// A UDP socket.
@@ -46,6 +51,7 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Relay => "relay",
+            Self::Observed => "observed",
             Self::Quinn => "quinn",
             Self::Udp => "udp",
             Self::Direct => "direct",
@@ -57,6 +63,8 @@ impl Kind {
 pub(crate) struct Stand {
     process: Process,
     pub(crate) traffic: Rc<Traffic>,
+    /// Where the metrics of an observed relay are.
+    pub(crate) admin: Option<SocketAddr>,
     ends: Ends,
 }
 
@@ -107,12 +115,13 @@ impl Stand {
         let traffic = Rc::new(Traffic::new());
         let stand = match kind {
             Kind::Udp => Self::start_udp(traffic, offload, core).await?,
-            Kind::Relay | Kind::Quinn | Kind::Direct => {
+            Kind::Relay | Kind::Observed | Kind::Quinn | Kind::Direct => {
                 let start = |id| {
-                    let hop = kind == Kind::Relay;
+                    let hop = matches!(kind, Kind::Relay | Kind::Observed);
                     Peer::start(&mesh.credentials(id)?, &traffic, hop, offload)
                 };
                 let ((source, from), (sink, to)) = (start(SOURCE)?, start(SINK)?);
+                let mut admin = None;
                 let process = match kind {
                     Kind::Direct => {
                         source.dial(&mesh.credentials(SOURCE)?, SINK, to).await?;
@@ -121,11 +130,16 @@ impl Stand {
                     Kind::Quinn => {
                         Process::Ours(Box::new(start_quinn(mesh, (from, to), offload, core)?))
                     }
+                    Kind::Observed => {
+                        let (process, metrics) = start_observed(mesh, (from, to), offload, core)?;
+                        admin = Some(metrics);
+                        Process::Ours(Box::new(process))
+                    }
                     Kind::Relay | Kind::Udp => {
                         Process::Ours(Box::new(start_relay(mesh, (from, to), offload, core)?))
                     }
                 };
-                Self { process, traffic, ends: Ends::Quic { source, sink } }
+                Self { process, traffic, admin, ends: Ends::Quic { source, sink } }
             }
         };
         stand.ready().await?;
@@ -142,6 +156,7 @@ impl Stand {
         Ok(Self {
             process: Process::Ours(Box::new(process)),
             traffic,
+            admin: None,
             ends: Ends::Udp { ends, to },
         })
     }
@@ -151,8 +166,12 @@ impl Stand {
         let traffic = Rc::new(Traffic::new());
         let ends = udp::Ends::start(&traffic, true)?;
         let (process, to) = Foreign::start(program, ends.sink(), cores.subject, cores.load)?;
-        let stand =
-            Self { process: Process::Foreign(process), traffic, ends: Ends::Udp { ends, to } };
+        let stand = Self {
+            process: Process::Foreign(process),
+            traffic,
+            admin: None,
+            ends: Ends::Udp { ends, to },
+        };
         stand.forwards(program.name()).await?;
         Ok(stand)
     }
@@ -163,8 +182,12 @@ impl Stand {
         let tunnel = Tunnel::start(cores.subject, cores.load)?;
         let ends = udp::Ends::between(tunnel.sockets()?, &traffic, true)?;
         let to = ends.sink();
-        let stand =
-            Self { process: Process::Tunnel(tunnel), traffic, ends: Ends::Udp { ends, to } };
+        let stand = Self {
+            process: Process::Tunnel(tunnel),
+            traffic,
+            admin: None,
+            ends: Ends::Udp { ends, to },
+        };
         stand.forwards("wireguard-go").await?;
         Ok(stand)
     }
@@ -298,8 +321,22 @@ fn start_relay(
     offload: bool,
     core: usize,
 ) -> anyhow::Result<Measured> {
-    let config = mesh.relay_config(ends, offload)?;
+    let config = mesh.relay_config(ends, offload, ANY_PORT)?;
     Measured::start(core, ["relay".into(), "--config".into(), config.into()])
+}
+
+/// The relay, and where its metrics are: at a port that was free just now.
+fn start_observed(
+    mesh: &Mesh,
+    ends: (SocketAddr, SocketAddr),
+    offload: bool,
+    core: usize,
+) -> anyhow::Result<(Measured, SocketAddr)> {
+    let admin = std::net::TcpListener::bind(ANY_PORT)?.local_addr()?;
+    let config = mesh.relay_config(ends, offload, admin)?;
+    let args = ["relay".into(), "--observed".into(), "--config".into(), config.clone().into()];
+    let log = std::fs::File::create(config.with_file_name("log.json"))?;
+    Ok((Measured::start_logging(core, args, log.into())?, admin))
 }
 
 fn start_quinn(

@@ -36,6 +36,9 @@ enum Kind {
     Relay {
         #[arg(long)]
         config: PathBuf,
+        /// Log everything but what is of each packet, as JSON; else errors alone.
+        #[arg(long)]
+        observed: bool,
     },
     /// Two QUIC connections and nothing between them.
     Quinn(bare::BareArgs),
@@ -57,9 +60,10 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         cores::pin(core)?;
         std::thread::Builder::new().name("bench-usage".into()).spawn(answer)?;
         match kind {
-            Kind::Relay { config } => {
-                let args =
-                    [EMBEDDED.as_ref(), "--log".as_ref(), "error".as_ref(), "relay".as_ref()];
+            Kind::Relay { config, observed } => {
+                let level = if observed { "debug" } else { "error" };
+                let args = [EMBEDDED, "--log", level, "--log-format", "json", "relay"];
+                let args = args.map(std::ffi::OsStr::new);
                 let config = ["--config".as_ref(), config.as_os_str()];
                 return Ok(overway::run(args.into_iter().chain(config).map(OsString::from)));
             }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use overway_session::{self as session, Peer};
+use overway_session::{self as session, Measured, Peer};
 use quinn::VarInt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -21,8 +22,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(session::Stream { send, recv, peer }: session::Stream) -> Self {
-        Self { send: SendHalf(send), recv: RecvHalf(recv), peer }
+    pub(super) fn new(stream: session::Stream) -> Self {
+        let session::Stream { send, recv, peer, measured } = stream;
+        let measured = Arc::new(measured);
+        let recv = RecvHalf { recv, _measured: Arc::clone(&measured) };
+        Self { send: SendHalf { send, _measured: measured }, recv, peer }
     }
 
     /// Who is at the far end, by key and verified token.
@@ -41,7 +45,11 @@ impl Stream {
 
 /// The way to the far end.
 #[derive(Debug)]
-pub struct SendHalf(quinn::SendStream);
+pub struct SendHalf {
+    send: quinn::SendStream,
+    /// What the stream feels like is reported until both halves are gone.
+    _measured: Arc<Measured>,
+}
 
 impl SendHalf {
     /// Ends this way, and waits until the far end has everything that was written.
@@ -50,8 +58,8 @@ impl SendHalf {
     /// The far end reads no more, or the connection with it is lost: it may not have had everything.
     pub async fn finish(mut self) -> io::Result<()> {
         // Fails only if the far end has stopped reading, which is looked at next.
-        let _ = self.0.finish();
-        match self.0.stopped().await {
+        let _ = self.send.finish();
+        match self.send.stopped().await {
             Ok(None) => Ok(()),
             Ok(Some(code)) => {
                 let message = format!("the far end reads no more (code {code})");
@@ -64,19 +72,22 @@ impl SendHalf {
     /// Aborts this way: the far end's next read fails, and what it has not read yet is lost.
     pub fn abort(mut self) {
         // Fails only if it has ended already.
-        let _ = self.0.reset(CODE_ABORTED);
+        let _ = self.send.reset(CODE_ABORTED);
     }
 }
 
 /// The way from the far end.
 #[derive(Debug)]
-pub struct RecvHalf(quinn::RecvStream);
+pub struct RecvHalf {
+    recv: quinn::RecvStream,
+    _measured: Arc<Measured>,
+}
 
 impl RecvHalf {
     /// Reads no more: the far end's next write fails.
     pub fn abort(mut self) {
         // Fails only if it has ended already.
-        let _ = self.0.stop(CODE_ABORTED);
+        let _ = self.recv.stop(CODE_ABORTED);
     }
 }
 
@@ -86,7 +97,7 @@ impl AsyncRead for RecvHalf {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.0), cx, buffer)
+        AsyncRead::poll_read(Pin::new(&mut self.recv), cx, buffer)
     }
 }
 
@@ -96,15 +107,15 @@ impl AsyncWrite for SendHalf {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.0), cx, bytes)
+        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
+        AsyncWrite::poll_flush(Pin::new(&mut self.send), cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.0), cx)
+        AsyncWrite::poll_shutdown(Pin::new(&mut self.send), cx)
     }
 }
 

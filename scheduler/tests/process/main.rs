@@ -7,4 +7,5 @@ mod dashboard;
 mod join;
 mod mesh;
 mod operator;
+mod quality;
 mod tenants;

@@ -28,6 +28,9 @@ const CODE_ABANDONED: VarInt = VarInt::from_u32(1);
 /// An answered request of this end.
 pub(super) struct Opened<T> {
     pub(super) prepared: T,
+    pub(super) session: Session,
+    /// Whether the far end knows of stamps.
+    pub(super) stamps: bool,
     pub(super) send: SendStream,
     pub(super) recv: RecvStream,
     pub(super) peer: Option<Peer>,
@@ -118,11 +121,12 @@ impl Inner {
         }
         let mut stream = Unanswered(Some(session.connection.open_bi().await?));
         let prepared = prepare(session, request)?;
-        if let Some((send, recv)) = &mut stream.0 {
-            open::ask(send, recv, request).await?;
-        }
+        let stamps = match &mut stream.0 {
+            Some((send, recv)) => open::ask(send, recv, request).await?,
+            None => false,
+        };
         let (send, recv) = stream.0.take().expect("it is taken once");
-        Ok(Opened { prepared, send, recv, peer })
+        Ok(Opened { prepared, session: session.clone(), stamps, send, recv, peer })
     }
 
     /// The id of a new flow. Edges draw each by itself, for others are not to know it.

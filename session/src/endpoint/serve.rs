@@ -14,7 +14,8 @@ use tokio::time::{MissedTickBehavior, timeout};
 use super::{CODE_IDENTITY, CODE_RESTARTED, HAIL_EVERY, Inner, Local};
 use crate::address;
 use crate::far::Party;
-use crate::flow::{ACCEPTED, FlowLife, FlowTerms, Target};
+use crate::felt::Subject;
+use crate::flow::{ACCEPTED, FlowLife, FlowTerms, Manner, Target};
 use crate::open::{self, Asked, Incoming, IncomingFlow, IncomingStream, OpenError, Request, Sort};
 use crate::pool::Session;
 use crate::seal::{self, FlowKeys, SECRET_BYTES};
@@ -148,7 +149,7 @@ impl Inner {
         let peer = session.peer();
         let sort = request.sort();
         let flow = FlowId(request.flow & !ACCEPTED);
-        let manner = request.flow_terms();
+        let (terms, stamps) = (request.flow_terms(), request.stamps);
         let client = request.client();
         let asked = Asked {
             from: session.far_end(),
@@ -160,6 +161,8 @@ impl Inner {
             send,
             recv,
             counters: Arc::clone(&self.counters),
+            session: session.clone(),
+            streams: Arc::clone(&self.streams),
         };
         let claims = asked.peer.as_ref().map(|peer| &*peer.claims);
         let forbidden = claims.and_then(|claims| forbidden(claims, session.terms, &asked.service));
@@ -168,10 +171,12 @@ impl Inner {
         }
         let incoming = match sort {
             Sort::Stream => Incoming::Stream(IncomingStream { asked }),
-            Sort::Flow => match self.enter_flow(session, flow, manner, false) {
-                Ok(life) => Incoming::Flow(IncomingFlow { asked, life }),
-                Err(error) => return asked.refuse(&error.to_string()).await,
-            },
+            Sort::Flow => {
+                match self.enter_flow(session, flow, &asked.service, (terms, stamps), false) {
+                    Ok(life) => Incoming::Flow(IncomingFlow { asked, life }),
+                    Err(error) => return asked.refuse(&error.to_string()).await,
+                }
+            }
             Sort::Unknown => return asked.refuse("unknown sort of request").await,
         };
         // Fails only when the endpoint is closed, and all its sessions with it.
@@ -182,7 +187,8 @@ impl Inner {
         &self,
         session: &Session,
         id: FlowId,
-        manner: FlowTerms,
+        service: &str,
+        (terms, stamps): (FlowTerms, bool),
         opened_here: bool,
     ) -> Result<FlowLife, OpenError> {
         let mut secret = [0; SECRET_BYTES];
@@ -196,8 +202,15 @@ impl Inner {
             None => Target::Gateway(session.far),
             Some(edge) => Target::Edge(Arc::clone(&edge.far)),
         };
+        let manner = Manner {
+            policy: session.terms.policy,
+            terms,
+            stamps,
+            subject: Subject::new(session, service, Instant::now()),
+            session: Some(session.connection.clone()),
+        };
         self.flows
-            .enter(target, (session.terms.policy, manner), id, opened_here, keys)
+            .enter(target, manner, id, opened_here, keys)
             .map_err(|error| OpenError::Refused(error.to_string()))
     }
 }

@@ -11,6 +11,7 @@ use overway_session::{
     DATAGRAM_BYTES_MAX, Flow, Incoming, IncomingFlow, IncomingStream, OpenError, SendError,
     SessionConfig, SessionEndpoint, SessionError, Stream, Terms,
 };
+use overway_wire::quality::FlowKind;
 use overway_wire::{Class, FlowId, PolicyId, Redundancy, RelayId};
 use quinn::{ConnectionError, ReadError};
 use tokio::time::timeout;
@@ -252,7 +253,7 @@ async fn a_flow_carries_datagrams_of_every_length_both_ways() {
     let mesh = Mesh::new(1);
     let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));
     let (near, away) = flow_pair(&a, &b).await;
-    for length in [0, 1, 160, 1_182, 1_183, 1_184, 1_200, DATAGRAM_BYTES_MAX] {
+    for length in [0, 1, 160, 1_179, 1_180, 1_183, 1_184, 1_200, DATAGRAM_BYTES_MAX] {
         let datagram = pattern(length);
         near.send(&datagram).unwrap();
         assert_eq!(soon(away.recv()).await, Some(Bytes::from(datagram.clone())));
@@ -260,6 +261,45 @@ async fn a_flow_carries_datagrams_of_every_length_both_ways() {
         assert_eq!(soon(near.recv()).await, Some(Bytes::from(datagram)));
     }
     assert_eq!(near.send(&pattern(DATAGRAM_BYTES_MAX + 1)), Err(SendError::TooLong));
+}
+
+#[tokio::test]
+async fn both_ends_say_what_a_flow_and_a_stream_feel_like() {
+    let mesh = Mesh::new(1);
+    let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));
+    let (near, away) = flow_pair(&a, &b).await;
+    for number in 0..20_u8 {
+        near.send(&[number; 1_472]).unwrap();
+        away.send(&[number; 160]).unwrap();
+        soon(async { tokio::join!(away.recv(), near.recv()) }).await;
+    }
+    let (_near_stream, _away_stream) = stream_pair(&a, &b).await;
+
+    for (endpoint, frames, far) in [(&a, 20, "r2"), (&b, 40, "r1")] {
+        let reports = endpoint.take_flow_reports(64, 1 << 16);
+        let [flow] = &reports[..] else { panic!("{reports:?}") };
+        let felt = flow.felt.as_ref().unwrap();
+        assert_eq!((&*flow.service, &*flow.far, flow.kind()), ("voice", far, FlowKind::Datagrams));
+        assert_eq!((felt.due, felt.on_time, felt.lost, felt.gaps), (frames, frames, 0, 19));
+        // Stamped, as both ends know of it.
+        assert_eq!((felt.reports, felt.one_way), (1, 1));
+        assert!(endpoint.take_flow_reports(64, 1 << 16).is_empty(), "said once");
+    }
+    // A stream has something to say once a second in which it moved is over.
+    let spoke = async {
+        loop {
+            _ = echo(&a, &b, &pattern(10_000)).await;
+            let reports = a.take_flow_reports(64, 1 << 16);
+            if let Some(streams) = reports.into_iter().find(|one| one.kind() == FlowKind::Streams) {
+                return streams;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let streams = soon(spoke).await;
+    let felt = streams.felt.as_ref().unwrap();
+    assert!(felt.due >= 1 && felt.delay_us.is_some() && felt.one_way == 0, "{streams:?}");
+    assert!(streams.id >= 1 << 32);
 }
 
 #[tokio::test]
