@@ -1,5 +1,5 @@
-//! The edge's admin HTTP: `/livez` (the process), `/readyz` (attached, and every forward leads somewhere), `/metrics` and
-//! `GET /v1/status`.
+//! The edge's admin HTTP: `/livez` (the process), `/readyz` (attached, and every forward leads somewhere), `/metrics`,
+//! `GET /v1/status`, `GET` and `PUT /v1/log`.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -50,6 +50,7 @@ pub(crate) async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
+        .merge(overway_telemetry::admin::log_router())
         .layer(middleware::from_fn(refuse_foreign_hosts))
         .with_state(Arc::new(admin));
     Ok(async move {

@@ -1,7 +1,7 @@
 //! The relay's admin HTTP: `/livez` (the process), `/readyz` (can forward), `/metrics`, `GET /v1/status`,
 //! `GET /v1/access` (which access relays a client should try), `GET /v1/flows` (`?service=NAME`, `?limit=N`) and `/v1/flows/{id}` (what the ends here feel of their flows),
 //! `POST /v1/trace` (a [`TraceRequest`] in, [`TraceLine`](crate::trace::TraceLine)s out as they come, one JSON object a
-//! line), and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
+//! line), `GET` and `PUT /v1/log`, and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
 //!
 //! Without a scheduler a relay is *degraded*, never dead: `/readyz` says so and still answers 200.
 
@@ -104,6 +104,7 @@ pub async fn serve(
         .route("/v1/flows/{id}", get(flow))
         .route("/v1/access", get(nearest))
         .route("/v1/fault", get(faults).put(set_fault).delete(restore_fault))
+        .merge(overway_telemetry::admin::log_router())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(refuse_foreign_hosts))
         .with_state(Arc::new(admin));

@@ -28,6 +28,8 @@
 //! | `GET /v1/nodes` | [`NodesBody`](crate::api::NodesBody) |
 //! | `POST /v1/nodes` | [`NodeRequest`](crate::api::NodeRequest) in, [`TokenBody`](crate::api::TokenBody) out |
 //! | `DELETE /v1/nodes/{name}` | 204: the member is revoked, or the invitation withdrawn |
+//! | `GET`, `PUT /v1/log` | [`LogBody`](overway_telemetry::admin::LogBody): what is logged, as on every process |
+//! | `GET /v1/state` | the store as a database of its own, for [`crate::backup`] |
 //! | `GET /v1/events?since=N` | [`EventsBody`]: those of the last hour after this number |
 //! | `GET /v1/events/stream?since=N` | events and overviews as they come, as server-sent events; see [`crate::dashboard`] |
 //! | `GET /v1/overview` | [`OverviewBody`](crate::api::OverviewBody): every relay, and the links that matter most |
@@ -73,11 +75,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ErrorBody, EventsBody, StatusBody};
+use crate::backup;
 use crate::control::Shared;
 use crate::dashboard::Dashboard;
 use crate::driver::{Input, Stopped};
 use crate::metrics::{self, Reading};
-use crate::registry::{RegistryError, WishError};
+use crate::registry::{Registry, RegistryError, WishError};
 use names::Known;
 
 /// Bytes of the largest request body: the lists of a policy, three times 256 names of 64 bytes.
@@ -136,6 +139,7 @@ fn router(admin: Admin) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(render_metrics))
         .route("/v1/status", get(status))
+        .route("/v1/state", get(state))
         .route("/v1/nodes", get(nodes::list).post(nodes::add))
         .route("/v1/nodes/{name}", delete(nodes::remove))
         .route("/v1/access", get(access::nearest))
@@ -155,6 +159,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/cells", get(wishes::list_cells))
         .route("/v1/cells/{name}", put(wishes::put_cell).delete(wishes::remove_cell))
         .route("/v1/quality", get(quality::show))
+        .merge(overway_telemetry::admin::log_router())
         .merge(live::router())
         .merge(tenants::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "no such path") })
@@ -205,6 +210,18 @@ async fn render_metrics(State(admin): State<Admin>) -> Result<Response, Failure>
     let text_format = HeaderValue::from_static(overway_telemetry::CONTENT_TYPE);
     let text = exposition.render() + &metrics::quality(felt).render();
     Ok(([(header::CONTENT_TYPE, text_format)], text).into_response())
+}
+
+/// No secret is in it: of join tokens it has hashes, of tenants public keys.
+async fn state(State(admin): State<Admin>) -> Result<Response, Failure> {
+    let snapshot = admin.shared.registry_call::<_, RegistryError>(Registry::snapshot).await?;
+    let copied = tokio::task::spawn_blocking(|| backup::copied(snapshot)).await;
+    let failed = |error: String| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error);
+    let bytes = copied
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(error.to_string()))?;
+    let content = HeaderValue::from_static("application/octet-stream");
+    Ok(([(header::CONTENT_TYPE, content)], bytes).into_response())
 }
 
 #[derive(Debug, Deserialize)]

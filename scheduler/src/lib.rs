@@ -30,6 +30,7 @@
 
 mod admin;
 pub mod api;
+pub mod backup;
 mod clock;
 mod config;
 mod control;

@@ -12,6 +12,7 @@ mod tenants;
 mod wishes;
 
 pub use disk::DiskStore;
+pub(crate) use disk::FILE as STORE_FILE;
 pub use tenants::{KeyRecord, RevokedKeyRecord, TenantRecord};
 pub(crate) use wishes::CellRecord;
 pub use wishes::{DrainRecord, DrainTarget, PolicyRecord, Wishes, WishesChange};
@@ -110,6 +111,34 @@ pub struct Change {
     pub tokens_removed: Vec<SecretHash>,
     /// What the operator wished.
     pub wishes: WishesChange,
+}
+
+/// Everything that a snapshot holds, for an empty store.
+impl From<Snapshot> for Change {
+    fn from(snapshot: Snapshot) -> Self {
+        let Snapshot { revision: _, term, last_id, members, hellos, tokens, wishes } = snapshot;
+        let Wishes { drains, transit, last_policy, policies, cells, tenants } = wishes;
+        Self {
+            term: Some(term),
+            last_id: Some(last_id),
+            members: members.into_values().collect(),
+            hellos: hellos.into_iter().map(|(id, hello)| (id, Some(hello))).collect(),
+            tokens: tokens.into_iter().collect(),
+            tokens_removed: Vec::new(),
+            wishes: WishesChange {
+                drains: put(drains),
+                transit: put(transit),
+                last_policy: Some(last_policy),
+                policies: put(policies),
+                cells: put(cells),
+                tenants: put(tenants),
+            },
+        }
+    }
+}
+
+fn put<K, V>(held: BTreeMap<K, V>) -> Vec<(K, Option<V>)> {
+    held.into_iter().map(|(key, value)| (key, Some(value))).collect()
 }
 
 /// Why the store did not do it.

@@ -3,6 +3,10 @@
 //! Counters live as plain numbers where they are counted; an [`Exposition`] is built from them at each
 //! scrape. Nothing is registered and nothing can be counted twice.
 
+#[cfg(feature = "admin")]
+pub mod admin;
+pub mod log;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

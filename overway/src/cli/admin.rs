@@ -61,7 +61,8 @@ impl Client {
         Self::at(&args.relay, ("relay", "--relay"))
     }
 
-    fn at(url: &str, whom: (&'static str, &'static str)) -> Result<Self, Failure> {
+    /// Makes a client of any process's interface: what it is, and what says where it is.
+    pub(crate) fn at(url: &str, whom: (&'static str, &'static str)) -> Result<Self, Failure> {
         let base = url.trim_end_matches('/').to_owned();
         if !base.starts_with("http://") {
             return Err(Failure::Configuration(format!(
@@ -94,6 +95,14 @@ impl Client {
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let sent = self.agent.get(format!("{}{path}", self.base)).call();
         self.read(sent)
+    }
+
+    /// `GET`s bytes.
+    pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let sent = self.agent.get(format!("{}{path}", self.base)).call();
+        let mut response = self.answered(sent)?;
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        body.read_to_vec().map_err(Failure::failed)
     }
 
     /// `GET`s JSON with query parameters.

@@ -50,7 +50,8 @@ pub(crate) fn run(args: EdgeArgs) -> Result<ExitCode, Failure> {
     match args.command {
         None => {
             let config = Config::load(&args.config).map_err(Failure::configuration)?;
-            runtime::serve(|shutdown| overway_edge::run(config, shutdown))
+            let admin = config.admin.map(|admin| Box::new(move || Some(admin)) as _);
+            runtime::serve(admin, |shutdown| overway_edge::run(config, shutdown))
         }
         Some(EdgeCommand::Keygen { out, json }) => keygen(&out, json),
     }

@@ -1,8 +1,9 @@
-//! Logs go to standard error.
+//! Logs go to standard error. What is logged can be changed while a process runs, through its admin interface.
 
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
+use overway_telemetry::log;
 use tracing_subscriber::EnvFilter;
 
 use super::failure::Failure;
@@ -18,20 +19,51 @@ pub(crate) enum LogFormat {
 
 /// Starts logging. If another program embeds this one and logs already, its way of logging stays.
 pub(crate) fn init(filter: &str, format: LogFormat) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
-        Failure::Configuration(format!(
-            "--log {filter:?} is no filter ({error}): give a level such as info, or \
-             \"info,overway_scheduler=debug\""
-        ))
+    let parsed = parse(filter).map_err(|error| {
+        Failure::Configuration(format!("--log {filter:?} is no filter {error}"))
     })?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(parsed)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // Fails only if somebody has started logging before.
-    let _ = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
+    match format {
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            // Fails only if somebody has started logging before.
+            if builder.try_init().is_ok() {
+                install(filter, move |new| handle.reload(new));
+            }
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            let handle = builder.reload_handle();
+            if builder.try_init().is_ok() {
+                install(filter, move |new| handle.reload(new));
+            }
+        }
+    }
     Ok(())
+}
+
+/// Lets the filter be changed.
+fn install(
+    filter: &str,
+    reload: impl Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync + 'static,
+) {
+    log::install(filter, move |new| {
+        let parsed = parse(new).map_err(|error| format!("{new:?} is no filter {error}"))?;
+        reload(parsed).map_err(|error| error.to_string())?;
+        tracing::info!(filter = new, "what is logged was changed");
+        Ok(())
+    });
+}
+
+/// Reads a filter; an empty one would log nothing, which nobody means.
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    let hint = "give a level such as info, or \"info,overway_scheduler=debug\"";
+    if filter.trim().is_empty() {
+        return Err(format!("(it is empty): {hint}"));
+    }
+    EnvFilter::try_new(filter).map_err(|error| format!("({error}): {hint}"))
 }

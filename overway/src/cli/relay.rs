@@ -50,7 +50,10 @@ pub(crate) fn run(args: RelayArgs) -> Result<ExitCode, Failure> {
 
 fn serve(config: &Path) -> Result<ExitCode, Failure> {
     let config = Config::load(config).map_err(Failure::configuration)?;
-    runtime::serve(|shutdown| overway_relay::run(config, shutdown))
+    let admin = config.admin;
+    runtime::serve(Some(Box::new(move || Some(admin))), |shutdown| {
+        overway_relay::run(config, shutdown)
+    })
 }
 
 fn redeem(args: &JoinArgs) -> Result<ExitCode, Failure> {

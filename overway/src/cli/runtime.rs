@@ -1,19 +1,24 @@
 //! Tokio, and the signals that end a process.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::failure::Failure;
+use super::manager::{self, Admin, Manager};
 
 /// Set by a parent that wants its children gone when it goes, however it goes: the lab.
 const DIE_WITH_PARENT: &str = "OVERWAY_DIE_WITH_PARENT";
 
 /// Runs a service until it ends by itself, or SIGTERM or SIGINT cancels its token. A second signal ends
-/// the process where it stands.
-pub(crate) fn serve<F>(service: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, Failure>
+/// the process where it stands. A service manager is told by way of the service's `admin` interface.
+pub(crate) fn serve<F>(
+    admin: Admin,
+    service: impl FnOnce(CancellationToken) -> F,
+) -> Result<ExitCode, Failure>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
@@ -25,7 +30,11 @@ where
     runtime.block_on(async {
         let (terminate, interrupt) = signals().map_err(Failure::failed)?;
         let shutdown = CancellationToken::new();
-        tokio::spawn(watch(terminate, interrupt, shutdown.clone()));
+        let manager = manager::manager();
+        if let Some(manager) = &manager {
+            manager.start(admin, shutdown.clone());
+        }
+        tokio::spawn(watch(terminate, interrupt, manager, shutdown.clone()));
         service(shutdown).await?;
         Ok(ExitCode::SUCCESS)
     })
@@ -55,7 +64,12 @@ fn signals() -> std::io::Result<(Signal, Signal)> {
     Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
 }
 
-async fn watch(mut terminate: Signal, mut interrupt: Signal, shutdown: CancellationToken) {
+async fn watch(
+    mut terminate: Signal,
+    mut interrupt: Signal,
+    manager: Option<Arc<Manager>>,
+    shutdown: CancellationToken,
+) {
     let mut next = async || {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -64,6 +78,9 @@ async fn watch(mut terminate: Signal, mut interrupt: Signal, shutdown: Cancellat
     };
     let signal = next().await;
     info!(signal, "stopping");
+    if let Some(manager) = &manager {
+        manager.stopping();
+    }
     shutdown.cancel();
     let signal = next().await;
     warn!(signal, "stopping at once");

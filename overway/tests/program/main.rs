@@ -1,5 +1,6 @@
 //! The program as it is run: real processes, real files, drawn ports.
 
+mod keeping;
 mod mistakes;
 mod operator;
 mod program;

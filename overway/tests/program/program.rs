@@ -1,5 +1,6 @@
 //! Runs `overway` in a directory of its own.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Far beyond what anything here takes: only a hang reaches it.
-const HANG: Duration = Duration::from_secs(30);
+pub(crate) const HANG: Duration = Duration::from_secs(30);
 
 /// A directory to run in.
 pub(crate) struct Place {
@@ -64,7 +65,14 @@ impl Place {
 
     /// Starts the scheduler and waits until it is ready.
     pub(crate) fn scheduler(&self) -> Running {
-        let mut child = self.command(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap();
+        self.scheduler_with(&[])
+    }
+
+    /// The same, in an environment with these.
+    pub(crate) fn scheduler_with(&self, environment: &[(&str, &str)]) -> Running {
+        let mut command = self.command(&["scheduler"]);
+        command.envs(environment.iter().copied());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let file = self.path().join("scheduler/admin.addr");
         let started = Instant::now();
         loop {
@@ -83,6 +91,12 @@ impl Place {
 impl Place {
     /// Has a relay join and runs it.
     pub(crate) fn relay(&self, scheduler: &Running, name: &str, region: &str) -> Relay {
+        self.prepare(scheduler, name, region);
+        self.start(name)
+    }
+
+    /// Has a relay join; its ports are drawn.
+    pub(crate) fn prepare(&self, scheduler: &Running, name: &str, region: &str) {
         let added = self.run(&["node", "add", name, "--admin", &scheduler.admin]);
         let config = format!("{name}.toml");
         let token = added.out().trim().to_owned();
@@ -95,8 +109,37 @@ impl Place {
             .replace("127.0.0.1:9401", "127.0.0.1:0")
             .replace("# region = \"eu-central\"", &format!("region = \"{region}\""));
         std::fs::write(path, drawn).unwrap();
-        let mut command = self.command(&["relay", "--config", &config]);
-        Relay(command.stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Runs a relay that has joined.
+    pub(crate) fn start(&self, name: &str) -> Relay {
+        let mut command = self.command(&["relay", "--config", &format!("{name}.toml")]);
+        let log = std::fs::File::create(self.path().join(format!("{name}.log"))).unwrap();
+        Relay(command.stderr(log).spawn().unwrap())
+    }
+
+    /// The address that stands in a relay's log behind these words.
+    pub(crate) fn logged(&self, name: &str, before: &str) -> SocketAddr {
+        let path = self.path().join(format!("{name}.log"));
+        let started = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let found = text.split_once(before).and_then(|(_, rest)| {
+                let (address, _) = rest.split_once(char::is_whitespace)?;
+                address.parse().ok()
+            });
+            if let Some(address) = found {
+                return address;
+            }
+            assert!(started.elapsed() < HANG, "{before} is not in: {text}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn append(&self, file: &str, text: &str) {
+        let path = self.path().join(file);
+        let held = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, format!("{held}\n{text}")).unwrap();
     }
 
     /// Runs again and again until it ends well.

@@ -18,7 +18,7 @@ use super::{Change, Snapshot, Store, StoreError};
 use records::{decode_member, decode_token, encode_member, encode_token};
 
 /// The store's file within the state directory.
-const FILE: &str = "mesh.redb";
+pub(crate) const FILE: &str = "mesh.redb";
 /// Page cache. Everything fits: 65,535 members take about 4 MB.
 const CACHE_BYTES_MAX: usize = 8 << 20;
 

@@ -1,0 +1,50 @@
+//! What every process's admin interface has alike.
+
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use crate::log::{self, LogError};
+
+/// Body of `GET` and `PUT /v1/log`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogBody {
+    /// What is logged: a level, or a filter such as `info,overway_relay=debug`.
+    pub filter: String,
+}
+
+/// An answer that says what is wrong.
+#[derive(Debug, Serialize)]
+struct Problem {
+    error: String,
+}
+
+type Failure = (StatusCode, Json<Problem>);
+
+/// `GET` and `PUT /v1/log`: what is logged, until the process ends.
+pub fn log_router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/v1/log", get(show).put(change))
+}
+
+async fn show() -> Result<Json<LogBody>, Failure> {
+    let filter = log::filter().ok_or_else(|| failure(&LogError::Foreign))?;
+    Ok(Json(LogBody { filter }))
+}
+
+async fn change(body: Result<Json<LogBody>, JsonRejection>) -> Result<Json<LogBody>, Failure> {
+    let Json(body) =
+        body.map_err(|error| (error.status(), Json(Problem { error: error.body_text() })))?;
+    log::set_filter(&body.filter).map_err(|error| failure(&error))?;
+    Ok(Json(body))
+}
+
+fn failure(error: &LogError) -> Failure {
+    let status = match error {
+        LogError::Foreign => StatusCode::CONFLICT,
+        LogError::Filter(_) => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, Json(Problem { error: error.to_string() }))
+}
