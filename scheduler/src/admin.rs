@@ -21,7 +21,7 @@
 //! | `GET /v1/tenants` | [`TenantsBody`](crate::api::TenantsBody) |
 //! | `POST /v1/tenants` | [`TenantRequest`](crate::api::TenantRequest) in, [`TenantBody`](crate::api::TenantBody) out, as of all below |
 //! | `GET`, `DELETE /v1/tenants/{name}` | `DELETE`: 204 |
-//! | `PUT /v1/tenants/{name}/policy`, `/quota` | [`TenantPolicyRequest`](crate::api::TenantPolicyRequest), [`QuotaBody`](crate::api::QuotaBody) in |
+//! | `PUT /v1/tenants/{name}/policy`, `/cell`, `/quota` | [`TenantPolicyRequest`](crate::api::TenantPolicyRequest), [`TenantCellRequest`](crate::api::TenantCellRequest), [`QuotaBody`](crate::api::QuotaBody) in |
 //! | `POST /v1/tenants/{name}/keys` | [`KeyRequest`](crate::api::KeyRequest) in: adds a key, or replaces one |
 //! | `POST /v1/tenants/{name}/revoked-keys`, `/revoked-tokens` | [`RevokedKeyRequest`](crate::api::RevokedKeyRequest), [`RevokedTokenRequest`](crate::api::RevokedTokenRequest) in |
 //! | `GET /v1/access?client=ADDRESS` | [`Answer`](overway_dispatch::Answer): access relays for a client, the first first; `&tenant=`, `&limit=`, `&key=` |
@@ -313,6 +313,7 @@ impl From<WishError> for Failure {
             | WishError::TooManyNames(_)
             | WishError::EmptyPolicy(_)
             | WishError::EmptyCell(_)
+            | WishError::LongCell(_)
             | WishError::OwnPartner(_) => StatusCode::BAD_REQUEST,
             WishError::CellInUse { .. } | WishError::PolicyInUse { .. } => StatusCode::CONFLICT,
             WishError::TooManyDrains

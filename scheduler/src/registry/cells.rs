@@ -18,7 +18,8 @@ use overway_topology::{POLICIES_MAX, Policy};
 use overway_wire::PolicyId;
 
 use super::wishes::{
-    CELLS_MAX, NAMES_MAX, WishError, check_cell, check_texts, expanded, of_wishes,
+    CELL_NAME_BYTES_MAX, CELLS_MAX, NAMES_MAX, WishError, check_cell, check_texts, expanded,
+    of_wishes,
 };
 use super::{Registry, RegistryError, check_name};
 use crate::store::{CellRecord, PolicyRecord, StoreError, TenantRecord, Wishes, WishesChange};
@@ -41,6 +42,9 @@ impl Registry {
     /// If it cannot be, a partner is not there, or there are too many.
     pub fn put_cell(&self, name: &str, cell: &CellRecord) -> Result<Settled, WishError> {
         check_name(name).map_err(|_: RegistryError| WishError::Name { what: "cell" })?;
+        if name.len() > CELL_NAME_BYTES_MAX {
+            return Err(WishError::LongCell(name.to_owned()));
+        }
         check_texts("region", &cell.regions)?;
         let most = cell.relays.len().max(cell.partners.len());
         if most > NAMES_MAX {
@@ -267,6 +271,7 @@ mod tests {
         let (registry, _) = registry();
         let cases = [
             (registry.put_cell("asia", &cell(&[], &[], &[])).map(drop), "no region"),
+            (registry.put_cell(&"x".repeat(51), &cell(&["a"], &[], &[])).map(drop), "at most 50"),
             (registry.put_cell("eu", &cell(&["a"], &[], &["eu"])).map(drop), "itself"),
             (registry.put_cell("eu", &cell(&["a"], &[], &["asia"])).map(drop), "cell list"),
             (registry.remove_cell("eu"), "tenant im"),
@@ -282,7 +287,7 @@ mod tests {
         assert!(matches!(registry.put_policy(&policy), Err(WishError::Name { .. })));
         let refused = registry.set_tenant_policy("im", None, NOW).unwrap_err();
         assert!(matches!(refused, TenantError::InCell { .. }), "{refused}");
-        let unknown = registry.set_tenant_cell("im", Some("ue"), NOW).unwrap_err().to_string();
+        let unknown = registry.set_tenant_cell("im", Some("eux"), NOW).unwrap_err().to_string();
         assert!(unknown.contains("mean \"eu\""), "{unknown}");
     }
 }

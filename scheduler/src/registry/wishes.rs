@@ -20,6 +20,9 @@ use crate::store::{
 pub const DRAINS_MAX: usize = 1_024;
 /// Cells. There are hardly more legal spaces in the world.
 pub const CELLS_MAX: usize = 256;
+/// Bytes of the longest name of a cell: what a policy's may have (`POLICY_NAME_BYTES_MAX`), less what is put around it in
+/// the names of its tenants' policies.
+pub(super) const CELL_NAME_BYTES_MAX: usize = 50;
 /// Regions, providers or cells that one policy or cell names.
 pub const NAMES_MAX: usize = 256;
 
@@ -63,6 +66,9 @@ pub enum WishError {
         "cell {0:?} would have no region, and nothing could be in it: name its regions or relays"
     )]
     EmptyCell(String),
+    /// A cell whose name is too long.
+    #[error("a cell's name has at most {CELL_NAME_BYTES_MAX} characters, and {0:?} has more")]
+    LongCell(String),
     /// A cell that is its own partner.
     #[error("cell {0:?} cannot stand in for itself: name other cells as its partners")]
     OwnPartner(String),

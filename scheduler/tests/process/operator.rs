@@ -218,3 +218,36 @@ async fn what_cannot_be_is_told_with_what_may_have_been_meant() {
         assert!(error.contains(words), "{words:?} is not in {error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_tenant_of_a_cell_has_its_paths_there_and_over_partners_where_the_cell_has_none() {
+    let (mesh, _fleet) = trio().await;
+    ok(mesh.put("/v1/cells/mid", json!({"regions": ["eu-west"]}))).await;
+    let cell = json!({"regions": ["eu-south"], "relays": ["oslo"], "partners": ["mid"]});
+    let cell = ok(mesh.put("/v1/cells/ends", cell)).await;
+    assert_eq!((&cell["relays"], &cell["partners"]), (&json!(["oslo"]), &json!(["mid"])));
+
+    let (code, _) = mesh.try_send("/v1/tenants", json!({"name": "im", "cell": "ends"})).await;
+
+    assert_eq!(code, 201);
+    path_becomes(&mesh, "&tenant=im", "oslo").await;
+    let explain = "/v1/explain?from=rome&to=oslo&tenant=im";
+    assert_eq!(ok(mesh.get(explain)).await["partners"], false);
+    ok(mesh.put("/v1/drains/link/oslo/rome", json!({"deadline_s": 0}))).await;
+    let explained = eventually(|| async {
+        let (code, body) = mesh.get(explain).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        (code == 200 && body["partners"] == true).then_some(body)
+    })
+    .await;
+    assert_eq!(explained["current"]["path"][0]["name"], "bonn");
+
+    let mesh = Mesh::start_in(mesh.stop().await).await;
+    let tenant = ok(mesh.get("/v1/tenants/im")).await;
+    assert_eq!((&tenant["cell"], &tenant["policy"]), (&json!("ends"), &json!("cell:ends")));
+    let policy = mesh.put("/v1/tenants/im/policy", json!({"policy": null})).await;
+    assert!(policy.0 == 409 && policy.1.contains("cell"), "{policy:?}");
+    assert_eq!(mesh.delete("/v1/cells/mid").await.0, 409, "a partner");
+    ok(mesh.put("/v1/tenants/im/cell", json!({"cell": null}))).await;
+    assert_eq!(ok(mesh.get("/v1/policies")).await["policies"], json!([]));
+}

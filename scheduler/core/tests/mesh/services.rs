@@ -157,7 +157,10 @@ fn put_cell(world: &mut World, own: &[u16], partners: &[u16]) {
 
 #[test]
 fn records_of_a_tenant_with_a_cell_stay_in_it_and_with_its_partners() {
-    let mut world = World::running(5);
+    let mut world = World::new(5);
+    world.relays.values_mut().for_each(|fake| fake.hello.version_max = 3);
+    world.connect_all();
+    world.advance(Duration::from_secs(15));
     put_cell(&mut world, &[1, 2], &[3]);
     world.offer(id(2), vec![offer(Some(1))]);
     world.offer(id(1), vec![offer(Some(2))]);
