@@ -26,7 +26,7 @@ use crate::uplink::LineId;
 mod handshake;
 mod leaving;
 
-pub(crate) use handshake::AttachError;
+pub(crate) use handshake::{AttachError, codec};
 use handshake::{Reader, Writer, attach, decode, refused, renewal, say};
 use leaving::Leaving;
 
@@ -72,8 +72,10 @@ pub(crate) struct Attachment<T: Transport> {
     down_since: Option<Instant>,
     ticked: (Instant, SystemTime),
     questions: Vec<Question>,
-    /// While the relay drains.
+    /// While the relay drains, or the edge moves.
     leaving: Option<Leaving>,
+    /// It leaves by itself.
+    is_moving: bool,
     /// When a frame came or went last.
     carried: Instant,
 }
@@ -114,6 +116,7 @@ impl<T: Transport> Attachment<T> {
             ticked: (now, SystemTime::now()),
             questions: Vec::new(),
             leaving: None,
+            is_moving: false,
             carried: now,
         };
         let end = this.serve(reader, writer).await;
@@ -226,6 +229,7 @@ impl<T: Transport> Attachment<T> {
         self.probe.handle_timeout(now);
         if now.saturating_duration_since(self.ticked.0) >= self.tick(now) {
             self.look_at_clocks(now);
+            self.move_if_bettered(now);
         }
         self.follow_state(now);
         let silent = self.down_since.map(|since| now.saturating_duration_since(since));
@@ -235,7 +239,8 @@ impl<T: Transport> Attachment<T> {
         let elsewhere = self.shared.uplink.first().is_some_and(|first| first != self.place);
         let (carried, is_empty) = (self.carried, self.shared.uplink.is_empty(self.line));
         let leaving = self.leaving.as_mut()?;
-        leaving.is_done(elsewhere, carried, is_empty, now).then_some(AttachError::Drained)
+        let end = if self.is_moving { AttachError::Moved } else { AttachError::Drained };
+        leaving.is_done(elsewhere, carried, is_empty, now).then_some(end)
     }
 
     /// The monotonic clock stands still while a machine sleeps, on some systems.
@@ -393,6 +398,17 @@ impl<T: Transport> Attachment<T> {
 }
 
 impl<T: Transport> Attachment<T> {
+    /// Leaves for a nearer relay, as if this one drained.
+    fn move_if_bettered(&mut self, now: Instant) {
+        let rtt = self.probe.rtt(now);
+        if self.leaving.is_none() && self.shared.is_bettered(self.place, rtt, now) {
+            tracing::info!(remote = %self.remote, ?rtt, "another relay is nearer");
+            self.is_moving = true;
+            self.leaving = Some(Leaving::new(u32::MAX));
+            self.shared.draining(self.place, self.line, true);
+        }
+    }
+
     fn drain(&mut self, draining: &Draining) {
         let is_draining = !draining.undone;
         if is_draining {
@@ -400,6 +416,7 @@ impl<T: Transport> Attachment<T> {
         } else {
             tracing::info!(remote = %self.remote, "the relay stays after all");
         }
+        self.is_moving = false;
         self.leaving = is_draining.then(|| Leaving::new(draining.within_ms));
         self.shared.draining(self.place, self.line, is_draining);
     }

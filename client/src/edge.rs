@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::directory::Directory;
 use crate::services::ResolveError;
 use crate::token::own_claims;
-use crate::{AttachConfig, Attachments, StartError, Status, TcpAccess};
+use crate::{AttachConfig, Attachments, Discovery, StartError, Status, TcpAccess};
 
 mod error;
 mod offer;
@@ -353,6 +353,14 @@ impl Edge {
     /// The sessions, for a gateway that takes what comes in by itself. It cannot go together with [`Self::offer`].
     pub fn session(&self) -> &SessionEndpoint {
         &self.inner.session
+    }
+
+    /// Learns of other relays beside those that it was given, and moves to nearer ones; see [`Discovery`], whose tenant is
+    /// the edge's own unless said. To be called once.
+    pub fn discover(&self, discovery: Discovery) {
+        let own = || self.inner.config.tenant_keys.borrow().tenant.to_string();
+        let tenant = Some(discovery.tenant.unwrap_or_else(own));
+        self.inner.attachments.discover(Discovery { tenant, ..discovery });
     }
 
     /// The attachments, likewise: a gateway tells them what it offers.

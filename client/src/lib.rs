@@ -34,6 +34,9 @@
 //! in hand. The *first* attachment is the nearer one, with hysteresis; far ends are told where the edge is by the
 //! whereabouts.
 //!
+//! [`Attachments::discover`] has it ask which other relays are near, measure these, and move to one that is clearly and
+//! lastingly nearer, as it leaves one that drains.
+//!
 //! An edge whose address changes keeps its connections (QUIC migrates them). If nothing comes through any, it takes a new
 //! socket; if nothing comes for three seconds, it attaches anew, and a relay gives an edge that it still knows its
 //! old place. After the machine slept, a sign of life is asked for at once.
@@ -59,6 +62,7 @@ mod attachment;
 mod choice;
 mod config;
 mod directory;
+mod discover;
 mod edge;
 mod relays;
 mod ring;
@@ -91,6 +95,7 @@ use transport::either::Either;
 use uplink::{LINES, LineId, Uplink};
 
 pub use config::{AttachConfig, RELAYS_MAX, StartError, TCP_PORT, TcpAccess};
+pub use discover::Discovery;
 pub use edge::{
     AcceptError, ConnectError, Edge, EdgeConfig, FlowOptions, Incoming, IncomingFlow,
     IncomingStream, Offer, OfferError, OfferOptions, OpenError, RecvHalf, Required, SendHalf,
@@ -252,6 +257,12 @@ impl Attachments {
         }
     }
 
+    /// Learns of other relays beside those that the edge was given, and has it move to nearer ones; see [`Discovery`].
+    /// To be called once, on the tokio runtime.
+    pub fn discover(&self, discovery: Discovery) {
+        tokio::spawn(discover::run(Arc::clone(&self.shared), discovery));
+    }
+
     /// The network has changed, or the machine woke up: relays that failed are tried again at once.
     pub fn network_changed(&self) {
         self.shared.relays().forgive(Instant::now());
@@ -327,6 +338,20 @@ impl<T: Transport> Shared<T> {
         }
     }
 
+    /// Whether a place should move to a nearer relay: only while the other is attached and stays.
+    fn is_bettered(&self, place: usize, rtt: Option<Duration>, now: Instant) -> bool {
+        let age = {
+            let standing = self.standing();
+            let (own, other) = (&standing.places[place], &standing.places[1 - place]);
+            let (Some(own), Some(other)) = (own, other) else { return false };
+            if other.status.is_draining || other.status.state != State::Up {
+                return false;
+            }
+            now.saturating_duration_since(own.since)
+        };
+        rtt.is_some_and(|rtt| self.relays().is_bettered(place, rtt, age, now))
+    }
+
     fn draining(&self, place: usize, line: LineId, is_draining: bool) {
         self.uplink.drain(line, is_draining, Instant::now());
         if let Some(place) = &mut self.standing().places[place] {
@@ -364,6 +389,11 @@ impl<T: Transport> Shared<T> {
             AttachError::Refused { .. } => {
                 self.counters.refused.increment();
                 tracing::warn!(%remote, %error, "a relay refuses this edge");
+            }
+            AttachError::Moved => {
+                tracing::info!(%remote, "left for a nearer relay");
+                self.relays().left(place, now);
+                return self.changed.notify_waiters();
             }
             AttachError::Closed(_) | AttachError::Silent | AttachError::Drained => {
                 tracing::info!(%remote, %error, "attachment lost");

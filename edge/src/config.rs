@@ -6,11 +6,14 @@
 //! key_file = "edge.key"               # made by `overway edge keygen`
 //! token_file = "edge.jwt"             # from the tenant's backend; read again when it changes
 //! tenant_keys_file = "shop.jwks.json" # the tenant's public keys; read again when it changes
+//! state_dir = "state"                 # keeps the relays that it has learnt of; none: they are not kept
 //!
 //! [access]
 //! relays = ["203.0.113.7:4434", "198.51.100.9:4434"]
 //! ca_file = "mesh-ca.pem"             # the mesh's CA
 //! tcp_port = 443                      # of the relays, used where UDP does not come through; 0: never
+//! discover = ["http://203.0.113.7:8080"] # where to ask for nearer relays, beside the relays; none unless said
+//! nearest = true                      # false: only the relays above, never others
 //!
 //! [admin]                             # none unless said
 //! listen = "127.0.0.1:9403"
@@ -39,6 +42,8 @@ use serde::Deserialize;
 
 /// Access relays that an edge may know: it holds two, and needs a few to turn to.
 const RELAYS_MAX: usize = 64;
+/// URLs at which an edge asks.
+const DISCOVER_MAX: usize = 8;
 const PRIORITY_RANGE: RangeInclusive<u32> = 0..=1_000_000;
 const WEIGHT_RANGE: RangeInclusive<u32> = 1..=1_000_000;
 /// Shorter would be a load of its own, longer no check.
@@ -71,6 +76,7 @@ struct RawEdge {
     key_file: PathBuf,
     token_file: PathBuf,
     tenant_keys_file: PathBuf,
+    state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,6 +85,13 @@ struct RawAccess {
     relays: Spanned<Vec<Spanned<String>>>,
     ca_file: PathBuf,
     tcp_port: Option<u16>,
+    discover: Option<Spanned<Vec<Spanned<String>>>>,
+    #[serde(default = "yes")]
+    nearest: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,6 +126,12 @@ pub struct Config {
     pub relays: Vec<SocketAddr>,
     /// The relays' TCP port, tried where UDP does not come through; `None`: never.
     pub tcp_port: Option<u16>,
+    /// URLs at which it asks for nearer ones, beside these.
+    pub discover: Vec<String>,
+    /// Whether it asks at all.
+    pub nearest: bool,
+    /// Where it keeps those that it has learnt of.
+    pub state_dir: Option<PathBuf>,
     /// The mesh's CA, PEM.
     pub ca_file: PathBuf,
     /// Admin HTTP, if wanted.
@@ -180,12 +199,42 @@ impl TryFrom<&Document> for Config {
             tenant_keys_file: document.resolve(&raw.edge.tenant_keys_file),
             relays,
             tcp_port: Some(raw.access.tcp_port.unwrap_or(TCP_PORT)).filter(|&port| port != 0),
+            discover: discover(document, &raw.access)?,
+            nearest: raw.access.nearest,
+            state_dir: raw.edge.state_dir.as_ref().map(|dir| document.resolve(dir)),
             ca_file: document.resolve(&raw.access.ca_file),
             admin: admin.transpose()?,
             offers: offers(document, &raw.offer, &gateway)?,
             gateway,
         })
     }
+}
+
+/// The URLs at which to ask for relays.
+fn discover(document: &Document, raw: &RawAccess) -> Result<Vec<String>, ConfigError> {
+    let Some(list) = &raw.discover else { return Ok(Vec::new()) };
+    if !raw.nearest {
+        let message = "is where to ask for nearer relays, and nearest = false asks for none";
+        return Err(document.error(list.span(), message));
+    }
+    let entries = document.entries(list, 1..=DISCOVER_MAX)?;
+    document.unique(entries)?;
+    let url = |entry: &Spanned<String>| {
+        let said = entry.get_ref();
+        let rest = said.strip_prefix("http://");
+        match rest {
+            Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
+                Ok(said.clone())
+            }
+            Some(_) | None => {
+                let message = format!(
+                    "{said:?} is no http:// URL; expected one such as http://203.0.113.7:8080"
+                );
+                Err(document.error(entry.span(), message))
+            }
+        }
+    };
+    entries.iter().map(url).collect()
 }
 
 fn admin_address(document: &Document, listen: &Spanned<String>) -> Result<SocketAddr, ConfigError> {
@@ -322,6 +371,31 @@ mod tests {
     fn read(more: &str) -> Result<Config, String> {
         let document = Document::new("/etc/edge.toml", format!("{EDGE}\n{more}"));
         Config::try_from(&document).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn where_to_ask_for_relays_is_a_url_and_asking_can_be_turned_off() {
+        let config = read("").unwrap();
+        assert!(config.nearest && config.discover.is_empty() && config.state_dir.is_none());
+        let with = |more: &str| {
+            let text = EDGE.replace(
+                "[[service]]\n        name = \"web\"",
+                &format!("{more}\n[[service]]\nname = \"web\""),
+            );
+            let document = Document::new("/etc/edge.toml", text);
+            Config::try_from(&document).map_err(|error| error.to_string())
+        };
+        let config = with("discover = [\"http://a.example\"]").unwrap();
+        assert_eq!(config.discover, ["http://a.example"]);
+        assert!(!with("nearest = false").unwrap().nearest);
+        for (more, words) in [
+            ("discover = [\"a.example\"]", "is no http"),
+            ("discover = []", "discover"),
+            ("nearest = false\ndiscover = [\"http://a\"]", "asks for none"),
+        ] {
+            let error = with(more).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The edge process from its configuration to its end.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use overway_client::{Edge, EdgeConfig, TcpAccess};
+use overway_client::{Discovery, Edge, EdgeConfig, TcpAccess};
 use overway_gateway::Gateway;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,13 @@ use crate::services::Services;
 
 /// How long running connections may go on once the edge has been told to stop.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// Where the relays that an edge has learnt of are kept.
+fn state_file(dir: &Path) -> anyhow::Result<PathBuf> {
+    let made = std::fs::create_dir_all(dir);
+    made.with_context(|| format!("cannot make edge.state_dir {}", dir.display()))?;
+    Ok(dir.join("access.json"))
+}
 
 /// Runs an edge until the token is cancelled, then drains and stops.
 ///
@@ -38,6 +46,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         token: files.token(),
         tenant_keys: files.keys(),
     })?;
+    if config.nearest {
+        let file = config.state_dir.as_deref().map(state_file).transpose()?;
+        edge.discover(Discovery { urls: config.discover.clone(), file, ..Discovery::default() });
+    }
     let named = config.gateway.forwards.iter().map(|forward| forward.service.clone());
     let named: BTreeSet<String> = named.filter(|service| edge.keep_at_hand(service)).collect();
     let offers = Offers::new(&config.offers, &config.gateway);

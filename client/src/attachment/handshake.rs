@@ -60,6 +60,9 @@ pub(crate) enum AttachError {
     /// A better way to the relay comes through again.
     #[error("QUIC comes through again")]
     Better,
+    /// Another relay is nearer, and the edge is attached elsewhere.
+    #[error("another relay is nearer")]
+    Moved,
     /// The edge stops.
     #[error("the edge stops")]
     Stopped,
@@ -153,7 +156,7 @@ pub(super) fn refused(refusal: Refused) -> AttachError {
     }
 }
 
-fn codec() -> LengthDelimitedCodec {
+pub(crate) fn codec() -> LengthDelimitedCodec {
     let mut builder = LengthDelimitedCodec::builder();
     builder.length_field_length(4).max_frame_length(MESSAGE_BYTES_MAX).new_codec()
 }

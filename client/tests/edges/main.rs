@@ -3,6 +3,7 @@
 
 mod admission;
 mod drain;
+mod nearest;
 mod sdk;
 mod stand;
 mod tcp;

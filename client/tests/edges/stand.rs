@@ -18,7 +18,9 @@ use overway_relay::lines::Lines;
 use overway_relay::mesh::{Command, Mesh, MeshConfig, MeshOutputs};
 use overway_session::{EdgeIdentity, EdgePort, Outbound};
 use overway_tenant::{Claims, EdgeId, EdgeKey, Names, Quota, Tenant, TenantKey, TenantKeys, mint};
-use overway_wire::control::{self, Item, Node, NodeDrain, Peer, Route, RoutePath, Update};
+use overway_wire::control::{
+    self, AccessRelay, AccessState, Item, Node, NodeDrain, Peer, Route, RoutePath, Update,
+};
 use overway_wire::{
     Address, BootId, Class, FlowId, FrameKind, LinkIndex, Millis, Path, PathElement, PolicyId,
     Redundancy, RelayId, Ticks, Whereabouts,
@@ -39,6 +41,7 @@ pub(crate) struct Node3 {
     pub(crate) counts: overway_relay::access::AccessCounts,
     pub(crate) address: SocketAddr,
     pub(crate) tcp_address: SocketAddr,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     _outputs: MeshOutputs,
     _state_dir: tempfile::TempDir,
 }
@@ -51,6 +54,7 @@ pub(crate) struct Stand {
     pub(crate) tenant: Tenant,
     drained: Option<(u16, NodeDrain)>,
     revision: u64,
+    tells_access: bool,
 }
 
 impl Node3 {
@@ -94,7 +98,7 @@ impl Node3 {
             admission: Arc::new(TokenAdmission::new(tenants)),
             directory: Arc::new(OwnEdges::new(RelayId(id))),
             quality: Arc::default(),
-            dispatcher,
+            dispatcher: Arc::clone(&dispatcher),
         })
         .unwrap();
         tokio::spawn(access.draining().clone().follow(RelayId(id), mesh.fib.clone()));
@@ -107,6 +111,7 @@ impl Node3 {
             counts,
             address,
             tcp_address,
+            dispatcher,
             _outputs: outputs,
             _state_dir: state_dir,
         }
@@ -140,7 +145,15 @@ impl Stand {
             quota: Quota::default(),
         };
         let nodes = (1..=count).map(|id| Node3::start(&authority, id)).collect();
-        let mut stand = Self { nodes, ca_pem, tenant_key, tenant, drained: None, revision: 0 };
+        let mut stand = Self {
+            nodes,
+            ca_pem,
+            tenant_key,
+            tenant,
+            drained: None,
+            revision: 0,
+            tells_access: false,
+        };
         stand.push().await;
         for node in &stand.nodes {
             let expected = stand.nodes.len() - 1;
@@ -152,6 +165,12 @@ impl Stand {
     /// Changes what relays know of the tenant.
     pub(crate) async fn change(&mut self, change: impl FnOnce(&mut Tenant)) {
         change(&mut self.tenant);
+        self.push().await;
+    }
+
+    /// Tells all relays where clients may attach.
+    pub(crate) async fn tell_access(&mut self) {
+        self.tells_access = true;
         self.push().await;
     }
 
@@ -170,6 +189,9 @@ impl Stand {
                 put.push(Node { relay, drain, ..Node::default() }.into());
             }
             put.push(control::Tenant::from(&self.tenant).into());
+            if self.tells_access {
+                put.extend((1..).zip(&self.nodes).map(|(id, node)| access_relay(id, node)));
+            }
             let (epoch_term, epoch_sequence, revision) = (1, self.revision, self.revision);
             let update = Update { epoch_term, epoch_sequence, revision, put, ..Update::default() };
             let (answer, ack) = oneshot::channel();
@@ -244,6 +266,17 @@ impl Stand {
             node.mesh.stop().await;
         }
     }
+}
+
+/// What a scheduler would tell of a relay's access side.
+fn access_relay(id: u32, node: &Node3) -> Item {
+    let state = AccessState {
+        addresses: vec![node.address.to_string()],
+        weight: 100,
+        attachments_max: 16,
+        ..AccessState::default()
+    };
+    AccessRelay { relay: id, state: Some(state), ..AccessRelay::default() }.into()
 }
 
 /// A token of the tenant, signed by any key.

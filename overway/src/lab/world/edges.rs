@@ -63,6 +63,8 @@ struct EdgeSection {
 #[derive(Debug, Serialize)]
 struct Access {
     relays: Vec<SocketAddr>,
+    /// Drills kill the relays that the plan names.
+    nearest: bool,
     ca_file: PathBuf,
 }
 
@@ -144,6 +146,7 @@ impl World {
             },
             access: Access {
                 relays: plan.access.iter().map(|&relay| self.layout.relays[relay].access).collect(),
+                nearest: false,
                 ca_file: dir.join(CA_FILE),
             },
             admin: Listen { listen: place.admin },

@@ -1,0 +1,336 @@
+//! Where else the edge could attach: asked, measured, remembered.
+//!
+//! ```text
+//!   file --> known relays <-- answer -- ask: a relay (Nearest, before any attach), or GET /v1/access of a URL
+//!                 |                       ^
+//!                 +---- the first few ----+  each asking measures a round trip
+//! ```
+//!
+//! One task. At its start it reads the last answer from a file, then asks at once: the first few relays of the list, all
+//! together, and the URLs. What they answer is put into the list ([`crate::relays`]), and the first few of that are asked
+//! too. From then on it asks again every five minutes, or when the edge has no attachment.
+//!
+//! Nothing of an answer is trusted: it leads an edge to no relay but those that show a certificate of the mesh.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::{SinkExt as _, StreamExt as _};
+use overway_dispatch::{Answer, Nearest};
+use overway_wire::RelayId;
+use overway_wire::access::CloseCode;
+use overway_wire::access::messages::{FromEdge, NEAREST_MAX, Nearest as Ask, ToEdge, to_edge};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use tokio_util::codec::{FramedRead, FramedWrite};
+
+use crate::Shared;
+use crate::attachment::codec;
+use crate::relays::{Learned, Standing};
+use crate::transport::{Connection, Transport};
+
+/// Relays that are asked at once.
+const RACED: usize = 4;
+/// Between two rounds. Each asking costs a relay a handshake: of 10,000 edges, 33 a second.
+const INTERVAL: Duration = Duration::from_secs(300);
+/// The first pause after a round without an answer; it doubles, up to the interval.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// From the first packet to the answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Bytes of an answer of a URL, or of the file.
+const BYTES_MAX: u64 = 256 << 10;
+
+/// How an edge learns of relays beside those that it was given.
+#[derive(Clone, Debug, Default)]
+pub struct Discovery {
+    /// Where to ask beside the relays: `http://` and a relay's `access.http_listen`, or what stands before it.
+    /// `/v1/access` is added where no path is said.
+    pub urls: Vec<String>,
+    /// The edge's tenant, so that only relays of its cell are answered.
+    pub tenant: Option<String>,
+    /// Where the last answer is kept, so that the edge finds its relays after a restart when those that it was given are
+    /// gone. None: nowhere.
+    pub file: Option<PathBuf>,
+}
+
+/// Asks until the edge stops.
+pub(crate) async fn run<T: Transport>(shared: Arc<Shared<T>>, discovery: Discovery) {
+    let mut kept = match &discovery.file {
+        Some(file) => read(file).await,
+        None => Vec::new(),
+    };
+    if !kept.is_empty() {
+        tracing::debug!(relays = kept.len(), "access relays are known from before");
+        learn(&shared, &kept);
+    }
+    let (mut pause, mut asked_again) = (PAUSE_MIN, false);
+    loop {
+        let answer = round(&shared, &discovery).await;
+        let wait = match answer {
+            Some(answer) => {
+                let is_new = answer.iter().any(|new| kept.iter().all(|old| old.relay != new.relay));
+                learn(&shared, &answer);
+                keep(&discovery, &mut kept, answer).await;
+                pause = PAUSE_MIN;
+                // Who was just learnt of is measured at once, and then not before others.
+                asked_again = is_new && !asked_again;
+                if asked_again { Duration::ZERO } else { INTERVAL.mul_f64(jitter()) }
+            }
+            None => {
+                let wait = pause.mul_f64(jitter());
+                pause = (pause * 2).min(INTERVAL);
+                wait
+            }
+        };
+        if !wait_for(&shared, wait).await {
+            return;
+        }
+    }
+}
+
+/// Waits, less if no attachment is left for a while; false: the edge stops.
+async fn wait_for<T: Transport>(shared: &Shared<T>, wait: Duration) -> bool {
+    let end = Instant::now() + wait;
+    while Instant::now() < end {
+        let step = end.saturating_duration_since(Instant::now()).min(PAUSE_MIN * 10);
+        tokio::select! {
+            () = tokio::time::sleep(step) => {}
+            () = shared.stop.cancelled() => return false,
+        }
+        if shared.standing().places.iter().all(Option::is_none) {
+            break;
+        }
+    }
+    !shared.stop.is_cancelled()
+}
+
+/// From 0.8 to 1.2, so that edges that began together do not ask together.
+fn jitter() -> f64 {
+    0.8 + 0.4 * fastrand::f64()
+}
+
+fn learn<T: Transport>(shared: &Shared<T>, answer: &[Learned]) {
+    shared.relays().learn(answer, Instant::now());
+    shared.changed.notify_waiters();
+}
+
+/// Asks the first few relays and the URLs; the answer is the first relay's that gave one, or else a URL's.
+async fn round<T: Transport>(shared: &Shared<T>, discovery: &Discovery) -> Option<Vec<Learned>> {
+    let targets = shared.relays().to_measure(RACED);
+    let asked = targets.into_iter().map(|remote| async move {
+        let answered = tokio::time::timeout(ANSWER_MAX, ask(shared, discovery, remote)).await;
+        let answered = answered.ok().flatten();
+        let now = Instant::now();
+        match &answered {
+            Some((relay, rtt, _)) => shared.relays().measured(remote, *relay, *rtt, now),
+            None => shared.relays().unmeasured(remote),
+        }
+        answered
+    });
+    let key = shared.key.public().id().to_string();
+    let tenant = discovery.tenant.clone();
+    let urls = discovery.urls.iter().map(|url| fetch(url.clone(), key.clone(), tenant.clone()));
+    let (by_relays, by_urls) = tokio::join!(join_all(asked), join_all(urls));
+    let by_relays = by_relays.into_iter().flatten().map(|(_, _, answer)| answer);
+    let mut answers = by_relays.chain(by_urls.into_iter().flatten());
+    answers.find(|answer| !answer.is_empty())
+}
+
+/// Asks one relay, without attaching; measures the round trip of the question.
+async fn ask<T: Transport>(
+    shared: &Shared<T>,
+    discovery: &Discovery,
+    remote: SocketAddr,
+) -> Option<(RelayId, Duration, Vec<Learned>)> {
+    let connection = shared.transport.dial(remote).await.ok()?;
+    let _close = Close(connection.clone());
+    let (reader, writer) = connection.open_control().await.ok()?;
+    let (mut reader, mut writer) =
+        (FramedRead::new(reader, codec()), FramedWrite::new(writer, codec()));
+    let question = Ask {
+        request: 1,
+        limit: u32::try_from(NEAREST_MAX).unwrap_or(u32::MAX),
+        key: shared.key.public().id().0.to_vec(),
+        tenant: discovery.tenant.clone().unwrap_or_default(),
+    };
+    let began = Instant::now();
+    writer.send(Bytes::from(FromEdge::from(question).encode_to_vec())).await.ok()?;
+    loop {
+        let bytes = reader.next().await?.ok()?;
+        if let Some(to_edge::Body::AccessRelays(answer)) = ToEdge::decode(bytes).ok()?.body {
+            let rtt = began.elapsed();
+            let learned = answer.relays.iter().take(NEAREST_MAX).filter_map(|near| {
+                let addresses = near.addresses.iter().filter_map(|text| text.parse().ok());
+                let relay = u16::try_from(near.relay).ok().map(RelayId)?;
+                Some(Learned {
+                    relay,
+                    addresses: addresses.collect(),
+                    region: near.region.clone(),
+                    provider: near.provider.clone(),
+                    rtt: (near.rtt_us > 0).then(|| Duration::from_micros(near.rtt_us.into())),
+                    standing: Standing::of(&near.state),
+                })
+            });
+            return Some((connection.relay(), rtt, learned.collect()));
+        }
+    }
+}
+
+/// Closes a connection on which only was asked.
+struct Close<C: Connection>(C);
+
+impl<C: Connection> Drop for Close<C> {
+    fn drop(&mut self) {
+        self.0.close(CloseCode::Unused);
+    }
+}
+
+/// Asks a URL.
+async fn fetch(url: String, key: String, tenant: Option<String>) -> Option<Vec<Learned>> {
+    let asked = url.clone();
+    let fetched = tokio::task::spawn_blocking(move || get(&asked, &key, tenant.as_deref())).await;
+    match fetched.ok()? {
+        Ok(answer) => Some(answer.relays.iter().take(NEAREST_MAX).map(learned).collect()),
+        Err(error) => {
+            tracing::debug!(url, %error, "no access relays from there");
+            None
+        }
+    }
+}
+
+fn get(url: &str, key: &str, tenant: Option<&str>) -> Result<Answer, ureq::Error> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).build().into();
+    let mut request = agent.get(with_path(url)).query("key", key);
+    if let Some(tenant) = tenant {
+        request = request.query("tenant", tenant);
+    }
+    let mut response = request.call()?;
+    response.body_mut().with_config().limit(BYTES_MAX).read_json()
+}
+
+/// A URL with the path of the question, unless it has one.
+fn with_path(url: &str) -> String {
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    match after_scheme.trim_end_matches('/').contains('/') {
+        true => url.to_owned(),
+        false => format!("{}/v1/access", url.trim_end_matches('/')),
+    }
+}
+
+fn learned(near: &Nearest) -> Learned {
+    Learned {
+        relay: RelayId(near.relay),
+        addresses: near.addresses.clone(),
+        region: near.region.clone(),
+        provider: near.provider.clone(),
+        rtt: near.rtt_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok()),
+        standing: Standing::of(&near.state),
+    }
+}
+
+/// What is kept in the file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    relays: Vec<KeptRelay>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptRelay {
+    relay: u16,
+    addresses: Vec<SocketAddr>,
+    region: String,
+    provider: String,
+}
+
+async fn read(file: &Path) -> Vec<Learned> {
+    let bytes = match tokio::fs::read(file).await {
+        Ok(bytes) if bytes.len() as u64 <= BYTES_MAX => bytes,
+        // Not there, at the first start.
+        Ok(_) | Err(_) => return Vec::new(),
+    };
+    let Ok(kept) = serde_json::from_slice::<Kept>(&bytes) else {
+        tracing::warn!(file = %file.display(), "the access relays kept from before cannot be read");
+        return Vec::new();
+    };
+    let learned = |kept: KeptRelay| Learned {
+        relay: RelayId(kept.relay),
+        addresses: kept.addresses,
+        region: kept.region,
+        provider: kept.provider,
+        rtt: None,
+        standing: Standing::Open,
+    };
+    kept.relays.into_iter().take(NEAREST_MAX).map(learned).collect()
+}
+
+/// Keeps an answer, in memory and, if it names others than the last, in the file: whole, or not at all.
+async fn keep(discovery: &Discovery, kept: &mut Vec<Learned>, answer: Vec<Learned>) {
+    let named = |relays: &[Learned]| -> Vec<(RelayId, Vec<SocketAddr>)> {
+        let mut named: Vec<_> = relays.iter().map(|it| (it.relay, it.addresses.clone())).collect();
+        named.sort();
+        named
+    };
+    let is_news = named(kept) != named(&answer);
+    *kept = answer;
+    let Some(file) = discovery.file.as_ref().filter(|_| is_news) else { return };
+    let relay = |it: &Learned| KeptRelay {
+        relay: it.relay.0,
+        addresses: it.addresses.clone(),
+        region: it.region.clone(),
+        provider: it.provider.clone(),
+    };
+    let bytes = serde_json::to_vec_pretty(&Kept { relays: kept.iter().map(relay).collect() });
+    let bytes = bytes.expect("relays and addresses are JSON");
+    let new = file.with_extension("new");
+    let written = async {
+        tokio::fs::write(&new, bytes).await?;
+        tokio::fs::rename(&new, file).await
+    };
+    if let Err(error) = written.await {
+        tracing::warn!(file = %file.display(), %error, "the access relays cannot be kept");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_path_is_completed() {
+        for (said, asked) in [
+            ("http://192.0.2.1:8080", "http://192.0.2.1:8080/v1/access"),
+            ("http://mesh.example/", "http://mesh.example/v1/access"),
+            ("http://mesh.example/eu/access", "http://mesh.example/eu/access"),
+        ] {
+            assert_eq!(with_path(said), asked);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_read_again_and_a_broken_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("access.json");
+        let discovery = Discovery { file: Some(file.clone()), ..Discovery::default() };
+        let answer = vec![Learned {
+            relay: RelayId(3),
+            addresses: vec!["[2001:db8::1]:4434".parse().unwrap()],
+            region: "eu".into(),
+            provider: "p".into(),
+            rtt: Some(Duration::from_millis(5)),
+            standing: Standing::Filling,
+        }];
+        assert_eq!(read(&file).await, []);
+        keep(&discovery, &mut Vec::new(), answer.clone()).await;
+
+        let again = read(&file).await;
+        let expected = Learned { rtt: None, standing: Standing::Open, ..answer[0].clone() };
+        assert_eq!(again, [expected]);
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(read(&file).await, []);
+    }
+}
