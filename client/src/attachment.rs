@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
 use overway_session::Inbound;
-use overway_wire::access::messages::{Draining, FromEdge, to_edge};
+use overway_wire::access::messages::{Draining, FromEdge, Offer, to_edge};
 use overway_wire::access::{AccessDatagram, AccessHeader, CloseCode, Direction};
 use overway_wire::frame::FrameEcn;
 use overway_wire::{Address, AttachmentId, PolicyId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::Shared;
 use crate::ring::Sent;
@@ -137,11 +137,7 @@ impl<T: Transport> Attachment<T> {
     ) -> AttachError {
         let (connection, filled) = (self.connection.clone(), Arc::clone(&self.filled));
         let shared = Arc::clone(&self.shared);
-        let mut token = shared.token.clone();
-        token.mark_unchanged();
-        let mut offers = shared.services.offers();
-        // What is offered already is told at once.
-        offers.mark_changed();
+        let (mut token, mut offers) = watched(&shared);
         let better = until_better(&shared, self.connection.transport(), self.place, self.remote);
         let mut better = pin!(better);
         let mut sending: Option<Sending> = None;
@@ -447,6 +443,16 @@ async fn wait(sending: &mut Option<Sending>) {
         Some(sending) => sending.await,
         None => std::future::pending().await,
     }
+}
+
+/// What an attachment tells its relay of when it changes: the token, which it has just shown, and what is offered, which
+/// it tells at once.
+fn watched<T>(shared: &Shared<T>) -> (watch::Receiver<String>, watch::Receiver<Offer>) {
+    let mut token = shared.token.clone();
+    token.mark_unchanged();
+    let mut offers = shared.services.offers();
+    offers.mark_changed();
+    (token, offers)
 }
 
 /// Waits until a better way to the relay comes through; for ever if this is the best.

@@ -176,11 +176,16 @@ async fn serve(
     stop_admin.cancel();
     // The admin task ends with its token; a panic there has been printed already.
     let _ = admin.await;
+    end_sessions(gateway, session).await;
+    Ok(())
+}
+
+/// The gateway first: its connections may end in order as long as there are sessions.
+async fn end_sessions(gateway: Arc<Gateway>, session: SessionEndpoint) {
     if let Ok(gateway) = Arc::try_unwrap(gateway) {
         gateway.shutdown(GATEWAY_GRACE).await;
     }
     session.close().await;
-    Ok(())
 }
 
 fn tell_listening(gateway: &Gateway) {

@@ -133,7 +133,6 @@ impl Core {
         Ok(())
     }
 
-
     fn scrape(&self, time: Duration) {
         for status in self.scheduler.quality(QUALITY_WINDOW_MAX, self.base + time) {
             let felt = &status.felt;

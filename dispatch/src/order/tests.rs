@@ -96,11 +96,11 @@ fn if_a_relay_goes_only_its_own_clients_move() {
 
 /// Clients come one after another and take the first relay that lets them in; what is known of loads is made new only
 /// after so many. Returns the relays' counts, and how many clients were turned away by a relay before they got in.
-fn fill(relays: &[Candidate], room: &[u32], clients: u64, stale_for: usize) -> (Vec<u32>, u64) {
+fn fill(relays: &[Candidate], room: &[u32], clients: u64, stale_for: u64) -> (Vec<u32>, u64) {
     let mut attached = vec![0; relays.len()];
     let (mut known, mut turned_away) = (relays.to_vec(), 0);
     for client in 0..clients {
-        if client as usize % stale_for == 0 {
+        if client.is_multiple_of(stale_for) {
             for (at, candidate) in known.iter_mut().enumerate() {
                 candidate.fill_permille = attached[at] * 1_000 / room[at];
             }

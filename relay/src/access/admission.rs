@@ -58,7 +58,7 @@ impl Admitted {
     ///
     /// # Errors
     /// [`Refusal::Reserve`].
-    pub(crate) fn as_newcomer(self) -> Result<Self, Refusal> {
+    pub(crate) fn into_newcomer(self) -> Result<Self, Refusal> {
         match self.standing {
             CellStanding::Own | CellStanding::Partner => Ok(self),
             CellStanding::Reserve | CellStanding::Outside => {

@@ -261,7 +261,7 @@ async fn admit(shared: &Rc<Shared>, connection: Connection) -> anyhow::Result<Op
     let exporter = connection.exporter(shared.relay)?;
     let now = Instant::now();
     let judged = judge(shared, &attach, &exporter)
-        .and_then(Admitted::as_newcomer)
+        .and_then(Admitted::into_newcomer)
         .and_then(|admitted| Ok((shared.registry.borrow_mut().attach(&admitted, now)?, admitted)));
     match judged {
         Ok((place, admitted)) => {

@@ -52,9 +52,7 @@ impl Scheduler {
             let Tenant { route_policy, backup_policy, .. } = tenant;
             let limits = [*route_policy, *backup_policy];
             let relays = made.entry(limits).or_insert_with(|| {
-                Arc::new(
-                    limits.into_iter().filter_map(|policy| allowed(policy)).flatten().collect(),
-                )
+                Arc::new(limits.into_iter().filter_map(&allowed).flatten().collect())
             });
             (number, Arc::clone(relays))
         });
