@@ -387,6 +387,10 @@ impl<T: Transport> Attachment<T> {
                 }
                 Ok(())
             }
+            Some(to_edge::Body::Limited(limited)) => {
+                self.shared.limited(self.remote, limited);
+                Ok(())
+            }
             // Said twice; not asked here; a message of a later version.
             Some(to_edge::Body::Attached(_) | to_edge::Body::AccessRelays(_)) | None => Ok(()),
         }

@@ -172,6 +172,9 @@ impl Edge {
         tokio::spawn(async move { keeping.1.run_until_cancelled(keeping.0.keep()).await });
         let (felt, until) = ((attachments.clone(), session.clone()), stop.clone());
         tokio::spawn(async move { until.run_until_cancelled(felt.0.report_felt(&felt.1)).await });
+        let limits = note_limits(attachments.limits(), session.clone());
+        let over = stop.clone();
+        tokio::spawn(async move { over.run_until_cancelled(limits).await });
         let inner = Inner {
             config,
             attachments,
@@ -377,6 +380,15 @@ impl Edge {
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Edge").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// Has what cannot be opened for want of quota say so, until the attachments are gone.
+async fn note_limits(mut limits: watch::Receiver<Option<String>>, session: SessionEndpoint) {
+    while limits.changed().await.is_ok() {
+        if let Some(reason) = &*limits.borrow_and_update() {
+            session.note_limit(reason);
+        }
     }
 }
 

@@ -64,6 +64,7 @@ mod config;
 mod directory;
 mod discover;
 mod edge;
+mod limits;
 mod relays;
 mod ring;
 mod services;
@@ -79,7 +80,7 @@ use std::time::{Duration, Instant};
 use overway_probe::{LocalClock, State};
 use overway_quality::REPORT_INTERVAL;
 use overway_session::{EdgePort, Inbound, SessionEndpoint};
-use overway_wire::access::messages::{Attached, OfferedService};
+use overway_wire::access::messages::{Attached, Limited, OfferedService};
 use overway_wire::quality::{FLOW_REPORTS_BYTES_MAX, FLOW_REPORTS_MAX, FlowReports};
 use overway_wire::{Address, BootId, Ticks, Whereabouts};
 use tokio::sync::{Notify, mpsc, watch};
@@ -87,6 +88,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use attachment::{AttachError, Attachment};
+use limits::Limits;
 use relays::{Next, Relays};
 use services::Services;
 use status::Counters;
@@ -106,7 +108,7 @@ pub use overway_session::{DATAGRAM_BYTES_MAX, Flow, Peer, SendError};
 pub use overway_tenant::{EdgeId, EdgeKey, TenantKeys};
 pub use overway_wire::{Class, Redundancy};
 pub use services::{Offering, ResolveError};
-pub use status::{AttachmentStatus, Counts, Status, TransportKind};
+pub use status::{AttachmentStatus, Counts, LimitStatus, Status, TransportKind};
 pub use token::{OwnTokenError, own_claims};
 
 /// Batches of frames for the ends.
@@ -142,6 +144,8 @@ pub(crate) struct Shared<T> {
     /// Counts how often the network changed, as far as the edge is told.
     networks: watch::Sender<u64>,
     standing: Mutex<Standing>,
+    /// The last word on a limit of the tenant's quota.
+    limits: watch::Sender<Option<String>>,
     stop: CancellationToken,
 }
 
@@ -151,6 +155,7 @@ struct Standing {
     places: [Option<Place>; LINES],
     last_error: Option<String>,
     refreshed: Option<Instant>,
+    limits: Limits,
 }
 
 struct Place {
@@ -188,6 +193,7 @@ impl Attachments {
             changed: Notify::new(),
             networks: watch::Sender::new(0),
             standing: Mutex::default(),
+            limits: watch::Sender::new(None),
             stop: CancellationToken::new(),
         });
         let whereabouts = uplink.whereabouts();
@@ -214,6 +220,7 @@ impl Attachments {
             attachments: attachments.into_iter().map(|(_, status)| status).collect(),
             counts: self.shared.counters.snapshot(),
             last_error: standing.last_error.clone(),
+            limits: standing.limits.status(now),
         }
     }
 
@@ -261,6 +268,11 @@ impl Attachments {
     /// To be called once, on the tokio runtime.
     pub fn discover(&self, discovery: Discovery) {
         tokio::spawn(discover::run(Arc::clone(&self.shared), discovery));
+    }
+
+    /// Tells of limits of the tenant's quota beyond which frames are dropped, for people, each time that a relay says so.
+    pub fn limits(&self) -> watch::Receiver<Option<String>> {
+        self.shared.limits.subscribe()
     }
 
     /// The network has changed, or the machine woke up: relays that failed are tried again at once.
@@ -362,6 +374,17 @@ impl<T: Transport> Shared<T> {
     fn detached(&self, place: usize) {
         self.counters.lost.increment();
         self.standing().places[place] = None;
+    }
+
+    /// A relay drops frames that are beyond the tenant's quota.
+    fn limited(&self, remote: SocketAddr, limited: Limited) {
+        self.counters.limited.increment();
+        let now = Instant::now();
+        let is_news = self.standing().limits.note(&limited, now);
+        if is_news {
+            tracing::warn!(%remote, reason = limited.reason, "frames are dropped");
+        }
+        self.limits.send_replace(Some(limited.reason));
     }
 
     /// Takes a new socket, if the last one is not that new.

@@ -16,6 +16,19 @@ pub struct Status {
     pub counts: Counts,
     /// Why the last attempt to attach failed, until one succeeds; for people.
     pub last_error: Option<String>,
+    /// Limits of the tenant's quota that frames were beyond in the last seconds.
+    pub limits: Vec<LimitStatus>,
+}
+
+/// A limit of the tenant's quota that frames of this edge were beyond: relays drop them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitStatus {
+    /// Which: `flows`, `rate`, `month`, or `unknown` where the relay is of a later version.
+    pub limit: &'static str,
+    /// The limit with its value, for people.
+    pub reason: String,
+    /// How long ago a relay said so.
+    pub age: Duration,
 }
 
 /// An attachment that stands.
@@ -108,6 +121,8 @@ counters! {
     refused,
     /// Attachments that came about over TLS on TCP.
     attached_tcp,
+    /// Times that a relay said that frames are beyond a limit of the tenant's quota; once a second at most for each.
+    limited,
     /// Times that an attachment fell silent for one and a half intervals.
     suspects,
     /// Times that one fell silent for three.

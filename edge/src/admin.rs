@@ -13,7 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use overway_client::{AttachmentStatus, Counts, Edge, Status, TransportKind};
+use overway_client::{AttachmentStatus, Counts, Edge, LimitStatus, Status, TransportKind};
 use overway_gateway::Gateway;
 use overway_telemetry::{Exposition, export_counters};
 use serde_json::{Value, json};
@@ -106,6 +106,7 @@ async fn status(State(admin): Shared) -> Json<Value> {
         "second": relay(1),
         "attachments": status.attachments.iter().map(attachment).collect::<Vec<_>>(),
         "last_error": status.last_error,
+        "limits": status.limits.iter().map(limit).collect::<Vec<_>>(),
         "services": admin.edge.services(),
         "offers": admin.offers.health().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
     }))
@@ -124,6 +125,11 @@ fn attachment(status: &AttachmentStatus) -> Value {
         "age_s": age.as_secs(),
         "draining": is_draining,
     })
+}
+
+fn limit(status: &LimitStatus) -> Value {
+    let LimitStatus { limit, reason, age } = status;
+    json!({ "limit": limit, "reason": reason, "age_ms": age.as_millis() })
 }
 
 async fn metrics(State(admin): Shared) -> Response {
@@ -162,6 +168,7 @@ fn attachment_counts(out: &mut Exposition, counts: Counts) {
             failed: "Attempts to attach that failed.",
             refused: "Attempts that a relay refused.",
             attached_tcp: "Attachments that came about over TLS on TCP.",
+            limited: "Times that a relay said that frames are beyond a limit of the tenant's quota.",
             suspects: "Times that an attachment fell silent for one and a half intervals.",
             downs: "Times that an attachment fell silent for three.",
             rebinds: "Times that the socket was made anew, since nothing came through it.",

@@ -110,6 +110,7 @@ where
 fn refusal(error: &OpenError) -> Refusal {
     match error {
         OpenError::Refused(_) | OpenError::NotOffered => Refusal::Declined,
+        OpenError::Limited(_) => Refusal::Limited,
         OpenError::TimedOut
         | OpenError::Session(_)
         | OpenError::Identity

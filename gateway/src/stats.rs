@@ -33,6 +33,8 @@ pub enum Refusal {
     NoRelay,
     /// No relay that offers the service could be reached in time.
     Unreachable,
+    /// Relays drop what is sent, for the tenant uses what its quota allows.
+    Limited,
     /// The far gateway said no.
     Declined,
     /// The client went away while its connection was being opened.
@@ -148,7 +150,7 @@ pub(crate) struct Present(Arc<Counter>);
 
 impl Refusal {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Full,
         Self::TooFast,
         Self::Untrusted,
@@ -161,6 +163,7 @@ impl Refusal {
         Self::UnknownPolicy,
         Self::NoRelay,
         Self::Unreachable,
+        Self::Limited,
         Self::Declined,
         Self::ClientLeft,
         Self::Unlisted,
@@ -185,6 +188,7 @@ impl Refusal {
             Self::UnknownPolicy => "unknown_policy",
             Self::NoRelay => "no_relay",
             Self::Unreachable => "unreachable",
+            Self::Limited => "limited",
             Self::Declined => "declined",
             Self::ClientLeft => "client_left",
             Self::Unlisted => "unlisted",
@@ -316,6 +320,7 @@ impl fmt::Display for Refusal {
             Self::UnknownPolicy => "this relay has not been told of the forward's policy",
             Self::NoRelay => "no relay that the policy allows offers the service",
             Self::Unreachable => "no relay that offers the service could be reached",
+            Self::Limited => "the tenant's quota is used up",
             Self::Declined => "the far gateway declined",
             Self::ClientLeft => "the client left",
             Self::Unlisted => "this relay does not offer the service",

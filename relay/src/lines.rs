@@ -30,10 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::state;
 
-mod month;
 mod socket;
 
-use month::Month;
+use overway_tenant::Month;
 use socket::MeteredSocket;
 
 /// How often the ledger is saved.

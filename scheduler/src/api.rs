@@ -19,9 +19,9 @@ pub use overview::{
 };
 pub use quality::{QualityBody, QuantilesBody, ServiceQualityBody};
 pub use tenants::{
-    KeyRequest, QuotaBody, RevokedKeyBody, RevokedKeyRequest, RevokedTokenBody,
+    KeyRequest, QuotaBody, RelayUsageBody, RevokedKeyBody, RevokedKeyRequest, RevokedTokenBody,
     RevokedTokenRequest, TenantBody, TenantCellRequest, TenantKeyBody, TenantPolicyRequest,
-    TenantRequest, TenantsBody,
+    TenantRequest, TenantUsageBody, TenantsBody,
 };
 pub use wishes::{
     CellBody, CellRequest, CellsBody, DrainBody, DrainRequest, DrainsBody, OverloadBody,

@@ -47,6 +47,7 @@ mod registry;
 mod run;
 mod store;
 mod threads;
+mod usage;
 
 pub use config::Config;
 pub use init::{CERTIFICATE_LIFETIME, InitError, init};

@@ -16,9 +16,10 @@ pub(crate) use tenants::found as find_tenant;
 pub use wishes::{CELLS_MAX, DRAINS_MAX, NAMES_MAX, WishError};
 pub(crate) use wishes::{expanded, no_such_policy};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use overway_wire::RelayId;
+use overway_wire::{PolicyId, RelayId};
 use subtle::ConstantTimeEq;
 
 use crate::store::{
@@ -249,6 +250,24 @@ impl Registry {
         })
     }
 
+    /// Keeps what tenants have sent, as far as there are these tenants and it is not kept already; of others nothing.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn keep_usage(&self, usage: &BTreeMap<PolicyId, Vec<u8>>) -> Result<(), RegistryError> {
+        self.change(|snapshot| {
+            let (tenants, kept) = (&snapshot.wishes.tenants, &snapshot.usage);
+            let is_news = |(number, record): &(&PolicyId, &Vec<u8>)| {
+                tenants.contains_key(number) && kept.get(number) != Some(record)
+            };
+            let news = usage.iter().filter(is_news);
+            let put = news.map(|(&number, record)| (number, Some(record.clone())));
+            let gone = kept.keys().filter(|number| !tenants.contains_key(number));
+            let usage = put.chain(gone.map(|&number| (number, None))).collect();
+            Ok((Change { usage, ..Change::default() }, ()))
+        })
+    }
+
     /// Hears that a relay shows a certificate of this mesh: an id that a later store than this gave is not
     /// given again. Says whether it was news.
     ///
@@ -412,6 +431,12 @@ pub(crate) mod tests {
             held.tokens.retain(|hash, _| !change.tokens_removed.contains(hash));
             held.tokens.extend(change.tokens.iter().cloned());
             held.wishes.apply(&change.wishes);
+            for (tenant, record) in change.usage.iter().cloned() {
+                match record {
+                    Some(record) => held.usage.insert(tenant, record),
+                    None => held.usage.remove(&tenant),
+                };
+            }
             Ok(held.revision)
         }
     }
@@ -564,6 +589,25 @@ pub(crate) mod tests {
         assert_eq!(kept.hellos.into_iter().collect::<Vec<_>>(), [(RelayId(1), b"new".to_vec())]);
         assert_eq!(unchanged.revision, kept.revision);
         assert!(registry.snapshot().unwrap().hellos.is_empty());
+    }
+
+    #[test]
+    fn usage_is_kept_of_tenants_that_there_are() {
+        let registry = registry();
+        let quota = overway_tenant::Quota::default();
+        let (im, _) = registry.add_tenant(&"im".parse().unwrap(), None, quota, NOW).unwrap();
+        let other = PolicyId(im.0 + 1);
+        let usage = BTreeMap::from([(im, vec![1]), (other, vec![2])]);
+
+        registry.keep_usage(&usage).unwrap();
+        let kept = registry.snapshot().unwrap();
+        registry.keep_usage(&usage).unwrap();
+
+        assert_eq!(kept.usage, [(im, vec![1])].into());
+        assert_eq!(registry.snapshot().unwrap().revision, kept.revision, "nothing new");
+        registry.remove_tenant("im").unwrap();
+        registry.keep_usage(&BTreeMap::new()).unwrap();
+        assert!(registry.snapshot().unwrap().usage.is_empty());
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::join::Limiter;
 use crate::registry::{Registry, expanded};
 use crate::store::{DiskStore, Snapshot, Wishes};
 use crate::threads::Threads;
+use crate::usage;
 
 /// Holds the control endpoint's address while the scheduler runs, for tools: ports may be drawn.
 pub const CONTROL_ADDRESS_FILE: &str = "control.addr";
@@ -108,6 +109,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tasks.spawn(async move { admin::serve(listener, admin).await.context("admin interface") });
     tasks.spawn(dashboard::run(Arc::clone(&shared), dashboard, stop.clone()));
     tasks.spawn(remember(Arc::clone(&shared), to_remember, stop.clone()));
+    tasks.spawn(usage::keep(Arc::clone(&shared), stop.clone()));
     tasks.spawn(raise_terms(Arc::clone(&shared), to_raise, stop.clone()));
     tasks.spawn(renew_own(shared, directory.clone(), stop.clone()));
 
@@ -243,6 +245,9 @@ fn core(snapshot: &Snapshot, term: u64, now: Instant) -> (Scheduler, BTreeMap<Re
         }
     }
     wish_again(&mut core, &snapshot.wishes, now);
+    for (&number, record) in &snapshot.usage {
+        core.handle_usage(number, usage::decode(record));
+    }
     (core, names)
 }
 

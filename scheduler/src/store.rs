@@ -20,7 +20,7 @@ pub use wishes::{DrainRecord, DrainTarget, PolicyRecord, Wishes, WishesChange};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use overway_wire::RelayId;
+use overway_wire::{PolicyId, RelayId};
 
 /// Seconds since 1970 in UTC: expiry outlives the process, so it cannot use a monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +92,8 @@ pub struct Snapshot {
     pub tokens: BTreeMap<SecretHash, Token>,
     /// What the operator wished.
     pub wishes: Wishes,
+    /// What tenants have sent, protobuf: see [`crate::usage`].
+    pub usage: BTreeMap<PolicyId, Vec<u8>>,
 }
 
 /// A change of the store. What it does not name stays as it is.
@@ -111,12 +113,15 @@ pub struct Change {
     pub tokens_removed: Vec<SecretHash>,
     /// What the operator wished.
     pub wishes: WishesChange,
+    /// Usage of tenants to put, or to remove.
+    pub usage: Vec<(PolicyId, Option<Vec<u8>>)>,
 }
 
 /// Everything that a snapshot holds, for an empty store.
 impl From<Snapshot> for Change {
     fn from(snapshot: Snapshot) -> Self {
-        let Snapshot { revision: _, term, last_id, members, hellos, tokens, wishes } = snapshot;
+        let Snapshot { revision: _, term, last_id, members, hellos, tokens, wishes, usage } =
+            snapshot;
         let Wishes { drains, transit, last_policy, policies, cells, tenants } = wishes;
         Self {
             term: Some(term),
@@ -133,6 +138,7 @@ impl From<Snapshot> for Change {
                 cells: put(cells),
                 tenants: put(tenants),
             },
+            usage: put(usage),
         }
     }
 }

@@ -6,8 +6,8 @@
 //! tokens instead: see [`greet`].
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use overway_pki::{Credentials, Identity, Role};
@@ -25,7 +25,7 @@ use crate::far::FarEnd;
 use crate::felt::{Reports, Streams};
 use crate::flow::{Flow, FlowTable, FlowTerms};
 use crate::names::Names;
-use crate::open::{Incoming, OpenError, Request, Stream};
+use crate::open::{self, Incoming, OpenError, Request, Stream};
 use crate::pool::{Pool, Session};
 use crate::socket::{FabricSocket, Naming, Restart};
 use crate::stats::{Counters, Stats};
@@ -73,6 +73,8 @@ struct Inner {
     waiting: mpsc::Sender<Incoming>,
     accepting: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
     closed: watch::Sender<bool>,
+    /// When the fabric last said that it drops frames of this end, and why.
+    limited: Mutex<Option<(Instant, String)>>,
 }
 
 /// Which end this is.
@@ -197,6 +199,7 @@ impl SessionEndpoint {
             waiting,
             accepting: tokio::sync::Mutex::new(accepting),
             closed: watch::Sender::new(false),
+            limited: Mutex::default(),
         });
         inner.spawn(async move { socket.flush().await });
         let streams = Arc::clone(&inner.streams);
@@ -287,6 +290,13 @@ impl SessionEndpoint {
         self.inner.streams.take_reports(&mut out, now);
         self.inner.flows.take_reports(&mut out, now);
         out.taken
+    }
+
+    /// The fabric drops frames of this end for the reason given: what cannot be opened meanwhile fails with it.
+    pub fn note_limit(&self, reason: &str) {
+        let reason = open::shortened(reason).to_owned();
+        let mut limited = self.inner.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        *limited = Some((Instant::now(), reason));
     }
 
     /// Counts since the start.

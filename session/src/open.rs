@@ -56,6 +56,9 @@ pub enum OpenError {
     /// No answer in time; the far end cannot be reached, or its service is slow.
     #[error("no answer in time")]
     TimedOut,
+    /// No answer in time, and the fabric drops what this end sends, for the reason given.
+    #[error("frames are dropped: {0}")]
+    Limited(String),
     /// The session could not be established, or ended before the answer.
     #[error("session failed: {0}")]
     Session(#[from] ConnectionError),

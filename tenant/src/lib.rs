@@ -31,6 +31,7 @@
 mod claims;
 mod jwk;
 mod key;
+mod month;
 mod name;
 mod tenant;
 mod token;
@@ -38,6 +39,7 @@ mod token;
 pub use claims::{Claims, ClaimsError, NAMES_MAX, Names};
 pub use jwk::{Jwk, JwkError, JwkSet};
 pub use key::{EdgeId, EdgeKey, EdgePublicKey, KeyError, TenantKey, TenantPublicKey};
+pub use month::{Month, MonthError};
 pub use name::{Kid, NAME_BYTES_MAX, NameError, TEXT_BYTES_MAX, TenantName, TokenId};
 pub use tenant::{
     CELL_BYTES_MAX, KEYS_MAX, KeySetError, PushedTenantError, Quota, REVOKED_KIDS_MAX,

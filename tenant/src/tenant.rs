@@ -9,6 +9,7 @@ use overway_wire::{Class, PolicyId};
 
 use crate::jwk::{JwkError, JwkSet};
 use crate::key::TenantPublicKey;
+use crate::month::Month;
 use crate::name::{Kid, NameError, TenantName, TokenId};
 
 /// Keys of a tenant at once; see [`TENANT_KEYS_MAX`].
@@ -36,6 +37,8 @@ pub struct Tenant {
     pub keys: TenantKeys,
     /// What its edges may use together.
     pub quota: Quota,
+    /// The month in which they have sent what they may, if there is one.
+    pub exhausted: Option<Month>,
 }
 
 /// A tenant's public keys, and what has been revoked.
@@ -166,6 +169,7 @@ impl TryFrom<&control::Tenant> for Tenant {
             quota,
             backup_policy,
             cell,
+            exhausted_month,
         } = pushed;
         bounded(keys, KEYS_MAX)?;
         bounded(revoked_keys, REVOKED_KIDS_MAX)?;
@@ -192,6 +196,7 @@ impl TryFrom<&control::Tenant> for Tenant {
         if cell.len() > CELL_BYTES_MAX {
             return Err(PushedTenantError::Cell(cell.len()));
         }
+        let exhausted = (*exhausted_month != 0).then(|| Month::from_number(*exhausted_month));
         Ok(Self {
             number: id(*number)?,
             route_policy: id(*route_policy)?,
@@ -199,13 +204,14 @@ impl TryFrom<&control::Tenant> for Tenant {
             cell: cell.clone(),
             keys,
             quota,
+            exhausted,
         })
     }
 }
 
 impl From<&Tenant> for control::Tenant {
     fn from(tenant: &Tenant) -> Self {
-        let Tenant { number, route_policy, backup_policy, cell, keys, quota } = tenant;
+        let Tenant { number, route_policy, backup_policy, cell, keys, quota, exhausted } = tenant;
         let key = |(kid, key): (&Kid, &TenantPublicKey)| control::TenantKey {
             kid: kid.to_string(),
             key: key.0.to_vec(),
@@ -220,6 +226,7 @@ impl From<&Tenant> for control::Tenant {
             quota: (*quota != Quota::default()).then(|| quota.into()),
             backup_policy: backup_policy.0.into(),
             cell: cell.clone(),
+            exhausted_month: exhausted.map_or(0, Month::number),
         }
     }
 }
@@ -331,6 +338,7 @@ mod tests {
             cell: "eu".into(),
             keys,
             quota,
+            exhausted: Some("2026-11".parse().unwrap()),
         };
 
         let pushed = control::Tenant::from(&tenant);

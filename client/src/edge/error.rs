@@ -88,6 +88,7 @@ impl OpenError {
             (SessionError::Closed, _) => Self::Closed,
             (
                 other @ (SessionError::TimedOut
+                | SessionError::Limited(_)
                 | SessionError::Session(_)
                 | SessionError::Identity
                 | SessionError::Token(_)

@@ -4,6 +4,7 @@
 mod admission;
 mod drain;
 mod nearest;
+mod quotas;
 mod sdk;
 mod stand;
 mod tcp;
@@ -236,7 +237,7 @@ async fn frames_beyond_the_quota_or_the_tokens_classes_or_for_no_edge_are_droppe
         alice.send(here, Class::Realtime, sequence);
         alice.send(Whereabouts::at(gateway), Class::Bulk, sequence);
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let all = [AccessDrop::Quota, AccessDrop::Class, AccessDrop::Destination].map(dropped);
+        let all = [AccessDrop::QuotaRate, AccessDrop::Class, AccessDrop::Destination].map(dropped);
         if all.iter().all(|&count| count > 0) {
             break;
         }

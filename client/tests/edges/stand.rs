@@ -143,6 +143,7 @@ impl Stand {
             cell: String::new(),
             keys,
             quota: Quota::default(),
+            exhausted: None,
         };
         let nodes = (1..=count).map(|id| Node3::start(&authority, id)).collect();
         let mut stand = Self {

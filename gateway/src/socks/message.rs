@@ -192,7 +192,9 @@ pub(super) fn reply(code: u8, bound: SocketAddr) -> Vec<u8> {
 /// How a refusal is told.
 pub(super) const fn code(reason: Refusal) -> u8 {
     match reason {
-        Refusal::NotAllowed | Refusal::Untrusted | Refusal::SocksCredentials => NOT_ALLOWED,
+        Refusal::NotAllowed | Refusal::Untrusted | Refusal::SocksCredentials | Refusal::Limited => {
+            NOT_ALLOWED
+        }
         Refusal::NoRelay
         | Refusal::Unreachable
         | Refusal::TargetUnresolved

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use overway_relay_core::CellStanding;
 use overway_tenant::{
-    Claims, EdgeId, EdgePublicKey, Quota, Tenant, TenantKeys, TenantName, Tenants, TokenError,
-    verify,
+    Claims, EdgeId, EdgePublicKey, Month, Quota, Tenant, TenantKeys, TenantName, Tenants,
+    TokenError, verify,
 };
 use overway_wire::PolicyId;
 use overway_wire::access::EXPORTER_BYTES;
@@ -49,6 +49,8 @@ pub struct Admitted {
     /// What this relay is to its tenant's cell. At [`CellStanding::Reserve`] an edge stays that is attached already, for
     /// a while; it is told to leave.
     pub standing: CellStanding,
+    /// The month in which they have sent what they may, as the scheduler says.
+    pub exhausted: Option<Month>,
     /// The protocol's version.
     pub version: u32,
 }
@@ -91,6 +93,11 @@ pub enum Refusal {
     /// No room.
     #[error("{0}")]
     Full(&'static str),
+    /// The tenant uses what it may.
+    #[error(
+        "quota of attachments: the tenant has {0} edges attached to this relay, as many as it may"
+    )]
+    Attachments(u32),
     /// The relay goes.
     #[error("this relay is draining; attach to another one")]
     Draining,
@@ -125,6 +132,7 @@ impl Refusal {
             Self::Token(_) => RefusalCode::Token,
             Self::Key | Self::Signature => RefusalCode::Proof,
             Self::Full(_) => RefusalCode::Full,
+            Self::Attachments(_) => RefusalCode::Quota,
             Self::Draining => RefusalCode::Draining,
             Self::Cell { .. } | Self::Reserve { .. } => RefusalCode::Cell,
         }
@@ -134,9 +142,11 @@ impl Refusal {
     pub fn retry_after_ms(&self) -> u32 {
         match self.code() {
             // What a scheduler pushes may be on its way.
-            RefusalCode::Tenant | RefusalCode::Full | RefusalCode::Draining | RefusalCode::Cell => {
-                RETRY_LATER_MS
-            }
+            RefusalCode::Tenant
+            | RefusalCode::Full
+            | RefusalCode::Quota
+            | RefusalCode::Draining
+            | RefusalCode::Cell => RETRY_LATER_MS,
             RefusalCode::Unknown
             | RefusalCode::Malformed
             | RefusalCode::Version
@@ -206,6 +216,7 @@ impl<T: TenantTable> Admission for TokenAdmission<T> {
             claims,
             tenant: tenant.number,
             quota: tenant.quota,
+            exhausted: tenant.exhausted,
             cell: tenant.cell.clone(),
             standing,
             version,

@@ -5,10 +5,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use futures_util::SinkExt as _;
 use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
 use overway_relay_core::CellStanding;
-use overway_wire::access::messages::{Attach, Draining, OfferedService, ToEdge};
+use overway_wire::access::messages::{
+    Attach, Draining, Limited, OfferedService, ToEdge, cut_reason,
+};
 use overway_wire::access::{CloseCode, EXPORTER_BYTES};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
@@ -17,6 +20,7 @@ use super::admission::{Admitted, Refusal};
 use super::connection::Connection;
 use super::drain::Drain;
 use super::listener::{Receive, Send, Shared, encoded, hear, judge, refused};
+use super::quota::Beyond;
 use super::registry::Place;
 use super::stats::AccessDrop;
 
@@ -33,6 +37,10 @@ const OBSERVE: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_millis(15);
 /// How long an edge stays at a relay of a partner when its own cell is reached again.
 const HAND_BACK: Duration = Duration::from_secs(30);
+/// How often an edge is told of a limit that its frames are beyond.
+const LIMITED_EVERY: Duration = Duration::from_secs(1);
+/// Limits that it may be told of; see [`overway_wire::access::messages::QuotaLimit`].
+const LIMITS: usize = 4;
 /// Messages that wait to be written; an edge that reads none of so many is closed.
 const MESSAGES_MAX: usize = 16;
 
@@ -51,7 +59,7 @@ pub(super) struct Attachment {
     proof: Proof,
     admitted: Admitted,
     place: Place,
-    messages: mpsc::Sender<ToEdge>,
+    messages: mpsc::Sender<Bytes>,
     receive: Option<Receive>,
     probe: AttachmentProbe,
     state: State,
@@ -66,6 +74,8 @@ pub(super) struct Attachment {
     felt: Option<Instant>,
     /// When its round trip counts for its network again.
     observe_due: Instant,
+    /// When it was told last that its tenant uses what it may, by limit.
+    limited: [Option<Instant>; LIMITS],
 }
 
 /// Why an attachment ends.
@@ -112,12 +122,13 @@ impl Attachment {
             stays_until: None,
             felt: None,
             observe_due: now,
+            limited: [None; LIMITS],
         }
     }
 
     /// Has a message written.
     pub(super) fn say(&self, message: ToEdge) {
-        if self.messages.try_send(message).is_err() {
+        if self.messages.try_send(encoded(&message)).is_err() {
             self.connection.close(CloseCode::Malformed);
         }
     }
@@ -265,7 +276,7 @@ impl Attachment {
         }
         match judge(&self.shared, &self.proof.attach, &self.proof.exporter) {
             Ok(admitted) if self.is_same(&admitted) => {
-                self.place.buckets.borrow_mut().follow(admitted.quota, now);
+                self.place.allowance.borrow_mut().follow(&admitted, now);
                 self.admitted = admitted;
                 self.hand_back(now);
                 None
@@ -295,6 +306,21 @@ impl Attachment {
             let within_ms = u32::try_from(HAND_BACK.as_millis()).unwrap_or(u32::MAX);
             self.say(Draining { within_ms, undone: false }.into());
         }
+    }
+
+    /// Counts a frame beyond a limit, and tells the edge now and then.
+    fn limit(&mut self, beyond: Beyond, now: Instant) {
+        self.shared.counters.drop_frames(beyond.drop_reason(), 1);
+        let told = &mut self.limited[beyond.limit() as usize];
+        let recent = |at: Instant| now.saturating_duration_since(at) < LIMITED_EVERY;
+        if told.is_some_and(recent) {
+            return;
+        }
+        *told = Some(now);
+        let reason = cut_reason(beyond.to_string());
+        let tenant = self.admitted.claims.tenant.as_str();
+        tracing::debug!(tenant, attachment = self.place.attachment.0, reason, "beyond its quota");
+        self.say(Limited { limit: beyond.limit().into(), reason }.into());
     }
 
     /// A token may be renewed, an edge's place not given to another.
@@ -354,9 +380,9 @@ async fn wait(sending: &mut Option<Sending>) {
 }
 
 /// Writes an edge's messages until its attachment ends.
-async fn write_all(mut send: Send, mut messages: mpsc::Receiver<ToEdge>) {
+async fn write_all(mut send: Send, mut messages: mpsc::Receiver<Bytes>) {
     while let Some(message) = messages.recv().await {
-        if send.send(encoded(&message)).await.is_err() {
+        if send.send(message).await.is_err() {
             return;
         }
     }

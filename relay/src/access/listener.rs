@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use overway_pki::ClientAuth;
 use overway_probe::LocalClock;
+use overway_tenant::Month;
 use overway_wire::access::messages::{
     AccessRelays, Attach, Attached, FromEdge, Limits, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
     NEAREST_MAX, Nearest, Refused, ToEdge, cut_reason, from_edge,
@@ -55,6 +56,9 @@ const IDLE_MAX: Duration = Duration::from_secs(50);
 const UNSENT_BYTES: usize = 10 * ACCESS_MTU as usize;
 /// What quinn may hold unread of an edge: a burst of some two hundred frames.
 const UNREAD_BYTES: usize = 256 << 10;
+/// What an attachment's control stream holds at the least: it is silent mostly, and there are thousands.
+const CONTROL_READ_BYTES: usize = 1 << 10;
+const CONTROL_WRITE_BYTES: usize = 256;
 /// How often it is said what edges use: more than once for each report.
 const TELL_USE_EVERY: Duration = Duration::from_millis(500);
 /// After a refusal, how long is waited for the edge to have read it.
@@ -188,7 +192,8 @@ async fn tell_use(shared: &Shared) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        shared.registry.borrow().tell_use(shared.boot);
+        let (month, now) = (Month::of(SystemTime::now()), Instant::now());
+        shared.registry.borrow_mut().tell_use(shared.boot, month, now);
     }
 }
 
@@ -223,7 +228,8 @@ pub(super) async fn attach(
     connecting: impl Future<Output = anyhow::Result<Connection>>,
     handshake: impl Sized,
 ) {
-    let admitting = async { admit(shared, connecting.await?).await };
+    // In a place of its own, which is given back: an attachment is smaller, and lives long.
+    let admitting = Box::pin(async { admit(shared, connecting.await?).await });
     let admitted = tokio::time::timeout(ADMISSION_MAX, admitting).await;
     drop(handshake);
     match admitted {
@@ -243,8 +249,8 @@ async fn admit(shared: &Rc<Shared>, connection: Connection) -> anyhow::Result<Op
     // Dropped before it is attached: closed.
     let guard = CloseUnattached(Some(connection.clone()));
     let (send, receive) = connection.accept_control().await?;
-    let (mut send, mut receive) =
-        (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
+    let mut send = FramedWrite::with_capacity(send, codec(), CONTROL_WRITE_BYTES);
+    let mut receive = FramedRead::with_capacity(receive, codec(), CONTROL_READ_BYTES);
     let mut said = hear(&mut receive).await?;
     if let Some(from_edge::Body::Nearest(asked)) = &said {
         shared.counters.asked.increment();

@@ -4,15 +4,15 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use overway_tenant::EdgeId;
-use overway_wire::control::AccessUse;
+use overway_tenant::{EdgeId, Month};
+use overway_wire::control::{self, AccessUse};
 use overway_wire::{AttachmentId, BootId, PolicyId};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admitted, Refusal};
-use super::quota::Buckets;
+use super::quota::Allowance;
 use crate::delivery::{Deliveries, EdgeQueue};
 
 /// The least id of an edge; those below are the relay's own.
@@ -26,7 +26,8 @@ pub(crate) struct Registry {
     next: u16,
     held: BTreeMap<AttachmentId, Held>,
     by_edge: HashMap<(PolicyId, EdgeId), AttachmentId>,
-    tenants: HashMap<PolicyId, TenantUse>,
+    tenants: BTreeMap<PolicyId, TenantUse>,
+    month: Month,
     connections: u64,
 }
 
@@ -40,7 +41,7 @@ struct Held {
 /// What a tenant's edges use together.
 struct TenantUse {
     attachments: u32,
-    buckets: Rc<RefCell<Buckets>>,
+    allowance: Rc<RefCell<Allowance>>,
 }
 
 /// An edge's place, as the connection has it that serves it.
@@ -51,7 +52,7 @@ pub(crate) struct Place {
     /// Cancelled when another connection of the same edge takes the place.
     pub(crate) replaced: CancellationToken,
     pub(crate) queue: Arc<EdgeQueue>,
-    pub(crate) buckets: Rc<RefCell<Buckets>>,
+    pub(crate) allowance: Rc<RefCell<Allowance>>,
     /// Whether the edge was attached already.
     pub(crate) took_over: bool,
 }
@@ -65,7 +66,8 @@ impl Registry {
             next: start.max(ID_MIN),
             held: BTreeMap::new(),
             by_edge: HashMap::new(),
-            tenants: HashMap::new(),
+            tenants: BTreeMap::new(),
+            month: Month::of(SystemTime::now()),
             connections: 0,
         }
     }
@@ -82,11 +84,28 @@ impl Registry {
         self.held.len()
     }
 
-    /// Says what edges use, for reports to the scheduler.
-    pub(crate) fn tell_use(&self, boot: BootId) {
+    /// Says what edges use in this month, for reports to the scheduler, and forgets tenants that use nothing.
+    pub(crate) fn tell_use(&mut self, boot: BootId, month: Month, now: Instant) {
+        self.month = month;
+        let mut tenants = Vec::new();
+        self.tenants.retain(|number, tenant| {
+            let mut allowance = tenant.allowance.borrow_mut();
+            allowance.set_month(month);
+            let used = control::TenantUse {
+                tenant: number.0.into(),
+                attachments: tenant.attachments,
+                flows: allowance.flows(now),
+                sent_bytes: allowance.sent_bytes(),
+            };
+            let is_used = used.attachments > 0 || used.sent_bytes > 0;
+            if is_used {
+                tenants.push(used);
+            }
+            is_used
+        });
         let attachments = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
-        let used = AccessUse { attachments, boot: boot.0, ..AccessUse::default() };
-        self.deliveries.set_access_use(used);
+        let (boot, month) = (boot.0, month.number());
+        self.deliveries.set_access_use(AccessUse { attachments, tenants, boot, month });
     }
 
     /// Gives an edge its place: the one that it has, if it is attached already.
@@ -101,30 +120,31 @@ impl Registry {
             held.replaced.cancel();
             held.connection = connection;
             held.replaced = replaced.clone();
-            let (queue, buckets) = (Arc::clone(&held.queue), Rc::clone(&tenant.buckets));
-            buckets.borrow_mut().follow(admitted.quota, now);
+            let (queue, allowance) = (Arc::clone(&held.queue), Rc::clone(&tenant.allowance));
+            allowance.borrow_mut().follow(admitted, now);
             self.deliveries.set_answering(attachment, true);
-            return Ok(Place { attachment, connection, replaced, queue, buckets, took_over: true });
+            let took_over = true;
+            return Ok(Place { attachment, connection, replaced, queue, allowance, took_over });
         }
         if self.held.len() >= self.max {
             return Err(Refusal::Full("this relay has no room for another edge"));
         }
         let tenant = self.tenants.entry(admitted.tenant).or_insert_with(|| {
-            let buckets = Rc::new(RefCell::new(Buckets::new(admitted.quota, now)));
-            TenantUse { attachments: 0, buckets }
+            let allowance = Allowance::new(admitted, self.month, now);
+            TenantUse { attachments: 0, allowance: Rc::new(RefCell::new(allowance)) }
         });
-        if admitted.quota.attachments.is_some_and(|max| tenant.attachments >= max) {
-            return Err(Refusal::Full("the tenant has as many edges attached here as it may"));
+        if let Some(max) = admitted.quota.attachments.filter(|&max| tenant.attachments >= max) {
+            return Err(Refusal::Attachments(max));
         }
         tenant.attachments += 1;
-        tenant.buckets.borrow_mut().follow(admitted.quota, now);
-        let buckets = Rc::clone(&tenant.buckets);
+        tenant.allowance.borrow_mut().follow(admitted, now);
+        let allowance = Rc::clone(&tenant.allowance);
         let attachment = self.free_id();
         let queue = self.deliveries.attach(attachment);
         let held = Held { edge, connection, replaced: replaced.clone(), queue: Arc::clone(&queue) };
         self.held.insert(attachment, held);
         self.by_edge.insert(edge, attachment);
-        Ok(Place { attachment, connection, replaced, queue, buckets, took_over: false })
+        Ok(Place { attachment, connection, replaced, queue, allowance, took_over: false })
     }
 
     /// Takes a place away, unless another connection has it by now; says whether it did.
@@ -135,10 +155,9 @@ impl Registry {
         if let Some(Held { edge, .. }) = self.held.remove(&attachment) {
             self.by_edge.remove(&edge);
             if let Some(tenant) = self.tenants.get_mut(&edge.0) {
+                // What it has sent this month still counts.
                 tenant.attachments -= 1;
-                if tenant.attachments == 0 {
-                    self.tenants.remove(&edge.0);
-                }
+                tenant.allowance.borrow_mut().forget(attachment);
             }
         }
         self.deliveries.detach(attachment);
@@ -158,7 +177,7 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
@@ -170,7 +189,7 @@ mod tests {
         Registry::new(Arc::new(deliveries), max, start)
     }
 
-    fn admitted(edge: u8, tenant: u16, attachments: Option<u32>) -> Admitted {
+    pub(crate) fn admitted(edge: u8, tenant: u16, attachments: Option<u32>) -> Admitted {
         let edge = EdgeKey::from_seed([edge; 32]).id();
         let claims = Claims {
             tenant: "acme".parse().unwrap(),
@@ -186,7 +205,8 @@ mod tests {
         };
         let quota = Quota { attachments, ..Quota::default() };
         let (cell, standing) = (String::new(), overway_relay_core::CellStanding::Own);
-        Admitted { edge, claims, tenant: PolicyId(tenant), quota, cell, standing, version: 1 }
+        let (tenant, exhausted) = (PolicyId(tenant), None);
+        Admitted { edge, claims, tenant, quota, exhausted, cell, standing, version: 1 }
     }
 
     #[test]
@@ -225,7 +245,8 @@ mod tests {
         let now = Instant::now();
         let first = registry.attach(&admitted(1, 1, Some(1)), now).unwrap();
         let refused = registry.attach(&admitted(2, 1, Some(1)), now).err().unwrap();
-        assert!(matches!(refused, Refusal::Full(_)));
+        assert_eq!(refused, Refusal::Attachments(1));
+        assert!(refused.to_string().starts_with("quota of attachments: the tenant has 1 edges"));
         // The same key under another tenant is another edge.
         assert!(registry.attach(&admitted(1, 2, Some(1)), now).is_ok());
         assert!(registry.attach(&admitted(1, 3, None), now).is_ok());
@@ -233,5 +254,27 @@ mod tests {
 
         assert!(registry.detach(first.attachment, first.connection));
         assert!(registry.attach(&admitted(2, 1, Some(1)), now).is_ok());
+    }
+
+    #[test]
+    fn what_a_tenant_has_sent_this_month_is_told_after_its_edges_have_left() {
+        let mut registry = registry(3, 2);
+        let now = Instant::now();
+        let month = |text: &str| text.parse::<Month>().unwrap();
+        let place = registry.attach(&admitted(1, 5, None), now).unwrap();
+        let told = |registry: &mut Registry, at: &str| {
+            registry.tell_use(BootId(4), month(at), now);
+            registry.deliveries.access_use().unwrap()
+        };
+        assert_eq!(told(&mut registry, "2026-11").tenants.len(), 1);
+        let name = crate::access::quota::tests::flow(2, overway_wire::Class::Bulk, 1);
+        place.allowance.borrow_mut().pass(name, 300, now).unwrap();
+        assert!(registry.detach(place.attachment, place.connection));
+
+        let used = told(&mut registry, "2026-11");
+        let tenant = control::TenantUse { tenant: 5, attachments: 0, flows: 0, sent_bytes: 300 };
+        assert_eq!((used.attachments, used.boot, used.tenants), (0, 4, vec![tenant]));
+        assert_eq!(used.month, month("2026-11").number());
+        assert!(told(&mut registry, "2026-12").tenants.is_empty());
     }
 }

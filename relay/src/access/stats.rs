@@ -41,7 +41,7 @@ macro_rules! counters {
 }
 
 /// Why edges are refused, with the label of each.
-pub const REFUSALS: [(RefusalCode, &str); 9] = [
+pub const REFUSALS: [(RefusalCode, &str); 10] = [
     (RefusalCode::Malformed, "malformed"),
     (RefusalCode::Version, "version"),
     (RefusalCode::Token, "token"),
@@ -51,6 +51,7 @@ pub const REFUSALS: [(RefusalCode, &str); 9] = [
     (RefusalCode::Full, "full"),
     (RefusalCode::Draining, "draining"),
     (RefusalCode::Cell, "cell"),
+    (RefusalCode::Quota, "quota_attachments"),
 ];
 
 /// Why a frame between an edge and the mesh is dropped. Also the label of the metric.
@@ -62,8 +63,12 @@ pub enum AccessDrop {
     Class,
     /// From an edge: to a relay or its gateway, which are not edges.
     Destination,
-    /// From an edge: its tenant's quota is used up.
-    Quota,
+    /// From an edge: its tenant sends more in the class than it may.
+    QuotaRate,
+    /// From an edge: a new flow, and its tenant has as many as it may.
+    QuotaFlows,
+    /// From an edge: its tenant has sent what it may this month.
+    QuotaMonth,
     /// From an edge: the mesh's workers do not keep up.
     MeshFull,
     /// For an edge: from another tenant, or from no tenant at all.
@@ -74,11 +79,13 @@ pub enum AccessDrop {
 
 impl AccessDrop {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Malformed,
         Self::Class,
         Self::Destination,
-        Self::Quota,
+        Self::QuotaRate,
+        Self::QuotaFlows,
+        Self::QuotaMonth,
         Self::MeshFull,
         Self::OtherTenant,
         Self::Ended,
@@ -90,7 +97,9 @@ impl AccessDrop {
             Self::Malformed => "malformed",
             Self::Class => "class",
             Self::Destination => "destination",
-            Self::Quota => "quota",
+            Self::QuotaRate => "quota_rate",
+            Self::QuotaFlows => "quota_flows",
+            Self::QuotaMonth => "quota_month",
             Self::MeshFull => "mesh_full",
             Self::OtherTenant => "other_tenant",
             Self::Ended => "ended",
@@ -183,7 +192,7 @@ mod tests {
         counters.refuse(RefusalCode::Unknown);
 
         let stats = counters.snapshot();
-        assert_eq!(stats.dropped, [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(stats.refused, [1; 9]);
+        assert_eq!(stats.dropped, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(stats.refused, [1; 10]);
     }
 }

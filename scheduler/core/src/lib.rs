@@ -66,6 +66,7 @@ mod services;
 mod session;
 mod stats;
 mod status;
+mod usage;
 mod weights;
 
 pub use config::Config;
@@ -82,3 +83,4 @@ pub use status::{
     Overview, PolicyStatus, RelayGlance, RelayStatus, RouteExplanation, RouteStatus, RouteSummary,
     Status, TenantSummary,
 };
+pub use usage::{RelayUsage, TenantUsage};

@@ -32,6 +32,7 @@ use crate::push::{Acked, Push};
 use crate::quality::Qualities;
 use crate::services::Services;
 use crate::session::Relay;
+use crate::usage::Usage;
 use crate::weights::Weights;
 use crate::{Config, Event, HelloError, MessageError, Stats};
 use records::Records;
@@ -59,6 +60,10 @@ pub struct Scheduler {
     shared: Shared,
     /// Tenants by number, as relays are told of them.
     tenants: BTreeMap<PolicyId, Tenant>,
+    /// What their edges have sent.
+    usage: Usage,
+    /// The months in which they have sent what they may, as relays are told.
+    exhausted: BTreeMap<PolicyId, u32>,
     /// What edges offer.
     services: Services,
     /// Where clients may attach.
@@ -157,6 +162,8 @@ impl Scheduler {
             unreached: BTreeSet::new(),
             shared: Shared::default(),
             tenants: BTreeMap::new(),
+            usage: Usage::default(),
+            exhausted: BTreeMap::new(),
             services: Services::default(),
             access: Access::default(),
             records: Records::default(),

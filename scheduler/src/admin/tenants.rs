@@ -14,7 +14,7 @@ use super::wishes::{tell, tell_settled};
 use super::{Admin, Failure};
 use crate::api::{
     KeyRequest, QuotaBody, RevokedKeyRequest, RevokedTokenRequest, TenantBody, TenantCellRequest,
-    TenantPolicyRequest, TenantRequest, TenantsBody,
+    TenantPolicyRequest, TenantRequest, TenantUsageBody, TenantsBody,
 };
 use crate::clock::unix_seconds;
 use crate::driver::Wish;
@@ -41,9 +41,11 @@ async fn list(State(admin): State<Admin>) -> Result<Json<TenantsBody>, Failure> 
 }
 
 async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
-    let wishes = Known::read(&admin).await?.wishes;
-    let (number, record) = find_tenant(&wishes, &name)?;
-    Ok(Json(TenantBody::new(number, record, &wishes)))
+    let known = Known::read(&admin).await?;
+    let (number, record) = find_tenant(&known.wishes, &name)?;
+    let usage = admin.shared.driver.look(move |core, _| core.tenant_usage(number)).await?;
+    let usage = Some(TenantUsageBody::new(&usage, &known.names));
+    Ok(Json(TenantBody { usage, ..TenantBody::new(number, record, &known.wishes) }))
 }
 
 async fn add(

@@ -111,6 +111,35 @@ pub struct TenantBody {
     pub revoked_tokens: Vec<RevokedTokenBody>,
     /// When it was made, in Unix seconds.
     pub created_unix: u64,
+    /// What its edges use; only where one tenant is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<TenantUsageBody>,
+}
+
+/// What a tenant's edges use, as relays last reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantUsageBody {
+    /// The month (UTC) whose bytes are counted, such as `2026-01`; `null` if nothing is known.
+    pub month: Option<String>,
+    /// Bytes sent in it, in the whole mesh.
+    pub sent_bytes: u64,
+    /// Whether that is what the tenant may send in a month, so that relays refuse more.
+    pub exhausted: bool,
+    /// By relay, in order of id.
+    pub relays: Vec<RelayUsageBody>,
+}
+
+/// What a tenant's edges use of one relay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayUsageBody {
+    /// The relay's name.
+    pub relay: String,
+    /// Edges attached now.
+    pub attachments: u32,
+    /// Flows open now; counted only where there is a limit.
+    pub flows: u32,
+    /// Bytes sent there in its month.
+    pub sent_bytes: u64,
 }
 
 /// A key of a tenant.

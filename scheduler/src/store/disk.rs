@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use overway_wire::RelayId;
+use overway_wire::{PolicyId, RelayId};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
@@ -26,6 +26,7 @@ const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
 const MEMBERS: TableDefinition<u16, &[u8]> = TableDefinition::new("members");
 const HELLOS: TableDefinition<u16, &[u8]> = TableDefinition::new("hellos");
 const TOKENS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tokens");
+const USAGE: TableDefinition<u16, &[u8]> = TableDefinition::new("usage");
 const REVISION: &str = "revision";
 const TERM: &str = "term";
 const LAST_ID: &str = "last_id";
@@ -71,6 +72,7 @@ impl DiskStore {
         write.open_table(MEMBERS).map_err(medium)?;
         write.open_table(HELLOS).map_err(medium)?;
         write.open_table(TOKENS).map_err(medium)?;
+        write.open_table(USAGE).map_err(medium)?;
         wishes::create_tables(&write)?;
         write.commit().map_err(medium)
     }
@@ -102,6 +104,10 @@ impl Store for DiskStore {
             let hash =
                 hash.value().try_into().map_err(|_| StoreError::Unreadable("token's hash"))?;
             snapshot.tokens.insert(hash, decode_token(record.value())?);
+        }
+        for entry in read.open_table(USAGE).map_err(medium)?.iter().map_err(medium)? {
+            let (tenant, usage) = entry.map_err(medium)?;
+            snapshot.usage.insert(PolicyId(tenant.value()), usage.value().to_vec());
         }
         snapshot.wishes = wishes::read(&read)?;
         snapshot.wishes.last_policy = u16::try_from(counter(LAST_POLICY)?)
@@ -151,6 +157,13 @@ fn apply_records(write: &WriteTransaction, change: &Change) -> Result<(), StoreE
             None => hellos.remove(relay.0).map_err(medium)?,
         };
     }
+    let mut usage = write.open_table(USAGE).map_err(medium)?;
+    for (tenant, record) in &change.usage {
+        match record {
+            Some(record) => usage.insert(tenant.0, record.as_slice()).map_err(medium)?,
+            None => usage.remove(tenant.0).map_err(medium)?,
+        };
+    }
     let mut tokens = write.open_table(TOKENS).map_err(medium)?;
     for hash in &change.tokens_removed {
         tokens.remove(hash.as_slice()).map_err(medium)?;
@@ -174,7 +187,6 @@ mod tests {
     };
     use super::*;
     use overway_tenant::Quota;
-    use overway_wire::PolicyId;
     use std::os::unix::fs::PermissionsExt;
 
     fn member(id: u16, name: &str) -> Member {
@@ -214,6 +226,7 @@ mod tests {
             tokens: vec![([1; 32], token())],
             tokens_removed: vec![],
             wishes: WishesChange::default(),
+            usage: vec![(PolicyId(9), Some(vec![1, 2])), (PolicyId(8), None)],
         };
         let store = DiskStore::open(dir.path()).unwrap();
         assert_eq!(store.snapshot().unwrap(), Snapshot::default());
@@ -225,6 +238,7 @@ mod tests {
         assert_eq!((snapshot.revision, snapshot.term, snapshot.last_id), (1, 3, 2));
         assert_eq!(snapshot.members[&RelayId(2)], member(2, "rome"));
         assert_eq!(snapshot.hellos[&RelayId(2)], [4, 2]);
+        assert_eq!(snapshot.usage, [(PolicyId(9), vec![1, 2])].into());
         assert_eq!(snapshot.tokens[&[1; 32]], token());
     }
 

@@ -66,6 +66,7 @@ impl TenantRecord {
             cell: self.cell.clone().unwrap_or_default(),
             keys,
             quota: self.quota,
+            exhausted: None,
         }
     }
 }

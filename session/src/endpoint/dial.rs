@@ -1,7 +1,7 @@
 //! The opening half: sessions on demand, and what is asked on them.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use overway_pki::{Identity, Role};
@@ -51,9 +51,34 @@ impl Drop for Unanswered {
 }
 
 impl Inner {
+    /// Asks a far end for something, within the time limit. Where nothing comes back because the fabric drops what this
+    /// end sends, that is the error.
+    pub(super) async fn open<T>(
+        self: &Arc<Self>,
+        far: FarEnd,
+        terms: Terms,
+        wanted: Wanted<'_>,
+        request: Request,
+        prepare: impl Fn(&Session, &Request) -> Result<T, OpenError>,
+    ) -> Result<Opened<T>, OpenError> {
+        let start = Instant::now();
+        match self.open_in_time(far, terms, wanted, request, prepare).await {
+            Err(OpenError::TimedOut) => Err(self.why_silent(start)),
+            result => result,
+        }
+    }
+
+    fn why_silent(&self, since: Instant) -> OpenError {
+        let limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*limited {
+            Some((at, reason)) if *at >= since => OpenError::Limited(reason.clone()),
+            Some(_) | None => OpenError::TimedOut,
+        }
+    }
+
     /// Asks a far end for something, within the time limit. A session that turns out to be dead is replaced
     /// once: the far end cannot have answered on it.
-    pub(super) async fn open<T>(
+    async fn open_in_time<T>(
         self: &Arc<Self>,
         far: FarEnd,
         terms: Terms,

@@ -79,13 +79,13 @@ pub mod from_edge {
 #[derive(Clone, PartialEq, Message)]
 pub struct ToEdge {
     /// What it says. Absent: a message of a later version, ignored.
-    #[prost(oneof = "to_edge::Body", tags = "1, 2, 3, 4, 5, 21")]
+    #[prost(oneof = "to_edge::Body", tags = "1, 2, 3, 4, 5, 6, 21")]
     pub body: Option<to_edge::Body>,
 }
 
 /// The bodies of [`ToEdge`].
 pub mod to_edge {
-    use super::{AccessRelays, Attached, Draining, Offers, Oneof, Refused, Resolved};
+    use super::{AccessRelays, Attached, Draining, Limited, Offers, Oneof, Refused, Resolved};
 
     /// What a relay says.
     #[derive(Clone, PartialEq, Oneof)]
@@ -105,6 +105,9 @@ pub mod to_edge {
         /// Where a service is.
         #[prost(message, tag = "5")]
         Resolved(Resolved),
+        /// Frames were dropped, for the tenant uses what it may.
+        #[prost(message, tag = "6")]
+        Limited(Limited),
         /// Which relays the edge should attach to.
         #[prost(message, tag = "21")]
         AccessRelays(AccessRelays),
@@ -213,6 +216,33 @@ pub enum RefusalCode {
     Draining = 8,
     /// The relay is not of the tenant's cell, or is of a partner while the cell is reached.
     Cell = 9,
+    /// The tenant's quota is used up.
+    Quota = 10,
+}
+
+/// What of a tenant's quota is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Enumeration)]
+#[repr(i32)]
+pub enum QuotaLimit {
+    /// Of a later version; read the reason.
+    Unknown = 0,
+    /// Flows open at one relay.
+    Flows = 1,
+    /// Bytes per second in a class at one relay.
+    Rate = 2,
+    /// Bytes in a month, in the whole mesh.
+    Month = 3,
+}
+
+/// Frames of the edge are dropped, for its tenant uses what it may. Said once a second at most for each limit.
+#[derive(Clone, PartialEq, Message)]
+pub struct Limited {
+    /// Which limit.
+    #[prost(enumeration = "QuotaLimit", tag = "1")]
+    pub limit: i32,
+    /// For people, with the limit's name and value; at most [`REASON_BYTES_MAX`] bytes.
+    #[prost(string, tag = "2")]
+    pub reason: String,
 }
 
 /// The edge is not attached.
@@ -405,7 +435,9 @@ macro_rules! into_message {
 }
 
 into_message!(FromEdge, from_edge::Body: Attach, Detach, Offer, Health, Resolve, FlowReports, Nearest);
-into_message!(ToEdge, to_edge::Body: Attached, Refused, Draining, Offers, Resolved, AccessRelays);
+into_message!(
+    ToEdge, to_edge::Body: Attached, Refused, Draining, Offers, Resolved, Limited, AccessRelays
+);
 
 /// Cuts a reason to [`REASON_BYTES_MAX`] bytes, between characters.
 pub fn cut_reason(mut reason: String) -> String {
@@ -460,6 +492,8 @@ mod tests {
         let bytes = ToEdge::from(refused).encode_to_vec();
         assert_eq!(bytes, [0x12, 7, 8, 5, 0x12, 1, b'r', 0x18, 7]);
 
+        let limited = Limited { limit: QuotaLimit::Month.into(), reason: "r".into() };
+        assert_eq!(ToEdge::from(limited).encode_to_vec(), [0x32, 5, 8, 3, 0x12, 1, b'r']);
         let draining = Draining { within_ms: 9, undone: false };
         assert_eq!(ToEdge::from(draining).encode_to_vec(), [0x1a, 2, 8, 9]);
         let undone = Draining { within_ms: 0, undone: true };

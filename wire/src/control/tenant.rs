@@ -42,6 +42,9 @@ pub struct Tenant {
     /// `backup_policy` where none of those is reached.
     #[prost(string, tag = "9")]
     pub cell: String,
+    /// The calendar month (UTC), as [`super::AccessUse::month`], in which its edges have sent what they may; 0: none.
+    #[prost(uint32, tag = "10")]
+    pub exhausted_month: u32,
 }
 
 /// A public key of a tenant.
@@ -103,19 +106,20 @@ mod tests {
             quota: Some(quota),
             backup_policy: 5,
             cell: "eu".into(),
+            exhausted_month: 11,
         };
         let item = Item::from(tenant);
 
         let key = item.key().unwrap();
         assert_eq!((key.sort(), key.relay, key.part), (Sort::Tenant, 300, 0));
         let parts: [&[u8]; 7] = [
-            &[0x3a, 44, 0x08, 0xac, 2, 0x12, 2, b'i', b'm', 0x18, 9],
+            &[0x3a, 46, 0x08, 0xac, 2, 0x12, 2, b'i', b'm', 0x18, 9],
             &[0x22, 7, 0x0a, 1, b'k', 0x12, 2, 7, 8],
             &[0x2a, 1, b'o'],
             &[0x32, 1, b't'],
             &[0x3a, 12],
             &[0x08, 1, 0x10, 2, 0x18, 3, 0x20, 4, 0x28, 5, 0x30, 6],
-            &[0x40, 5, 0x4a, 2, b'e', b'u'],
+            &[0x40, 5, 0x4a, 2, b'e', b'u', 0x50, 11],
         ];
         assert_eq!(item.encode_to_vec(), parts.concat());
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use overway_scheduler::api::{QuotaBody, TenantBody};
+use overway_scheduler::api::{QuotaBody, RelayUsageBody, TenantBody, TenantUsageBody};
 
 use crate::cli::text::{Table, count, duration, rate};
 
@@ -46,10 +46,34 @@ pub(super) fn whole(tenant: &TenantBody) -> String {
         routes(tenant),
         quota(&tenant.quota)
     );
+    if let Some(used) = &tenant.usage {
+        text.push_str(&usage(used, &tenant.quota));
+    }
     text.push_str(&keys(tenant));
     for token in &tenant.revoked_tokens {
         let _ = writeln!(text, "revoked token {}, {} ago", token.jti, ago(token.revoked_unix));
     }
+    text
+}
+
+/// What its edges use, beside what they may.
+fn usage(usage: &TenantUsageBody, quota: &QuotaBody) -> String {
+    let TenantUsageBody { month, sent_bytes, exhausted, relays } = usage;
+    let Some(month) = month else { return "no relay has reported any use\n".to_owned() };
+    let of = |limit: Option<u64>| limit.map_or(String::new(), |limit| format!(" of {limit}"));
+    let refused = if *exhausted { ": used up, relays refuse more" } else { "" };
+    let mut text =
+        format!("sent {sent_bytes}{} bytes in {month}{refused}\n", of(quota.bytes_per_month));
+    let mut table = Table::new(&["RELAY", "ATTACHMENTS", "FLOWS", "BYTES"]);
+    for RelayUsageBody { relay, attachments, flows, sent_bytes } in relays {
+        let flows = match quota.flows {
+            Some(max) => format!("{flows} of {max}"),
+            None => "-".to_owned(),
+        };
+        let attachments = format!("{attachments}{}", of(quota.attachments.map(u64::from)));
+        table.row([relay.clone(), attachments, flows, sent_bytes.to_string()]);
+    }
+    text.push_str(&table.render());
     text
 }
 
@@ -112,6 +136,31 @@ mod tests {
 
         assert_eq!(quota(&none), "no quota");
         assert_eq!(quota(&some), "at most 1 flow, 5 Mbit/s bulk");
+    }
+
+    #[test]
+    fn usage_is_told_beside_the_quota() {
+        let relay =
+            RelayUsageBody { relay: "oslo".into(), attachments: 2, flows: 7, sent_bytes: 900 };
+        let used = TenantUsageBody {
+            month: Some("2026-11".into()),
+            sent_bytes: 1_000,
+            exhausted: true,
+            relays: vec![relay],
+        };
+        let quota = QuotaBody {
+            attachments: Some(5),
+            bytes_per_month: Some(1_000),
+            ..QuotaBody::default()
+        };
+
+        let text = usage(&used, &quota);
+
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "sent 1000 of 1000 bytes in 2026-11: used up, relays refuse more");
+        let row: Vec<&str> = lines[2].split_whitespace().collect();
+        assert_eq!(row, ["oslo", "2", "of", "5", "-", "900"]);
+        assert!(usage(&TenantUsageBody::default(), &quota).contains("no relay has reported"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use overway_session::{Inbound, Outbound};
 use overway_wire::access::{AccessDatagram, AccessHeader, Direction};
 use overway_wire::{AttachmentId, Redundancy};
 
+use super::super::quota::{Beyond, FlowName};
 use super::super::stats::AccessDrop;
 use super::{Attachment, Sending};
 
@@ -75,8 +76,11 @@ impl Attachment {
                 Ok(AccessDatagram::Frame(header, payload)) if header.direction == Direction::Up => {
                     let payload = datagram.slice_ref(payload);
                     self.probe.handle_frame(header.number, datagram.len(), now);
-                    match self.passed(&header, payload.len(), now) {
-                        Ok(()) => frames.push(self.outbound(&header, payload)),
+                    match self.passed(&header) {
+                        Ok(()) => match self.within_quota(&header, payload.len(), now) {
+                            Ok(()) => frames.push(self.outbound(&header, payload)),
+                            Err(beyond) => self.limit(beyond, now),
+                        },
                         Err(reason) => self.shared.counters.drop_frames(reason, 1),
                     }
                 }
@@ -99,7 +103,7 @@ impl Attachment {
     }
 
     /// Whether an edge's frame may go into the mesh.
-    fn passed(&self, header: &AccessHeader, bytes: usize, now: Instant) -> Result<(), AccessDrop> {
+    fn passed(&self, header: &AccessHeader) -> Result<(), AccessDrop> {
         let ends = [Some(header.far), header.alternate];
         if ends.into_iter().flatten().any(|end| end.attachment <= AttachmentId::GATEWAY) {
             return Err(AccessDrop::Destination);
@@ -107,8 +111,19 @@ impl Attachment {
         if !self.admitted.claims.classes.contains(&header.class) {
             return Err(AccessDrop::Class);
         }
-        let fits = self.place.buckets.borrow_mut().take(header.class, bytes, now);
-        if fits { Ok(()) } else { Err(AccessDrop::Quota) }
+        Ok(())
+    }
+
+    /// Whether its tenant may send it; if so it is counted.
+    fn within_quota(
+        &self,
+        header: &AccessHeader,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), Beyond> {
+        let &AccessHeader { kind, class, flow, .. } = header;
+        let name = FlowName { attachment: self.place.attachment, kind, class, flow };
+        self.place.allowance.borrow_mut().pass(name, bytes, now)
     }
 
     fn outbound(&self, header: &AccessHeader, payload: Bytes) -> Outbound {

@@ -110,6 +110,8 @@ impl Scheduler {
         anew.stats.terms_raised += 1;
         anew.drains = std::mem::take(&mut self.drains);
         anew.tenants = std::mem::take(&mut self.tenants);
+        anew.usage = std::mem::take(&mut self.usage);
+        anew.exhausted = std::mem::take(&mut self.exhausted);
         for (id, policy) in self.mesh.topology().policies() {
             let put = anew.mesh.put_policy(id, policy.clone());
             put.expect("policies that fitted before fit again");

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use overway_topology::Policy;
-use overway_wire::control::Tenant;
+use overway_wire::control::{AccessUse, Tenant};
 use overway_wire::{PolicyId, RelayId};
 
 use super::{Scheduler, Urgency};
-use crate::operator::{check_policy, check_tenant};
+use crate::operator::{TENANTS_MAX, check_policy, check_tenant};
 use crate::push::ItemKey;
+use crate::usage::{RelayUsage, TenantUsage};
 use crate::{Drain, Drainable, Event, OperatorError};
 
 impl Scheduler {
@@ -98,22 +99,77 @@ impl Scheduler {
                 let policies = self.mesh.topology().policies();
                 check_tenant(number, &tenant, policies, &self.tenants)?;
                 self.tenants.insert(number, tenant);
+                self.judge_usage(number);
             }
             None if self.tenants.remove(&number).is_none() => {
                 return Err(OperatorError::UnknownTenant(number));
             }
-            None => {}
+            None => {
+                self.usage.forget(number);
+                self.exhausted.remove(&number);
+            }
         }
         self.shared_changed = true;
+        self.touch_tenant(number);
+        self.emit(Event::TenantChanged { tenant: number });
+        Ok(())
+    }
+
+    /// Puts what was kept of a tenant's usage; see [`Self::usage`]. To be called once the tenant is put.
+    pub fn handle_usage(&mut self, number: PolicyId, kept: Vec<RelayUsage>) {
+        if self.tenants.contains_key(&number) {
+            self.usage.restore(number, kept);
+            self.judge_usage(number);
+        }
+    }
+
+    /// What tenants' edges have sent, to be kept.
+    pub fn usage(&self) -> impl Iterator<Item = (PolicyId, Vec<RelayUsage>)> {
+        self.usage.all()
+    }
+
+    /// What a tenant's edges use.
+    pub fn tenant_usage(&self, number: PolicyId) -> TenantUsage {
+        self.usage.of(number, self.bytes_per_month(number))
+    }
+
+    /// Takes what edges use of a relay.
+    pub(super) fn take_usage(&mut self, relay: RelayId, access: &AccessUse) {
+        let tenants = &self.tenants;
+        self.usage.take(relay, access, |number| tenants.contains_key(&number));
+        let named = access.tenants.iter().take(TENANTS_MAX);
+        for number in named.filter_map(|used| u16::try_from(used.tenant).ok()) {
+            self.judge_usage(PolicyId(number));
+        }
+    }
+
+    /// Tells relays if a tenant has sent what it may, or is allowed more.
+    fn judge_usage(&mut self, number: PolicyId) {
+        let month = self.usage.exhausted(number, self.bytes_per_month(number));
+        let before = self.exhausted.insert(number, month).unwrap_or(0);
+        if month == 0 {
+            self.exhausted.remove(&number);
+        }
+        if month != before {
+            self.touch_tenant(number);
+        }
+    }
+
+    /// What a tenant's edges may send in a month; 0: no limit.
+    fn bytes_per_month(&self, number: PolicyId) -> u64 {
+        let quota = self.tenants.get(&number).and_then(|tenant| tenant.quota);
+        quota.map_or(0, |quota| quota.bytes_per_month)
+    }
+
+    /// A tenant changed: every relay is to hear of it, at once.
+    fn touch_tenant(&mut self, number: PolicyId) {
         let key = ItemKey::tenant(number);
         for relay in self.relays.values_mut().filter(|relay| relay.registration.is_some()) {
             if relay.may_have(key) {
                 relay.push.touch(key);
             }
         }
-        self.emit(Event::TenantChanged { tenant: number });
         self.request_plan(Urgency::Urgent);
-        Ok(())
     }
 
     /// Accounts for drains whose deadline has come.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use overway_topology::RouteKey;
-use overway_wire::control::{Item, Key, Update};
+use overway_wire::control::{Item, Key, Tenant, Update};
 use overway_wire::{LinkIndex, NeighbourLink, PolicyId, RelayId};
 use prost::Message;
 
@@ -166,7 +166,10 @@ impl Scheduler {
             Named::AccessRelay(_) | Named::AccessPrefixes(_) => {
                 self.access.item(key).map(|item| Item::clone(item))
             }
-            Named::Tenant(number) => self.tenants.get(&number).map(|tenant| tenant.clone().into()),
+            Named::Tenant(number) => self.tenants.get(&number).map(|tenant| {
+                let exhausted_month = self.exhausted.get(&number).copied().unwrap_or(0);
+                Tenant { exhausted_month, ..tenant.clone() }.into()
+            }),
             Named::Peer(link) => {
                 // Not by who are neighbours now: links and routes change together, with the next plan.
                 let lines =

@@ -55,6 +55,9 @@ impl Scheduler {
         if !is_first {
             self.emit_counted(id, report, stalls, detours);
         }
+        if let Some(access) = &report.access {
+            self.take_usage(id, access);
+        }
         self.hear(id);
         self.services.handle_report(id);
         self.access.handle_report(id);

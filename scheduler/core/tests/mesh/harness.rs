@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use overway_scheduler_core::{Config, Event, HelloError, Scheduler};
 use overway_wire::control::{
-    Ack, Endpoint, Goodbye, Hello, Item, Key, LinkReport, OFFERS_VERSION, Offer, Offers, Peer,
-    Place, Report, Role, Route, State, Tenant, ToRelay, Update, Window, item, to_relay,
+    AccessUse, Ack, Endpoint, Goodbye, Hello, Item, Key, LinkReport, OFFERS_VERSION, Offer, Offers,
+    Peer, Place, Report, Role, Route, State, Tenant, ToRelay, Update, Window, item, to_relay,
 };
 use overway_wire::{Class, Epoch, LinkId, LinkIndex, Path, RelayId};
 
@@ -31,6 +31,8 @@ pub(crate) struct FakeRelay {
     backup: (BTreeMap<Key, Item>, u64, Epoch),
     /// What edges offer there.
     pub(crate) offers: Vec<Offer>,
+    /// What edges use of it.
+    pub(crate) access: Option<AccessUse>,
     /// A dead relay says nothing, and nobody hears it.
     pub(crate) alive: bool,
     sequence: u64,
@@ -121,6 +123,7 @@ impl World {
             epoch: Epoch::default(),
             revision: 0,
             offers: Vec::new(),
+            access: None,
             connected: false,
             silent: false,
             backup: (BTreeMap::new(), 0, Epoch::default()),
@@ -271,7 +274,8 @@ impl World {
         let links = fake.peers().map(|peer| self.link_report(relay, peer)).collect();
         let fake = self.relays.get_mut(&relay).unwrap();
         fake.sequence += 1;
-        let report = Report { sequence: fake.sequence, full: true, links, ..Report::default() };
+        let (sequence, access) = (fake.sequence, fake.access.clone());
+        let report = Report { sequence, full: true, links, access, ..Report::default() };
         self.scheduler.handle_message(relay, report.into(), self.now).unwrap();
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use overway_scheduler_core::{Drain, DrainStage, Drainable, Event, OperatorError};
 use overway_topology::{Cuts, Policy, Reason, Resource, RouteKey};
 use overway_wire::control::{
-    Demand, Line, LineUse, LinkReport, Report, Role, State, Tenant, Window,
+    AccessUse, Demand, Line, LineUse, LinkReport, Report, Role, State, Tenant, TenantQuota,
+    TenantUse, Window,
 };
 use overway_wire::{Class, PolicyId, RelayId};
 
@@ -195,6 +196,49 @@ fn a_tenant_and_what_is_revoked_of_it_reach_every_relay_that_knows_tenants() {
     assert!((1..=4).all(|relay| world.relays[&id(relay)].tenant(7).is_none()));
     assert_eq!(put(&mut world, None), Err(OperatorError::UnknownTenant(PolicyId(7))));
     world.assert_in_step();
+}
+
+#[test]
+fn relays_are_told_the_month_in_which_a_tenant_has_sent_what_it_may_until_it_may_send_more() {
+    let mut world = World::running(2);
+    let quota = |bytes_per_month| Some(TenantQuota { bytes_per_month, ..TenantQuota::default() });
+    let put = |world: &mut World, bytes| {
+        let tenant = Tenant { quota: quota(bytes), ..tenant(7, 0, &[]) };
+        world.scheduler.handle_tenant(PolicyId(7), Some(tenant), world.now).unwrap();
+        world.advance(2 * SECOND);
+    };
+    let told = |world: &World| {
+        [1, 2].map(|relay| world.relays[&id(relay)].tenant(7).unwrap().exhausted_month)
+    };
+    let sends = |world: &mut World, relay, sent_bytes| {
+        let tenants = vec![TenantUse { tenant: 7, sent_bytes, ..TenantUse::default() }];
+        let access = AccessUse { tenants, boot: 3, month: 24_322, ..AccessUse::default() };
+        world.relays.get_mut(&id(relay)).unwrap().access = Some(access);
+        world.advance(3 * SECOND);
+    };
+    put(&mut world, 1_000);
+
+    sends(&mut world, 1, 600);
+    assert_eq!(told(&world), [0, 0]);
+    sends(&mut world, 2, 400);
+    assert_eq!(told(&world), [24_322, 24_322]);
+    assert!(world.scheduler.tenant_usage(PolicyId(7)).is_exhausted);
+    world.assert_in_step();
+
+    // Another scheduler that takes over with what was kept tells the same.
+    let kept: Vec<_> = world.scheduler.usage().collect();
+    assert_eq!(kept.len(), 1);
+    put(&mut world, 2_000);
+    assert_eq!(told(&world), [0, 0]);
+    world.scheduler.handle_tenant(PolicyId(7), None, world.now).unwrap();
+    world.relays.values_mut().for_each(|relay| relay.access = None);
+    put(&mut world, 1_000);
+    assert_eq!(told(&world), [0, 0]);
+    for (number, usage) in kept {
+        world.scheduler.handle_usage(number, usage);
+    }
+    world.advance(2 * SECOND);
+    assert_eq!(told(&world), [24_322, 24_322]);
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! Tenants.
 
-use overway_tenant::Quota;
+use overway_scheduler_core::{RelayUsage, TenantUsage};
+use overway_tenant::{Month, Quota};
 use overway_wire::PolicyId;
 
-use crate::api::{QuotaBody, RevokedKeyBody, RevokedTokenBody, TenantBody, TenantKeyBody};
+use super::{Names, name};
+use crate::api::{
+    QuotaBody, RelayUsageBody, RevokedKeyBody, RevokedTokenBody, TenantBody, TenantKeyBody,
+    TenantUsageBody,
+};
 use crate::store::{TenantRecord, Wishes};
 
 impl TenantBody {
@@ -47,6 +52,26 @@ impl TenantBody {
             revoked_keys: revoked_keys.collect(),
             revoked_tokens: revoked_tokens.collect(),
             created_unix: created.0,
+            usage: None,
+        }
+    }
+}
+
+impl TenantUsageBody {
+    /// Makes the body of a tenant's usage.
+    pub(crate) fn new(usage: &TenantUsage, names: &Names) -> Self {
+        let TenantUsage { month, sent_bytes, is_exhausted, relays } = usage;
+        let relay = |usage: &RelayUsage| RelayUsageBody {
+            relay: name(names, usage.relay),
+            attachments: usage.attachments,
+            flows: usage.flows,
+            sent_bytes: if usage.month == *month { usage.sent_bytes() } else { 0 },
+        };
+        Self {
+            month: (*month != 0).then(|| Month::from_number(*month).to_string()),
+            sent_bytes: *sent_bytes,
+            exhausted: *is_exhausted,
+            relays: relays.iter().map(relay).collect(),
         }
     }
 }

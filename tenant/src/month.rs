@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 /// A month of a year, in order of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(super) struct Month {
+pub struct Month {
     year: u32,
     month: u32,
 }
@@ -17,11 +17,11 @@ pub(super) struct Month {
 /// The text is not `YYYY-MM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not a month such as 2026-01")]
-pub(super) struct MonthError;
+pub struct MonthError;
 
 impl Month {
     /// The month of a moment; one before 1970 counts as that.
-    pub(super) fn of(moment: SystemTime) -> Self {
+    pub fn of(moment: SystemTime) -> Self {
         let seconds = moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // Days since 1 March of year 0, so that a leap day ends its year: H. Hinnant, "chrono-compatible
         // low-level date algorithms", civil_from_days.
@@ -34,6 +34,25 @@ impl Month {
         let year = year + era * 400 + u64::from(month <= 2);
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
         Self { year: small(year), month: small(month) }
+    }
+}
+
+impl Month {
+    /// Years since 0, times twelve, and months since January: as relays report it.
+    pub const fn number(self) -> u32 {
+        self.year.saturating_mul(12).saturating_add(self.month - 1)
+    }
+
+    /// The month of this [`Self::number`].
+    pub const fn from_number(number: u32) -> Self {
+        Self { year: number / 12, month: number % 12 + 1 }
+    }
+}
+
+impl Default for Month {
+    /// January of year 0.
+    fn default() -> Self {
+        Self::from_number(0)
     }
 }
 
@@ -102,6 +121,8 @@ mod tests {
         assert_eq!("2026-11".parse::<Month>().map(|month| month.to_string()), Ok("2026-11".into()));
         let month = |text: &str| text.parse::<Month>().unwrap();
         assert!(month("2026-11") < month("2027-01"));
+        assert_eq!(month("2026-11").number() + 2, month("2027-01").number());
+        assert_eq!(Month::from_number(month("2026-12").number()), month("2026-12"));
         for text in ["", "2026", "2026-00", "2026-13", "x-1", "2026-1-1"] {
             assert_eq!(text.parse::<Month>(), Err(MonthError), "{text}");
         }
