@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::directory::Directory;
+use crate::directory::{Asker, Directory};
 use crate::services::ResolveError;
 use crate::token::own_claims;
 use crate::{AttachConfig, Attachments, Discovery, StartError, Status, TcpAccess};
@@ -50,6 +50,9 @@ pub struct EdgeConfig {
     pub token: watch::Receiver<String>,
     /// The tenant's public keys, by which other edges' tokens are judged; likewise.
     pub tenant_keys: watch::Receiver<Arc<TenantKeys>>,
+    /// Whether a better endpoint of a service that is well again (a primary after its backup served) gets what is opened
+    /// from the one in use; true in [`Self::new`].
+    pub handback: bool,
 }
 
 impl EdgeConfig {
@@ -64,7 +67,7 @@ impl EdgeConfig {
         let token = watch::Sender::new(token).subscribe();
         let tenant_keys = watch::Sender::new(Arc::new(tenant_keys)).subscribe();
         let tcp = TcpAccess::default();
-        Self { relays, tcp, ca_pem, key: Arc::new(key), token, tenant_keys }
+        Self { relays, tcp, ca_pem, key: Arc::new(key), token, tenant_keys, handback: true }
     }
 }
 
@@ -138,7 +141,7 @@ struct Inner {
     config: EdgeConfig,
     attachments: Attachments,
     session: SessionEndpoint,
-    directory: Arc<Directory<Attachments>>,
+    directory: Arc<Directory<Asker>>,
     candidates: Candidates,
     offers: Offers,
     stop: CancellationToken,
@@ -157,7 +160,7 @@ impl Edge {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(config: EdgeConfig) -> Result<Self, StartError> {
-        let EdgeConfig { relays, tcp, ca_pem, key, token, tenant_keys } = config.clone();
+        let EdgeConfig { relays, tcp, ca_pem, key, token, tenant_keys, .. } = config.clone();
         let keys = Arc::clone(&tenant_keys.borrow());
         let claims = own_claims(&token.borrow(), &key, &keys)?;
         tracing::debug!(tenant = %claims.tenant, name = claims.name, edge = %key.id(), "edge");
@@ -166,7 +169,8 @@ impl Edge {
         let (attachments, port) = Attachments::start(attach)?;
         let identity = EdgeIdentity { key, tenant: claims.tenant, token, keys: tenant_keys };
         let session = SessionEndpoint::for_edge(SessionConfig::default(), port, identity)?;
-        let directory = Arc::new(Directory::new(attachments.clone()));
+        let asker = Asker { attachments: attachments.clone(), session: session.clone() };
+        let directory = Arc::new(Directory::new(asker, config.handback));
         let stop = CancellationToken::new();
         let keeping = (Arc::clone(&directory), stop.clone());
         tokio::spawn(async move { keeping.1.run_until_cancelled(keeping.0.keep()).await });

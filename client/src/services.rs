@@ -27,6 +27,8 @@ pub struct Offering {
     pub edge: EdgeId,
     /// Where it is attached.
     pub whereabouts: Whereabouts,
+    /// Whether it is well; those that are come first.
+    pub is_well: bool,
 }
 
 /// Why it is not known where a service is.
@@ -165,7 +167,8 @@ impl Services {
 fn offering(endpoint: &Endpoint) -> Option<Offering> {
     let edge = EdgeId(endpoint.edge.as_slice().try_into().ok()?);
     let second = (endpoint.second != 0).then(|| address(endpoint.second));
-    Some(Offering { edge, whereabouts: Whereabouts { first: address(endpoint.first), second } })
+    let whereabouts = Whereabouts { first: address(endpoint.first), second };
+    Some(Offering { edge, whereabouts, is_well: !endpoint.unhealthy })
 }
 
 fn address(packed: u32) -> Address {
@@ -190,6 +193,7 @@ mod tests {
                 first: 0x0001_0002,
                 second: 0x0004_0005,
                 partner: true,
+                unhealthy: true,
             };
             let short = Endpoint { edge: vec![3; 31], ..good.clone() };
             let request = question.resolve.request;
@@ -201,7 +205,8 @@ mod tests {
 
         let at = |relay, attachment| Address::new(RelayId(relay), AttachmentId(attachment));
         let whereabouts = Whereabouts { first: at(1, 2), second: Some(at(4, 5)) };
-        assert_eq!(found, Ok(vec![Offering { edge: EdgeId([3; 32]), whereabouts }]));
+        let offering = Offering { edge: EdgeId([3; 32]), whereabouts, is_well: false };
+        assert_eq!(found, Ok(vec![offering]));
     }
 
     #[tokio::test]

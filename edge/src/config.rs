@@ -7,6 +7,7 @@
 //! token_file = "edge.jwt"             # from the tenant's backend; read again when it changes
 //! tenant_keys_file = "shop.jwks.json" # the tenant's public keys; read again when it changes
 //! state_dir = "state"                 # keeps the relays that it has learnt of; none: they are not kept
+//! handback = true                     # a better endpoint that is well again gets new connections from the one in use
 //!
 //! [access]
 //! relays = ["203.0.113.7:4434", "198.51.100.9:4434"]
@@ -77,6 +78,7 @@ struct RawEdge {
     token_file: PathBuf,
     tenant_keys_file: PathBuf,
     state_dir: Option<PathBuf>,
+    handback: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +124,8 @@ pub struct Config {
     pub token_file: PathBuf,
     /// Its tenant's public keys, a JWK set.
     pub tenant_keys_file: PathBuf,
+    /// Whether a better endpoint of a service that is well again gets new connections from the one in use.
+    pub handback: bool,
     /// Access relays that it may attach to.
     pub relays: Vec<SocketAddr>,
     /// The relays' TCP port, tried where UDP does not come through; `None`: never.
@@ -197,6 +201,7 @@ impl TryFrom<&Document> for Config {
             key_file: document.resolve(&raw.edge.key_file),
             token_file: document.resolve(&raw.edge.token_file),
             tenant_keys_file: document.resolve(&raw.edge.tenant_keys_file),
+            handback: raw.edge.handback.unwrap_or(true),
             relays,
             tcp_port: Some(raw.access.tcp_port.unwrap_or(TCP_PORT)).filter(|&port| port != 0),
             discover: discover(document, &raw.access)?,
@@ -408,7 +413,7 @@ mod tests {
 
         assert_eq!(config.key_file, dir.path().join("edge.key"));
         assert_eq!(config.token_file, Path::new("/run/edge.jwt"));
-        assert_eq!((config.relays.len(), config.admin), (2, None));
+        assert_eq!((config.relays.len(), config.admin, config.handback), (2, None, true));
         assert_eq!(config.tcp_port, Some(443));
         let without = EDGE.replace("[access]", "[access]\ntcp_port = 0");
         let document = Document::new("edge.toml", without);

@@ -195,6 +195,7 @@ mod tests {
                 key_file: path("key"),
                 token_file: path("token"),
                 tenant_keys_file: path("keys"),
+                handback: true,
                 relays: Vec::new(),
                 tcp_port: None,
                 discover: Vec::new(),

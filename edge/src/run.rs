@@ -45,6 +45,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         key: Arc::new(key),
         token: files.token(),
         tenant_keys: files.keys(),
+        handback: config.handback,
     })?;
     if config.nearest {
         let file = config.state_dir.as_deref().map(state_file).transpose()?;

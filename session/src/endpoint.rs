@@ -46,6 +46,8 @@ const CODE_IDENTITY: VarInt = VarInt::from_u32(1);
 const CODE_RESTARTED: VarInt = VarInt::from_u32(2);
 /// An edge's token counts for nothing, or no more; the reason says why.
 const CODE_TOKEN: VarInt = VarInt::from_u32(4);
+/// The other end serves no more, as far as this one hears; the reason says what was heard.
+const CODE_GIVEN_UP: VarInt = VarInt::from_u32(5);
 /// Between two looks at who is to be hailed; four fit in the second that finds a far end to have ended.
 const HAIL_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks at which names are idle; they are for ten seconds before they go.
@@ -290,6 +292,16 @@ impl SessionEndpoint {
         self.inner.streams.take_reports(&mut out, now);
         self.inner.flows.take_reports(&mut out, now);
         out.taken
+    }
+
+    /// Closes every session with a far end that serves no more: what is open to it fails at once, for the reason given.
+    /// Says how many there were.
+    pub fn give_up(&self, far: impl Into<FarEnd>, reason: &str) -> usize {
+        let sessions = self.inner.pool.with(far.into().party());
+        for session in &sessions {
+            session.connection.close(CODE_GIVEN_UP, open::shortened(reason).as_bytes());
+        }
+        sessions.len()
     }
 
     /// The fabric drops frames of this end for the reason given: what cannot be opened meanwhile fails with it.

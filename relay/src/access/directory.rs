@@ -45,7 +45,8 @@ impl MeshDirectory {
         let Whereabouts { first, second } = endpoint.whereabouts;
         let mut addresses = [Some(first), second].into_iter().flatten().filter(stands);
         let (first, second) = (addresses.next()?, addresses.next());
-        Some(Offering { edge, first, second, partner: endpoint.partner })
+        let (partner, unhealthy) = (endpoint.partner, !endpoint.healthy);
+        Some(Offering { edge, first, second, partner, unhealthy })
     }
 }
 

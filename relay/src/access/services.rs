@@ -18,6 +18,8 @@ pub struct Offering {
     pub second: Option<Address>,
     /// Whether it is in a partner of the tenant's cell, and not in the cell.
     pub partner: bool,
+    /// Whether it is unwell.
+    pub unhealthy: bool,
 }
 
 /// Knows services: those that edges of this relay offer, and whatever the scheduler tells of others.
@@ -78,7 +80,8 @@ impl OwnEdges {
         self.each(|attachment, of, edge, offered| {
             if of == tenant && offered.name == service {
                 let first = Address::new(self.local, attachment);
-                found.push(Offering { edge, first, second: None, partner: false });
+                let (partner, unhealthy) = (false, offered.unhealthy);
+                found.push(Offering { edge, first, second: None, partner, unhealthy });
             }
         });
         found
@@ -120,7 +123,8 @@ impl Directory for OwnEdges {
             let Some(named) = named.filter(|named| !named.unhealthy) else { continue };
             let first = Address::new(self.local, attachment);
             let rank = (named.priority, u32::MAX - named.weight.max(1));
-            found.push((rank, Offering { edge: offer.edge, first, second: None, partner: false }));
+            let (edge, partner, unhealthy) = (offer.edge, false, false);
+            found.push((rank, Offering { edge, first, second: None, partner, unhealthy }));
         }
         found.sort_unstable();
         found.into_iter().map(|(_, offering)| offering).collect()
@@ -131,7 +135,8 @@ impl Directory for OwnEdges {
 pub(crate) fn endpoints(offerings: Vec<Offering>) -> Vec<Endpoint> {
     let packed =
         |address: Address| u32::from(address.relay.0) << 16 | u32::from(address.attachment.0);
-    let endpoint = |Offering { edge, first, second, partner }: Offering| Endpoint {
+    let endpoint = |Offering { edge, first, second, partner, unhealthy }: Offering| Endpoint {
+        unhealthy,
         edge: edge.0.to_vec(),
         first: packed(first),
         second: second.map_or(0, packed),
@@ -173,7 +178,7 @@ mod tests {
         let told = endpoints(directory.resolve(PolicyId(1), "mail", Class::Bulk, AttachmentId(9)));
         assert_eq!(
             told,
-            [Endpoint { edge: vec![2; 32], first: 0x0005_0002, second: 0, partner: false }]
+            [Endpoint { edge: vec![2; 32], first: 0x0005_0002, ..Endpoint::default() }]
         );
     }
 }

@@ -364,6 +364,9 @@ pub struct Endpoint {
     /// Whether it is in a partner of the tenant's cell: there is none in the cell that is well and reached.
     #[prost(bool, tag = "4")]
     pub partner: bool,
+    /// Whether it is unwell: it comes after those that are not, and takes requests perhaps.
+    #[prost(bool, tag = "5")]
+    pub unhealthy: bool,
 }
 
 /// Which access relays should the edge try?
@@ -517,11 +520,12 @@ mod tests {
         let offers = Offers { standing: vec!["a".into()], refused: vec!["b".into()] };
         assert_eq!(ToEdge::from(offers).encode_to_vec(), [0x22, 6, 0x0a, 1, b'a', 0x12, 1, b'b']);
 
-        let endpoint = Endpoint { edge: vec![9], first: 1, second: 2, partner: true };
+        let endpoint =
+            Endpoint { edge: vec![9], first: 1, second: 2, partner: true, unhealthy: true };
         let resolved = Resolved { request: 3, endpoints: vec![endpoint], forbidden: true };
         let bytes = ToEdge::from(resolved).encode_to_vec();
-        let inner = [0x0a, 1, 9, 0x10, 1, 0x18, 2, 0x20, 1];
-        assert_eq!(bytes, [&[0x2a, 15, 8, 3, 0x12, 9][..], &inner, &[0x18, 1]].concat());
+        let inner = [0x0a, 1, 9, 0x10, 1, 0x18, 2, 0x20, 1, 0x28, 1];
+        assert_eq!(bytes, [&[0x2a, 17, 8, 3, 0x12, 11][..], &inner, &[0x18, 1]].concat());
     }
 
     #[test]
