@@ -24,6 +24,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -47,7 +48,7 @@ pub(crate) struct Chain {
     relays: Vec<Process>,
     places: Vec<Place>,
     forwards: Vec<SocketAddr>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// Where a relay listens.
@@ -57,6 +58,8 @@ pub(crate) struct Place {
     pub(crate) mesh: SocketAddr,
     /// Its admin interface.
     pub(crate) admin: SocketAddr,
+    /// Where edges attach, if any do.
+    pub(crate) access: SocketAddr,
 }
 
 impl Chain {
@@ -89,7 +92,7 @@ impl Chain {
         drop((places, forwards, silent));
         let relays =
             texts.iter().map(|path| Process::relay(path)).collect::<anyhow::Result<_>>()?;
-        Ok(Self { relays, places: held_places, forwards: addresses, _directory: directory })
+        Ok(Self { relays, places: held_places, forwards: addresses, directory })
     }
 
     /// Waits until every relay answers on its admin interface.
@@ -134,6 +137,16 @@ impl Chain {
     /// Where a relay listens.
     pub(crate) fn place(&self, relay: usize) -> Place {
         self.places[relay]
+    }
+
+    /// Where edges attach to a relay.
+    pub(crate) fn access(&self, relay: usize) -> SocketAddr {
+        self.places[relay].access
+    }
+
+    /// The mesh's CA, a file that lasts as long as the mesh.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.directory.path().join("relay-0").join("ca.pem")
     }
 
     /// The process ids of the relays.
@@ -184,16 +197,24 @@ impl Held {
 struct HeldPlace {
     mesh: Held,
     admin: Held,
+    access: Held,
 }
 
 impl HeldPlace {
     fn place(&self) -> Place {
-        Place { mesh: self.mesh.address(), admin: self.admin.address() }
+        Place {
+            mesh: self.mesh.address(),
+            admin: self.admin.address(),
+            access: self.access.address(),
+        }
     }
 }
 
 fn places(count: usize) -> anyhow::Result<Vec<HeldPlace>> {
-    let place = |_| Ok(HeldPlace { mesh: free(Protocol::Udp)?, admin: free(Protocol::Tcp)? });
+    let place = |_| {
+        let (mesh, admin) = (free(Protocol::Udp)?, free(Protocol::Tcp)?);
+        Ok(HeldPlace { mesh, admin, access: free(Protocol::Udp)? })
+    };
     (0..count).map(place).collect()
 }
 

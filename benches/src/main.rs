@@ -14,6 +14,7 @@
 //! Exit codes: 0 measured and every promise kept, 1 otherwise, 2 wrong usage.
 
 mod apps;
+mod attach;
 mod chain;
 mod common;
 mod entry;
@@ -25,6 +26,7 @@ mod forward;
 mod gain;
 mod hop_latency;
 mod input;
+mod isolation;
 mod observe;
 mod peers;
 mod placement;
@@ -45,6 +47,7 @@ use overway::lab::stage::Stage;
 
 use common::{Common, EMBEDDED};
 use forward::subject::SUBJECT;
+use isolation::flood::FLOOD;
 use quality::CENTRE;
 use stream::plain::PLAIN;
 
@@ -60,6 +63,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// Attaches thousands of edges to one relay: how many a second, and what does one cost in memory?
+    Attach(attach::AttachArgs),
     /// Freezes and kills the transit relay under flows of 50 frames a second: how long are they silent?
     Failover(failover::FailoverArgs),
     /// Freezes and kills the access relays of edges under flows and files: what do their applications feel?
@@ -76,6 +81,8 @@ enum Bench {
     HopLatency(hop_latency::HopLatencyArgs),
     /// A transit relay whose metrics are read and that logs, beside one that is left alone: what do both cost?
     Observe(observe::ObserveArgs),
+    /// A tenant floods the relays that another uses: how many of the other's frames come in time?
+    Isolation(isolation::IsolationArgs),
     /// socat and nginx, where installed, beside a relay: what does a datagram cost each?
     Peers(peers::PeersArgs),
     /// Places demand on paths with capacities: how near is that to the linear program's optimum?
@@ -105,6 +112,7 @@ enum Bench {
 impl Bench {
     fn measure(self, common: &Common, stage: &Stage) -> anyhow::Result<Figures> {
         match self {
+            Self::Attach(args) => attach::run(&args, common, stage),
             Self::Failover(args) => failover::run(&args, common, stage),
             Self::EntryFailover(args) => entry::run(&args, common, stage),
             Self::Flows(args) => flows::run(&args, common, stage),
@@ -113,6 +121,7 @@ impl Bench {
             Self::Gain(args) => gain::run(&args, common, stage),
             Self::HopLatency(args) => hop_latency::run(&args, common, stage),
             Self::Observe(args) => observe::run(&args, common, stage),
+            Self::Isolation(args) => isolation::run(&args, common, stage),
             Self::Peers(args) => peers::run(&args, common, stage),
             Self::Placement(args) => placement::run(&args, common, stage),
             Self::Quality(args) => quality::run(&args, common, stage),
@@ -136,6 +145,9 @@ fn main() -> ExitCode {
     }
     if args.next_if(|first| first == SUBJECT).is_some() {
         return forward::subject::main(args);
+    }
+    if args.next_if(|first| first == FLOOD).is_some() {
+        return isolation::flood::main(args);
     }
     if args.next_if(|first| first == PLAIN).is_some() {
         return stream::plain::main(args);

@@ -15,7 +15,7 @@ use overway_wire::{Class, LinkIndex, PathElement, RelayId};
 use prost::Message as _;
 
 use super::Place;
-use super::plan::{Forward, Plan, Protocol};
+use super::plan::{Access, Forward, Plan, Protocol};
 
 /// Longer than any run.
 const LIFETIME: Duration = Duration::from_secs(86_400);
@@ -103,6 +103,9 @@ fn pushed(plan: &Plan, seen: &Seen<'_>, relay: usize) -> Update {
         };
         put.push(peer.into());
     }
+    if let Some(access) = &plan.access {
+        put.extend(access.tenants.iter().cloned().map(Item::from));
+    }
     for (at, forward) in plan.forwards.iter().enumerate() {
         let relays = vec![id(forward.exit).0.into()];
         put.push(Service { name: service_name(at), relays }.into());
@@ -147,13 +150,16 @@ fn config_text(
     relay: usize,
     home: &Path,
 ) -> anyhow::Result<String> {
-    let Place { mesh, admin } = seen.places[relay];
+    let Place { mesh, admin, access } = seen.places[relay];
     let mut text = format!(
         "[relay]\nname = \"relay-{relay}\"\nstate_dir = \"{}\"\n\
          [mesh]\nlisten = [\"{mesh}\"]\nworkers = 1\n[scheduler]\naddresses = [\"{scheduler}\"]\n\
          [admin]\nlisten = \"{admin}\"\n",
         home.display()
     );
+    if let Some(Access { attachments_max, .. }) = &plan.access {
+        write!(text, "[access]\nlisten = [\"{access}\"]\nattachments_max = {attachments_max}\n")?;
+    }
     for (at, (forward, listen)) in plan.forwards.iter().zip(forwards).enumerate() {
         let Forward { entry, exit, protocol, target, class, more } = forward;
         let (name, protocol) = (service_name(at), protocol.name());
@@ -240,6 +246,7 @@ mod tests {
         };
         let mut plan = Plan::row(2, quality, 1);
         let target = "127.0.0.1:9".parse().unwrap();
+        plan.access = Some(Access { tenants: Vec::new(), attachments_max: 9 });
         plan.forwards.push(Forward {
             entry: 0,
             exit: 2,
@@ -251,6 +258,7 @@ mod tests {
         let place = |port| Place {
             mesh: SocketAddr::from(([127, 0, 0, 1], port)),
             admin: SocketAddr::from(([127, 0, 0, 1], port + 1)),
+            access: SocketAddr::from(([127, 0, 0, 1], port + 2)),
         };
         let directory = tempfile::tempdir().unwrap();
         let places = [place(1_000), place(2_000), place(3_000)];
@@ -258,6 +266,7 @@ mod tests {
         let paths = write(directory.path(), &plan, &places, &[target], target).unwrap();
 
         let config = overway_relay::Config::load(&paths[1]).unwrap();
+        assert_eq!(config.access.unwrap().attachments_max, 9);
         assert_eq!(config.fault.unwrap().rules.len(), 2);
         assert_eq!(overway_relay::Config::load(&paths[0]).unwrap().gateway.forwards.len(), 1);
         assert!(understands("idle_timeout_s = 5.0\n") && !understands("nonsense = 1\n"));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overway_wire::control::ROUTE_PATHS_MAX;
+use overway_wire::control::{ROUTE_PATHS_MAX, Tenant};
 use overway_wire::frame::PATH_ELEMENTS_MAX;
 
 use super::bottleneck::Bottleneck;
@@ -61,6 +61,15 @@ pub(crate) struct Forward {
     pub(crate) more: String,
 }
 
+/// The relays' access sides.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    /// Whose edges they let in.
+    pub(crate) tenants: Vec<Tenant>,
+    /// How many at each.
+    pub(crate) attachments_max: usize,
+}
+
 /// The whole.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
@@ -68,6 +77,8 @@ pub(crate) struct Plan {
     pub(crate) lines: Vec<Line>,
     /// What goes over them.
     pub(crate) forwards: Vec<Forward>,
+    /// Who may attach to the relays, if edges do.
+    pub(crate) access: Option<Access>,
     /// The two relays whose line goes through this, if one does; what the first sends has to queue.
     pub(crate) bottleneck: Option<(usize, usize, Arc<Bottleneck>)>,
     /// Seed of losses and clocks.

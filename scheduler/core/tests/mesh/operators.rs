@@ -200,7 +200,13 @@ fn a_tenant_and_what_is_revoked_of_it_reach_every_relay_that_knows_tenants() {
 
 #[test]
 fn relays_are_told_the_month_in_which_a_tenant_has_sent_what_it_may_until_it_may_send_more() {
-    let mut world = World::running(2);
+    let mut world = World::new(0);
+    for relay in 1..=2 {
+        world.add(relay, 1);
+        world.relays.get_mut(&id(relay)).unwrap().hello.version_max = 3;
+    }
+    world.connect_all();
+    world.advance(15 * SECOND);
     let quota = |bytes_per_month| Some(TenantQuota { bytes_per_month, ..TenantQuota::default() });
     let put = |world: &mut World, bytes| {
         let tenant = Tenant { quota: quota(bytes), ..tenant(7, 0, &[]) };
