@@ -133,17 +133,41 @@ fn limit(status: &LimitStatus) -> Value {
 }
 
 async fn metrics(State(admin): Shared) -> Response {
-    let mut out = Exposition::new("overway_edge");
     let status = admin.edge.status();
+    let transports: Vec<TransportKind> =
+        status.attachments.iter().map(|attachment| attachment.transport).collect();
+    let out = exposition(
+        (&transports, status.counts),
+        admin.offers.health(),
+        admin.edge.session().stats(),
+        admin.gateway.stats(),
+    );
+    ([(header::CONTENT_TYPE, overway_telemetry::CONTENT_TYPE)], out.render()).into_response()
+}
+
+/// Every metric that an edge can have, with made-up values: what the reference is made of.
+pub fn metrics_sample() -> Exposition {
+    let offers = [("web".to_owned(), true)];
+    let (session, gateway) = (overway_session::Stats::default(), overway_gateway::Stats::default());
+    exposition((&TransportKind::ALL, Counts::default()), offers, session, gateway)
+}
+
+fn exposition(
+    (transports, counts): (&[TransportKind], Counts),
+    offers: impl IntoIterator<Item = (String, bool)>,
+    session: overway_session::Stats,
+    gateway: overway_gateway::Stats,
+) -> Exposition {
+    let mut out = Exposition::new("overway_edge");
     let help = "Access relays that the edge is attached to.";
-    out.gauge("attachments", help, &[], status.attachments.len() as f64);
+    out.gauge("attachments", help, &[], transports.len() as f64);
     for kind in TransportKind::ALL {
-        let count = status.attachments.iter().filter(|it| it.transport == kind).count();
+        let count = transports.iter().filter(|&&transport| transport == kind).count();
         let help = "Attachments by what they go by.";
         out.gauge("transport_attachments", help, &[("transport", kind.name())], count as f64);
     }
-    attachment_counts(&mut out, status.counts);
-    for (service, well) in admin.offers.health() {
+    attachment_counts(&mut out, counts);
+    for (service, well) in offers {
         let labels = [("service", service.as_str())];
         out.gauge(
             "service_healthy",
@@ -152,9 +176,9 @@ async fn metrics(State(admin): Shared) -> Response {
             f64::from(well),
         );
     }
-    overway_session::export(&mut out, admin.edge.session().stats());
-    overway_gateway::export(&mut out, admin.gateway.stats());
-    ([(header::CONTENT_TYPE, overway_telemetry::CONTENT_TYPE)], out.render()).into_response()
+    overway_session::export(&mut out, session);
+    overway_gateway::export(&mut out, gateway);
+    out
 }
 
 fn attachment_counts(out: &mut Exposition, counts: Counts) {

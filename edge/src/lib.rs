@@ -19,5 +19,6 @@ mod offers;
 mod run;
 mod services;
 
+pub use admin::metrics_sample;
 pub use config::{Check, Config, OfferConfig};
 pub use run::run;

@@ -2,14 +2,19 @@
 
 mod access;
 mod admin;
+mod bundle;
+mod check;
 mod drain;
 mod edge;
+mod events;
 mod explain;
 mod failure;
+mod generate;
 mod keys;
 mod log_level;
 mod logging;
 mod manager;
+mod metrics;
 mod node;
 mod output;
 mod paths;
@@ -25,6 +30,7 @@ mod status;
 mod tenant;
 mod text;
 mod token;
+mod top;
 mod trace;
 mod transit;
 mod validate;
@@ -33,7 +39,7 @@ mod what_if;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use failure::Failure;
 use logging::LogFormat;
@@ -84,6 +90,10 @@ enum Command {
     Explain(explain::ExplainArgs),
     WhatIf(what_if::WhatIfArgs),
     Trace(trace::TraceArgs),
+    Top(top::TopArgs),
+    Events(events::EventsArgs),
+    Check(check::CheckArgs),
+    SupportBundle(bundle::BundleArgs),
     Drain(drain::DrainArgs),
     Quality(quality::QualityArgs),
     Flow(quality::FlowArgs),
@@ -99,6 +109,13 @@ enum Command {
     Lab(crate::lab::cli::LabArgs),
     /// Check configuration files without running anything. Exit code 2 if one is wrong.
     Validate(validate::ValidateArgs),
+    /// Print a shell's completions for this program.
+    Completions(generate::CompletionsArgs),
+    /// Write a man page for each command.
+    Man(generate::ManArgs),
+    /// Print the reference of all metrics, as docs/METRICS.md has it.
+    #[command(hide = true)]
+    Metrics,
 }
 
 /// Runs the program with these arguments, its own name first, and returns its exit code.
@@ -129,6 +146,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Explain(args) => explain::run(&args),
         Command::WhatIf(args) => what_if::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::SupportBundle(args) => bundle::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Quality(args) => quality::run(&args),
         Command::Flow(args) => quality::run_flow(&args),
@@ -142,13 +163,15 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::LogLevel(args) => log_level::run(args),
         Command::Lab(args) => crate::lab::cli::run(args).map_err(Failure::failed),
         Command::Validate(args) => validate::run(&args),
+        Command::Completions(args) => generate::completions(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, Cli::command()),
+        Command::Metrics => metrics::run(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parsed(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())
@@ -212,6 +235,14 @@ mod tests {
             "overway token check --tenant-keys im.jwks.json a.b.c",
             "overway edge keygen --out edge.key --json",
             "overway trace rome oslo --class bulk --count 10 --interval 200ms --json",
+            "overway events",
+            "overway events --follow --since 10m --json",
+            "overway check --config r.toml --json",
+            "overway support-bundle --out b.tar.gz --config r.toml --config s.toml --log-file l --json",
+            "overway top --once --every 2",
+            "overway completions bash",
+            "overway man --out man",
+            "overway metrics",
             "overway validate a.toml b.toml",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));

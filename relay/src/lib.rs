@@ -20,6 +20,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod check;
 mod config;
 pub mod congestion;
 pub mod control;
@@ -38,4 +39,5 @@ mod steer;
 pub mod trace;
 
 pub use config::Config;
+pub use metrics::sample as metrics_sample;
 pub use run::run;

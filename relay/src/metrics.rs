@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use overway_relay_core::{DropReason, QueueStats, RecoveryStats, Stats};
 use overway_telemetry::{Exposition, export_counters};
-use overway_wire::control::{LinkReport, State};
+use overway_wire::control::{LinkReport, State, Window};
 use overway_wire::hop::Lane;
 use overway_wire::{Class, Redundancy, RelayId};
 
@@ -381,37 +381,48 @@ fn float(value: u64) -> f64 {
     value as f64
 }
 
+/// Every metric that a relay can have, with made-up values: what the reference is made of.
+pub fn sample() -> Exposition {
+    let links = vec![LinkReport {
+        neighbour: 2,
+        mtu: 1_304,
+        fast: Some(Window::default()),
+        slow: Some(Window { samples: 1, ..Window::default() }),
+        ..LinkReport::default()
+    }];
+    let snapshot = Snapshot {
+        stats: Stats::default(),
+        probes: overway_probe::Stats::default(),
+        recovery: Default::default(),
+        queues: Default::default(),
+        shell: ShellStats::default(),
+        workers: vec![3, 4],
+        links,
+        chosen: Vec::new(),
+    };
+    exposition(Gathered {
+        local: RelayId(1),
+        name: "rome",
+        snapshot: &snapshot,
+        control: &ControlStatus::default(),
+        session: overway_session::Stats::default(),
+        gateway: overway_gateway::Stats::default(),
+        certificate_seconds: 1.0,
+        buffers_short: 0,
+        lines: vec![LineTotals::default(); 2],
+        access: Some(AccessStats::default()),
+        quality: QualityStats::default(),
+        faults: vec![FaultStats::default(); 2],
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn no_metric_has_a_label_beyond_the_budget() {
-        let links = vec![LinkReport { neighbour: 2, ..LinkReport::default() }];
-        let snapshot = Snapshot {
-            stats: Stats::default(),
-            probes: overway_probe::Stats::default(),
-            recovery: Default::default(),
-            queues: Default::default(),
-            shell: ShellStats::default(),
-            workers: vec![3, 4],
-            links,
-            chosen: Vec::new(),
-        };
-        let exposition = exposition(Gathered {
-            local: RelayId(1),
-            name: "rome",
-            snapshot: &snapshot,
-            control: &ControlStatus::default(),
-            session: overway_session::Stats::default(),
-            gateway: overway_gateway::Stats::default(),
-            certificate_seconds: 1.0,
-            buffers_short: 0,
-            lines: vec![LineTotals::default(); 2],
-            access: Some(AccessStats::default()),
-            quality: QualityStats::default(),
-            faults: vec![FaultStats::default(); 2],
-        });
+        let exposition = sample();
 
         let allowed = [
             "relay",

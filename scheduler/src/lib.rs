@@ -51,6 +51,7 @@ mod usage;
 
 pub use config::Config;
 pub use init::{CERTIFICATE_LIFETIME, InitError, init};
+pub use metrics::sample::{quality_sample, sample as metrics_sample};
 pub use registry::{
     CELLS_MAX, DRAINS_MAX, Invited, NAME_CHARS_MAX, NAMES_MAX, RETRY_SECONDS, Redeemed, Registry,
     RegistryError, Removed, TOKENS_MAX, TenantError, WishError, check_name, invited,

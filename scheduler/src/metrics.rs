@@ -4,6 +4,7 @@
 //! never one for a pair of relays: links and routes grow with the square, and `/v1/status` has them.
 
 mod quality;
+pub(crate) mod sample;
 
 use overway_scheduler_core::{
     Absurd, RelayStatus, ReportsRefused, RouteSummary, Stats, Status, TenantSummary,
@@ -219,58 +220,7 @@ fn number(count: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use overway_scheduler_core::Improvement;
-    use overway_wire::{BitsPerSec, Epoch, RelayId};
-
-    fn relay(id: u16) -> RelayStatus {
-        RelayStatus {
-            id: RelayId(id),
-            name: format!("relay-{id}"),
-            region: String::new(),
-            provider: String::new(),
-            software: String::new(),
-            location: None,
-            addresses: vec![],
-            registered: true,
-            connected: true,
-            draining: false,
-            drain: None,
-            transit: true,
-            transit_override: None,
-            neighbours: 9,
-            lines: vec![],
-            demand: BitsPerSec(1_000),
-            last_report_age: Some(std::time::Duration::from_secs(1)),
-            attachments: Some(3),
-            self_stalls: 0,
-            services: vec![],
-            revision_acked: 3,
-            revision_current: 5,
-        }
-    }
-
-    fn exposed(relays: u16) -> Exposition {
-        let status = Status {
-            epoch: Epoch { term: 1, sequence: 2 },
-            settling: false,
-            relays: (1..=relays).map(relay).collect(),
-            links: vec![],
-            drains: vec![],
-            policies: vec![],
-            overloads: vec![],
-            routes: RouteSummary { looked_at: 6, without_disjoint: 2, ..RouteSummary::default() },
-            improvement: Improvement::default(),
-        };
-        exposition(&Reading {
-            stats: Stats { hellos: 4, ..Stats::default() },
-            status: &status,
-            tenants: TenantSummary { tenants: 2, services: 3, without_endpoint: 1 },
-            counters: &Counters::default(),
-            sessions: 2,
-            certificate_s: 100.0,
-        })
-    }
+    use super::sample::exposed;
 
     fn samples(text: &str) -> Vec<&str> {
         text.lines().filter(|line| !line.starts_with('#')).collect()

@@ -18,6 +18,19 @@ use prometheus::{Encoder as _, TextEncoder};
 /// The content type of [`Exposition::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
+/// What a metric is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+    /// What it means.
+    pub help: String,
+}
+
 /// Metric families of one scrape.
 #[derive(Debug, Default)]
 pub struct Exposition {
@@ -95,6 +108,24 @@ impl Exposition {
         let first = |family: &MetricFamily| family.get_metric().first().map(names);
         let families = self.families.iter();
         families.map(|(name, family)| (name.clone(), first(family).unwrap_or_default())).collect()
+    }
+
+    /// What every family is, by name.
+    pub fn describe(&self) -> Vec<Described> {
+        let mut labels = self.labels();
+        let described = |(name, family): (&String, &MetricFamily)| Described {
+            name: name.clone(),
+            kind: match family.get_field_type() {
+                MetricType::COUNTER => "counter",
+                MetricType::GAUGE => "gauge",
+                MetricType::HISTOGRAM => "histogram",
+                MetricType::SUMMARY => "summary",
+                MetricType::UNTYPED => "untyped",
+            },
+            labels: labels.remove(name).unwrap_or_default(),
+            help: family.help().to_owned(),
+        };
+        self.families.iter().map(described).collect()
     }
 
     /// The text format.

@@ -80,6 +80,21 @@ impl Client {
         &self.base
     }
 
+    /// `GET`s an answer whose body is to be read as it comes, however long that takes; of server-sent events those
+    /// after the one with this id.
+    pub(crate) fn get_stream(
+        &self,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<BodyReader<'static>, Failure> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let sent = request.config().timeout_global(None).build().call();
+        Ok(self.answered(sent)?.into_body().into_reader())
+    }
+
     /// `POST`s JSON and returns the answer's body to be read as it comes, however long that takes.
     pub(crate) fn post_stream(
         &self,
@@ -103,6 +118,12 @@ impl Client {
         let mut response = self.answered(sent)?;
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
         body.read_to_vec().map_err(Failure::failed)
+    }
+
+    /// `GET`s text.
+    pub(crate) fn text(&self, path: &str) -> Result<String, Failure> {
+        let sent = self.agent.get(format!("{}{path}", self.base)).call();
+        self.answered(sent)?.body_mut().read_to_string().map_err(Failure::failed)
     }
 
     /// `GET`s JSON with query parameters.

@@ -22,6 +22,13 @@ impl Failure {
         Self::Failed(chain(&error.into()))
     }
 
+    /// What is wrong.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Configuration(text) | Self::Failed(text) => text,
+        }
+    }
+
     /// Prints the line and returns the code.
     pub(crate) fn report(self) -> ExitCode {
         let (code, text) = match self {

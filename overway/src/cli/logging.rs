@@ -25,7 +25,7 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> Result<(), Failure> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(has_colours(&std::io::stderr()));
     match format {
         LogFormat::Text => {
             let builder = builder.with_filter_reloading();
@@ -44,6 +44,11 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether what is written there may have colours: on a terminal, unless `NO_COLOR` is set (no-color.org).
+pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Lets the filter be changed.

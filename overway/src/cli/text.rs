@@ -66,6 +66,24 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).filter(|&s| s > 0).map(Duration::from_secs).ok_or_else(wrong)
 }
 
+/// A moment in milliseconds since 1970, as RFC 3339 has it, in UTC: `2026-01-31T23:59:59.999Z`.
+pub(crate) fn moment(unix_ms: u64) -> String {
+    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    // Years begin in March, so that the day that may be missing is the last ("chrono-Compatible Low-Level Date
+    // Algorithms", H. Hinnant).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1_000)
+}
+
 /// Microseconds as milliseconds: `12.3 ms`.
 pub(crate) fn millis(micros: u32) -> String {
     format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100)
@@ -143,6 +161,19 @@ mod tests {
         assert_eq!((cost(0), cost(40_257)), ("-".into(), "40.25".into()));
         assert_eq!((change(-1_500), change(20_000)), ("-1.5 ms".into(), "+20.0 ms".into()));
         assert_eq!((count(1, "route"), count(0, "route")), ("1 route".into(), "0 routes".into()));
+    }
+
+    #[test]
+    fn moments_are_dates_in_utc() {
+        for (unix_ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_798_761_599_001, "2026-12-31T23:59:59.001Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(moment(unix_ms), text);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod keeping;
 mod mistakes;
+mod operations;
 mod operator;
 mod program;
 mod routes;
