@@ -6,7 +6,7 @@
 //!
 //! - [`frame`], [`hop_message`], [`notice`]: what one relay sends another.
 //! - [`to_relay`], [`to_scheduler`]: what a scheduler and a relay send one another, and what it does to their state.
-//! - [`access`], [`to_edge`], [`from_edge`]: what an edge and its relay send one another.
+//! - [`access`], [`access_stream`], [`to_edge`], [`from_edge`]: what an edge and its relay send one another.
 //! - [`join_token`]: what an operator pastes.
 //! - [`edge_token`]: what an edge shows.
 //! - [`recovery`]: two relays and a line between them, short or long, that loses, repeats, reorders and forges.
@@ -16,9 +16,11 @@ mod line;
 
 use std::time::SystemTime;
 
+use bytes::BytesMut;
 use overway_pki::JoinToken;
 use overway_tenant::{Claims, TenantKey, TenantKeys};
 use overway_wire::access::messages::{FromEdge, ToEdge};
+use overway_wire::access::stream::{CONTROL_BYTES_MAX, HEAD_BYTES, StreamFrame};
 use overway_wire::access::{AccessDatagram, FRAME_BYTES_MAX};
 use overway_wire::frame::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use overway_wire::hop::{
@@ -46,6 +48,23 @@ pub fn frame(bytes: &[u8]) {
     let mut written = Vec::new();
     header.encode(&mut written);
     assert_eq!(written, bytes[..read]);
+}
+
+/// Frames of an access stream that are read are what is written, and what waits for more bytes is bounded.
+pub fn access_stream(bytes: &[u8]) {
+    let mut read = BytesMut::from(bytes);
+    let mut written = BytesMut::new();
+    loop {
+        match StreamFrame::take(&mut read) {
+            Ok(Some(frame)) => frame.put(&mut written),
+            Ok(None) => {
+                assert!(read.len() < HEAD_BYTES + CONTROL_BYTES_MAX);
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    assert_eq!(written, bytes[..bytes.len() - read.len()]);
 }
 
 /// An access datagram that is read is what is written.

@@ -39,6 +39,11 @@ proptest! {
     }
 
     #[test]
+    fn access_streams_hold(bytes in bytes(&[0, 1, 0xff])) {
+        access_stream(&bytes);
+    }
+
+    #[test]
     fn edges_messages_hold(bytes in bytes(&[0x0a, 0x12, 0x1a, 0x22, 0x2a])) {
         to_edge(&bytes);
         from_edge(&bytes);
