@@ -595,7 +595,8 @@ pub(crate) mod tests {
     fn usage_is_kept_of_tenants_that_there_are() {
         let registry = registry();
         let quota = overway_tenant::Quota::default();
-        let (im, _) = registry.add_tenant(&"im".parse().unwrap(), None, quota, NOW).unwrap();
+        let (im, _) =
+            registry.add_tenant(&"im".parse().unwrap(), Place::Anywhere, quota, NOW).unwrap();
         let other = PolicyId(im.0 + 1);
         let usage = BTreeMap::from([(im, vec![1]), (other, vec![2])]);
 

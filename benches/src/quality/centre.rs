@@ -133,6 +133,13 @@ impl Core {
         Ok(())
     }
 
+    /// Reports that are in the window.
+    #[cfg(test)]
+    pub(super) fn reports(&self, time: Duration) -> u64 {
+        let felt = self.scheduler.quality(QUALITY_WINDOW_MAX, self.base + time);
+        felt.iter().map(|status| status.felt.reports).sum()
+    }
+
     fn scrape(&self, time: Duration) {
         for status in self.scheduler.quality(QUALITY_WINDOW_MAX, self.base + time) {
             let felt = &status.felt;

@@ -124,7 +124,10 @@ fn routes_are_explained_asked_about_and_drained() {
     assert!(routes.out().starts_with("ROUTE"), "{routes:?}");
 
     let drained = place.run(&["drain", "bonn", "--deadline", "1h", "--wait", "--admin", admin]);
-    assert_eq!((drained.code(), drained.out()), (0, "bonn: no path goes over it\n".to_owned()));
+    assert_eq!(
+        (drained.code(), drained.out()),
+        (0, "bonn: no path goes over it, and no edge is attached to it\n".to_owned())
+    );
     let listed = place.run(&["drain", "--admin", admin]);
     assert!(listed.out().contains("bonn      leaving  none          in 59m"), "{listed:?}");
     let status = place.run(&["status", "--admin", admin]);

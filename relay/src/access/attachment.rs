@@ -127,8 +127,8 @@ impl Attachment {
     }
 
     /// Has a message written.
-    pub(super) fn say(&self, message: ToEdge) {
-        if self.messages.try_send(encoded(&message)).is_err() {
+    pub(super) fn say(&self, message: &ToEdge) {
+        if self.messages.try_send(encoded(message)).is_err() {
             self.connection.close(CloseCode::Malformed);
         }
     }
@@ -218,7 +218,7 @@ impl Attachment {
                     if drain == Drain::Over {
                         return self.dismiss(&Refusal::Draining);
                     }
-                    self.say(drain.told().into());
+                    self.say(&drain.told().into());
                 }
             }
         }
@@ -289,7 +289,7 @@ impl Attachment {
     fn dismiss(&self, refusal: &Refusal) -> End {
         self.shared.counters.refuse(refusal.code());
         tracing::info!(attachment = self.place.attachment.0, %refusal, "edge dismissed");
-        self.say(refused(refusal).into());
+        self.say(&refused(refusal).into());
         End::Dismissed(CloseCode::Refused)
     }
 
@@ -297,14 +297,14 @@ impl Attachment {
     fn hand_back(&mut self, now: Instant) {
         if self.admitted.standing != CellStanding::Reserve {
             if self.stays_until.take().is_some() {
-                self.say(Draining { within_ms: 0, undone: true }.into());
+                self.say(&Draining { within_ms: 0, undone: true }.into());
             }
         } else if self.stays_until.is_none() {
             let (attachment, cell) = (self.place.attachment.0, &self.admitted.cell);
             tracing::info!(attachment, cell, "the cell is reached again; its edge is to go there");
             self.stays_until = Some(now + HAND_BACK);
             let within_ms = u32::try_from(HAND_BACK.as_millis()).unwrap_or(u32::MAX);
-            self.say(Draining { within_ms, undone: false }.into());
+            self.say(&Draining { within_ms, undone: false }.into());
         }
     }
 
@@ -320,7 +320,7 @@ impl Attachment {
         let reason = cut_reason(beyond.to_string());
         let tenant = self.admitted.claims.tenant.as_str();
         tracing::debug!(tenant, attachment = self.place.attachment.0, reason, "beyond its quota");
-        self.say(Limited { limit: beyond.limit().into(), reason }.into());
+        self.say(&Limited { limit: beyond.limit().into(), reason }.into());
     }
 
     /// A token may be renewed, an edge's place not given to another.

@@ -282,7 +282,7 @@ async fn admit(shared: &Rc<Shared>, connection: Connection) -> anyhow::Result<Op
                 place,
                 (send, receive),
             );
-            attachment.say(attached.into());
+            attachment.say(&attached.into());
             Ok(Some(attachment))
         }
         Err(refusal) => {

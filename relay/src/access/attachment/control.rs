@@ -37,12 +37,12 @@ impl Attachment {
             }
             from_edge::Body::Resolve(Resolve { request, service, class }) => {
                 let resolved = self.resolve(request, &service, class);
-                self.say(resolved.into());
+                self.say(&resolved.into());
             }
             from_edge::Body::FlowReports(reports) => self.take_reports(reports),
             from_edge::Body::Nearest(asked) => {
                 let relays = self.nearest(&asked);
-                self.say(relays.into());
+                self.say(&relays.into());
             }
         }
         None
@@ -74,7 +74,7 @@ impl Attachment {
         self.offer(&standing);
         self.offers = standing;
         self.set_rate(Instant::now());
-        self.say(answer.into());
+        self.say(&answer.into());
     }
 
     pub(super) fn offer(&self, services: &[OfferedService]) {
