@@ -2,7 +2,7 @@
 //! each flow's own for whoever asks.
 //!
 //! What waits for the scheduler is bounded by services and buckets, however many report and however long nobody takes
-//! it. Of flows [`FLOWS_MAX`] are kept: the one that was silent longest goes first, and any that was for [`FLOW_KEPT`].
+//! it. Of flows [`FLOWS_MAX`] are kept: the one that was silent longest goes first, and any that was for `FLOW_KEPT`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -92,7 +92,7 @@ pub struct Snapshot {
     pub tokens: BTreeMap<SecretHash, Token>,
     /// What the operator wished.
     pub wishes: Wishes,
-    /// What tenants have sent, protobuf: see [`crate::usage`].
+    /// What tenants have sent, protobuf: see the module `usage`.
     pub usage: BTreeMap<PolicyId, Vec<u8>>,
 }
 

@@ -20,7 +20,7 @@ impl Scheduler {
         self.stats.qualities_other += taken.other;
     }
 
-    /// What users felt in the last `window`, at most [`QUALITY_WINDOW_MAX`], and up to half a minute more; in order of
+    /// What users felt in the last `window`, at most `QUALITY_WINDOW_MAX`, and up to half a minute more; in order of
     /// the keys.
     pub fn quality(&self, window: Duration, now: Instant) -> Vec<QualityStatus> {
         let name = |tenant: PolicyId| self.tenants.get(&tenant).map(|tenant| tenant.name.clone());
