@@ -129,7 +129,7 @@ fn routes_are_explained_asked_about_and_drained() {
         (0, "bonn: no path goes over it, and no edge is attached to it\n".to_owned())
     );
     let listed = place.run(&["drain", "--admin", admin]);
-    assert!(listed.out().contains("bonn      leaving  none          in 59m"), "{listed:?}");
+    assert!(listed.out().contains("bonn      leaving  none          none   in 59m"), "{listed:?}");
     let status = place.run(&["status", "--admin", admin]);
     assert!(status.out().contains("draining"), "{status:?}");
     let undone = place.run(&["drain", "bonn", "--undo", "--json", "--admin", admin]);
