@@ -213,8 +213,8 @@ impl Planner {
         self.decode(&self.links, &plane.head, record, (from, to))
     }
 
-    /// The paths of a route, the one in use first, each with the delay that its source is told: as it was when the paths
-    /// or a delay last changed by more than a relay would notice, within 64 microseconds and up to four seconds.
+    /// The paths of a route, the one in use first, each with the delay that its source is told: not so far from what it is
+    /// that a relay would notice, in units of 64 microseconds and up to four seconds.
     pub fn told(&self, key: RouteKey) -> impl Iterator<Item = (Path, Micros)> {
         let found = self
             .find(key)

@@ -143,10 +143,10 @@ macro_rules! dispatched {
 
 dispatched! {
     /// Finds the ways from one source to a chunk of relays, over relays that are each a label of their own. These
-    /// come with their cost from the source, cheapest first, then by number.
+    /// come with their cost from the source, cheapest first, then by number. Says whether no dearer one would change them.
     fn ways / ways_avx512 / ways_avx2 = ways_body(
         rows: Rows<'_>, chunk: usize, order: &[(u32, u32)], ranks: Ranks, ways: &mut Ways,
-    );
+    ) -> bool;
     /// Finds the ways from one source to a chunk of relays, over relays by label. Of equals the one of the lesser
     /// label goes first.
     fn labelled_ways / labelled_ways_avx512 / labelled_ways_avx2 = labelled_ways_body(

@@ -157,6 +157,15 @@ impl Links {
         }
     }
 
+    /// Whether the cheapest link of every pair is the one of index 0.
+    #[inline]
+    pub(super) fn is_plain(&self, class: usize) -> bool {
+        match &self.pairs {
+            Pairs::Dense(dense) => dense.indexed[class] == 0,
+            Pairs::Sparse(_) => false,
+        }
+    }
+
     /// The index of the cheapest link of a pair that has one.
     #[inline]
     pub(super) fn index(&self, class: usize, from: usize, to: usize) -> u8 {
@@ -223,27 +232,6 @@ impl Links {
         let others = lines.filter(|line| line.index != index);
         let line = others.min_by_key(|line| (line.cost[class], line.index))?;
         Some(Hop::of(line, class))
-    }
-
-    /// The links that leave a relay, cheapest first, then by number.
-    pub(super) fn cheapest_first(&self, class: usize, from: usize, order: &mut Vec<(u32, u32)>) {
-        order.clear();
-        match &self.pairs {
-            Pairs::Dense(dense) => {
-                let chunks = dense.outward[class].iter().skip(from).step_by(dense.stride);
-                for (chunk, cells) in (0..).step_by(CHUNK).zip(chunks) {
-                    let known = (chunk..).zip(cells).filter(|(_, cost)| **cost < NONE);
-                    order.extend(known.map(|(to, cost)| (*cost, to)));
-                }
-            }
-            Pairs::Sparse(sparse) => {
-                let (ends, hops) = sparse.from(class, from);
-                let costs = hops.iter().map(|hop| hop.cost);
-                order.extend(costs.zip(ends.iter().copied().map(u32::from)));
-            }
-        }
-        // One comparison instead of two.
-        order.sort_unstable_by_key(|(cost, to)| u64::from(*cost) << 32 | u64::from(*to));
     }
 
     /// The matrix by sender, if there is one.

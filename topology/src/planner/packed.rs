@@ -96,6 +96,12 @@ impl Packed {
         Some(Self { via, links: self.links })
     }
 
+    /// Whether each link of the path is the one of index 0.
+    #[inline]
+    pub(super) fn is_plain(self) -> bool {
+        self.links == EXISTS
+    }
+
     /// The index of the path's link in this place.
     #[inline]
     pub(super) fn index(self, at: usize) -> u8 {

@@ -17,12 +17,14 @@ use super::labels::Labels;
 use super::links::Links;
 use super::packed::{Packed, Via};
 use super::route::Kept;
+use super::table::takes_cheapest;
 
 mod avoiding;
 mod first;
 mod further;
 mod labelled;
 mod lasts;
+mod nearest;
 
 pub(super) use further::{Further, shared};
 pub(super) use lasts::{Hints, Known};
@@ -30,6 +32,7 @@ pub(super) use lasts::{Hints, Known};
 use avoiding::{Wanted, cheapest_avoiding, sparse_ways};
 use first::Firsts;
 use labelled::{Labelled, State, avoids, labels_of};
+use nearest::Nearest;
 
 /// A class's costs for one policy: where paths may lead.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +98,7 @@ pub(super) enum By {
 #[derive(Debug, Default)]
 pub(super) struct Source {
     number: usize,
-    order: Vec<(u32, u32)>,
+    order: Nearest,
     relays: Ways,
     /// What the cheapest ways to relays cost that may be intermediates; [`NONE`] for others.
     near: Vec<u32>,
@@ -123,8 +126,9 @@ impl Source {
     /// take turns, so that the links to a chunk are at hand for all.
     pub(super) fn begin(&mut self, terrain: &Terrain<'_>, number: usize) {
         self.number = number;
-        terrain.links.cheapest_first(terrain.class, number, &mut self.order);
-        self.order.retain(|(_, relay)| terrain.carriers.all[*relay as usize] == 0);
+        let links = terrain.links.from(terrain.class, number);
+        let carriers = links.filter(|(relay, _)| terrain.carriers.all[*relay] == 0);
+        self.order.fill(carriers.map(|(relay, cost)| (cost, narrow(relay))));
         if terrain.links.rows(terrain.class).is_some() {
             self.relays.clear(terrain.stride);
         }
@@ -135,14 +139,20 @@ impl Source {
     /// Finds the ways to a chunk of relays.
     pub(super) fn extend(&mut self, terrain: &Terrain<'_>, chunk: usize, ranks: Ranks) {
         let Some(rows) = terrain.links.rows(terrain.class) else { return };
-        kernel::ways(terrain.level, rows, chunk, &self.order, ranks, &mut self.relays);
+        let (order, rest) = self.order.parts();
+        let (level, ways) = (terrain.level, &mut self.relays);
+        if !kernel::ways(level, rows, chunk, order, ranks, ways) && !rest.is_empty() {
+            self.order.order_all();
+            kernel::ways(level, rows, chunk, self.order.parts().0, ranks, ways);
+        }
     }
 
     /// Ends what [`Self::begin`] began.
     pub(super) fn finish(&mut self, terrain: &Terrain<'_>) {
         if terrain.links.rows(terrain.class).is_none() {
             let own = &terrain.labels.own;
-            sparse_ways(terrain, &self.order, own, false, &mut self.relays);
+            self.order.order_all();
+            sparse_ways(terrain, self.order.parts().0, own, false, &mut self.relays);
         }
         self.relays.bar(self.number);
         self.relays.masked(&terrain.carriers.all, &mut self.near);
@@ -156,8 +166,7 @@ impl Source {
     /// What a path costs, which is known here if it is one of the cheapest: then nothing is to be fetched from afar.
     pub(super) fn cost(&self, terrain: &Terrain<'_>, path: Packed, to: usize) -> Option<u32> {
         let &Terrain { links, class, .. } = terrain;
-        let mut links_of = path.links(self.number, to);
-        if !links_of.all(|(from, to, index)| links.index(class, from, to) == index) {
+        if !takes_cheapest(links, class, path, (self.number, to)) {
             return None;
         }
         let cost = match path.via().relays() {

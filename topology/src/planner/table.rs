@@ -138,16 +138,21 @@ impl Record {
         if same_paths && self.costs == before.costs {
             return false;
         }
-        let delays = self.paths.map(|path| if path.exists() { delay(path) } else { 0 });
-        let told = self.told.map(|told| u32::from(told) * TOLD_UNIT_US);
-        let changed = |(told, delay): (u32, u32)| {
-            let change = told.abs_diff(delay);
-            change >= DELAY_CHANGE_MIN.0 && change >= told / 100 * DELAY_CHANGE_PERCENT_MIN
-        };
-        let news = !same_paths || told.into_iter().zip(delays).any(changed);
+        let mut news = !same_paths;
+        let mut told = self.told;
+        for (at, told) in told.iter_mut().enumerate() {
+            let (path, before_there) = (self.paths[at], before.paths[at]);
+            if path == before_there && self.costs[at] == before.costs[at] {
+                continue;
+            }
+            let new = if path.exists() { delay(path) } else { 0 };
+            let old = u32::from(*told) * TOLD_UNIT_US;
+            let change = old.abs_diff(new);
+            news |= change >= DELAY_CHANGE_MIN.0 && change >= old / 100 * DELAY_CHANGE_PERCENT_MIN;
+            *told = u16::try_from(new / TOLD_UNIT_US).unwrap_or(u16::MAX);
+        }
         if news {
-            let unit = |delay: u32| u16::try_from(delay / TOLD_UNIT_US).unwrap_or(u16::MAX);
-            self.told = delays.map(unit);
+            self.told = told;
         }
         news
     }
@@ -192,8 +197,9 @@ pub(super) fn cost(
     (from, to): (usize, usize),
 ) -> Option<u32> {
     let mut sum = 0;
+    let cheapest = path.is_plain() && links.is_plain(class);
     for (sender, receiver, index) in path.links(from, to) {
-        sum += if links.index(class, sender, receiver) != index {
+        sum += if !cheapest && links.index(class, sender, receiver) != index {
             links.line(class, sender, receiver, index)?.cost
         } else if receiver == to {
             links.cost_to(class, sender, receiver)
@@ -204,6 +210,18 @@ pub(super) fn cost(
     (path.exists() && sum < NONE).then_some(sum)
 }
 
+/// Whether each link of a path is the cheapest of its pair.
+#[inline]
+pub(super) fn takes_cheapest(
+    links: &Links,
+    class: usize,
+    path: Packed,
+    (from, to): (usize, usize),
+) -> bool {
+    let is_cheapest = |(from, to, index)| links.index(class, from, to) == index;
+    path.is_plain() && links.is_plain(class) || path.links(from, to).all(is_cheapest)
+}
+
 /// A path that the search found, by the links that it took.
 pub(super) fn by_cheapest(
     links: &Links,
@@ -212,8 +230,10 @@ pub(super) fn by_cheapest(
     (from, to): (usize, usize),
 ) -> Packed {
     let mut indices = [0; 3];
-    for (index, (from, to)) in indices.iter_mut().zip(via.hops(from, to)) {
-        *index = links.index(class, from, to);
+    if !links.is_plain(class) {
+        for (index, (from, to)) in indices.iter_mut().zip(via.hops(from, to)) {
+            *index = links.index(class, from, to);
+        }
     }
     Packed::new(via, indices)
 }

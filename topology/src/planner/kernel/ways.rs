@@ -332,7 +332,7 @@ pub(super) fn ways_body(
     order: &[(u32, u32)],
     ranks: Ranks,
     ways: &mut Ways,
-) {
+) -> bool {
     match ranks {
         Ranks::One => ways_of::<1>(rows, chunk, order, ways),
         Ranks::All => ways_of::<WAYS>(rows, chunk, order, ways),
@@ -340,7 +340,12 @@ pub(super) fn ways_body(
 }
 
 #[inline(always)]
-fn ways_of<const RANKS: usize>(rows: Rows<'_>, chunk: usize, order: &[(u32, u32)], ways: &mut Ways)
+fn ways_of<const RANKS: usize>(
+    rows: Rows<'_>,
+    chunk: usize,
+    order: &[(u32, u32)],
+    ways: &mut Ways,
+) -> bool
 where
     Chunk<RANKS>: Merge,
 {
@@ -367,6 +372,7 @@ where
         }
     }
     best.store(chunk * CHUNK, ways);
+    order.last().is_none_or(|(first, _)| *first >= worst)
 }
 
 #[inline(always)]

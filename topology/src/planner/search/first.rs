@@ -1,5 +1,6 @@
 //! The way to a relay over the first relay of some kind.
 
+use super::nearest::Nearest;
 use super::{NONE, Terrain};
 use crate::planner::kernel::{WAYS, Ways};
 
@@ -9,8 +10,8 @@ pub(super) struct Firsts<'a> {
     pub(super) source: usize,
     /// The cheapest over each of three first relays.
     pub(super) ways: &'a Ways,
-    /// All first relays with what their own links cost, cheapest first, then by number.
-    pub(super) order: &'a [(u32, u32)],
+    /// All first relays with what their own links cost.
+    pub(super) order: &'a Nearest,
 }
 
 impl Firsts<'_> {
@@ -56,25 +57,39 @@ impl Firsts<'_> {
         is_allowed: impl Fn(u32) -> bool,
     ) -> Option<(u32, u32)> {
         let inward = terrain.links.inward(terrain.class, to);
+        let cost_over = |(own, first): (u32, u32)| {
+            own + match inward {
+                Some(costs) => costs[first as usize],
+                None => terrain.links.cost(terrain.class, first as usize, to),
+            }
+        };
+        let (ordered, others) = self.order.parts();
         let mut best = None;
         let mut bound = limit.min(NONE);
-        for &(own, first) in self.order {
+        for &(own, first) in ordered {
             if own >= bound {
-                break;
+                return best.map(|(cost, _, first)| (cost, first));
             }
             if !is_allowed(first) {
                 continue;
             }
-            let cost = own
-                + match inward {
-                    Some(costs) => costs[first as usize],
-                    None => terrain.links.cost(terrain.class, first as usize, to),
-                };
+            let cost = cost_over((own, first));
             if cost < bound {
                 bound = cost;
-                best = Some((cost, first));
+                best = Some((cost, own, first));
             }
         }
-        best
+        for &(own, first) in others {
+            // One that costs as much as the best may still go before it, by its own link.
+            if own > bound || !is_allowed(first) {
+                continue;
+            }
+            let new = (cost_over((own, first)), own, first);
+            if new.0 < bound || best.is_some_and(|best| new < best) {
+                bound = new.0;
+                best = Some(new);
+            }
+        }
+        best.map(|(cost, _, first)| (cost, first))
     }
 }

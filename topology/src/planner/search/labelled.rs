@@ -110,7 +110,11 @@ impl Labelled {
 
     /// Finds the cheapest ways of each label.
     fn find_all(&mut self, terrain: &Terrain<'_>, kind: &Kind, firsts: &Firsts<'_>) {
-        let known = firsts.order.iter().filter(|(_, relay)| kind.of[*relay as usize] != 0);
+        let (ordered, others) = firsts.order.parts();
+        let mut others = others.to_vec();
+        others.sort_unstable();
+        let all = ordered.iter().chain(&others);
+        let known = all.filter(|(_, relay)| kind.of[*relay as usize] != 0);
         self.groups.fill(known.copied(), &kind.of, kind.count);
         match terrain.links.rows(terrain.class) {
             Some(rows) => {
