@@ -134,7 +134,7 @@ impl Attachment {
     }
 
     /// Serves the edge until its attachment ends.
-    pub(super) async fn serve(mut self) {
+    pub(super) async fn serve(mut self: Box<Self>) {
         let attachment = self.place.attachment.0;
         let (tenant, edge) = (self.admitted.claims.tenant.as_str(), self.admitted.edge);
         tracing::debug!(attachment, tenant, %edge, "edge attached");
@@ -340,7 +340,12 @@ impl Attachment {
             let registry = self.shared.registry.borrow();
             registry.set_answering(&self.place, state != State::Down);
             drop(registry);
-            self.state = state;
+            // Who does not answer here offers nothing here.
+            match (std::mem::replace(&mut self.state, state), state) {
+                (_, State::Down) => self.offer(&[]),
+                (State::Down, _) => self.offer(&self.offers),
+                (_, _) => {}
+            }
         }
     }
 

@@ -245,7 +245,10 @@ pub(super) async fn attach(
 }
 
 /// Takes a connection as far as an attachment, or refuses it.
-async fn admit(shared: &Rc<Shared>, connection: Connection) -> anyhow::Result<Option<Attachment>> {
+async fn admit(
+    shared: &Rc<Shared>,
+    connection: Connection,
+) -> anyhow::Result<Option<Box<Attachment>>> {
     // Dropped before it is attached: closed.
     let guard = CloseUnattached(Some(connection.clone()));
     let (send, receive) = connection.accept_control().await?;
@@ -283,7 +286,8 @@ async fn admit(shared: &Rc<Shared>, connection: Connection) -> anyhow::Result<Op
                 (send, receive),
             );
             attachment.say(&attached.into());
-            Ok(Some(attachment))
+            // Moved by its address alone: each task that it went through would have room for another.
+            Ok(Some(Box::new(attachment)))
         }
         Err(refusal) => {
             shared.counters.refuse(refusal.code());
