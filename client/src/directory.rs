@@ -5,15 +5,18 @@
 //! waiting for a time-out. One that serves another service well is left alone. Where there is no other, nothing would be
 //! won: it may come back, and what is open go on.
 //!
+//! An endpoint of which a relay says that it does not answer where frames sought it is *doubted* for some seconds: what is
+//! opened goes to others first, and if each service that it offers has another that is well, it is lost at once.
+//!
 //! What is opened goes to the best endpoint: a primary that is well again gets it back. Without *handback* the one in use
 //! keeps it while it is well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use overway_session::{FarEnd, SessionEndpoint};
+use overway_session::{FarEnd, Party, SessionEndpoint};
 use overway_wire::Class;
 use tokio::time::timeout;
 
@@ -24,6 +27,10 @@ use crate::services::{Offering, ResolveError};
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// A service that nobody asked for in so long is forgotten.
 const UNUSED: Duration = Duration::from_secs(60);
+/// How long a far end is asked last of which a relay said that it does not answer.
+const DOUBTED_FOR: Duration = Duration::from_secs(5);
+/// Far ends that are remembered for that; the oldest is forgotten.
+const DOUBTED_MAX: usize = 256;
 /// How long an answer is waited for when nothing is known yet.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Services that are remembered; what comes beyond is asked for each time.
@@ -46,6 +53,9 @@ pub(crate) trait Ask: Send + Sync + 'static {
 
     /// An endpoint of a service is lost, and another is well.
     fn lost(&self, service: &str, far: FarEnd);
+
+    /// The next far ends that do not answer where they were sought.
+    fn unattached(&self) -> impl Future<Output = Vec<FarEnd>> + Send;
 }
 
 /// Asks by an edge's attachments, and gives up its sessions with endpoints that are lost.
@@ -70,6 +80,10 @@ impl Ask for Asker {
             tracing::warn!(service, %far, sessions, reason, "what was open to an endpoint ends");
         }
     }
+
+    async fn unattached(&self) -> Vec<FarEnd> {
+        self.session.unattached().await
+    }
 }
 
 /// What is known.
@@ -78,6 +92,8 @@ pub(crate) struct Directory<A> {
     /// Whether an endpoint that is better gets what is opened from one that is well.
     handback: bool,
     known: Mutex<BTreeMap<String, Known>>,
+    /// Far ends that are doubted, and until when.
+    doubted: Mutex<VecDeque<(Party, Instant)>>,
 }
 
 #[derive(Debug)]
@@ -93,7 +109,7 @@ struct Known {
 impl<A: Ask> Directory<A> {
     /// A directory that knows nothing yet.
     pub(crate) fn new(asked: A, handback: bool) -> Self {
-        Self { asked, handback, known: Mutex::default() }
+        Self { asked, handback, known: Mutex::default(), doubted: Mutex::default() }
     }
 
     /// Keeps a service at hand from now on; false if there is no room for it.
@@ -112,8 +128,48 @@ impl<A: Ask> Directory<A> {
         self.known().iter().map(|(name, known)| (name.clone(), known.found.len())).collect()
     }
 
-    /// Asks again and again, for ever.
+    /// Asks again and again, and heeds what relays say unasked, for ever.
     pub(crate) async fn keep(&self) {
+        tokio::join!(self.keep_asking(), self.keep_heeding());
+    }
+
+    async fn keep_heeding(&self) {
+        loop {
+            for far in self.asked.unattached().await {
+                if let Some(service) = self.doubt(far, Instant::now()) {
+                    self.asked.lost(&service, far);
+                }
+            }
+        }
+    }
+
+    /// Doubts a far end for a while. If all services that it offers have another that is well, says one of them.
+    fn doubt(&self, far: FarEnd, now: Instant) -> Option<String> {
+        let mut doubted = self.doubted();
+        doubted.retain(|(party, until)| *until > now && *party != far.party());
+        if doubted.len() == DOUBTED_MAX {
+            doubted.pop_front();
+        }
+        doubted.push_back((far.party(), now + DOUBTED_FOR));
+        let known = self.known();
+        let is_other =
+            |it: &Found| it.is_well && doubted.iter().all(|(party, _)| *party != it.far.party());
+        let mut offered = known.iter().filter(|(_, known)| known.has(far)).peekable();
+        let name = offered.peek()?.0.clone();
+        offered.all(|(_, known)| known.found.iter().any(is_other)).then_some(name)
+    }
+
+    /// The order of others, and of those that are put behind them, stays.
+    fn put_doubted_last(&self, mut far_ends: Vec<FarEnd>, now: Instant) -> Vec<FarEnd> {
+        let doubted = self.doubted();
+        let is_doubted = |far: &FarEnd| {
+            doubted.iter().any(|(party, until)| *until > now && *party == far.party())
+        };
+        far_ends.sort_by_key(is_doubted);
+        far_ends
+    }
+
+    async fn keep_asking(&self) {
         let mut tick = tokio::time::interval(ASK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -166,7 +222,7 @@ impl<A: Ask> Directory<A> {
     pub(crate) async fn find(&self, service: &str) -> Result<Vec<FarEnd>, ResolveError> {
         let now = Instant::now();
         if let Some(far_ends) = self.at_hand(service, now) {
-            return Ok(far_ends);
+            return Ok(self.put_doubted_last(far_ends, now));
         }
         let asked = timeout(ANSWER_MAX, self.asked.ask(service)).await;
         let entry = Known::new(asked.unwrap_or(Err(ResolveError::Unanswered))?, now, false);
@@ -176,6 +232,11 @@ impl<A: Ask> Directory<A> {
             known.insert(service.to_owned(), entry);
         }
         Ok(far_ends)
+    }
+
+    /// As below.
+    fn doubted(&self) -> MutexGuard<'_, VecDeque<(Party, Instant)>> {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every entry is whole at any time.
@@ -191,6 +252,10 @@ impl Known {
 
     fn far_ends(&self) -> Vec<FarEnd> {
         self.found.iter().map(|found| found.far).collect()
+    }
+
+    fn has(&self, far: FarEnd) -> bool {
+        self.found.iter().any(|it| it.far.party() == far.party())
     }
 
     /// Puts the endpoint that is in use before others, if it is well.
@@ -244,6 +309,10 @@ mod tests {
         }
 
         fn lost(&self, _service: &str, _far: FarEnd) {}
+
+        async fn unattached(&self) -> Vec<FarEnd> {
+            std::future::pending().await
+        }
     }
 
     fn far(id: u16) -> FarEnd {
@@ -288,6 +357,28 @@ mod tests {
         directory.learn("web", well(&[2]));
 
         assert_eq!(directory.learn("web", well(&[2])), []);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_does_not_answer_comes_last_and_is_lost_if_others_offer_all_it_does() {
+        let directory = directory(true, &["web", "mail"]);
+        let now = Instant::now();
+        directory.learn("web", well(&[1, 2]));
+        directory.learn("mail", well(&[1]));
+        assert_eq!(directory.doubt(far(1), now), None, "mail would have nobody");
+        assert_eq!(directory.find("web").await, Ok(vec![far(2), far(1)]));
+
+        directory.learn("mail", well(&[1, 3]));
+        assert_eq!(directory.doubt(far(1), now).as_deref(), Some("mail"));
+        assert_eq!(directory.doubt(far(2), now), None, "the other does not answer either");
+        assert_eq!(directory.doubt(far(9), now), None);
+
+        let far_ends = [1, 2, 4].map(far).to_vec();
+        let later = now + DOUBTED_FOR;
+        assert_eq!(directory.put_doubted_last(far_ends.clone(), now), [4, 1, 2].map(far));
+        assert_eq!(directory.put_doubted_last(far_ends.clone(), later), far_ends);
+        (0..1_000).for_each(|id| assert_eq!(directory.doubt(far(100 + id), now), None));
+        assert!(directory.doubted().len() <= DOUBTED_MAX);
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ use crate::flow::{Flow, FlowTable, FlowTerms};
 use crate::names::Names;
 use crate::open::{self, Incoming, OpenError, Request, Stream};
 use crate::pool::{Pool, Session};
-use crate::socket::{FabricSocket, Naming, Restart};
+use crate::socket::{FabricSocket, Naming, Restart, Told};
 use crate::stats::{Counters, Stats};
 use crate::terms::{self, Terms};
 use crate::transport;
@@ -74,6 +74,7 @@ struct Inner {
     counters: Arc<Counters>,
     waiting: mpsc::Sender<Incoming>,
     accepting: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
+    unattached: tokio::sync::Mutex<mpsc::Receiver<Address>>,
     closed: watch::Sender<bool>,
     /// When the fabric last said that it drops frames of this end, and why.
     limited: Mutex<Option<(Instant, String)>>,
@@ -169,7 +170,7 @@ impl SessionEndpoint {
         let counters = Arc::new(Counters::default());
         let edges = matches!(local, Local::Edge(_));
         let flows = Arc::new(FlowTable::new(Arc::clone(&port.0), Arc::clone(&counters), edges));
-        let (socket, restarts) = FabricSocket::new(
+        let (socket, Told { restarts, unattached }) = FabricSocket::new(
             port,
             local.address(),
             naming,
@@ -200,6 +201,7 @@ impl SessionEndpoint {
             counters,
             waiting,
             accepting: tokio::sync::Mutex::new(accepting),
+            unattached: tokio::sync::Mutex::new(unattached),
             closed: watch::Sender::new(false),
             limited: Mutex::default(),
         });
@@ -270,6 +272,19 @@ impl SessionEndpoint {
         tokio::select! {
             incoming = accepting.recv() => incoming,
             _ = closed.wait_for(|&closed| closed) => None,
+        }
+    }
+
+    /// The edges with which there are sessions, and that are not attached, or do not answer, where the last frame for them
+    /// sought them: the next of which a relay says so. They may come back, there or elsewhere. Cancelling loses none.
+    pub async fn unattached(&self) -> Vec<FarEnd> {
+        let mut unattached = self.inner.unattached.lock().await;
+        loop {
+            match unattached.recv().await.map(|address| self.inner.pool.at(address)) {
+                Some(far_ends) if far_ends.is_empty() => {}
+                Some(far_ends) => return far_ends,
+                None => std::future::pending().await,
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use overway_wire::{Address, FlowId};
+use overway_wire::{Address, FlowId, Whereabouts};
 use quinn::{Connection, VarInt};
 
 use crate::Terms;
@@ -155,6 +155,21 @@ impl Pool {
         let slots = self.slots();
         let of_far = slots.iter().filter(|((party, _), _)| *party == far);
         of_far.flat_map(|(_, slot)| &slot.places).map(|place| place.session.clone()).collect()
+    }
+
+    /// The edges with which there are sessions that say they are attached at this address.
+    pub(crate) fn at(&self, address: Address) -> Vec<FarEnd> {
+        let slots = self.slots();
+        let mut found: Vec<FarEnd> = Vec::new();
+        for place in slots.values().flat_map(|slot| &slot.places) {
+            let Some(edge) = &place.session.edge else { continue };
+            let Whereabouts { first, second } = edge.far.whereabouts();
+            let is_new = found.iter().all(|far| far.party() != Party::Edge(edge.id));
+            if is_new && (first == address || second == Some(address)) {
+                found.push(place.session.far_end());
+            }
+        }
+        found
     }
 
     /// The far ends of all sessions that stand.

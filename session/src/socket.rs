@@ -55,6 +55,8 @@ const FAR_ENDS_MAX: usize = 16_384;
 const BUDGET: Duration = Duration::from_secs(2);
 /// Far ends that started anew, waiting to be looked at; more are found by their sessions' time-out.
 const RESTARTS_MAX: usize = 256;
+/// Words of relays that wait to be heeded; what is still so is said again.
+const UNATTACHED_MAX: usize = 64;
 
 /// A packet with a short header (RFC 9000, 17.3.1) and a connection id of zeros, which no end draws. QUIC
 /// answers what is longer than the least stateless reset, 21 bytes (10.3).
@@ -69,6 +71,14 @@ const HAIL_TERMS: Terms = Terms::new(Class::Realtime, PolicyId(0));
 
 /// A far end whose incarnation, this one, ended: another lives there now.
 pub(crate) type Restart = (Address, FlowId);
+
+/// What the socket hears beside packets.
+pub(crate) struct Told {
+    /// Of far ends that started anew.
+    pub(crate) restarts: mpsc::Receiver<Restart>,
+    /// Addresses at which relays say that nobody is.
+    pub(crate) unattached: mpsc::Receiver<Address>,
+}
 
 /// The socket.
 pub(crate) struct FabricSocket {
@@ -99,25 +109,26 @@ struct Outgoing {
 }
 
 impl FabricSocket {
-    /// Makes the socket of a port. The receiver tells of far ends that started anew.
+    /// Makes the socket of a port.
     pub(crate) fn new(
         (sender, receiver): (Arc<dyn FabricSender>, mpsc::Receiver<Vec<Inbound>>),
         local: Address,
         naming: Naming,
         flows: Arc<FlowTable>,
         counters: Arc<Counters>,
-    ) -> (Arc<Self>, mpsc::Receiver<Restart>) {
+    ) -> (Arc<Self>, Told) {
         let (restarts, restarted) = mpsc::channel(RESTARTS_MAX);
+        let (notices, unattached) = mpsc::channel(UNATTACHED_MAX);
         let socket = Self {
             local: address::to_socket(local, Terms::default()),
             sender,
             flows,
             counters,
             outgoing: Mutex::new(Outgoing::new(naming.clone())),
-            incoming: Mutex::new(Incoming::new(receiver, restarts, naming)),
+            incoming: Mutex::new(Incoming::new(receiver, (restarts, notices), naming)),
             backlog_filled: Notify::new(),
         };
-        (Arc::new(socket), restarted)
+        (Arc::new(socket), Told { restarts: restarted, unattached })
     }
 
     /// The incarnation of a far end that was heard last on these terms.
@@ -285,9 +296,8 @@ impl AsyncUdpSocket for FabricSocket {
                         match frame.kind {
                             FrameKind::Session => incoming.sort(frame, now, &self.counters),
                             FrameKind::Datagram => self.flows.handle_frame(frame, now),
-                            FrameKind::Notice | FrameKind::Trace => {
-                                self.counters.frames_unexpected.increment();
-                            }
+                            FrameKind::Notice => incoming.hear_notice(&frame, &self.counters),
+                            FrameKind::Trace => self.counters.frames_unexpected.increment(),
                         }
                     }
                     incoming.handle_timeout(now, &self.counters);

@@ -83,7 +83,7 @@ pub struct AccessHeader {
     pub direction: Direction,
     /// Counts the frames of this attachment and direction from zero, wrapping.
     pub number: u32,
-    /// A session's packet or a sealed datagram; relays' notices are not for edges.
+    /// A session's packet or a sealed datagram; down, also a relay's notice.
     pub kind: FrameKind,
     /// What the frame asks of queues and routes.
     pub class: Class,
@@ -193,9 +193,13 @@ impl AccessHeader {
         } else {
             Some(address(&mut rest))
         };
-        // Notices and traces are between relays.
-        let kind = FrameKind::from_code(what >> 4)
-            .filter(|kind| matches!(kind, FrameKind::Session | FrameKind::Datagram));
+        let travels = |kind: &FrameKind| match kind {
+            FrameKind::Session | FrameKind::Datagram => true,
+            FrameKind::Notice => direction == Direction::Down,
+            // Between relays.
+            FrameKind::Trace => false,
+        };
+        let kind = FrameKind::from_code(what >> 4).filter(travels);
         let header = Self {
             direction,
             number,

@@ -1,16 +1,18 @@
-//! Notices: what a relay tells a source relay about frames of its own, as the payload of a frame of kind
-//! [`crate::FrameKind::Notice`].
+//! Notices: what a relay tells a frame's source, as the payload of a frame of kind [`crate::FrameKind::Notice`].
 //!
 //! ```text
-//! type u8 = 1 (unreachable) | from u16 | to u16 | link u8 | detoured u8
+//! type u8 = 1 (unreachable) | from u16 | to u16 | link u8 | detoured u8      to the source's relay
+//! type u8 = 2 (unattached)  | relay u16 | attachment u16                     to the source itself
 //! ```
 
 use bytes::{Buf, BufMut};
 
-use crate::{LinkId, LinkIndex, RelayId};
+use crate::{Address, AttachmentId, LinkId, LinkIndex, RelayId};
 
 const UNREACHABLE: u8 = 1;
 const UNREACHABLE_BYTES: usize = 7;
+const UNATTACHED: u8 = 2;
+const UNATTACHED_BYTES: usize = 5;
 
 /// What a relay tells a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Notice {
         /// Whether the frame went on over a detour. If not, it was dropped.
         detoured: bool,
     },
+    /// The end that a frame was for is not attached where it was sought last, or does not answer there.
+    Unattached(Address),
 }
 
 /// Why bytes are no notice.
@@ -49,6 +53,11 @@ impl Notice {
                 out.put_u8(link.index.value());
                 out.put_u8(u8::from(detoured));
             }
+            Self::Unattached(end) => {
+                out.put_u8(UNATTACHED);
+                out.put_u16(end.relay.0);
+                out.put_u16(end.attachment.0);
+            }
         }
     }
 
@@ -65,7 +74,12 @@ impl Notice {
                 let detoured = bytes.get_u8() != 0;
                 Ok(Self::Unreachable { link: LinkId::new(from, to, index), detoured })
             }
-            Some(&UNREACHABLE) | None => Err(NoticeError::Truncated),
+            Some(&UNATTACHED) if bytes.len() >= UNATTACHED_BYTES => {
+                bytes.advance(1);
+                let relay = RelayId(bytes.get_u16());
+                Ok(Self::Unattached(Address::new(relay, AttachmentId(bytes.get_u16()))))
+            }
+            Some(&(UNREACHABLE | UNATTACHED)) | None => Err(NoticeError::Truncated),
             Some(_) => Err(NoticeError::Kind),
         }
     }
@@ -85,6 +99,17 @@ mod tests {
 
         assert_eq!(bytes, [1, 1, 2, 3, 4, 15, 1]);
         assert_eq!(Notice::decode(&bytes), Ok(notice));
+    }
+
+    #[test]
+    fn an_unattached_notice_has_these_bytes() {
+        let notice = Notice::Unattached(Address::new(RelayId(0x0102), AttachmentId(0x0304)));
+        let mut bytes = Vec::new();
+        notice.encode(&mut bytes);
+
+        assert_eq!(bytes, [2, 1, 2, 3, 4]);
+        assert_eq!(Notice::decode(&bytes), Ok(notice));
+        assert_eq!(Notice::decode(&bytes[..4]), Err(NoticeError::Truncated));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use overway_wire::hop::Lane;
 use overway_wire::notice::Notice;
 use overway_wire::{
     Address, AttachmentId, Class, FlowId, FrameKind, Header, LinkId, LinkIndex, Millis,
-    NeighbourLink, Path, PathElement, PolicyId, RelayId,
+    NeighbourLink, Path, PathElement, PolicyId, Redundancy, RelayId,
 };
 
 use crate::alternate::Onward;
@@ -17,7 +17,7 @@ use crate::lane::Queued;
 use crate::link::{Link, Usability};
 use crate::redundancy::bytes_on_links;
 use crate::ring::reread;
-use crate::{DropReason, FibPath, Relay};
+use crate::{DropReason, FibPath, LocalFrame, Relay};
 
 impl Relay {
     /// Acts on a change of a link: a suspect's unacknowledged frames are copied, a dead one's moved.
@@ -290,6 +290,39 @@ impl Relay {
             Err(reason) => self.stats.drop(reason),
         }
         sent.is_ok()
+    }
+
+    /// Tells an end that sent a frame that the end which the frame was for is not here, unless it was just told. Whoever
+    /// sends to ends that there never were is told no faster than others need.
+    pub(crate) fn tell_unattached(
+        &mut self,
+        source: Address,
+        end: Address,
+        policy: PolicyId,
+        now: Instant,
+    ) {
+        if source.attachment <= AttachmentId::GATEWAY
+            || !self.notices.should_tell_end((source, end), now)
+        {
+            return;
+        }
+        let mut payload = BytesMut::with_capacity(8);
+        Notice::Unattached(end).encode(&mut payload);
+        let notice = LocalFrame {
+            source: AttachmentId::RELAY,
+            destination: source,
+            alternate: None,
+            kind: FrameKind::Notice,
+            class: Class::Interactive,
+            policy,
+            redundancy: Redundancy::Off,
+            flow: FlowId::default(),
+            sequence: 0,
+            budget: Millis(u16::MAX),
+            payload: payload.freeze(),
+        };
+        let sent = self.originate(notice, now);
+        self.count(sent, |stats| &mut stats.notices_sent);
     }
 
     /// Tells a frame's source that its next link is down, unless it is this relay or was just told.

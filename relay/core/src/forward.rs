@@ -37,7 +37,12 @@ impl Relay {
             if frame.kind == FrameKind::Trace {
                 return Err(DropReason::BadTrace);
             }
-            return self.deliver_here(source, frame);
+            let (end, policy) = (frame.destination, frame.policy);
+            let delivered = self.deliver_here(source, frame);
+            if delivered == Err(DropReason::NoAttachment) {
+                self.tell_unattached(source, end, policy, now);
+            }
+            return delivered;
         }
         match chosen {
             Some(way) if self.is_lent(first_link(&way)) => {
@@ -57,7 +62,7 @@ impl Relay {
         if !known {
             return Err(DropReason::UnknownPolicy);
         }
-        if frame.kind != FrameKind::Trace {
+        if !matches!(frame.kind, FrameKind::Trace | FrameKind::Notice) {
             self.count_demand(&frame, chosen.as_ref(), now);
         }
         let path = chosen.ok_or(DropReason::NoPath)?.path;
@@ -218,13 +223,17 @@ impl Relay {
         now: Instant,
     ) -> Result<(), DropReason> {
         if header.kind == FrameKind::Notice {
-            return self.hear_notice(header, &payload, now);
+            return self.hear_notice(header, payload, now);
         }
-        if !self.is_attached(header.destination.attachment) {
-            return self.pass_on(link, header, payload, now);
+        if self.is_attached(header.destination.attachment) {
+            self.deliver(header, payload);
+            return Ok(());
         }
-        self.deliver(header, payload);
-        Ok(())
+        let passed = self.pass_on(link, header, payload, now);
+        if passed == Err(DropReason::NoAttachment) {
+            self.tell_unattached(header.source, header.destination, header.policy, now);
+        }
+        passed
     }
 
     /// Gives a frame to the local end that it is for.
@@ -243,23 +252,33 @@ impl Relay {
         }));
     }
 
-    /// Believes a notice if it is from the relay in front of the link that it is about.
+    /// Believes a notice if it is from the relay in front of the link that it is about, and hands on to a local end what
+    /// the relay at which it sought another says of that.
     fn hear_notice(
         &mut self,
         header: &Header,
-        payload: &[u8],
+        payload: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let notice = Notice::decode(payload).map_err(|_| DropReason::BadNotice)?;
-        let Notice::Unreachable { link, .. } = notice;
-        let from_there = header.source == Address::new(link.from, AttachmentId::RELAY);
-        if !from_there || header.destination.attachment != AttachmentId::RELAY {
-            return Err(DropReason::BadNotice);
+        let notice = Notice::decode(&payload).map_err(|_| DropReason::BadNotice)?;
+        let from = |relay| header.source == Address::new(relay, AttachmentId::RELAY);
+        let ours = header.destination.attachment == AttachmentId::RELAY;
+        match notice {
+            Notice::Unreachable { link, .. } if ours && from(link.from) => {
+                self.stats.notices_received += 1;
+                self.notices.note(link, self.config.notice_hold, now);
+                self.pass_notice(link);
+                Ok(())
+            }
+            Notice::Unattached(end) if !ours && from(end.relay) => {
+                if !self.is_attached(header.destination.attachment) {
+                    return Err(DropReason::NoAttachment);
+                }
+                self.deliver(header, payload);
+                Ok(())
+            }
+            Notice::Unreachable { .. } | Notice::Unattached(_) => Err(DropReason::BadNotice),
         }
-        self.stats.notices_received += 1;
-        self.notices.note(link, self.config.notice_hold, now);
-        self.pass_notice(link);
-        Ok(())
     }
 
     /// Sends a frame to the relay at its position: over the link that the path names, a parallel one,

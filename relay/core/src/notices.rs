@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use overway_wire::{LinkId, Path, RelayId};
+use overway_wire::{Address, LinkId, Path, RelayId};
 
 /// Entries kept of each; the ones that end first give way.
 const ENTRIES_MAX: usize = 1_024;
 /// A source hears of the same link at most this often: about once a round trip, which is what it needs
 /// to move, whatever its rate of frames.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(100);
+/// Ends that are told within an interval that another is not attached, at most.
+const ENDS_TOLD_MAX: u32 = 64;
 
 /// Things that hold until a time, bounded in number.
 #[derive(Debug)]
@@ -47,11 +49,21 @@ pub(crate) struct Notices {
     /// Relays to which one of these leads, or that were silent themselves.
     doubted: Until<RelayId>,
     told: Until<(RelayId, LinkId)>,
+    /// Ends that were told of another.
+    told_ends: Until<(Address, Address)>,
+    /// How many were since when.
+    ends_told: (u32, Option<Instant>),
 }
 
 impl Notices {
     pub(crate) fn new() -> Self {
-        Self { down: Until::new(), doubted: Until::new(), told: Until::new() }
+        Self {
+            down: Until::new(),
+            doubted: Until::new(),
+            told: Until::new(),
+            told_ends: Until::new(),
+            ends_told: (0, None),
+        }
     }
 
     /// Remembers that a link elsewhere is down.
@@ -92,12 +104,27 @@ impl Notices {
         }
         due
     }
+
+    /// Whether an end is to be told that another, for which it sent a frame, is not attached; true at most once an interval
+    /// for the two, and [`ENDS_TOLD_MAX`] times for all.
+    pub(crate) fn should_tell_end(&mut self, ends: (Address, Address), now: Instant) -> bool {
+        let (count, since) = &mut self.ends_told;
+        if since.is_none_or(|since| now.saturating_duration_since(since) >= NOTICE_INTERVAL) {
+            (*count, *since) = (0, Some(now));
+        }
+        if *count >= ENDS_TOLD_MAX || self.told_ends.holds(&ends, now) {
+            return false;
+        }
+        *count += 1;
+        self.told_ends.hold(ends, now + NOTICE_INTERVAL, now);
+        true
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use overway_wire::{LinkIndex, PathElement};
+    use overway_wire::{AttachmentId, LinkIndex, PathElement};
 
     fn link(from: u16, to: u16) -> LinkId {
         LinkId::new(RelayId(from), RelayId(to), LinkIndex::default())
@@ -127,6 +154,19 @@ mod tests {
         assert!(notices.should_tell(RelayId(1), link(2, 3), now));
         assert!(!notices.should_tell(RelayId(1), link(2, 3), now + NOTICE_INTERVAL / 2));
         assert!(notices.should_tell(RelayId(1), link(2, 3), now + NOTICE_INTERVAL));
+    }
+
+    #[test]
+    fn ends_are_told_once_an_interval_and_not_too_many() {
+        let now = Instant::now();
+        let end = |number| Address::new(RelayId(1), AttachmentId(number));
+        let mut notices = Notices::new();
+
+        assert!(notices.should_tell_end((end(2), end(3)), now));
+        assert!(!notices.should_tell_end((end(2), end(3)), now + NOTICE_INTERVAL / 2));
+        let told = (0..1_000).filter(|&to| notices.should_tell_end((end(4), end(to)), now)).count();
+        assert_eq!(told, ENDS_TOLD_MAX as usize - 1);
+        assert!(notices.should_tell_end((end(2), end(3)), now + NOTICE_INTERVAL));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overway_wire::frame::{FrameEcn, PAYLOAD_BYTES_MAX};
-use overway_wire::{Address, Class, FlowId, PolicyId};
+use overway_wire::notice::Notice;
+use overway_wire::{Address, AttachmentId, Class, FlowId, PolicyId};
 use quinn::udp::{EcnCodepoint, RecvMeta};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
@@ -41,6 +42,7 @@ const LANES_MAX: usize = 72;
 pub(super) struct Incoming {
     pub(super) receiver: mpsc::Receiver<Vec<Inbound>>,
     restarts: mpsc::Sender<Restart>,
+    unattached: mpsc::Sender<Address>,
     naming: Naming,
     far_ends: HashMap<Address, FarEnd>,
     /// Lanes that hold frames.
@@ -84,12 +86,13 @@ struct Packet {
 impl Incoming {
     pub(super) fn new(
         receiver: mpsc::Receiver<Vec<Inbound>>,
-        restarts: mpsc::Sender<Restart>,
+        (restarts, unattached): (mpsc::Sender<Restart>, mpsc::Sender<Address>),
         naming: Naming,
     ) -> Self {
         Self {
             receiver,
             restarts,
+            unattached,
             naming,
             far_ends: HashMap::new(),
             holding: BTreeSet::new(),
@@ -103,6 +106,21 @@ impl Incoming {
     pub(super) fn incarnation_of(&self, far: Address, terms: Terms) -> Option<FlowId> {
         let lanes = self.far_ends.get(&far)?.lanes.iter().filter(|((_, of), _)| *of == terms);
         lanes.max_by_key(|(_, lane)| lane.heard).map(|(&(flow, _), _)| flow)
+    }
+
+    /// Takes a relay's word that nobody is where a frame went, of that relay's own ends only.
+    pub(super) fn hear_notice(&self, frame: &Inbound, counters: &Counters) {
+        match Notice::decode(&frame.payload) {
+            Ok(Notice::Unattached(end))
+                if frame.source == Address::new(end.relay, AttachmentId::RELAY) =>
+            {
+                // Full: it is said again with the next frames.
+                let _ = self.unattached.try_send(end);
+            }
+            Ok(Notice::Unattached(_) | Notice::Unreachable { .. }) | Err(_) => {
+                counters.frames_unexpected.increment();
+            }
+        }
     }
 
     /// Puts a session frame in its lane; what is in order becomes ready.

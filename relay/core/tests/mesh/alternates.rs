@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use overway_relay_core::{DropReason, LocalFrame};
 use overway_wire::control::{Item, Policy};
-use overway_wire::{Address, AttachmentId, Class, PolicyId, Redundancy, RelayId};
+use overway_wire::notice::Notice;
+use overway_wire::{Address, AttachmentId, Class, FrameKind, PolicyId, Redundancy, RelayId};
 use proptest::prelude::*;
 
 use crate::harness::{DELAY, Mesh, frame, route, weighted_route};
@@ -224,6 +225,50 @@ fn a_frame_for_an_end_that_is_gone_and_has_no_other_address_is_dropped_and_count
     mesh.send_frame(1, to_first);
     mesh.run(Duration::from_millis(100));
     assert_eq!(arrivals(&mesh), (1, 0));
+}
+
+#[test]
+fn an_end_is_told_by_the_last_relay_that_the_other_is_at_neither_address() {
+    const OWN: AttachmentId = AttachmentId(8);
+    let routes: &Routes = &[
+        (1, 3, &[&[2, 3]]),
+        (1, 5, &[&[2, 5]]),
+        (3, 5, &[&[5]]),
+        (3, 1, &[&[2, 1]]),
+        (5, 1, &[&[2, 1]]),
+    ];
+    let mut mesh = mesh(5, routes);
+    mesh.relay(1).handle_attached(OWN);
+    let send = |mesh: &mut Mesh, times: u64| {
+        for sequence in 0..times {
+            let frame = LocalFrame { source: OWN, ..to_both(Class::Interactive, sequence) };
+            mesh.send_frame(1, frame);
+        }
+        mesh.run(Duration::from_millis(90));
+    };
+    mesh.relay(3).handle_detached(FIRST);
+    send(&mut mesh, 3);
+    assert_eq!(arrivals(&mesh), (0, 3), "the other address serves");
+
+    mesh.delivered.clear();
+    mesh.relay(5).handle_detached(SECOND);
+    send(&mut mesh, 10);
+    let [(at, notice)] = &mesh.delivered[..] else { panic!("one notice: {:?}", mesh.delivered) };
+    assert_eq!((*at, notice.attachment, notice.kind), (RelayId(1), OWN, FrameKind::Notice));
+    assert_eq!(notice.source, Address::new(RelayId(5), AttachmentId::RELAY));
+    let end = Address::new(RelayId(5), SECOND);
+    assert_eq!(Notice::decode(&notice.payload), Ok(Notice::Unattached(end)));
+
+    mesh.delivered.clear();
+    mesh.run(Duration::from_millis(100));
+    send(&mut mesh, 1);
+    assert_eq!(mesh.delivered.len(), 1, "and again as long as it sends there");
+
+    mesh.delivered.clear();
+    mesh.relay(1).handle_detached(OWN);
+    mesh.run(Duration::from_millis(200));
+    send(&mut mesh, 1);
+    assert!(mesh.delivered.is_empty());
 }
 
 #[test]

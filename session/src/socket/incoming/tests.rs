@@ -10,6 +10,7 @@ struct Bench {
     incoming: Incoming,
     counters: Counters,
     restarts: mpsc::Receiver<Restart>,
+    unattached: mpsc::Receiver<Address>,
     now: Instant,
 }
 
@@ -17,8 +18,10 @@ impl Bench {
     fn new() -> Self {
         let (_, receiver) = mpsc::channel(1);
         let (told, restarts) = mpsc::channel(8);
-        let incoming = Incoming::new(receiver, told, Naming::ByAddress(FlowId(0)));
-        Self { incoming, counters: Counters::default(), restarts, now: Instant::now() }
+        let (notices, unattached) = mpsc::channel(2);
+        let incoming = Incoming::new(receiver, (told, notices), Naming::ByAddress(FlowId(0)));
+        let (counters, now) = (Counters::default(), Instant::now());
+        Self { incoming, counters, restarts, unattached, now }
     }
 
     /// Takes a frame; returns how many packets QUIC gets for it.
@@ -220,4 +223,34 @@ fn the_order_does_not_wait_for_what_came_past_it() {
     assert_eq!(bench.frame_from(far(2), answer, Class::Bulk, 10), 2);
     assert_eq!(bench.frame_from(far(2), answer, Class::Bulk, 12), 0);
     assert_eq!(bench.frame_from(far(2), answer, Class::Bulk, 11), 2);
+}
+
+#[test]
+fn a_relay_is_believed_about_its_own_ends_alone() {
+    let mut bench = Bench::new();
+    let end = Address::new(RelayId(3), AttachmentId(7));
+    let mut payload = Vec::new();
+    Notice::Unattached(end).encode(&mut payload);
+    let notice = |relay, attachment| Inbound {
+        source: Address::new(RelayId(relay), attachment),
+        kind: FrameKind::Notice,
+        class: Class::Interactive,
+        policy: PolicyId(0),
+        ecn: FrameEcn::Capable,
+        flow: FlowId(0),
+        sequence: 0,
+        payload: payload.clone().into(),
+    };
+    for (relay, attachment) in [(4, AttachmentId::RELAY), (3, AttachmentId(7))] {
+        bench.incoming.hear_notice(&notice(relay, attachment), &bench.counters);
+    }
+    assert!(bench.unattached.try_recv().is_err());
+    assert_eq!(bench.counters.snapshot().frames_unexpected, 2);
+
+    for _ in 0..5 {
+        bench.incoming.hear_notice(&notice(3, AttachmentId::RELAY), &bench.counters);
+    }
+    assert_eq!(bench.unattached.try_recv(), Ok(end));
+    assert_eq!(bench.unattached.try_recv(), Ok(end), "what there was no room for is forgotten");
+    assert!(bench.unattached.try_recv().is_err());
 }
