@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(Felt::try_from(&message), Err(FeltError::Parts));
         }
         let mut message = wire::Felt::from(&felt());
-        message.gap_us = Some(wire::Sketch { steps: vec![1], counts: vec![] });
+        message.gap_us = Some(wire::Sketch { steps: vec![1], ..wire::Sketch::default() });
         assert_eq!(Felt::try_from(&message), Err(FeltError::Sketch(SketchError::Lengths)));
     }
 }

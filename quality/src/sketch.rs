@@ -2,8 +2,13 @@
 //! that quantiles are right to within a share of themselves (as in DDSketch: Masson, Rim, Lee, VLDB 2019). The buckets are
 //! HdrHistogram's, linear within each power of two: whole numbers only, the same on every machine, and bounded by
 //! [`SKETCH_BUCKETS`] without ever being joined. Merging adds counts; it is exact, and the order does not matter.
+//!
+//! Counts lie side by side, from the least bucket to the greatest that is not empty, in memory and, where many are not
+//! empty, in messages: reading and merging are additions of whole runs, and cost the same whether a bucket between has
+//! one value or a million. So the cost follows the spread of the values, which ends at [`SKETCH_BUCKETS`], and not their
+//! number.
 
-use overway_wire::quality::{self as wire, SKETCH_BUCKETS};
+use overway_wire::quality::{self as wire, SKETCH_BUCKETS, SKETCH_LISTED_MAX};
 
 /// Values below this have a bucket each.
 const EXACT: u32 = 64;
@@ -13,19 +18,23 @@ const PER_OCTAVE: u32 = 32;
 /// Counts of values by bucket. A quantile is wrong by 1/64 of itself at most, and exact below 64.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sketch {
-    /// Buckets that are not empty, in order. Counts stay below `u64::MAX`: they saturate.
-    buckets: Vec<(u16, u64)>,
+    /// The bucket of the first count.
+    first: usize,
+    /// Of this bucket and those after it; the first and the last are not 0. Counts saturate.
+    counts: Vec<u64>,
 }
 
 /// Why a message is no sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SketchError {
-    /// Not as many counts as buckets.
+    /// Not as many counts as buckets, or bytes that are no whole counts.
     Lengths,
     /// A bucket that there is not, or one twice.
     Bucket,
-    /// An empty bucket.
+    /// An empty bucket where none may be.
     Empty,
+    /// A list and a run.
+    Both,
 }
 
 impl Sketch {
@@ -36,70 +45,52 @@ impl Sketch {
 
     /// Takes a value so many times.
     pub fn add_many(&mut self, value: u32, count: u64) {
-        if count == 0 {
-            return;
-        }
-        let bucket = bucket_of(value);
-        match self.buckets.binary_search_by_key(&bucket, |&(bucket, _)| bucket) {
-            Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(count),
-            Err(at) => self.buckets.insert(at, (bucket, count)),
+        if count > 0 {
+            let bucket = bucket_of(value);
+            self.reach(bucket, bucket + 1);
+            let known = &mut self.counts[bucket - self.first];
+            *known = known.saturating_add(count);
         }
     }
 
     /// Takes all that another has taken.
     pub fn merge(&mut self, other: &Self) {
-        if self.buckets.is_empty() {
-            return self.buckets.clone_from(&other.buckets);
+        if other.is_empty() {
+            return;
         }
-        let known = |&(bucket, _): &(u16, u64)| {
-            self.buckets.binary_search_by_key(&bucket, |&(known, _)| known).is_ok()
-        };
-        if other.buckets.iter().all(known) {
-            return self.add_known(other);
+        self.reach(other.first, other.first + other.counts.len());
+        let ours = &mut self.counts[other.first - self.first..];
+        for (our, their) in ours.iter_mut().zip(&other.counts) {
+            *our = our.saturating_add(*their);
         }
-        let mut merged = Vec::with_capacity(self.buckets.len() + other.buckets.len());
-        let (mut ours, mut theirs) =
-            (self.buckets.iter().peekable(), other.buckets.iter().peekable());
-        loop {
-            let next = match (ours.peek(), theirs.peek()) {
-                (Some(&&(our, count)), Some(&&(their, more))) if our == their => {
-                    ours.next();
-                    theirs.next();
-                    (our, count.saturating_add(more))
-                }
-                (Some(&&(our, count)), their) if their.is_none_or(|&&(their, _)| our < their) => {
-                    ours.next();
-                    (our, count)
-                }
-                (_, Some(&&their)) => {
-                    theirs.next();
-                    their
-                }
-                (_, None) => break,
-            };
-            merged.push(next);
-        }
-        self.buckets = merged;
     }
 
-    /// As [`Self::merge`] where no bucket is new, as it soon is: nothing moves.
-    fn add_known(&mut self, other: &Self) {
-        let mut ours = self.buckets.iter_mut();
-        for &(bucket, count) in &other.buckets {
-            if let Some(our) = ours.by_ref().find(|our| our.0 == bucket) {
-                our.1 = our.1.saturating_add(count);
-            }
+    /// Makes room for the buckets from `first` up to `end`.
+    fn reach(&mut self, first: usize, end: usize) {
+        if self.counts.is_empty() {
+            self.first = first;
         }
+        if let Some(before) = self.first.checked_sub(first).filter(|&before| before > 0) {
+            drop(self.counts.splice(..0, std::iter::repeat_n(0, before)));
+            self.first = first;
+        }
+        let len = self.counts.len().max(end - self.first);
+        self.counts.resize(len, 0);
     }
 
     /// Values taken.
     pub fn count(&self) -> u64 {
-        self.buckets.iter().fold(0, |sum: u64, &(_, count)| sum.saturating_add(count))
+        self.counts.iter().fold(0, |sum: u64, &count| sum.saturating_add(count))
+    }
+
+    /// Buckets that are kept, at most [`SKETCH_BUCKETS`], of eight bytes each.
+    pub fn buckets(&self) -> usize {
+        self.counts.len()
     }
 
     /// Whether no value was taken.
     pub fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
+        self.counts.is_empty()
     }
 
     /// The least value that at least this share of the values, 0 to 1, does not exceed, within 1/64; `None` if there
@@ -114,7 +105,7 @@ impl Sketch {
         )]
         let rank = ((share.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count.max(1));
         let mut below = 0_u64;
-        for &(bucket, count) in &self.buckets {
+        for (bucket, &count) in (self.first..).zip(&self.counts) {
             below = below.saturating_add(count);
             if below >= rank {
                 return Some(middle_of(bucket));
@@ -125,17 +116,34 @@ impl Sketch {
 
     /// The greatest value, within 1/64.
     pub fn max(&self) -> Option<u32> {
-        self.buckets.last().map(|&(bucket, _)| middle_of(bucket))
+        let last = self.counts.len().checked_sub(1)?;
+        Some(middle_of(self.first + last))
+    }
+
+    fn listed(&self) -> impl Iterator<Item = (usize, u64)> {
+        (self.first..).zip(self.counts.iter().copied()).filter(|&(_, count)| count > 0)
     }
 }
 
 impl From<&Sketch> for wire::Sketch {
     fn from(sketch: &Sketch) -> Self {
-        let mut last = 0;
-        let step =
-            |&(bucket, _): &(u16, u64)| u32::from(bucket - std::mem::replace(&mut last, bucket));
-        let steps = sketch.buckets.iter().map(step).collect();
-        Self { steps, counts: sketch.buckets.iter().map(|&(_, count)| count).collect() }
+        let greatest = sketch.counts.iter().copied().max().unwrap_or(0);
+        let width =
+            [1_usize, 2, 4].into_iter().find(|&width| greatest >> (8 * width) == 0).unwrap_or(8);
+        let listed = sketch.listed().count();
+        // Of a count in a list about one byte more is needed, to say where it is.
+        let is_short = listed * (width + 1) < sketch.counts.len() * width;
+        if listed <= SKETCH_LISTED_MAX && is_short {
+            let mut last = 0;
+            let step =
+                |(bucket, _): (usize, u64)| index(bucket - std::mem::replace(&mut last, bucket));
+            let steps = sketch.listed().map(step).collect();
+            let counts = sketch.listed().map(|(_, count)| count).collect();
+            return Self { steps, counts, ..Self::default() };
+        }
+        let mut run = Vec::with_capacity(sketch.counts.len() * width);
+        sketch.counts.iter().for_each(|count| run.extend(&count.to_le_bytes()[..width]));
+        Self { first: index(sketch.first), width: index(width), run, ..Self::default() }
     }
 }
 
@@ -143,34 +151,81 @@ impl TryFrom<&wire::Sketch> for Sketch {
     type Error = SketchError;
 
     fn try_from(message: &wire::Sketch) -> Result<Self, SketchError> {
-        let wire::Sketch { steps, counts } = message;
-        if steps.len() != counts.len() {
-            return Err(SketchError::Lengths);
+        let wire::Sketch { steps, counts, first, width, run } = message;
+        if run.is_empty() {
+            return of_list(steps, counts);
         }
-        if steps.len() > SKETCH_BUCKETS {
-            return Err(SketchError::Bucket);
+        if !steps.is_empty() || !counts.is_empty() {
+            return Err(SketchError::Both);
         }
-        let mut buckets: Vec<(u16, u64)> = Vec::with_capacity(steps.len());
-        for (&step, &count) in steps.iter().zip(counts) {
-            let last = buckets.last().map(|&(bucket, _)| u32::from(bucket));
-            if last.is_some() && step == 0 {
-                return Err(SketchError::Bucket);
-            }
-            let bucket = step.checked_add(last.unwrap_or(0)).ok_or(SketchError::Bucket)?;
-            let bucket = u16::try_from(bucket).map_err(|_| SketchError::Bucket)?;
-            if usize::from(bucket) >= SKETCH_BUCKETS {
-                return Err(SketchError::Bucket);
-            }
-            if count == 0 {
-                return Err(SketchError::Empty);
-            }
-            buckets.push((bucket, count));
-        }
-        Ok(Self { buckets })
+        of_run(*first, *width, run)
     }
 }
 
-fn bucket_of(value: u32) -> u16 {
+/// The sketch that a list of buckets is.
+fn of_list(steps: &[u32], counts: &[u64]) -> Result<Sketch, SketchError> {
+    if steps.len() != counts.len() {
+        return Err(SketchError::Lengths);
+    }
+    let mut sketch = Sketch::default();
+    let mut next = 0_u32;
+    for (at, (&step, &count)) in steps.iter().zip(counts).enumerate() {
+        if at > 0 && step == 0 {
+            return Err(SketchError::Bucket);
+        }
+        next = next.checked_add(step).ok_or(SketchError::Bucket)?;
+        let bucket = below_end(next)?;
+        if count == 0 {
+            return Err(SketchError::Empty);
+        }
+        sketch.reach(bucket, bucket + 1);
+        sketch.counts[bucket - sketch.first] = count;
+    }
+    Ok(sketch)
+}
+
+/// The sketch that a run of counts is.
+fn of_run(first: u32, width: u32, run: &[u8]) -> Result<Sketch, SketchError> {
+    let first = below_end(first)?;
+    let width = usize::try_from(width).map_err(|_| SketchError::Lengths)?;
+    if !matches!(width, 1 | 2 | 4 | 8) || !run.len().is_multiple_of(width) {
+        return Err(SketchError::Lengths);
+    }
+    if first + run.len() / width > SKETCH_BUCKETS {
+        return Err(SketchError::Bucket);
+    }
+    let counts = match width {
+        1 => widened::<1>(run),
+        2 => widened::<2>(run),
+        4 => widened::<4>(run),
+        _ => widened::<8>(run),
+    };
+    if counts.first() == Some(&0) || counts.last() == Some(&0) {
+        return Err(SketchError::Empty);
+    }
+    Ok(Sketch { first, counts })
+}
+
+/// Counts of so many bytes each, little-endian.
+fn widened<const WIDTH: usize>(run: &[u8]) -> Vec<u64> {
+    let count = |bytes: &[u8; WIDTH]| {
+        let mut wide = [0; 8];
+        wide[..WIDTH].copy_from_slice(bytes);
+        u64::from_le_bytes(wide)
+    };
+    run.as_chunks().0.iter().map(count).collect()
+}
+
+fn below_end(bucket: u32) -> Result<usize, SketchError> {
+    let bucket = usize::try_from(bucket).ok().filter(|&bucket| bucket < SKETCH_BUCKETS);
+    bucket.ok_or(SketchError::Bucket)
+}
+
+fn index(bucket: usize) -> u32 {
+    u32::try_from(bucket).expect("there are 896 buckets")
+}
+
+fn bucket_of(value: u32) -> usize {
     let bucket = if value < EXACT {
         value
     } else {
@@ -178,12 +233,12 @@ fn bucket_of(value: u32) -> u16 {
         let within = (value >> (exponent - 5)) & (PER_OCTAVE - 1);
         EXACT + (exponent - 6) * PER_OCTAVE + within
     };
-    u16::try_from(bucket).expect("the greatest is 895")
+    usize::try_from(bucket).expect("the greatest is 895")
 }
 
 /// The middle of a bucket's values.
-fn middle_of(bucket: u16) -> u32 {
-    let bucket = u32::from(bucket);
+fn middle_of(bucket: usize) -> u32 {
+    let bucket = index(bucket);
     if bucket < EXACT {
         return bucket;
     }
@@ -217,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_buckets_are_bounded_and_in_order() {
-        assert_eq!(usize::from(bucket_of(u32::MAX)) + 1, SKETCH_BUCKETS);
+        assert_eq!(bucket_of(u32::MAX) + 1, SKETCH_BUCKETS);
         for value in [0, 1, 63, 64, 65, 66, 127, 128, 1 << 20, (1 << 20) - 1, u32::MAX - 1] {
             assert!(bucket_of(value) <= bucket_of(value + 1));
             assert!(bucket_of(value + 1) - bucket_of(value) <= 1);
@@ -231,9 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sketch_is_refused() {
+    fn what_is_no_list_is_refused() {
         let read = |steps: &[u32], counts: &[u64]| {
-            Sketch::try_from(&wire::Sketch { steps: steps.into(), counts: counts.into() })
+            let (steps, counts) = (steps.into(), counts.into());
+            Sketch::try_from(&wire::Sketch { steps, counts, ..wire::Sketch::default() })
         };
         assert_eq!(read(&[1], &[]), Err(SketchError::Lengths));
         assert_eq!(read(&[1, 0], &[1, 1]), Err(SketchError::Bucket));
@@ -242,6 +298,44 @@ mod tests {
         assert_eq!(read(&[1], &[0]), Err(SketchError::Empty));
         assert_eq!(read(&[0; 897], &[1; 897]), Err(SketchError::Bucket));
         assert_eq!(read(&[0, 2], &[1, 2]), Ok(of(&[0, 2, 2])));
+    }
+
+    #[test]
+    fn what_is_no_run_is_refused() {
+        let read = |first, width, run: &[u8]| {
+            let run = run.into();
+            Sketch::try_from(&wire::Sketch { first, width, run, ..wire::Sketch::default() })
+        };
+        assert_eq!(read(3, 1, &[1, 0, 2]), Ok(of(&[3, 5, 5])));
+        assert_eq!(read(3, 2, &[1, 0, 0, 0, 2, 0]), Ok(of(&[3, 5, 5])));
+        assert_eq!(read(895, 1, &[1]).unwrap().count(), 1);
+        assert_eq!(read(895, 1, &[1, 1]), Err(SketchError::Bucket));
+        assert_eq!(read(u32::MAX, 1, &[1]), Err(SketchError::Bucket));
+        assert_eq!(read(3, 2, &[1, 0, 2]), Err(SketchError::Lengths));
+        for width in [0, 3, 16, u32::MAX] {
+            assert_eq!(read(3, width, &[1; 48]), Err(SketchError::Lengths));
+        }
+        for run in [[0, 1], [1, 0]] {
+            assert_eq!(read(3, 1, &run), Err(SketchError::Empty));
+        }
+        let both =
+            wire::Sketch { steps: vec![1], run: vec![1], width: 1, ..wire::Sketch::default() };
+        assert_eq!(Sketch::try_from(&both), Err(SketchError::Both));
+    }
+
+    #[test]
+    fn few_buckets_are_a_list_and_many_a_run_of_bounded_size() {
+        let few = wire::Sketch::from(&of(&[0, 1_000_000, 1_000_000]));
+        assert_eq!((few.steps.len(), few.run.len()), (2, 0));
+
+        let spread: Vec<u32> = (0..SKETCH_BUCKETS).step_by(4).map(middle_of).collect();
+        let many = wire::Sketch::from(&of(&spread));
+        assert_eq!((many.steps.len(), many.run.len()), (0, 893));
+        let mut thousandfold = Sketch::default();
+        spread.iter().for_each(|&value| thousandfold.add_many(value, 1_000));
+        assert_eq!(wire::Sketch::from(&thousandfold).run.len(), 2 * 893);
+        thousandfold.add_many(7, u64::MAX);
+        assert_eq!(wire::Sketch::from(&thousandfold).run.len(), 8 * 893);
     }
 
     proptest! {
@@ -284,15 +378,28 @@ mod tests {
         }
 
         #[test]
-        fn a_sketch_survives_its_message(values in vec(value(), 0..200)) {
-            let sketch = of(&values);
+        fn a_sketch_survives_its_message(values in vec(value(), 0..200), times in 1_u64..=u64::MAX) {
+            let mut sketch = of(&values);
+            values.first().into_iter().for_each(|&value| sketch.add_many(value, times));
             prop_assert_eq!(Sketch::try_from(&wire::Sketch::from(&sketch)), Ok(sketch));
         }
 
         #[test]
-        fn any_message_is_read_or_refused(steps in vec(any::<u32>(), 0..20), counts in vec(any::<u64>(), 0..20)) {
-            if let Ok(sketch) = Sketch::try_from(&wire::Sketch { steps, counts }) {
-                let _ = (sketch.quantile(0.5), sketch.count(), merged(&sketch, &sketch));
+        fn any_list_is_read_or_refused(steps in vec(0_u32..100, 0..20), counts in vec(any::<u64>(), 0..20)) {
+            let message = wire::Sketch { steps, counts, ..wire::Sketch::default() };
+            if let Ok(sketch) = Sketch::try_from(&message) {
+                let _ = (sketch.quantile(0.5), sketch.max(), merged(&sketch, &sketch));
+            }
+        }
+
+        #[test]
+        fn any_run_is_read_or_refused(first in 0_u32..1_000, width in 0_u32..10, run in vec(any::<u8>(), 0..1_000)) {
+            let message = wire::Sketch { first, width, run, ..wire::Sketch::default() };
+            if let Ok(sketch) = Sketch::try_from(&message) {
+                prop_assert!(sketch.buckets() <= SKETCH_BUCKETS);
+                let again = Sketch::try_from(&wire::Sketch::from(&sketch));
+                prop_assert_eq!(again, Ok(sketch.clone()));
+                let _ = (sketch.quantile(0.5), sketch.max(), merged(&sketch, &sketch));
             }
         }
     }

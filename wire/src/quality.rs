@@ -19,18 +19,33 @@ pub const SERVICE_BYTES_MAX: usize = 255;
 pub const FAR_BYTES_MAX: usize = 64;
 /// Buckets of a sketch, which are all that there are for a `u32`.
 pub const SKETCH_BUCKETS: usize = 896;
+/// Buckets of a sketch that are written as a list.
+pub const SKETCH_LISTED_MAX: usize = 64;
 
 /// How many values fell into each bucket. Bucket *i* is the value *i* below 64; from there on each power of two has 32
 /// of equal width: bucket 64 + 32 (e - 6) + s holds the values from (32 + s) 2^(e-5) for e from 6 to 31. A value's
 /// bucket is thus known to within 1/64 of the value.
+///
+/// It is a list, or a run: the list of a sketch with few values is shorter, the run of one with many is read faster, and
+/// its length does not grow with the values between the least and the greatest.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Sketch {
-    /// Buckets that are not empty: the first, then each less the one before; fewer than [`SKETCH_BUCKETS`].
+    /// The list: buckets that are not empty, the first, then each less the one before. At most [`SKETCH_LISTED_MAX`] are
+    /// written, any number is read.
     #[prost(uint32, repeated, tag = "1")]
     pub steps: Vec<u32>,
     /// Values in each, in the same order; never 0.
     #[prost(uint64, repeated, tag = "2")]
     pub counts: Vec<u64>,
+    /// The run: its first bucket.
+    #[prost(uint32, tag = "3")]
+    pub first: u32,
+    /// Bytes of each count: 1, 2, 4 or 8.
+    #[prost(uint32, tag = "4")]
+    pub width: u32,
+    /// Values in this bucket and those after it, little-endian; the first and the last are not 0.
+    #[prost(bytes = "vec", tag = "5")]
+    pub run: Vec<u8>,
 }
 
 /// What one end has measured since its last word: it replaces nothing.
@@ -166,7 +181,8 @@ mod tests {
     use crate::control::ToScheduler;
 
     fn felt() -> Felt {
-        let sketch = Sketch { steps: vec![3, 300], counts: vec![1, 2] };
+        let sketch = Sketch { steps: vec![3, 300], counts: vec![1, 2], ..Sketch::default() };
+        let run = Sketch { first: 300, width: 2, run: vec![1, 0, 0, 3], ..Sketch::default() };
         Felt {
             reports: 1,
             one_way: 2,
@@ -177,13 +193,14 @@ mod tests {
             gaps_good: 7,
             stalls: 8,
             delay_us: Some(sketch),
+            gap_us: Some(run),
             ..Felt::default()
         }
     }
 
-    const FELT: [u8; 27] = [
+    const FELT: [u8; 40] = [
         8, 1, 0x10, 2, 0x18, 3, 0x20, 4, 0x28, 5, 0x30, 6, 0x38, 7, 0x40, 8, 0x4a, 9, 0x0a, 3, 3,
-        0xac, 2, 0x12, 2, 1, 2,
+        0xac, 2, 0x12, 2, 1, 2, 0x52, 11, 0x18, 0xac, 2, 0x20, 2, 0x2a, 4, 1, 0, 0, 3,
     ];
 
     #[test]
@@ -202,8 +219,8 @@ mod tests {
         let bytes = FromEdge::from(FlowReports { flows: vec![flow] }).encode_to_vec();
 
         let before = [8, 0xac, 2, 0x10, 1, 0x1a, 1, b'v', 0x20, 2, 0x2a, 2, b'r', b'5', 0x30, 9];
-        let outer: &[u8] = &[0xa2, 1, 49, 0x0a, 47];
-        assert_eq!(bytes, [outer, &before, &[0x38, 1, 0x42, 27], &FELT].concat());
+        let outer: &[u8] = &[0xa2, 1, 62, 0x0a, 60];
+        assert_eq!(bytes, [outer, &before, &[0x38, 1, 0x42, 40], &FELT].concat());
     }
 
     #[test]
@@ -213,8 +230,8 @@ mod tests {
 
         let bytes = ToScheduler::from(Quality { services: vec![service] }).encode_to_vec();
 
-        let outer: &[u8] = &[0xf2, 1, 39, 0x0a, 37];
-        let before = [8, 0xac, 2, 0x12, 1, b'v', 0x18, 1, 0x22, 27];
+        let outer: &[u8] = &[0xf2, 1, 52, 0x0a, 50];
+        let before = [8, 0xac, 2, 0x12, 1, b'v', 0x18, 1, 0x22, 40];
         assert_eq!(bytes, [outer, &before, &FELT].concat());
     }
 }

@@ -17,7 +17,8 @@ pub const QUALITY_WINDOW_MAX: Duration = Duration::from_secs(300);
 const SLOT: Duration = Duration::from_secs(30);
 /// Slots of the longest window, and the one that is filled.
 const SLOTS: u64 = QUALITY_WINDOW_MAX.as_secs() / SLOT.as_secs() + 1;
-/// Records in all: some 10 KB each, where every slot has its sketches.
+/// Records in all. One of datagrams whose delays spread over four powers of two takes some 60 KB, where every slot has its
+/// sketches; 320 KB is the most that its edges can make of it.
 const RECORDS_MAX: usize = 1_024;
 /// Records of one tenant; beyond it its services count as [`OTHER`].
 const TENANT_RECORDS_MAX: usize = 256;
