@@ -34,8 +34,17 @@ pub enum FeltError {
 impl Felt {
     /// Adds what was felt elsewhere, or at another time.
     pub fn merge(&mut self, other: &Self) {
-        let Self { reports, one_way, due, on_time, lost, gaps, gaps_good, stalls, .. } = *other;
+        self.add_counts(other);
         let Self { delay_us, gap_us, loss_ppm, stall_us, .. } = other;
+        self.delay_us.merge(delay_us);
+        self.gap_us.merge(gap_us);
+        self.loss_ppm.merge(loss_ppm);
+        self.stall_us.merge(stall_us);
+    }
+
+    /// Adds the counts alone.
+    pub fn add_counts(&mut self, other: &Self) {
+        let Self { reports, one_way, due, on_time, lost, gaps, gaps_good, stalls, .. } = *other;
         for (ours, theirs) in [
             (&mut self.reports, reports),
             (&mut self.one_way, one_way),
@@ -48,10 +57,6 @@ impl Felt {
         ] {
             *ours = ours.saturating_add(theirs);
         }
-        self.delay_us.merge(delay_us);
-        self.gap_us.merge(gap_us);
-        self.loss_ppm.merge(loss_ppm);
-        self.stall_us.merge(stall_us);
     }
 
     /// Whether there is nothing in it.
@@ -59,13 +64,13 @@ impl Felt {
         self.reports == 0
     }
 
-    /// Whether the delays are one way: `None` if there are no delays, or of both sorts.
-    pub fn is_one_way(&self) -> Option<bool> {
+    /// What the delays are, in output: `one_way`, `half_rtt` or `mixed`; `None` if there are no delays.
+    pub fn delay_basis(&self) -> Option<&'static str> {
         match self.one_way {
-            _ if self.reports == 0 => None,
-            0 => Some(false),
-            one_way if one_way == self.reports => Some(true),
-            _ => None,
+            _ if self.delay_us.is_empty() => None,
+            0 => Some("half_rtt"),
+            one_way if one_way == self.reports => Some("one_way"),
+            _ => Some("mixed"),
         }
     }
 }

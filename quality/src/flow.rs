@@ -384,7 +384,7 @@ mod tests {
 
         assert_eq!((felt.one_way, felt.gaps, felt.delay_us.count()), (0, 0, 1));
         assert!(near(felt.delay_us.max(), 40));
-        assert_eq!(felt.is_one_way(), Some(false));
+        assert_eq!(felt.delay_basis(), Some("half_rtt"));
     }
 
     proptest! {

@@ -286,16 +286,10 @@ impl Record {
 
 impl FeltBody {
     fn new(felt: &Felt, kind: FlowKind) -> Self {
-        let basis = match felt.is_one_way() {
-            _ if felt.delay_us.is_empty() => None,
-            Some(true) => Some("one_way"),
-            Some(false) => Some("half_rtt"),
-            None => Some("mixed"),
-        };
         let loss =
             (felt.due > 0 && kind == FlowKind::Datagrams).then(|| share(felt.lost, felt.due));
         Self {
-            delay_basis: basis.map(str::to_owned),
+            delay_basis: felt.delay_basis().map(str::to_owned),
             delay_ms: QuantilesBody::new(&felt.delay_us),
             gap_ms: QuantilesBody::new(&felt.gap_us),
             due: felt.due,

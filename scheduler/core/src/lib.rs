@@ -74,7 +74,7 @@ pub use error::{HelloError, MessageError, OperatorError, ReportError};
 pub use event::{DrainStage, Event};
 pub use neighbours::NeighbourConfig;
 pub use operator::{DRAINS_MAX, Drain, Drainable, POLICY_TERMS_MAX, TENANTS_MAX};
-pub use quality::{QUALITY_WINDOW_MAX, QualityKey, QualityStatus, QualityTotals};
+pub use quality::{QUALITY_WINDOW_MAX, QualityKey, QualityStatus};
 pub use registration::{ADDRESSES_MAX, MESH_RELAYS_MAX, NAME_BYTES_MAX, SERVICES_MAX};
 pub use scheduler::Scheduler;
 pub use stats::{Absurd, ReportsRefused, Stats};

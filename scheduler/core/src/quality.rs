@@ -38,19 +38,6 @@ pub struct QualityKey {
     pub class: Class,
 }
 
-/// Counts since the scheduler's start, or since the record was begun.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in `Felt`")]
-pub struct QualityTotals {
-    pub reports: u64,
-    pub due: u64,
-    pub on_time: u64,
-    pub lost: u64,
-    pub gaps: u64,
-    pub gaps_good: u64,
-    pub stalls: u64,
-}
-
 /// What is known of one service, region and class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QualityStatus {
@@ -60,15 +47,16 @@ pub struct QualityStatus {
     pub tenant_name: Option<String>,
     /// What was felt within the window; may be nothing.
     pub felt: Felt,
-    /// In all.
-    pub totals: QualityTotals,
+    /// Counts since the scheduler's start, or since the record was begun; no sketches.
+    pub totals: Felt,
 }
 
 #[derive(Debug)]
 struct Record {
     /// By slot, ascending; at most [`SLOTS`].
     slots: VecDeque<(u64, Felt)>,
-    totals: QualityTotals,
+    /// Counts alone.
+    totals: Felt,
     heard: Instant,
 }
 
@@ -86,23 +74,6 @@ pub(crate) struct Qualities {
 pub(crate) struct Taken {
     pub(crate) refused: u64,
     pub(crate) other: u64,
-}
-
-impl QualityTotals {
-    fn add(&mut self, felt: &Felt) {
-        let Felt { reports, due, on_time, lost, gaps, gaps_good, stalls, .. } = *felt;
-        for (total, more) in [
-            (&mut self.reports, reports),
-            (&mut self.due, due),
-            (&mut self.on_time, on_time),
-            (&mut self.lost, lost),
-            (&mut self.gaps, gaps),
-            (&mut self.gaps_good, gaps_good),
-            (&mut self.stalls, stalls),
-        ] {
-            *total = total.saturating_add(more);
-        }
-    }
 }
 
 impl Qualities {
@@ -147,11 +118,10 @@ impl Qualities {
 
     fn add(&mut self, key: QualityKey, felt: &Felt, now: Instant) {
         let slot = self.slot(now);
-        let new =
-            || Record { slots: VecDeque::new(), totals: QualityTotals::default(), heard: now };
+        let new = || Record { slots: VecDeque::new(), totals: Felt::default(), heard: now };
         let record = self.records.entry(key).or_insert_with(new);
         record.heard = now;
-        record.totals.add(felt);
+        record.totals.add_counts(felt);
         match record.slots.back_mut().filter(|(last, _)| *last == slot) {
             Some((_, last)) => last.merge(felt),
             None => record.slots.push_back((slot, felt.clone())),
@@ -176,14 +146,14 @@ impl Qualities {
         &self,
         window: Duration,
         now: Instant,
-    ) -> impl Iterator<Item = (&QualityKey, Felt, QualityTotals)> {
+    ) -> impl Iterator<Item = (&QualityKey, Felt, &Felt)> {
         let slots = window.min(QUALITY_WINDOW_MAX).as_secs().div_ceil(SLOT.as_secs());
         let first = self.slot(now).saturating_sub(slots);
         self.records.iter().map(move |(key, record)| {
             let mut felt = Felt::default();
             let wanted = record.slots.iter().filter(|(slot, _)| *slot >= first);
             wanted.for_each(|(_, of_slot)| felt.merge(of_slot));
-            (key, felt, record.totals)
+            (key, felt, &record.totals)
         })
     }
 }
@@ -217,7 +187,7 @@ mod tests {
 
     fn told(qualities: &Qualities, window_s: u64, now: Instant) -> Vec<(String, u64, Option<u32>)> {
         let within = qualities.within(Duration::from_secs(window_s), now);
-        let line = |(key, felt, _): (&QualityKey, Felt, _)| {
+        let line = |(key, felt, _): (&QualityKey, Felt, &Felt)| {
             let p50 = felt.delay_us.quantile(0.5).map(|micros| (micros + 500) / 1_000);
             (format!("{}/{}@{}", key.tenant.0, key.service, key.region), felt.reports, p50)
         };

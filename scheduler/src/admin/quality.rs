@@ -95,7 +95,7 @@ fn parse_window(text: &str) -> Result<Duration, Failure> {
 mod tests {
     use super::*;
     use overway_quality::Felt;
-    use overway_scheduler_core::{QualityKey, QualityTotals};
+    use overway_scheduler_core::QualityKey;
     use overway_wire::{Class, PolicyId};
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
                 key: QualityKey { tenant: PolicyId(0), service, region, class: Class::Bulk },
                 tenant_name: None,
                 felt,
-                totals: QualityTotals::default(),
+                totals: Felt::default(),
             }
         };
 

@@ -68,12 +68,6 @@ impl ServiceQualityBody {
         let QualityKey { tenant, service, region, class } = key;
         let tenant = (tenant.0 != 0).then(|| tenant_name.unwrap_or_else(|| tenant.0.to_string()));
         let named = |name: String| (!name.is_empty()).then_some(name);
-        let basis = match felt.is_one_way() {
-            _ if felt.delay_us.is_empty() => None,
-            Some(true) => Some("one_way"),
-            Some(false) => Some("half_rtt"),
-            None => Some("mixed"),
-        };
         let Felt { reports, one_way: _, due, on_time, lost, gaps, gaps_good, stalls, .. } = felt;
         Self {
             tenant,
@@ -82,7 +76,7 @@ impl ServiceQualityBody {
             class: class.name().to_owned(),
             reports,
             delay_ms: QuantilesBody::new(&felt.delay_us, 1e3),
-            delay_basis: basis.map(str::to_owned),
+            delay_basis: felt.delay_basis().map(str::to_owned),
             gap_ms: QuantilesBody::new(&felt.gap_us, 1e3),
             loss: QuantilesBody::new(&felt.loss_ppm, 1e6),
             stall_s: QuantilesBody::new(&felt.stall_us, 1e6),

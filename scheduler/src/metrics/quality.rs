@@ -9,8 +9,8 @@
 
 use std::cmp::Reverse;
 
-use overway_quality::Sketch;
-use overway_scheduler_core::{QualityStatus, QualityTotals};
+use overway_quality::{Felt, Sketch};
+use overway_scheduler_core::QualityStatus;
 use overway_telemetry::Exposition;
 
 /// Services, regions and classes exported; further ones are counted in one gauge. At most 21 series each.
@@ -47,7 +47,7 @@ fn service(out: &mut Exposition, status: &QualityStatus) {
         ("region", key.region.as_str()),
         ("class", key.class.name()),
     ];
-    let QualityTotals { reports, due, on_time, lost, gaps, gaps_good, stalls } = *totals;
+    let Felt { reports, due, on_time, lost, gaps, gaps_good, stalls, .. } = *totals;
     for (name, help, value) in [
         ("reports_total", "Reports of users' flows and streams", reports),
         ("deliveries_total", "Deliveries that were due: frames, or seconds of streams", due),
@@ -87,7 +87,6 @@ fn quantiles(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use overway_quality::Felt;
     use overway_scheduler_core::QualityKey;
     use overway_wire::{Class, PolicyId};
 
@@ -96,12 +95,8 @@ mod tests {
         (0..100).for_each(|_| felt.delay_us.add(40));
         felt.loss_ppm.add(50);
         let (service, region) = (format!("service-{number}"), "eu".to_owned());
-        let totals = QualityTotals {
-            reports: u64::from(number) + 1,
-            due: 100,
-            on_time: 99,
-            ..QualityTotals::default()
-        };
+        let reports = u64::from(number) + 1;
+        let totals = Felt { reports, due: 100, on_time: 99, ..Felt::default() };
         QualityStatus {
             key: QualityKey { tenant: PolicyId(3), service, region, class: Class::Realtime },
             tenant_name: Some("im".to_owned()),

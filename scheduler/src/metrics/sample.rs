@@ -2,8 +2,7 @@
 
 use overway_quality::Felt;
 use overway_scheduler_core::{
-    Improvement, QualityKey, QualityStatus, QualityTotals, RelayStatus, RouteSummary, Stats,
-    Status, TenantSummary,
+    Improvement, QualityKey, QualityStatus, RelayStatus, RouteSummary, Stats, Status, TenantSummary,
 };
 use overway_telemetry::Exposition;
 use overway_wire::{BitsPerSec, Class, Epoch, PolicyId, RelayId};
@@ -27,7 +26,7 @@ pub fn quality_sample() -> Exposition {
         key: QualityKey { tenant: PolicyId(1), service, region, class: Class::Realtime },
         tenant_name: Some("im".to_owned()),
         felt,
-        totals: QualityTotals::default(),
+        totals: Felt::default(),
     }])
 }
 

@@ -7,7 +7,7 @@ use overway_wire::quality::Quality;
 use overway_wire::{PolicyId, RelayId};
 
 use super::Scheduler;
-use crate::quality::{QualityKey, QualityStatus, QualityTotals};
+use crate::quality::{QualityKey, QualityStatus};
 
 impl Scheduler {
     /// Takes what users feel at a relay.
@@ -25,11 +25,11 @@ impl Scheduler {
     pub fn quality(&self, window: Duration, now: Instant) -> Vec<QualityStatus> {
         let name = |tenant: PolicyId| self.tenants.get(&tenant).map(|tenant| tenant.name.clone());
         let within = self.qualities.within(window, now);
-        let status = |(key, felt, totals): (&QualityKey, Felt, QualityTotals)| QualityStatus {
+        let status = |(key, felt, totals): (&QualityKey, Felt, &Felt)| QualityStatus {
             key: key.clone(),
             tenant_name: name(key.tenant),
             felt,
-            totals,
+            totals: totals.clone(),
         };
         within.map(status).collect()
     }
