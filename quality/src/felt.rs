@@ -73,6 +73,12 @@ impl Felt {
             _ => Some("mixed"),
         }
     }
+
+    /// Buckets of all sketches, of eight bytes each.
+    pub fn buckets(&self) -> usize {
+        let Self { delay_us, gap_us, loss_ppm, stall_us, .. } = self;
+        [delay_us, gap_us, loss_ppm, stall_us].into_iter().map(Sketch::buckets).sum()
+    }
 }
 
 impl From<&Felt> for wire::Felt {

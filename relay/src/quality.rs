@@ -2,7 +2,8 @@
 //! each flow's own for whoever asks.
 //!
 //! What waits for the scheduler is bounded by services and buckets, however many report and however long nobody takes
-//! it. Of flows [`FLOWS_MAX`] are kept: the one that was silent longest goes first, and any that was for `FLOW_KEPT`.
+//! it. Of flows [`FLOWS_MAX`] are kept, and fewer where their sketches are wide, as edges can make them: the one that was
+//! silent longest goes first, and any that was for `FLOW_KEPT`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,10 @@ use overway_wire::{AttachmentId, Class, PolicyId};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
-/// Flows kept, at some two kilobytes each.
+/// Flows kept, at some four kilobytes each, as a rule.
 pub const FLOWS_MAX: usize = 4_096;
+/// Buckets of the sketches of all flows, of eight bytes each.
+const BUCKETS_MAX: usize = 4 << 20;
 /// Flows in one answer.
 pub const FLOWS_LISTED_MAX: usize = 1_000;
 /// How long a flow is kept after its last report.
@@ -36,6 +39,8 @@ struct Inner {
     flows: BTreeMap<FlowKey, Record>,
     /// The same, the longest unheard first.
     by_age: BTreeSet<(Instant, FlowKey)>,
+    /// Of the sketches of all flows.
+    buckets: usize,
     stats: QualityStats,
 }
 
@@ -238,27 +243,36 @@ impl Inner {
         }
         let key = (report.id, attachment);
         let mut all = Felt::default();
-        if let Some(before) = self.flows.remove(&key) {
+        if let Some(before) = self.remove(key) {
             self.by_age.remove(&(before.heard, key));
             // Another tenant's edge may have taken over the place.
             if before.tenant == tenant {
                 all = before.all;
             }
         }
-        self.make_room(now);
         all.merge(&felt);
-        self.flows.insert(key, Record { tenant, class, report, last: felt, all, heard: now });
+        let record = Record { tenant, class, report, last: felt, all, heard: now };
+        self.make_room(record.buckets(), now);
+        self.buckets += record.buckets();
+        self.flows.insert(key, record);
         self.by_age.insert((now, key));
     }
 
-    fn make_room(&mut self, now: Instant) {
+    fn remove(&mut self, key: FlowKey) -> Option<Record> {
+        let record = self.flows.remove(&key)?;
+        self.buckets -= record.buckets();
+        Some(record)
+    }
+
+    fn make_room(&mut self, buckets: usize, now: Instant) {
         while let Some(&(heard, key)) = self.by_age.first() {
             let is_old = now.saturating_duration_since(heard) >= FLOW_KEPT;
-            if !is_old && self.flows.len() < FLOWS_MAX {
+            let has_room = self.flows.len() < FLOWS_MAX && self.buckets + buckets <= BUCKETS_MAX;
+            if !is_old && has_room {
                 return;
             }
             self.by_age.pop_first();
-            self.flows.remove(&key);
+            self.remove(key);
             self.stats.flows_forgotten += u64::from(!is_old);
         }
     }
@@ -268,6 +282,10 @@ impl Record {
     fn body(&self, (id, attachment): FlowKey, now: Instant) -> FlowBody {
         let FlowReport { service, far, age_ms, ended, .. } = &self.report;
         FlowBody {
+    fn buckets(&self) -> usize {
+        self.last.buckets() + self.all.buckets()
+    }
+
             id,
             kind: self.report.kind().name().to_owned(),
             attachment: attachment.0,
@@ -409,17 +427,43 @@ mod tests {
     }
 
     #[test]
-    fn a_long_word_is_said_in_several_messages() {
+    fn flows_whose_sketches_are_wide_are_fewer() {
         let (store, now) = (QualityStore::default(), Instant::now());
         let mut felt = Felt { reports: 1, due: 1, ..Felt::default() };
-        // Every bucket there is.
         (0..32).for_each(|shift| (0..64).for_each(|top| felt.delay_us.add(top << 26 >> shift)));
         (felt.gap_us, felt.loss_ppm) = (felt.delay_us.clone(), felt.delay_us.clone());
+        let felt = widest();
+        let buckets = 2 * felt.buckets();
+        for id in 0..1_000 {
+            let report = FlowReport { felt: Some((&felt).into()), ..report(id, "voice") };
+            told(&store, 2, &[report], now + Duration::from_micros(id));
+        }
+
+        let flows = usize::try_from(store.stats().flows).unwrap();
+        assert_eq!((flows, store.stats().reports_refused), (BUCKETS_MAX / buckets, 0));
+        assert!(store.flow(0, now).is_empty() && !store.flow(999, now).is_empty());
+
+        told(&store, 2, &[report(999, "voice")], now + FLOW_KEPT * 2);
+        let inner = store.inner();
+        assert_eq!(inner.buckets, inner.flows.values().map(Record::buckets).sum::<usize>());
+    }
+
+    /// In every bucket there is, of every sketch, something.
+    fn widest() -> Felt {
         felt.stall_us = felt.delay_us.clone();
         for service in 0..60 {
             let felt = Some((&felt).into());
             let report = FlowReport { felt, ..report(service, &format!("service-{service}")) };
             told(&store, 2, &[report], now);
+        felt
+    }
+
+    #[test]
+    fn a_long_word_is_said_in_several_messages() {
+        let (store, now) = (QualityStore::default(), Instant::now());
+        let mut felt = widest();
+        felt.delay_us.add_many(1, u64::MAX);
+        (felt.gap_us, felt.loss_ppm) = (felt.delay_us.clone(), felt.delay_us.clone());
         }
 
         let words = store.take_words();
