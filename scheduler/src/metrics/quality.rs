@@ -1,8 +1,8 @@
 //! `overway_quality_*`: what users feel, by service, region and class.
 //!
 //! Label budget: `tenant` (a name; empty for the mesh's own services), `service`, `region`, `class`, and `quantile` on four
-//! gauges; at most [`SERVICES_EXPORTED_MAX`] combinations of the first four, those with the most reports. There is never a
-//! label for an edge, a flow or a relay.
+//! gauges; at most [`SERVICES_EXPORTED_MAX`] combinations of the first four, those with the most reports, tenants in turn:
+//! names that one makes up take no other's room. There is never a label for an edge, a flow or a relay.
 //!
 //! Counters with `_good_total` and `_total` are for burn rates: `deliveries` is on time or not (400 ms, loss is not), `gaps`
 //! within 60 ms of the sender's spacing or not.
@@ -22,11 +22,14 @@ const QUANTILES: [(&str, f64); 3] = [("0.5", 0.5), ("0.95", 0.95), ("0.99", 0.99
 /// Makes the metrics of what was felt over the longest window.
 pub(crate) fn exposition(mut felt: Vec<QualityStatus>) -> Exposition {
     let mut out = Exposition::new("overway_quality");
-    felt.sort_by_key(|status| Reverse(status.totals.reports));
     let left_out = felt.len().saturating_sub(SERVICES_EXPORTED_MAX);
-    felt.truncate(SERVICES_EXPORTED_MAX);
-    felt.sort_by(|one, other| one.key.cmp(&other.key));
-    felt.iter().for_each(|status| service(&mut out, status));
+    felt.sort_by_key(|status| (status.key.tenant, Reverse(status.totals.reports)));
+    let by_tenant = felt.chunk_by(|one, other| one.key.tenant == other.key.tenant);
+    let mut ranked: Vec<_> = by_tenant.flat_map(|of_one| of_one.iter().enumerate()).collect();
+    ranked.sort_by_key(|(rank, status)| (*rank, Reverse(status.totals.reports)));
+    ranked.truncate(SERVICES_EXPORTED_MAX);
+    ranked.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
+    ranked.iter().for_each(|(_, status)| service(&mut out, status));
     let help = "Services, regions and classes beyond those that are exported";
     out.gauge("services_left_out", help, &[], super::number(left_out));
     out
@@ -120,6 +123,19 @@ mod tests {
             assert!(text.contains(&line), "{line} is not in {text}");
         }
         assert!(!text.contains("gap_seconds"), "nothing was felt of gaps");
+    }
+
+    #[test]
+    fn names_that_a_tenant_makes_up_take_no_others_room() {
+        let mut felt: Vec<_> = (100..300).map(status).collect();
+        let mut quiet = status(1);
+        (quiet.key.tenant, quiet.tenant_name) = (PolicyId(4), Some("quiet".to_owned()));
+        felt.push(quiet);
+
+        let text = exposition(felt).render();
+
+        assert!(text.contains("overway_quality_reports_total{tenant=\"quiet\""), "{text}");
+        assert!(text.contains("overway_quality_services_left_out 137"));
     }
 
     #[test]
