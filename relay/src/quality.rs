@@ -221,9 +221,12 @@ impl QualityStore {
 fn sound(report: &FlowReport) -> Option<(Class, Felt)> {
     let class = Class::from_code(u8::try_from(report.class).ok()?)?;
     let felt = Felt::try_from(report.felt.as_ref()?).ok().filter(|felt| felt.reports == 1)?;
-    let is_named = (1..=SERVICE_BYTES_MAX).contains(&report.service.len());
+    let is_text = |text: &str| !text.contains(char::is_control);
+    let is_named =
+        (1..=SERVICE_BYTES_MAX).contains(&report.service.len()) && is_text(&report.service);
+    let is_far = report.far.len() <= FAR_BYTES_MAX && is_text(&report.far);
     let is_known = report.kind() != FlowKind::Unknown;
-    (is_named && is_known && report.far.len() <= FAR_BYTES_MAX).then_some((class, felt))
+    (is_named && is_known && is_far).then_some((class, felt))
 }
 
 impl Inner {
@@ -279,13 +282,13 @@ impl Inner {
 }
 
 impl Record {
-    fn body(&self, (id, attachment): FlowKey, now: Instant) -> FlowBody {
-        let FlowReport { service, far, age_ms, ended, .. } = &self.report;
-        FlowBody {
     fn buckets(&self) -> usize {
         self.last.buckets() + self.all.buckets()
     }
 
+    fn body(&self, (id, attachment): FlowKey, now: Instant) -> FlowBody {
+        let FlowReport { service, far, age_ms, ended, .. } = &self.report;
+        FlowBody {
             id,
             kind: self.report.kind().name().to_owned(),
             attachment: attachment.0,
@@ -403,14 +406,15 @@ mod tests {
             FlowReport { kind: 0, ..good.clone() },
             FlowReport { class: 9, ..good.clone() },
             FlowReport { service: String::new(), ..good.clone() },
+            FlowReport { service: "voice\x1b[2J".into(), ..good.clone() },
             FlowReport { far: "x".repeat(65), ..good.clone() },
             FlowReport { felt: None, ..good.clone() },
         ];
         told(&store, 2, &bad, now);
-        assert_eq!((store.stats().reports_refused, store.stats().reports), (5, 0));
+        assert_eq!((store.stats().reports_refused, store.stats().reports), (6, 0));
 
         told(&store, 2, &vec![good; FLOW_REPORTS_MAX + 3], now);
-        assert_eq!((store.stats().reports_refused, store.stats().flows), (8, 1));
+        assert_eq!((store.stats().reports_refused, store.stats().flows), (9, 1));
     }
 
     #[test]
@@ -429,9 +433,6 @@ mod tests {
     #[test]
     fn flows_whose_sketches_are_wide_are_fewer() {
         let (store, now) = (QualityStore::default(), Instant::now());
-        let mut felt = Felt { reports: 1, due: 1, ..Felt::default() };
-        (0..32).for_each(|shift| (0..64).for_each(|top| felt.delay_us.add(top << 26 >> shift)));
-        (felt.gap_us, felt.loss_ppm) = (felt.delay_us.clone(), felt.delay_us.clone());
         let felt = widest();
         let buckets = 2 * felt.buckets();
         for id in 0..1_000 {
@@ -450,11 +451,10 @@ mod tests {
 
     /// In every bucket there is, of every sketch, something.
     fn widest() -> Felt {
+        let mut felt = Felt { reports: 1, due: 1, ..Felt::default() };
+        (0..32).for_each(|shift| (0..64).for_each(|top| felt.delay_us.add(top << 26 >> shift)));
+        (felt.gap_us, felt.loss_ppm) = (felt.delay_us.clone(), felt.delay_us.clone());
         felt.stall_us = felt.delay_us.clone();
-        for service in 0..60 {
-            let felt = Some((&felt).into());
-            let report = FlowReport { felt, ..report(service, &format!("service-{service}")) };
-            told(&store, 2, &[report], now);
         felt
     }
 
@@ -464,6 +464,10 @@ mod tests {
         let mut felt = widest();
         felt.delay_us.add_many(1, u64::MAX);
         (felt.gap_us, felt.loss_ppm) = (felt.delay_us.clone(), felt.delay_us.clone());
+        for service in 0..60 {
+            let felt = Some((&felt).into());
+            let report = FlowReport { felt, ..report(service, &format!("service-{service}")) };
+            told(&store, 2, &[report], now);
         }
 
         let words = store.take_words();

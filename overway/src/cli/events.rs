@@ -128,7 +128,8 @@ fn show(events: &[Event], since_unix_ms: u64, json: bool) -> Result<(), Failure>
             out.push_str(&serde_json::to_string(event).map_err(Failure::failed)?);
         } else {
             let Event { at_unix_ms, kind, detail, .. } = event;
-            out.push_str(format!("{}  {kind:18}  {detail}", text::moment(*at_unix_ms)).trim_end());
+            let line = format!("{}  {kind:18}  {detail}", text::moment(*at_unix_ms));
+            out.push_str(&text::printable(line.trim_end()));
         }
         out.push('\n');
     }

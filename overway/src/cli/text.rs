@@ -13,9 +13,9 @@ impl Table {
         Self { rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()] }
     }
 
-    /// Adds a row.
+    /// Adds a row, of what a terminal can be shown.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
     }
 
     /// Lines with two spaces between columns and none at the end.
@@ -33,6 +33,11 @@ impl Table {
         }
         text
     }
+}
+
+/// The text with a mark in place of every control character: names that others chose do not steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// A duration in its two largest units: `1h 30m`, `42s`.
@@ -131,6 +136,14 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_does_not_steer_the_terminal() {
+        let mut table = Table::new(&["NAME", "B"]);
+        table.row(["a\x1b]0;x\x07\n".to_owned(), "b".to_owned()]);
+
+        assert_eq!(table.render(), "NAME         B\na\u{fffd}]0;x\u{fffd}\u{fffd}  b\n");
+    }
 
     #[test]
     fn columns_line_up_and_lines_do_not_trail() {

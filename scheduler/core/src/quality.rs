@@ -163,7 +163,7 @@ fn read(service: ServiceQuality, region: &str) -> Option<(QualityKey, Felt)> {
     let ServiceQuality { tenant, service, class, felt } = service;
     let tenant = PolicyId(u16::try_from(tenant).ok()?);
     let class = Class::from_code(u8::try_from(class).ok()?)?;
-    if service.len() > SERVICE_BYTES_MAX {
+    if service.len() > SERVICE_BYTES_MAX || service.contains(char::is_control) {
         return None;
     }
     let felt = Felt::try_from(&felt?).ok().filter(|felt| !felt.is_empty())?;
@@ -245,8 +245,9 @@ mod tests {
             ServiceQuality { felt: None, ..good.clone() },
             ServiceQuality { felt: Some(overway_wire::quality::Felt::default()), ..good.clone() },
             ServiceQuality { service: "x".repeat(256), ..good.clone() },
+            ServiceQuality { service: "voice\n".into(), ..good.clone() },
         ];
-        assert_eq!(qualities.take("eu", words(&bad), start), Taken { refused: 5, other: 0 });
+        assert_eq!(qualities.take("eu", words(&bad), start), Taken { refused: 6, other: 0 });
         let many = vec![good; SERVICES_MAX + 7];
         assert_eq!(qualities.take("eu", words(&many), start), Taken { refused: 7, other: 0 });
         assert_eq!(told(&qualities, 300, start)[0].1, SERVICES_MAX as u64);
