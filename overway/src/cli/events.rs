@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Show what has happened in the mesh: links and relays that fell silent, routes that moved, drains, joins.
 ///
 /// A scheduler keeps the events of the last hour. With --follow new ones are shown as they come, across a restart of the
-/// scheduler, until Ctrl-C.
+/// scheduler, until Ctrl-C or until nobody reads them.
 ///
 /// Examples:
 ///   overway events
@@ -81,8 +81,7 @@ pub(crate) fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
     }
     let mut last = None;
     let mut stream = client.get_stream("/v1/events/stream", None)?;
-    loop {
-        follow(BufReader::new(stream), &mut last, show)?;
+    while follow(BufReader::new(stream), &mut last, show)? {
         eprintln!("the scheduler at {} went away; waiting for it", client.base());
         stream = loop {
             std::thread::sleep(AGAIN);
@@ -91,18 +90,20 @@ pub(crate) fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
             }
         };
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows what server-sent events (WHATWG HTML, section 9.2) have of events, until their end; keeps the id of the last.
+/// Says whether somebody still wants to see more.
 fn follow(
     stream: impl BufRead,
     last: &mut Option<String>,
-    show: impl Fn(&[Event]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    show: impl Fn(&[Event]) -> Result<bool, Failure>,
+) -> Result<bool, Failure> {
     let (mut name, mut id) = (String::new(), None);
     for line in stream.lines() {
         // A connection that broke has ended.
-        let Ok(line) = line else { return Ok(()) };
+        let Ok(line) = line else { return Ok(true) };
         match line.split_once(": ") {
             Some(("event", value)) => value.clone_into(&mut name),
             Some(("id", value)) => id = Some(value.to_owned()),
@@ -110,7 +111,9 @@ fn follow(
                 let events: Vec<Event> = serde_json::from_str(value).map_err(|error| {
                     Failure::Failed(format!("the scheduler tells what are no events: {error}"))
                 })?;
-                show(&events)?;
+                if !show(&events)? {
+                    return Ok(false);
+                }
                 *last = id.take().or(last.take());
             }
             Some(_) => {}
@@ -118,10 +121,10 @@ fn follow(
             None => {}
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-fn show(events: &[Event], since_unix_ms: u64, json: bool) -> Result<(), Failure> {
+fn show(events: &[Event], since_unix_ms: u64, json: bool) -> Result<bool, Failure> {
     let mut out = String::new();
     for event in events.iter().filter(|event| event.at_unix_ms >= since_unix_ms) {
         if json {
@@ -133,7 +136,7 @@ fn show(events: &[Event], since_unix_ms: u64, json: bool) -> Result<(), Failure>
         }
         out.push('\n');
     }
-    output::print(&out)
+    output::print_on(&out)
 }
 
 fn unix_ms(at: Option<SystemTime>) -> u64 {
@@ -171,19 +174,33 @@ mod tests {
         );
         let (mut last, seen) = (None, RefCell::new(Vec::new()));
 
-        follow(stream.as_bytes(), &mut last, |events| {
+        let more = follow(stream.as_bytes(), &mut last, |events| {
             seen.borrow_mut().extend(events.iter().map(|event| event.sequence));
-            Ok(())
-        })
-        .unwrap();
+            Ok(true)
+        });
 
+        assert!(more.unwrap());
         assert_eq!((seen.into_inner(), last.as_deref()), (vec![1, 2, 3], Some("7-3")));
+    }
+
+    #[test]
+    fn it_ends_when_nobody_reads() {
+        let events = serde_json::to_string(&[event(1)]).unwrap();
+        let stream = format!("event: events\ndata: {events}\n\n").repeat(2);
+        let shown = RefCell::new(0);
+
+        let more = follow(stream.as_bytes(), &mut None, |_| {
+            *shown.borrow_mut() += 1;
+            Ok(false)
+        });
+
+        assert_eq!((more.unwrap(), shown.into_inner()), (false, 1));
     }
 
     #[test]
     fn what_is_no_event_is_a_failure() {
         let stream = "event: events\ndata: 7\n\n".as_bytes();
 
-        assert!(follow(stream, &mut None, |_| Ok(())).is_err());
+        assert!(follow(stream, &mut None, |_| Ok(true)).is_err());
     }
 }

@@ -14,10 +14,15 @@ pub(crate) fn print_json(body: &impl Serialize) -> Result<(), Failure> {
 
 /// Writes all of `text`. A reader that has gone, as `head` does, is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// As [`print`]; says whether somebody reads, for what goes on until nobody does.
+pub(crate) fn print_on(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::Failed(format!("cannot write the output: {error}"))),
     }
 }
