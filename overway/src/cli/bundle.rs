@@ -144,7 +144,8 @@ fn gather(args: &BundleArgs) -> Result<Contents, Failure> {
     Ok(contents)
 }
 
-/// The last so many bytes of a file as text.
+/// The last so many bytes of a file as text, without the line of which they would be a part: what tells that it is secret
+/// may have stood before.
 fn read_end(path: &Path, bytes_max: u64) -> Result<String, String> {
     let read = || {
         let mut file = std::fs::File::open(path)?;
@@ -152,21 +153,53 @@ fn read_end(path: &Path, bytes_max: u64) -> Result<String, String> {
         file.seek(SeekFrom::Start(length.saturating_sub(bytes_max)))?;
         let mut bytes = Vec::new();
         file.take(bytes_max).read_to_end(&mut bytes)?;
+        if length > bytes_max {
+            let first = bytes.iter().position(|&byte| byte == b'\n');
+            bytes.drain(..first.map_or(bytes.len(), |end| end + 1));
+        }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     read().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
 }
 
-/// Only its owner reads it.
+/// Only its owner reads it, also where it was there before.
 fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use flate2::read::GzDecoder;
+
+    #[test]
+    fn the_end_of_a_long_log_begins_with_a_whole_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        std::fs::write(&path, "password=hunter2\nlast\n").unwrap();
+
+        assert_eq!(read_end(&path, 12).as_deref(), Ok("last\n"));
+        assert_eq!(read_end(&path, 3).as_deref(), Ok(""));
+        assert_eq!(read_end(&path, 22).as_deref(), Ok("password=hunter2\nlast\n"));
+    }
+
+    #[test]
+    fn an_archive_that_others_could_read_is_closed_to_them() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("b.tar.gz");
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+
+        create_private(&path).unwrap();
+
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(path.metadata().unwrap().len(), 0);
+    }
 
     #[test]
     fn no_secret_is_in_the_archive() {

@@ -1,8 +1,10 @@
 //! Takes secrets out of text: rather too much than too little.
 //!
-//! 1. What lies between `-----BEGIN` and `-----END` goes, whatever it is.
-//! 2. Behind a name that sounds like a secret (`key`, `token`, `password`, ...) and `=` or `:` the rest of the line goes.
-//! 3. Runs of letters, digits, `-`, `_`, `+`, `/` and `=` go that begin as tokens do (`eyJ`, `ovw1-`), or are 32 or more
+//! 1. Colours of a terminal go, which would come between a name and its value.
+//! 2. What lies between `-----BEGIN` and `-----END` goes, whatever it is.
+//! 3. What stands before the `@` of a URL's host goes.
+//! 4. Behind a name that sounds like a secret (`key`, `token`, `password`, ...) and `=` or `:` the rest of the line goes.
+//! 5. Runs of letters, digits, `-`, `_`, `+`, `/` and `=` go that begin as tokens do (`eyJ`, `ovw1-`), or are 32 or more
 //!    long and mix cases and digits, or are hexadecimal: keys, signatures, JWTs, hashes.
 
 const GONE: &str = "<redacted>";
@@ -25,27 +27,57 @@ pub(super) fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut armoured = false;
     for line in text.split_inclusive('\n') {
-        let begins = line.contains("-----BEGIN");
-        if begins || armoured {
-            if begins && !armoured {
+        let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
+        let body = without_userinfo(&without_colours(body));
+        let (begins, ends) = (body.rfind("-----BEGIN"), body.rfind("-----END"));
+        if begins.is_some() || armoured {
+            if !armoured {
                 out.push_str(GONE);
                 out.push('\n');
             }
-            armoured = !line.contains("-----END");
+            // Where one block ends another may begin.
+            armoured = begins > ends || (begins, ends) == (None, None);
             continue;
         }
-        let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
-        match named_secret(body) {
+        match named_secret(&body) {
             Some(at) => {
                 out.push_str(&runs(&body[..at]));
                 out.push(' ');
                 out.push_str(GONE);
             }
-            None => out.push_str(&runs(body)),
+            None => out.push_str(&runs(&body)),
         }
         out.push_str(end);
     }
     out
+}
+
+/// Without control sequences (ECMA-48, section 5.4), by which logs are coloured.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split("\x1b[");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let parameters = |c: char| matches!(c, '\x20'..='\x3f');
+        out.push_str(part.trim_start_matches(parameters).get(1..).unwrap_or_default());
+    }
+    out
+}
+
+/// Without names and passwords in URLs.
+fn without_userinfo(line: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '<' | '>');
+        let authority = &after[..after.find(ends).unwrap_or(after.len())];
+        out.push_str(before);
+        rest = after;
+        if let Some(sign) = authority.rfind('@') {
+            out.push_str(GONE);
+            rest = &after[sign..];
+        }
+    }
+    out + rest
 }
 
 /// Where the value of a name that sounds like a secret begins.
@@ -53,10 +85,8 @@ fn named_secret(line: &str) -> Option<usize> {
     let mut from = 0;
     while let Some(at) = line[from..].find(['=', ':']).map(|at| from + at) {
         let name = line[..at].trim_end_matches([' ', '"', '\'']);
-        let begin = name
-            .rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
-            .map_or(0, |before| before + 1);
-        let name = name.get(begin..).unwrap_or_default().to_ascii_lowercase();
+        let other = |c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        let name = name.rsplit(other).next().unwrap_or_default().to_ascii_lowercase();
         if NAMES.iter().any(|word| name.contains(word)) {
             return Some(at + 1);
         }
@@ -105,6 +135,9 @@ mod tests {
             ("use ovw1-AAAA now", "use <redacted> now"),
             ("kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", "<redacted>"),
             ("0123456789abcdef0123456789abcdef", "<redacted>"),
+            ("\u{2192}token=abc", "\u{2192}token= <redacted>"),
+            ("\x1b[3mtoken\x1b[0m\x1b[2m=\x1b[0mabc", "token= <redacted>"),
+            ("by http://user:pass@proxy:8080/x", "by http://<redacted>@proxy:8080/x"),
         ] {
             assert_eq!(redact(text), left);
         }
@@ -114,6 +147,8 @@ mod tests {
     fn an_armoured_block_goes_whole_even_without_its_end() {
         assert_eq!(redact("a\n-----BEGIN X-----\nb\n-----END X-----\nc\n"), "a\n<redacted>\nc\n");
         assert_eq!(redact("-----BEGIN X-----\nb\n"), "<redacted>\n");
+        let two = "-----BEGIN X-----\nb\n-----END X----------BEGIN Y-----\nc\n-----END Y-----\nd\n";
+        assert_eq!(redact(two), "<redacted>\nd\n");
     }
 
     #[test]
