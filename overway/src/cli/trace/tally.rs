@@ -28,6 +28,8 @@ pub(crate) struct Tally {
     /// Where probes set off to now.
     current: Option<Vec<Step>>,
     now_us: u64,
+    /// Answers to the last probe were waited for.
+    ended: bool,
 }
 
 /// The path has changed, or is known at last.
@@ -211,7 +213,10 @@ impl Tally {
                 None
             }
             TraceLine::Heard(heard) => self.hear(heard),
-            TraceLine::Ended => None,
+            TraceLine::Ended => {
+                self.ended = true;
+                None
+            }
         }
     }
 
@@ -276,8 +281,8 @@ impl Tally {
     /// Counts what is still open as it stands.
     pub(crate) fn finish(&mut self) {
         for (_, open) in std::mem::take(&mut self.open) {
-            // Nobody has had the time to answer a probe that just set off.
-            let is_young = self.now_us.saturating_sub(open.sent_us) < OPEN_US;
+            // Nobody has had the time to answer a probe that just set off, unless answers were waited for.
+            let is_young = !self.ended && self.now_us.saturating_sub(open.sent_us) < OPEN_US;
             if !is_young || !open.arrivals.is_empty() {
                 self.count(&open);
             }
@@ -305,6 +310,11 @@ impl Open {
         }
         if heard.path != self.path && records.len() > self.arrivals.len() {
             let hops = heard.path.len();
+            // Of the hops from the detour on nothing is known.
+            let common = self.path.iter().zip(&heard.path).take_while(|(one, other)| one == other);
+            let common = common.count();
+            self.addresses.truncate(common);
+            self.answers.truncate(common);
             self.path.clone_from(&heard.path);
             self.addresses.resize(hops, None);
             self.answers.resize(hops, None);
@@ -462,6 +472,25 @@ mod tests {
     }
 
     #[test]
+    fn probes_of_which_nothing_came_back_are_lost_once_the_trace_has_ended() {
+        let lost_at_first = |ended: bool| {
+            let mut tally = Tally::default();
+            for sequence in 0..10 {
+                for steps in 0..=if sequence % 2 == 0 { 0 } else { 2 } {
+                    tally.take(heard(sequence, steps, &[2, 3], None));
+                }
+            }
+            if ended {
+                tally.take(TraceLine::Ended);
+            }
+            tally.finish();
+            tally.report().paths[0].hops[0].loss
+        };
+
+        assert_eq!((lost_at_first(true), lost_at_first(false)), (Some(0.5), Some(0.0)));
+    }
+
+    #[test]
     fn an_answer_that_is_lost_hides_nothing_that_a_later_one_tells() {
         let mut tally = Tally::default();
         tally.take(heard(0, 0, &[2, 3], None));
@@ -501,6 +530,9 @@ mod tests {
         assert_eq!(report.paths.len(), 3);
         assert!(report.paths[2].current && !report.paths[0].current);
         assert_eq!(report.paths[1].hops.len(), 3);
+        let address = |at: usize| report.paths[1].hops[at].address.as_deref();
+        assert_eq!(address(0), Some("192.0.2.2:4433"));
+        assert_eq!((address(1), address(2)), (None, Some("192.0.2.3:4433")));
         assert!(report.paths.iter().all(|path| path.hops.iter().all(|hop| hop.loss == Some(0.0))));
     }
 
