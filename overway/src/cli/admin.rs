@@ -70,8 +70,9 @@ impl Client {
                 whom.1
             )));
         }
-        let config =
-            Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIME_MAX));
+        // Interfaces listen on loopback: a proxy of the environment's leads elsewhere.
+        let config = Agent::config_builder().http_status_as_error(false).proxy(None);
+        let config = config.timeout_global(Some(TIME_MAX));
         Ok(Self { base, whom, agent: config.build().into() })
     }
 
@@ -181,7 +182,7 @@ impl Client {
         let mut response = sent.map_err(|error| {
             let (who, option) = self.whom;
             Failure::Failed(format!(
-                "no {who} answers at {}: {error} (is `overway {who}` running? {option} says where)",
+                "no {who} answers at {}: {error} (is one running there? {option} says where)",
                 self.base
             ))
         })?;

@@ -80,7 +80,9 @@ impl Manager {
     }
 
     fn follow(&self, admin: &Admin, shutdown: &CancellationToken) {
-        let config = ureq::Agent::config_builder().timeout_global(Some(ANSWER_TIME_MAX));
+        // A proxy of the environment's does not lead to this process.
+        let config = ureq::Agent::config_builder().proxy(None);
+        let config = config.timeout_global(Some(ANSWER_TIME_MAX));
         let agent: ureq::Agent = config.build().into();
         let answers = |path: &str| match admin {
             None => true,
