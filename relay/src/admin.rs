@@ -128,6 +128,12 @@ impl IntoResponse for Problem {
     }
 }
 
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self(rejection.status(), rejection.body_text())
+    }
+}
+
 impl Admin {
     async fn snapshot(&self) -> Result<Snapshot, Problem> {
         let stopping = || Problem(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping".into());
@@ -312,10 +318,12 @@ struct FlowsQuery {
 /// The flows heard of last.
 async fn flows(
     State(admin): Shared,
-    Query(FlowsQuery { service, limit }): Query<FlowsQuery>,
-) -> Json<Vec<FlowBody>> {
+    query: Result<Query<FlowsQuery>, QueryRejection>,
+) -> Result<Json<Vec<FlowBody>>, Problem> {
+    let Query(FlowsQuery { service, limit }) = query?;
     let limit = limit.unwrap_or(FLOWS_LISTED_MAX);
-    Json(admin.quality.flows(service.as_deref(), limit, Instant::now()))
+    let flows = admin.quality.flows(service.as_deref(), limit, Instant::now());
+    Ok(Json(flows))
 }
 
 /// One flow, as each end here that has it feels it.
@@ -334,8 +342,7 @@ async fn nearest(
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Answer>, Problem> {
-    let Query(asked) =
-        query.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    let Query(asked) = query?;
     let find = |name: &str| {
         let unknown = || Problem(StatusCode::NOT_FOUND, format!("no tenant is named {name:?}"));
         admin.dispatcher.tenant(name).ok_or_else(unknown)

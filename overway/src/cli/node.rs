@@ -23,6 +23,9 @@ enum NodeCommand {
     Add(AddArgs),
     /// Show members, open invitations and removed nodes.
     List {
+        /// Print JSON, as `GET /v1/nodes` has it.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -31,6 +34,9 @@ enum NodeCommand {
     Remove {
         /// The node's name.
         name: String,
+        /// Print JSON: what `list` prints then.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -43,6 +49,9 @@ struct AddArgs {
     /// How long the token works: a number and s, m, h or d.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     ttl: Duration,
+    /// Print JSON, as `POST /v1/nodes` answers: the token is in it.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -51,10 +60,14 @@ struct AddArgs {
 pub(crate) fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
     match args.command {
         NodeCommand::Add(args) => add(args)?,
-        NodeCommand::List { admin } => list(&admin)?,
-        NodeCommand::Remove { name, admin } => {
-            Client::new(&admin)?.delete(&format!("/v1/nodes/{}", path_segment(&name)?))?;
-            output::print(&format!("removed {name}\n"))?;
+        NodeCommand::List { json, admin } => list(&Client::new(&admin)?, json)?,
+        NodeCommand::Remove { name, json, admin } => {
+            let client = Client::new(&admin)?;
+            client.delete(&format!("/v1/nodes/{}", path_segment(&name)?))?;
+            match json {
+                true => list(&client, true)?,
+                false => output::print(&format!("removed {name}\n"))?,
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -64,6 +77,9 @@ pub(crate) fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
 fn add(args: AddArgs) -> Result<(), Failure> {
     let request = NodeRequest { name: args.name, ttl_s: Some(args.ttl.as_secs()) };
     let answer: TokenBody = Client::new(&args.admin)?.post("/v1/nodes", &request)?;
+    if args.json {
+        return output::print_json(&answer);
+    }
     output::print(&format!("{}\n", answer.token))?;
     eprintln!(
         "on {}'s machine, within {}: overway relay join TOKEN",
@@ -73,8 +89,11 @@ fn add(args: AddArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list(admin: &AdminArgs) -> Result<(), Failure> {
-    let body: NodesBody = Client::new(admin)?.get("/v1/nodes")?;
+fn list(client: &Client, json: bool) -> Result<(), Failure> {
+    let body: NodesBody = client.get("/v1/nodes")?;
+    if json {
+        return output::print_json(&body);
+    }
     if body.nodes.is_empty() {
         return output::print("no nodes yet: invite one with `overway node add NAME`\n");
     }

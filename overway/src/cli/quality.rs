@@ -133,10 +133,15 @@ fn text(body: &QualityBody) -> String {
     let mut table = Table::new(&heading);
     body.services.iter().for_each(|service| table.row(row(service)));
     let mut out = table.render();
-    if body.services.iter().any(|service| service.delay_basis.as_deref() == Some("half_rtt")) {
-        out.push_str("~ half of the round trip, where there are no stamps\n");
+    if body.services.iter().any(is_halved) {
+        out.push_str("~ half of the round trip, of those without stamps\n");
     }
     out
+}
+
+/// Whether delays are halves of round trips, or some of them.
+fn is_halved(body: &ServiceQualityBody) -> bool {
+    matches!(body.delay_basis.as_deref(), Some("half_rtt" | "mixed"))
 }
 
 fn row(body: &ServiceQualityBody) -> [String; 11] {
@@ -145,7 +150,7 @@ fn row(body: &ServiceQualityBody) -> [String; 11] {
         Some(tenant) => format!("{tenant}/{service}"),
         None => service.to_owned(),
     };
-    let sign = if body.delay_basis.as_deref() == Some("half_rtt") { "~" } else { "" };
+    let sign = if is_halved(body) { "~" } else { "" };
     let delay = |value: Option<f64>| format!("{}{}", sign, number(value, " ms"));
     [
         service,
