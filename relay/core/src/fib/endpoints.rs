@@ -17,7 +17,8 @@ use overway_wire::control::{
 };
 use overway_wire::{Address, Class, PolicyId, RelayId, Whereabouts};
 
-use super::{Fib, policy_id};
+use super::Fib;
+use super::reading::policy_id;
 use crate::spread::draw_of;
 
 /// Endpoints no farther than this beyond the nearest are about as near: half of what a person hears.
