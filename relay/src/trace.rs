@@ -45,7 +45,7 @@ pub struct TraceRequest {
     /// `realtime`, `interactive` or `bulk`.
     #[serde(default = "interactive")]
     pub class: String,
-    /// The policy that the probes go under, by name.
+    /// The policy or tenant that the probes go under, by name.
     #[serde(default)]
     pub policy: Option<String>,
     /// Milliseconds between two probes, 10 to 60,000.
@@ -155,8 +155,8 @@ pub enum Refused {
     /// No relay of that name or id is known here.
     #[error("no relay of this mesh is named {0:?}, as far as this relay knows")]
     NoSuchRelay(String),
-    /// No policy of that name is known here.
-    #[error("no policy is named {0:?}")]
+    /// No policy or tenant of that name is known here.
+    #[error("no policy or tenant is named {0:?}")]
     NoSuchPolicy(String),
     /// The relay itself.
     #[error("{0:?} is this relay itself")]
@@ -293,7 +293,8 @@ impl Tracer {
         let policy = match &request.policy {
             None => PolicyId::default(),
             Some(name) => {
-                fib.policy_named(name).ok_or_else(|| Refused::NoSuchPolicy(name.clone()))?
+                let known = fib.policy_named(name).or_else(|| fib.tenant_named(name));
+                known.ok_or_else(|| Refused::NoSuchPolicy(name.clone()))?
             }
         };
         if !INTERVAL_MS.contains(&request.interval_ms) {

@@ -9,7 +9,7 @@ pub(crate) struct TrafficArgs {
     /// The class of traffic: realtime, interactive or bulk.
     #[arg(long, value_name = "CLASS", value_parser = ["realtime", "interactive", "bulk"])]
     pub(crate) class: Option<String>,
-    /// The policy that the traffic goes under, by name; without it any relay may be on the path.
+    /// The tenant or policy that the traffic goes under, by name; without it any relay may be on the path.
     #[arg(long, value_name = "POLICY", visible_alias = "policy")]
     pub(crate) tenant: Option<String>,
 }

@@ -216,6 +216,11 @@ impl Fib {
         self.policies.iter().find(|(_, policy)| policy.name == name).map(|(&id, _)| id)
     }
 
+    /// The number of the tenant of that name.
+    pub fn tenant_named(&self, name: &str) -> Option<PolicyId> {
+        self.tenants.iter().find(|(_, tenant)| tenant.pushed.name == name).map(|(&id, _)| id)
+    }
+
     /// The relays that offer a service and that a policy or tenant allows, the nearest by its best path first.
     /// `local`, if among them, is the first.
     pub fn service(

@@ -106,7 +106,8 @@ fn a_tenants_frames_take_the_routes_of_its_policy() {
     assert_eq!((web(21).len(), web(22).len()), (2, 0));
     let known = [20, 21, 22, 23].map(|number| fib.knows(PolicyId(number)));
     assert_eq!(known, [true, true, false, false]);
-    assert_eq!(fib.policy_named("im"), None);
+    assert_eq!((fib.policy_named("im"), fib.tenant_named("eu")), (None, None));
+    assert!(fib.tenant_named("im").is_some_and(|number| fib.tenants.contains_key(&number)));
 }
 
 #[test]
