@@ -171,7 +171,7 @@ impl Mesh {
                 self.folding += began.elapsed();
                 self.reports += 1;
             }
-            for word in store.take_words() {
+            for word in store.take_words(now) {
                 let bytes = ToScheduler::from(word).encode_to_vec();
                 self.word_bytes += bytes.len() as u64;
                 words.push((relay, bytes));
@@ -203,7 +203,7 @@ mod tests {
                 store.take_reports(attachment, tenant, reports, mesh.base);
             }
             assert_eq!(store.stats().reports_refused, 0);
-            for word in store.take_words() {
+            for word in store.take_words(mesh.base) {
                 let felt = word.services.iter().filter_map(|service| service.felt.as_ref());
                 for felt in felt {
                     let sketches = [&felt.delay_us, &felt.gap_us, &felt.loss_ppm, &felt.stall_us];

@@ -269,7 +269,7 @@ impl Control {
                 }
                 _ = felt.tick() => {
                     // What is on its way when a scheduler is lost is lost too: ten seconds of what users felt.
-                    for word in self.quality.take_words() {
+                    for word in self.quality.take_words(Instant::now()) {
                         session.say(word.into()).await?;
                     }
                 }

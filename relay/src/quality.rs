@@ -36,6 +36,8 @@ pub struct QualityStore {
 #[derive(Debug, Default)]
 struct Inner {
     fold: Fold,
+    /// When the first of what is folded was told.
+    began: Option<Instant>,
     flows: BTreeMap<FlowKey, Record>,
     /// The same, the longest unheard first.
     by_age: BTreeSet<(Instant, FlowKey)>,
@@ -162,8 +164,12 @@ impl QualityStore {
     }
 
     /// What is to be told to the scheduler: all that was felt since the last time, in as many messages as it needs.
-    pub fn take_words(&self) -> Vec<Quality> {
-        let taken = self.inner().fold.take();
+    pub fn take_words(&self, now: Instant) -> Vec<Quality> {
+        let mut inner = self.inner();
+        let taken = inner.fold.take();
+        let span = inner.began.take().map(|began| now.saturating_duration_since(began));
+        drop(inner);
+        let span_ms = span.map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         let mut words: Vec<Quality> = Vec::new();
         let mut bytes = 0;
         for (key, felt) in taken {
@@ -177,7 +183,7 @@ impl QualityStore {
             match words.last_mut().filter(|_| bytes + more <= QUALITY_BYTES_MAX) {
                 Some(word) => word.services.push(service),
                 None => {
-                    words.push(Quality { services: vec![service] });
+                    words.push(Quality { services: vec![service], span_ms });
                     bytes = 0;
                 }
             }
@@ -245,6 +251,7 @@ impl Inner {
             self.stats.reports_other += 1;
         }
         let key = (report.id, attachment);
+        self.began.get_or_insert(now);
         let mut all = Felt::default();
         if let Some(before) = self.remove(key) {
             self.by_age.remove(&(before.heard, key));
@@ -376,13 +383,14 @@ mod tests {
         told(&store, 3, &[report(1, "voice")], now);
         told(&store, 2, &[report(1, "voice")], now + Duration::from_secs(10));
 
-        let words = store.take_words();
+        let words = store.take_words(now + Duration::from_secs(3_600));
+        assert_eq!(words[0].span_ms, 3_600_000, "since the first report");
         let told: Vec<_> = words.iter().flat_map(|word| &word.services).collect();
         let reports = |at: usize| told[at].felt.as_ref().unwrap().reports;
         assert_eq!((told.len(), words.len()), (2, 1));
         assert_eq!((&*told[0].service, reports(0)), ("video", 1));
         assert_eq!((&*told[1].service, reports(1), told[1].tenant), ("voice", 3, 7));
-        assert!(store.take_words().is_empty(), "said once");
+        assert!(store.take_words(now).is_empty(), "said once");
 
         let found = store.flow(1, now + Duration::from_secs(12));
         assert_eq!(found.iter().map(|flow| flow.attachment).collect::<Vec<_>>(), [2, 3]);
@@ -470,7 +478,7 @@ mod tests {
             told(&store, 2, &[report], now);
         }
 
-        let words = store.take_words();
+        let words = store.take_words(now);
 
         assert!(words.len() > 1, "{}", words.len());
         assert!(words.iter().all(|word| word.encoded_len() <= QUALITY_BYTES_MAX + 8 * 60));

@@ -155,6 +155,10 @@ pub struct Quality {
     /// At most [`SERVICES_MAX`].
     #[prost(message, repeated, tag = "1")]
     pub services: Vec<ServiceQuality>,
+    /// How long ago the first of it was told, in milliseconds: ten seconds as a rule, and longer where no scheduler
+    /// heard it.
+    #[prost(uint64, tag = "2")]
+    pub span_ms: u64,
 }
 
 /// A service's share of it.
@@ -228,10 +232,11 @@ mod tests {
         let service =
             ServiceQuality { tenant: 300, service: "v".into(), class: 1, felt: Some(felt()) };
 
-        let bytes = ToScheduler::from(Quality { services: vec![service] }).encode_to_vec();
+        let bytes =
+            ToScheduler::from(Quality { services: vec![service], span_ms: 9 }).encode_to_vec();
 
-        let outer: &[u8] = &[0xf2, 1, 52, 0x0a, 50];
+        let outer: &[u8] = &[0xf2, 1, 54, 0x0a, 50];
         let before = [8, 0xac, 2, 0x12, 1, b'v', 0x18, 1, 0x22, 40];
-        assert_eq!(bytes, [outer, &before, &FELT].concat());
+        assert_eq!(bytes, [outer, &before, &FELT, &[0x10, 9]].concat());
     }
 }

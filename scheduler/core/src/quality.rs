@@ -3,6 +3,8 @@
 //! Time is cut into *slots*. Those of the last [`QUALITY_WINDOW_MAX`] are kept, each as one [`Felt`], so a window is a merge
 //! of slots. The cost of a relay's word, and the memory, follow the services that there are, and the buckets of sketches,
 //! which are bounded; they do not follow users.
+//!
+//! What a relay could tell nobody for longer than the longest window is of no window: it counts in all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -76,6 +78,15 @@ pub(crate) struct Taken {
     pub(crate) other: u64,
 }
 
+impl Record {
+    fn add(&mut self, slot: u64, felt: Felt) {
+        match self.slots.back_mut().filter(|(last, _)| *last == slot) {
+            Some((_, last)) => last.merge(&felt),
+            None => self.slots.push_back((slot, felt)),
+        }
+    }
+}
+
 impl Qualities {
     pub(crate) fn new(start: Instant) -> Self {
         Self { start, tidied: 0, records: BTreeMap::new() }
@@ -87,7 +98,8 @@ impl Qualities {
 
     pub(crate) fn take(&mut self, region: &str, quality: Quality, now: Instant) -> Taken {
         self.tidy(now);
-        let mut taken = Taken::default();
+        let is_late = u128::from(quality.span_ms) > QUALITY_WINDOW_MAX.as_millis();
+        let (mut taken, slot) = (Taken::default(), self.slot(now));
         taken.refused += quality.services.len().saturating_sub(SERVICES_MAX) as u64;
         for service in quality.services.into_iter().take(SERVICES_MAX) {
             let Some((key, felt)) = read(service, region) else {
@@ -95,7 +107,11 @@ impl Qualities {
                 continue;
             };
             let key = self.placed(key, &mut taken);
-            self.add(key, &felt, now);
+            let record = self.record(key, now);
+            record.totals.add_counts(&felt);
+            if !is_late {
+                record.add(slot, felt);
+            }
         }
         taken
     }
@@ -116,16 +132,11 @@ impl Qualities {
         QualityKey { tenant, service: OTHER.to_owned(), region: String::new(), class: key.class }
     }
 
-    fn add(&mut self, key: QualityKey, felt: &Felt, now: Instant) {
-        let slot = self.slot(now);
+    fn record(&mut self, key: QualityKey, now: Instant) -> &mut Record {
         let new = || Record { slots: VecDeque::new(), totals: Felt::default(), heard: now };
         let record = self.records.entry(key).or_insert_with(new);
         record.heard = now;
-        record.totals.add_counts(felt);
-        match record.slots.back_mut().filter(|(last, _)| *last == slot) {
-            Some((_, last)) => last.merge(felt),
-            None => record.slots.push_back((slot, felt.clone())),
-        }
+        record
     }
 
     /// Once a slot, throws away what is too old.
@@ -182,7 +193,7 @@ mod tests {
     }
 
     fn words(services: &[ServiceQuality]) -> Quality {
-        Quality { services: services.to_vec() }
+        Quality { services: services.to_vec(), span_ms: 10_000 }
     }
 
     fn told(qualities: &Qualities, window_s: u64, now: Instant) -> Vec<(String, u64, Option<u32>)> {
@@ -232,6 +243,18 @@ mod tests {
 
         qualities.take("us", words(&[of(2, "voice", &[10])]), at(4_200));
         assert_eq!(qualities.records.len(), 1, "forgotten after an hour");
+    }
+
+    #[test]
+    fn what_nobody_could_be_told_for_long_counts_in_all_and_in_no_window() {
+        let start = Instant::now();
+        let mut qualities = Qualities::new(start);
+        let late = Quality { span_ms: 300_001, ..words(&[of(1, "voice", &[900])]) };
+        qualities.take("eu", late, start);
+        qualities.take("eu", words(&[of(1, "voice", &[10])]), start);
+
+        let (_, felt, totals) = qualities.within(QUALITY_WINDOW_MAX, start).next().unwrap();
+        assert_eq!((felt.reports, totals.reports), (1, 2));
     }
 
     #[test]

@@ -13,9 +13,8 @@ fn word(service: &str, delay_ms: u32) -> Quality {
     felt.delay_us.add_many(delay_ms * 1_000, 490);
     felt.loss_ppm.add(20_000);
     let felt = Some((&felt).into());
-    Quality {
-        services: vec![ServiceQuality { tenant: 0, service: service.into(), class: 0, felt }],
-    }
+    let service = ServiceQuality { tenant: 0, service: service.into(), class: 0, felt };
+    Quality { services: vec![service], span_ms: 10_000 }
 }
 
 #[tokio::test]
