@@ -6,7 +6,7 @@
 //! silent longest goes first, and any that was for `FLOW_KEPT`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use overway_quality::{Felt, Fold, Sketch};
@@ -49,13 +49,14 @@ struct Inner {
 /// A flow's number, and the end that measures it: two ends may draw the same.
 type FlowKey = (u64, AttachmentId);
 
-#[derive(Debug)]
+/// Cheap to copy, so that whoever asks holds up nobody who reports.
+#[derive(Clone, Debug)]
 struct Record {
     tenant: PolicyId,
     class: Class,
-    report: FlowReport,
-    last: Felt,
-    all: Felt,
+    report: Arc<FlowReport>,
+    last: Arc<Felt>,
+    all: Arc<Felt>,
     heard: Instant,
 }
 
@@ -194,9 +195,10 @@ impl QualityStore {
 
     /// The flows of that number, one for each end that measures it here.
     pub fn flow(&self, id: u64, now: Instant) -> Vec<FlowBody> {
-        let inner = self.inner();
         let ends = (id, AttachmentId(0))..=(id, AttachmentId(u16::MAX));
-        inner.flows.range(ends).map(|(&key, record)| record.body(key, now)).collect()
+        let copied = |(&key, record): (&FlowKey, &Record)| (key, record.clone());
+        let found: Vec<(FlowKey, Record)> = self.inner().flows.range(ends).map(copied).collect();
+        found.iter().map(|(key, record)| record.body(*key, now)).collect()
     }
 
     /// The flows heard of last, at most so many; of one service if it is named.
@@ -206,9 +208,11 @@ impl QualityStore {
         let wanted = latest.filter_map(|key| {
             let record = inner.flows.get(&key)?;
             let named = service.is_none_or(|service| record.report.service == service);
-            named.then(|| record.body(key, now))
+            named.then(|| (key, record.clone()))
         });
-        wanted.take(count_max.min(FLOWS_LISTED_MAX)).collect()
+        let wanted: Vec<_> = wanted.take(count_max.min(FLOWS_LISTED_MAX)).collect();
+        drop(inner);
+        wanted.iter().map(|(key, record)| record.body(*key, now)).collect()
     }
 
     /// Counts since the start.
@@ -247,12 +251,12 @@ impl Inner {
         // It is kept once, decoded.
         report.felt = None;
         self.stats.reports += 1;
+        self.began.get_or_insert(now);
         if !self.fold.add(tenant, &report.service, class, &felt) {
             self.stats.reports_other += 1;
         }
         let key = (report.id, attachment);
-        self.began.get_or_insert(now);
-        let mut all = Felt::default();
+        let mut all = Arc::<Felt>::default();
         if let Some(before) = self.remove(key) {
             self.by_age.remove(&(before.heard, key));
             // Another tenant's edge may have taken over the place.
@@ -260,8 +264,9 @@ impl Inner {
                 all = before.all;
             }
         }
-        all.merge(&felt);
-        let record = Record { tenant, class, report, last: felt, all, heard: now };
+        Arc::make_mut(&mut all).merge(&felt);
+        let (report, last) = (Arc::new(report), Arc::new(felt));
+        let record = Record { tenant, class, report, last, all, heard: now };
         self.make_room(record.buckets(), now);
         self.buckets += record.buckets();
         self.flows.insert(key, record);
@@ -294,7 +299,7 @@ impl Record {
     }
 
     fn body(&self, (id, attachment): FlowKey, now: Instant) -> FlowBody {
-        let FlowReport { service, far, age_ms, ended, .. } = &self.report;
+        let FlowReport { service, far, age_ms, ended, .. } = &*self.report;
         FlowBody {
             id,
             kind: self.report.kind().name().to_owned(),
