@@ -123,6 +123,13 @@ impl<A: Ask> Directory<A> {
         true
     }
 
+    /// Keeps a service at hand no longer than it is used.
+    pub(crate) fn release(&self, service: &str) {
+        if let Some(known) = self.known().get_mut(service) {
+            known.is_fixed = false;
+        }
+    }
+
     /// How many far ends offer each service that is at hand.
     pub(crate) fn counts(&self) -> BTreeMap<String, usize> {
         self.known().iter().map(|(name, known)| (name.clone(), known.found.len())).collect()

@@ -352,6 +352,11 @@ impl Edge {
         self.inner.directory.fix(service)
     }
 
+    /// Keeps a service at hand no longer than it is used.
+    pub fn let_go(&self, service: &str) {
+        self.inner.directory.release(service);
+    }
+
     /// How many far ends offer each service that is at hand.
     pub fn services(&self) -> std::collections::BTreeMap<String, usize> {
         self.inner.directory.counts()

@@ -264,6 +264,12 @@ impl Attachments {
         }
     }
 
+    /// Goes on with another list of relays, 1 to 64, the best first. Attachments to others stay until they end.
+    pub fn give_relays(&self, relays: &[SocketAddr]) {
+        self.shared.relays().give(relays, Instant::now());
+        self.shared.changed.notify_waiters();
+    }
+
     /// Learns of other relays beside those that the edge was given, and has it move to nearer ones; see [`Discovery`].
     /// To be called once, on the tokio runtime.
     pub fn discover(&self, discovery: Discovery) {

@@ -185,6 +185,19 @@ impl Relays {
         self.forget();
     }
 
+    /// Goes on with another list of those that it is given. Those in use stay so until their attachment ends.
+    pub(crate) fn give(&mut self, addresses: &[SocketAddr], now: Instant) {
+        for known in &mut self.known {
+            known.is_given = addresses.contains(&known.address);
+        }
+        for &address in addresses {
+            if !self.known.iter().any(|known| known.address == address) {
+                self.known.push(Known::new(address, true, now));
+            }
+        }
+        self.forget();
+    }
+
     /// Takes out what is neither given, nor told of, nor used; and then the last of what is too many.
     fn forget(&mut self) {
         self.forget_where(|known| known.told.is_none(), 0);
@@ -305,6 +318,8 @@ impl Relays {
         };
         known.failures = known.failures.saturating_add(1);
         known.not_before = now + pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+        // It may have been kept for its use alone.
+        self.forget();
     }
 
     /// The place is free, of its own will.
@@ -435,6 +450,22 @@ mod tests {
         assert_eq!(relays.next(1, now), Next::Wait(now + PAUSE_MIN / 2));
         relays.failed(0, None, 1.0, now);
         assert_eq!(relays.next(1, now), Next::Dial(list[1]), "free again");
+    }
+
+    #[test]
+    fn relays_that_are_no_longer_given_are_left_when_their_attachment_ends() {
+        let now = Instant::now();
+        let list = addresses(4);
+        let mut relays = Relays::new(&list[..2], now);
+        assert_eq!(relays.next(0, now), Next::Dial(list[0]));
+        assert_eq!(relays.next(1, now), Next::Dial(list[1]));
+
+        relays.give(&list[1..3], now);
+
+        assert_eq!(relays.to_measure(9).len(), 3, "the first is in use");
+        relays.failed(0, None, 0.0, now);
+        assert_eq!(relays.next(0, now), Next::Dial(list[2]));
+        assert_eq!(relays.to_measure(9).len(), 2);
     }
 
     #[test]

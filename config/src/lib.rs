@@ -103,6 +103,8 @@ mod checks;
 mod document;
 mod explain;
 mod index;
+mod log;
 
 pub use document::{ConfigError, DOCUMENT_BYTES_MAX, Document};
+pub use log::RawLog;
 pub use toml::Spanned;

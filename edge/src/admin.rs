@@ -1,5 +1,5 @@
 //! The edge's admin HTTP: `/livez` (the process), `/readyz` (attached, and every forward leads somewhere), `/metrics`,
-//! `GET /v1/status`, `GET` and `PUT /v1/log`.
+//! `GET /v1/status`, `GET` and `PUT /v1/log`, `POST /v1/reload`.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -15,9 +15,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use overway_client::{AttachmentStatus, Counts, Edge, LimitStatus, Status, TransportKind};
 use overway_gateway::Gateway;
+use overway_telemetry::reload::Reloads;
 use overway_telemetry::{Exposition, export_counters};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::offers::Offers;
@@ -27,9 +29,11 @@ pub(crate) struct Admin {
     pub(crate) tenant: String,
     pub(crate) edge: Edge,
     /// Services to which forwards lead.
-    pub(crate) named: BTreeSet<String>,
+    pub(crate) named: watch::Receiver<BTreeSet<String>>,
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) offers: Offers,
+    pub(crate) offers: watch::Receiver<Offers>,
+    /// Has the configuration read again.
+    pub(crate) reloads: Reloads,
 }
 
 /// Binds the address; the future that comes back serves until the token is cancelled.
@@ -51,6 +55,7 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .merge(overway_telemetry::admin::log_router())
+        .merge(overway_telemetry::admin::reload_router(admin.reloads.clone()))
         .layer(middleware::from_fn(refuse_foreign_hosts))
         .with_state(Arc::new(admin));
     Ok(async move {
@@ -82,7 +87,8 @@ fn problem(admin: &Admin, status: &Status) -> Option<String> {
     }
     let known = admin.edge.services();
     let is_missing = |name: &&String| known.get(*name).is_none_or(|&count| count == 0);
-    let missing: Vec<&str> = admin.named.iter().filter(is_missing).map(String::as_str).collect();
+    let named = admin.named.borrow();
+    let missing: Vec<&str> = named.iter().filter(is_missing).map(String::as_str).collect();
     (!missing.is_empty()).then(|| format!("nobody offers {}", missing.join(", ")))
 }
 
@@ -108,7 +114,7 @@ async fn status(State(admin): Shared) -> Json<Value> {
         "last_error": status.last_error,
         "limits": status.limits.iter().map(limit).collect::<Vec<_>>(),
         "services": admin.edge.services(),
-        "offers": admin.offers.health().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "offers": admin.offers.borrow().health().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
     }))
 }
 
@@ -138,7 +144,7 @@ async fn metrics(State(admin): Shared) -> Response {
         status.attachments.iter().map(|attachment| attachment.transport).collect();
     let out = exposition(
         (&transports, status.counts),
-        admin.offers.health(),
+        admin.offers.borrow().health(),
         admin.edge.session().stats(),
         admin.gateway.stats(),
     );

@@ -26,6 +26,11 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Of a service that was so before.
+    pub(crate) fn of(is_well: bool) -> Self {
+        Self { failures: if is_well { 0 } else { FAILURES } }
+    }
+
     /// Takes the outcome of a try; says whether the service is well.
     pub(crate) fn note(&mut self, succeeded: bool) -> bool {
         self.failures = if succeeded { 0 } else { self.failures.saturating_add(1) };

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use overway_client::TCP_PORT;
-use overway_config::{ConfigError, Document, Spanned};
+use overway_config::{ConfigError, Document, RawLog, Spanned};
 use overway_gateway::{GatewayConfig, Protocol, RawForward, RawService, RawSocks};
 use overway_tenant::TenantName;
 use serde::Deserialize;
@@ -68,6 +68,7 @@ struct RawConfig {
     forward: Vec<RawForward>,
     #[serde(default)]
     socks: Vec<RawSocks>,
+    log: Option<RawLog>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,6 +145,8 @@ pub struct Config {
     pub offers: Vec<OfferConfig>,
     /// Services, forwards and SOCKS listeners.
     pub gateway: GatewayConfig,
+    /// What is logged, if the file says so.
+    pub log: Option<String>,
 }
 
 /// How a service is offered to the tenant's other edges.
@@ -211,6 +214,7 @@ impl TryFrom<&Document> for Config {
             admin: admin.transpose()?,
             offers: offers(document, &raw.offer, &gateway)?,
             gateway,
+            log: raw.log.map(|log| log.filter(document)).transpose()?,
         })
     }
 }

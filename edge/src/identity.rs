@@ -205,6 +205,7 @@ mod tests {
                 admin: None,
                 offers: Vec::new(),
                 gateway: overway_gateway::GatewayConfig::default(),
+                log: None,
             })
         }
     }

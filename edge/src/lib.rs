@@ -9,13 +9,15 @@
 //! an access relay, again every second while somebody uses it; what was known last counts while no relay answers.
 //!
 //! Tasks, all ending with the process's token: the client's (see `overway-client`), one that follows the token's and the
-//! keys' files, one for each service that is checked, the gateway's, one for admin HTTP.
+//! keys' files, one for each service that is checked, the gateway's, one for admin HTTP,
+//! one that goes on with another configuration when it is asked to.
 
 mod admin;
 mod check;
 mod config;
 mod identity;
 mod offers;
+mod reload;
 mod run;
 mod services;
 

@@ -19,7 +19,12 @@ pub(crate) struct Offers {
 }
 
 impl Offers {
-    pub(crate) fn new(offers: &[OfferConfig], gateway: &GatewayConfig) -> Self {
+    /// A service that was offered before begins as well as it was.
+    pub(crate) fn new(
+        offers: &[OfferConfig],
+        gateway: &GatewayConfig,
+        before: Option<&Self>,
+    ) -> Self {
         let target = |offer: &OfferConfig| {
             let mut services = gateway.services.iter();
             let tcp = services
@@ -27,7 +32,15 @@ impl Offers {
             tcp.map(|service| service.target.clone())
         };
         let offers: Arc<[_]> = offers.iter().map(|offer| (offer.clone(), target(offer))).collect();
-        Self { well: watch::Sender::new(vec![true; offers.len()]), offers }
+        let before = before.map(Self::health).unwrap_or_default();
+        let was_well = |name: &str| before.iter().all(|(other, well)| other != name || *well);
+        let well = offers.iter().map(|(offer, _)| was_well(&offer.service)).collect();
+        Self { well: watch::Sender::new(well), offers }
+    }
+
+    /// Whether the other offers the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.offers == other.offers
     }
 
     /// Each service's name, and whether it is well.
@@ -71,7 +84,7 @@ impl Offers {
 
     async fn check(self, at: usize, target: ServiceTarget) {
         let (OfferConfig { service, check, interval, .. }, _) = &self.offers[at];
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict::of(self.well.borrow()[at]);
         let mut tick = tokio::time::interval(*interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

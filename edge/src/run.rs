@@ -1,23 +1,36 @@
 //! The edge process from its configuration to its end.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use overway_client::{Discovery, Edge, EdgeConfig, TcpAccess};
+use overway_client::{Attachments, Discovery, Edge, EdgeConfig, TcpAccess};
 use overway_gateway::Gateway;
+use overway_telemetry::reload::Reloading;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::admin::{self, Admin};
 use crate::identity::{Files, read_key};
 use crate::offers::Offers;
+use crate::reload::{Live, keep_at_hand};
 use crate::services::Services;
 
 /// How long running connections may go on once the edge has been told to stop.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// Offers what is to be offered now, for ever.
+async fn keep_offers(mut offers: watch::Receiver<Offers>, attachments: Attachments) {
+    loop {
+        let now = offers.borrow_and_update().clone();
+        tokio::select! {
+            () = now.keep(attachments.clone()) => return,
+            changed = offers.changed() => if changed.is_err() { return },
+        }
+    }
+}
 
 /// Where the relays that an edge has learnt of are kept.
 fn state_file(dir: &Path) -> anyhow::Result<PathBuf> {
@@ -26,11 +39,15 @@ fn state_file(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(dir.join("access.json"))
 }
 
-/// Runs an edge until the token is cancelled, then drains and stops.
+/// Runs an edge until the token is cancelled, then drains and stops. Meanwhile it reloads for whoever asks.
 ///
 /// # Errors
 /// It could not start: a file that cannot be read, a token that does not count, or an address that cannot be bound.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    reloading: Reloading<Config>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let key = read_key(&config.key_file)?;
     let files = Files::read(&config)?;
     let claims = files.claims(&key)?;
@@ -51,9 +68,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         let file = config.state_dir.as_deref().map(state_file).transpose()?;
         edge.discover(Discovery { urls: config.discover.clone(), file, ..Discovery::default() });
     }
-    let named = config.gateway.forwards.iter().map(|forward| forward.service.clone());
-    let named: BTreeSet<String> = named.filter(|service| edge.keep_at_hand(service)).collect();
-    let offers = Offers::new(&config.offers, &config.gateway);
+    let named = watch::Sender::new(keep_at_hand(&edge, &config.gateway));
+    let offers = watch::Sender::new(Offers::new(&config.offers, &config.gateway, None));
     let (session, resolver) = (edge.session().clone(), Arc::new(Services(edge.clone())));
     let gateway = Arc::new(Gateway::bind(config.gateway.clone(), session, resolver).await?);
     for listening in gateway.local_addrs() {
@@ -66,9 +82,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let admin = Admin {
         tenant: config.tenant.to_string(),
         edge: edge.clone(),
-        named,
+        named: named.subscribe(),
         gateway: Arc::clone(&gateway),
-        offers: offers.clone(),
+        offers: offers.subscribe(),
+        reloads: reloading.reloads(),
     };
     let stop_admin = CancellationToken::new();
     let admin = match config.admin {
@@ -80,22 +97,25 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             None
         }
     };
+    let keeping = keep_offers(offers.subscribe(), edge.attachments().clone());
+    let mut live = Live { held: config, edge, gateway, offers, named };
     tokio::select! {
         () = files.follow() => {}
-        () = offers.keep(edge.attachments().clone()) => {}
+        () = keeping => {}
+        () = reloading.serve(&mut live) => {}
         () = shutdown.cancelled() => {}
     }
     tracing::info!("stopping");
     // Whoever resolves from now on goes elsewhere.
-    edge.attachments().offer(Vec::new());
+    live.edge.attachments().offer(Vec::new());
     stop_admin.cancel();
     if let Some(admin) = admin {
         // It ends with its token; a panic there has been printed already.
         let _ = admin.await;
     }
-    if let Ok(gateway) = Arc::try_unwrap(gateway) {
+    if let Ok(gateway) = Arc::try_unwrap(live.gateway) {
         gateway.shutdown(GATEWAY_GRACE).await;
     }
-    edge.close().await;
+    live.edge.close().await;
     Ok(())
 }

@@ -73,10 +73,21 @@ struct Run {
 }
 
 impl<K: Clone + Eq + Hash + Send + 'static> Clients<K> {
-    pub(crate) fn new(limits: Limits, shared: Arc<Shared>) -> Self {
-        let rate = Rate::new(limits.clients_per_second);
+    /// None yet, and no room for any until [`Self::limit`] has been called.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (queues, tasks) = (HashMap::new(), JoinSet::new());
-        Self { shared, clients_max: limits.clients_max, rate, queues, tasks }
+        Self { shared, clients_max: 0, rate: Rate::new(None), queues, tasks }
+    }
+
+    /// Lets in so many from now on; who has a place keeps it.
+    pub(crate) fn limit(&mut self, limits: Limits) {
+        self.clients_max = limits.clients_max;
+        self.rate = Rate::new(limits.clients_per_second);
+    }
+
+    /// Ends all clients, and waits for their tasks.
+    pub(crate) async fn end(mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// Gives a datagram to its client, which is made if there is none. What is not carried is counted.

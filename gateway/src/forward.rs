@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use overway_session::{ClientAddresses, Stream, Terms, Wanted};
 use overway_wire::Class;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::ForwardConfig;
-use crate::listener::{Admitted, Listener, addresses_of};
+use crate::listener::{Admitted, Door, Listener, addresses_of};
 use crate::open::{self, Shared, open_first};
 use crate::proxy::{self, ReadError};
 use crate::splice::{reset, socket_error, splice};
@@ -19,13 +19,6 @@ use crate::stats::Refusal;
 /// How long a trusted source may take for its PROXY header. The specification has receivers wait three seconds
 /// at least, so that a lost packet is sent again.
 const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A bound TCP forward.
-pub(crate) struct TcpForward {
-    listener: TcpListener,
-    config: ForwardConfig,
-    shared: Arc<Shared>,
-}
 
 /// What a connection's stream is like.
 #[derive(Debug)]
@@ -42,25 +35,24 @@ pub(crate) struct Asked<'a> {
     pub(crate) target: Option<&'a str>,
 }
 
-impl TcpForward {
-    pub(crate) fn new(listener: TcpListener, config: ForwardConfig, shared: Arc<Shared>) -> Self {
-        Self { listener, config, shared }
-    }
-
-    /// Accepts until the gateway drains.
-    pub(crate) async fn run(self) {
-        let Self { listener: tcp, config, shared } = self;
-        let ForwardConfig { service, policy, redundancy, proxy_protocol, trusted, .. } = config;
-        let to = open::Way { service, policy, redundancy };
-        let way = Arc::new(Way { to, class: config.class, idle_timeout: config.idle_timeout });
-        let limits = config.limits;
-        let trusted = proxy_protocol.map(|_| trusted);
-        let has_header = trusted.is_some();
-        let listener = Listener { tcp, limits, trusted, shared: Arc::clone(&shared) };
-        listener
-            .run(|admitted| connect(Arc::clone(&shared), Arc::clone(&way), has_header, admitted))
-            .await;
-    }
+/// Accepts a forward's connections until `until` is ready, or the gateway drains.
+pub(crate) async fn run(
+    listener: &Listener,
+    config: &ForwardConfig,
+    until: impl Future<Output = ()>,
+) {
+    let ForwardConfig { class, limits, idle_timeout, proxy_protocol, trusted, .. } = config;
+    let to = open::Way {
+        service: config.service.clone(),
+        policy: config.policy.clone(),
+        redundancy: config.redundancy,
+    };
+    let way = Arc::new(Way { to, class: *class, idle_timeout: *idle_timeout });
+    let has_header = proxy_protocol.is_some();
+    let door = Door { limits: *limits, trusted: has_header.then_some(trusted.as_slice()) };
+    let shared = listener.shared();
+    let connection = |admitted| connect(Arc::clone(shared), Arc::clone(&way), has_header, admitted);
+    listener.run(door, until, connection).await;
 }
 
 /// One connection, from its opening to its end.

@@ -1,29 +1,28 @@
-//! The gateway as a whole: binding, tasks, shutdown.
+//! The gateway as a whole: binding, reloading, tasks, shutdown.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use overway_session::{Candidates, SessionEndpoint};
-use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ForwardConfig, GatewayConfig, Protocol, SocksConfig};
-use crate::forward::TcpForward;
 use crate::open::{Complaints, Resolver, Shared};
+use crate::port::{Bound, Port, PortKey, Use};
 use crate::service::Services;
-use crate::socket::{FORWARD_BUFFER_BYTES, bind_udp, listen_tcp};
-use crate::socks::{PasswordError, Socks, Users};
+use crate::socks::{self, PasswordError};
 use crate::stats::{Counters, Stats};
-use crate::udp::UdpForward;
 
 /// A running gateway. Dropping it ends everything at once; [`Self::shutdown`] is the gentle way.
 pub struct Gateway {
     shared: Arc<Shared>,
-    listening: Vec<Listening>,
+    services: Arc<Services>,
+    /// The forwards in the order of the configuration, then the SOCKS listeners.
+    ports: Mutex<Vec<Port>>,
 }
 
 /// One listening socket.
@@ -55,11 +54,10 @@ pub enum BindError {
     Password(#[from] PasswordError),
 }
 
-/// A listener that is bound and does not run yet.
-enum Bound {
-    Tcp(TcpListener, ForwardConfig),
-    Udp(UdpSocket, ForwardConfig),
-    Socks(TcpListener, SocksConfig, Users),
+/// What is to be served: by a port that is there, or by a new one.
+enum Serving {
+    Held(usize),
+    New(Bound),
 }
 
 impl Gateway {
@@ -75,14 +73,6 @@ impl Gateway {
         endpoint: SessionEndpoint,
         resolver: Arc<dyn Resolver>,
     ) -> Result<Self, BindError> {
-        let GatewayConfig { services, forwards, socks } = config;
-        let mut listeners = Vec::with_capacity(forwards.len() + socks.len());
-        for forward in forwards {
-            listeners.push(Bound::forward(forward)?);
-        }
-        for socks in socks {
-            listeners.push(Bound::socks(socks)?);
-        }
         let shared = Arc::new(Shared {
             endpoint,
             resolver,
@@ -94,19 +84,82 @@ impl Gateway {
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
         });
-        let mut listening = Vec::with_capacity(listeners.len());
-        for (bound, address) in listeners {
-            listening.push(address);
-            bound.start(&shared);
+        let services = Arc::new(Services::new(Arc::clone(&shared)));
+        let gateway = Self { shared, services: Arc::clone(&services), ports: Mutex::default() };
+        gateway.reload(config).await?;
+        gateway.shared.background.spawn(services.run());
+        Ok(gateway)
+    }
+
+    /// Goes on with another configuration; says what is another, for people. Listeners and services that are in both
+    /// stay, and take newcomers as the new one says. Connections go on as they were begun, those of what is removed
+    /// too; but clients of a UDP listener end with it. Passwords in files are read again.
+    ///
+    /// # Errors
+    /// As [`Self::bind`]; nothing has changed then.
+    pub async fn reload(&self, config: GatewayConfig) -> Result<Vec<String>, BindError> {
+        let (mut changes, removed) = self.change(config)?;
+        for port in removed {
+            changes.push(format!("{port} removed"));
+            port.close().await;
         }
-        let services = Services::new(services, Arc::clone(&shared));
-        shared.background.spawn(services.run());
-        Ok(Self { shared, listening })
+        Ok(changes)
+    }
+
+    /// Changes everything but for closing the ports that are no longer wanted.
+    fn change(&self, config: GatewayConfig) -> Result<(Vec<String>, Vec<Port>), BindError> {
+        let GatewayConfig { services, forwards, socks } = config;
+        let wanted = self.wanted(forwards, &socks)?;
+        let mut ports = self.ports();
+        let serving = serving(&ports, &wanted)?;
+        // Nothing fails from here on.
+        let mut held: Vec<Option<Port>> = ports.drain(..).map(Some).collect();
+        let mut changes = Vec::new();
+        for (serving, (_, next)) in serving.into_iter().zip(wanted) {
+            let port = match serving {
+                Serving::Held(at) => {
+                    let port = held[at].take().expect("each is named once");
+                    if port.turn(next) {
+                        changes.push(format!("{port} changed"));
+                    }
+                    port
+                }
+                Serving::New(bound) => {
+                    let port = bound.start(next, &self.shared);
+                    changes.push(format!("{port} added"));
+                    port
+                }
+            };
+            ports.push(port);
+        }
+        changes.extend(self.services.list(services));
+        Ok((changes, held.into_iter().flatten().collect()))
+    }
+
+    /// What is to be listened on, and for what.
+    fn wanted(
+        &self,
+        forwards: Vec<ForwardConfig>,
+        socks: &[SocksConfig],
+    ) -> Result<Vec<(PortKey, Use)>, PasswordError> {
+        let forward = |config: ForwardConfig| {
+            let key = PortKey { protocol: config.protocol, listen: config.listen };
+            Ok((key, Use::Forward(Arc::new(config))))
+        };
+        let socks = socks.iter().map(|config| {
+            let key = PortKey { protocol: Protocol::Tcp, listen: config.listen };
+            Ok((key, Use::Socks(Arc::new(socks::Context::new(config, &self.shared)?))))
+        });
+        forwards.into_iter().map(forward).chain(socks).collect()
+    }
+
+    fn ports(&self) -> MutexGuard<'_, Vec<Port>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The listening sockets: the forwards in the order of the configuration, then the SOCKS listeners.
-    pub fn local_addrs(&self) -> &[Listening] {
-        &self.listening
+    pub fn local_addrs(&self) -> Vec<Listening> {
+        self.ports().iter().map(Port::listening).collect()
     }
 
     /// What was counted until now.
@@ -141,47 +194,18 @@ impl Drop for Gateway {
     }
 }
 
-impl Bound {
-    fn forward(forward: ForwardConfig) -> Result<(Self, Listening), BindError> {
-        let ForwardConfig { protocol, listen, .. } = forward;
-        let service = Some(forward.service.clone());
-        let bound = match protocol {
-            Protocol::Tcp => listen_tcp(listen)
-                .and_then(|listener| Ok((listener.local_addr()?, Self::Tcp(listener, forward)))),
-            Protocol::Udp => bind_udp(listen, FORWARD_BUFFER_BYTES)
-                .and_then(|socket| Ok((socket.local_addr()?, Self::Udp(socket, forward)))),
-        };
-        match bound {
-            Ok((address, bound)) => Ok((bound, Listening { protocol, address, service })),
-            Err(source) => Err(BindError::Listen { protocol, address: listen, source }),
+/// Finds the ports that serve what is wanted, and binds those that are not there.
+fn serving(ports: &[Port], wanted: &[(PortKey, Use)]) -> Result<Vec<Serving>, BindError> {
+    let mut free: Vec<bool> = vec![true; ports.len()];
+    let serve = |(key, _): &(PortKey, Use)| {
+        let held = ports.iter().zip(&free).position(|(port, &free)| free && port.key == *key);
+        match held {
+            Some(at) => {
+                free[at] = false;
+                Ok(Serving::Held(at))
+            }
+            None => Bound::new(*key).map(Serving::New),
         }
-    }
-
-    fn socks(config: SocksConfig) -> Result<(Self, Listening), BindError> {
-        let users = Users::load(&config.users)?;
-        let (protocol, listen) = (Protocol::Tcp, config.listen);
-        let bound = listen_tcp(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
-        match bound {
-            Ok((address, listener)) => {
-                let listening = Listening { protocol, address, service: None };
-                Ok((Self::Socks(listener, config, users), listening))
-            }
-            Err(source) => Err(BindError::Listen { protocol, address: listen, source }),
-        }
-    }
-
-    fn start(self, shared: &Arc<Shared>) {
-        let (ours, tasks) = (Arc::clone(shared), &shared.background);
-        match self {
-            Self::Tcp(listener, config) => {
-                tasks.spawn(TcpForward::new(listener, config, ours).run());
-            }
-            Self::Udp(socket, config) => {
-                tasks.spawn(UdpForward::new(socket, config, ours).run());
-            }
-            Self::Socks(listener, config, users) => {
-                tasks.spawn(Socks::new(listener, config, users, ours).run());
-            }
-        }
-    }
+    };
+    wanted.iter().map(serve).collect()
 }

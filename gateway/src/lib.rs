@@ -24,6 +24,8 @@
 //! side is hidden from the other; a stream is opened again after bytes were sent on it. Datagrams may be
 //! lost, and every loss in the gateway is counted.
 //!
+//! A gateway can be reloaded: listeners and services come, go and change while the others carry on ([`Gateway::reload`]).
+//!
 //! Limits: each listener and each service has a maximum of connections or clients at once, a listener also
 //! of newcomers in a second, and whoever comes beyond it is turned away. Those who have a place keep it: an attacker with many source addresses
 //! can keep newcomers out, but cuts nobody off.
@@ -42,6 +44,8 @@ mod idle;
 mod listener;
 mod metrics;
 mod open;
+mod places;
+mod port;
 mod proxy;
 mod race;
 mod rate;

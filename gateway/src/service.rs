@@ -3,21 +3,23 @@
 //!
 //! The target is connected first and the stream or flow accepted then, so that an opener that is told
 //! yes has a target that answers. UDP targets cannot be asked; there, yes means that the name is listed.
+//!
+//! The list may change while the gateway runs. What was accepted goes on as it was begun.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use overway_session::{ClientAddresses, Flow, Incoming, IncomingFlow, IncomingStream};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::DATAGRAM_BYTES_MAX;
 use crate::config::{FLOW_IDLE_TIMEOUT, Protocol, ProxyProtocol, ServiceConfig};
 use crate::flow::send;
 use crate::idle::Idle;
 use crate::open::Shared;
+use crate::places::{Places, Taken};
 use crate::proxy::{self, Transport};
 use crate::splice::{reset, splice};
 use crate::stats::{Counters, DatagramDrop, Present, Refusal};
@@ -25,34 +27,48 @@ use crate::target::Unreached;
 
 /// The services of a gateway.
 pub(crate) struct Services {
-    tcp: BTreeMap<String, Arc<Service>>,
-    udp: BTreeMap<String, Arc<Service>>,
+    listed: RwLock<Listed>,
     shared: Arc<Shared>,
 }
+
+/// By protocol and name.
+type Listed = BTreeMap<(Protocol, String), Arc<Service>>;
 
 /// One service and its places.
 struct Service {
     config: ServiceConfig,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Services {
-    pub(crate) fn new(configs: Vec<ServiceConfig>, shared: Arc<Shared>) -> Self {
-        let (mut tcp, mut udp) = (BTreeMap::new(), BTreeMap::new());
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { listed: RwLock::default(), shared }
+    }
+
+    /// Lists these and no others from now on. Says what is another than before, for people.
+    pub(crate) fn list(&self, configs: Vec<ServiceConfig>) -> Vec<String> {
+        let mut listed = self.listed.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut now, mut changes) = (Listed::new(), Vec::new());
         for config in configs {
-            let of_protocol = match config.protocol {
-                Protocol::Tcp => &mut tcp,
-                Protocol::Udp => &mut udp,
+            let key = (config.protocol, config.name.clone());
+            let held = listed.remove(&key);
+            let change = match &held {
+                None => Some("added"),
+                Some(held) if held.config == config => None,
+                Some(_) => Some("changed"),
             };
-            let places = Arc::new(Semaphore::new(config.clients_max));
-            of_protocol.insert(config.name.clone(), Arc::new(Service { config, places }));
+            changes.extend(change.map(|change| format!("service {} ({}) {change}", key.1, key.0)));
+            let places = held.map(|held| held.places.clone()).unwrap_or_default();
+            now.insert(key, Arc::new(Service { config, places }));
         }
-        Self { tcp, udp, shared }
+        changes.extend(listed.keys().map(|(of, name)| format!("service {name} ({of}) removed")));
+        *listed = now;
+        changes
     }
 
     /// Answers requests until the endpoint closes or the gateway ends. While it drains, answers are no,
     /// so that the openers try another relay.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(self: Arc<Self>) {
         loop {
             let incoming = tokio::select! {
                 incoming = self.shared.endpoint.accept() => incoming,
@@ -67,7 +83,7 @@ impl Services {
     }
 
     fn handle_stream(&self, stream: IncomingStream) {
-        match self.admit(&self.tcp, stream.service()) {
+        match self.admit(Protocol::Tcp, stream.service()) {
             Ok((service, place)) => {
                 let shared = Arc::clone(&self.shared);
                 self.shared.connections.spawn(serve_stream(shared, service, place, stream));
@@ -80,7 +96,7 @@ impl Services {
     }
 
     fn handle_flow(&self, flow: IncomingFlow) {
-        match self.admit(&self.udp, flow.service()) {
+        match self.admit(Protocol::Udp, flow.service()) {
             Ok((service, place)) => {
                 let shared = Arc::clone(&self.shared);
                 self.shared.background.spawn(serve_flow(shared, service, place, flow));
@@ -92,19 +108,14 @@ impl Services {
         }
     }
 
-    fn admit(
-        &self,
-        listed: &BTreeMap<String, Arc<Service>>,
-        name: &str,
-    ) -> Result<(Arc<Service>, OwnedSemaphorePermit), Refusal> {
+    fn admit(&self, protocol: Protocol, name: &str) -> Result<(Arc<Service>, Taken), Refusal> {
         if self.shared.draining.is_cancelled() {
             return Err(Refusal::Stopping);
         }
-        let service = listed.get(name).ok_or(Refusal::Unlisted)?;
-        match Arc::clone(&service.places).try_acquire_owned() {
-            Ok(place) => Ok((Arc::clone(service), place)),
-            Err(_) => Err(Refusal::Full),
-        }
+        let listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
+        let service = listed.get(&(protocol, name.to_owned())).ok_or(Refusal::Unlisted)?;
+        let taken = service.places.take(service.config.clients_max).ok_or(Refusal::Full)?;
+        Ok((Arc::clone(service), taken))
     }
 }
 
@@ -130,7 +141,7 @@ fn note_unreached(
 async fn serve_stream(
     shared: Arc<Shared>,
     service: Arc<Service>,
-    _place: OwnedSemaphorePermit,
+    _place: Taken,
     incoming: IncomingStream,
 ) {
     let config = &service.config;
@@ -170,7 +181,7 @@ async fn serve_stream(
 async fn serve_flow(
     shared: Arc<Shared>,
     service: Arc<Service>,
-    _place: OwnedSemaphorePermit,
+    _place: Taken,
     incoming: IncomingFlow,
 ) {
     let config = &service.config;

@@ -25,12 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::SocksConfig;
 use crate::forward::{Asked, Way, carry, note_refused, open_stream};
-use crate::listener::{Admitted, Listener, addresses_of};
+use crate::listener::{Admitted, Door, Listener, addresses_of};
 use crate::open::{self, Shared};
 use crate::splice::reset;
 use crate::stats::Refusal;
@@ -44,7 +44,9 @@ use associate::Association;
 use message::{Command, Fault, METHOD_NONE, METHOD_PASSWORD, Request};
 
 pub use users::PasswordError;
-pub(crate) use users::{CREDENTIAL_BYTES_MAX, Users};
+use users::Users;
+
+pub(crate) use users::CREDENTIAL_BYTES_MAX;
 
 /// How long a client may take to say what it wants. Four messages and three round trips.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,14 +55,8 @@ const SERVICE_NAME_BYTES_MAX: usize = 63;
 /// Says nothing of an address, as it may in replies to CONNECT.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// A bound SOCKS listener.
-pub(crate) struct Socks {
-    listener: TcpListener,
-    context: Arc<Context>,
-}
-
 /// What a listener's connections share.
-struct Context {
+pub(crate) struct Context {
     config: SocksConfig,
     users: Users,
     shared: Arc<Shared>,
@@ -74,23 +70,14 @@ struct Route {
     target: Option<String>,
 }
 
-impl Socks {
-    pub(crate) fn new(
-        listener: TcpListener,
-        config: SocksConfig,
-        users: Users,
-        shared: Arc<Shared>,
-    ) -> Self {
-        Self { listener, context: Arc::new(Context { config, users, shared }) }
-    }
-
-    /// Accepts until the gateway drains.
-    pub(crate) async fn run(self) {
-        let Self { listener: tcp, context } = self;
-        let (limits, shared) = (context.config.limits, Arc::clone(&context.shared));
-        let listener = Listener { tcp, limits, trusted: None, shared };
-        listener.run(|admitted| serve(Arc::clone(&context), admitted)).await;
-    }
+/// Accepts a SOCKS listener's connections until `until` is ready, or the gateway drains.
+pub(crate) async fn run(
+    listener: &Listener,
+    context: &Arc<Context>,
+    until: impl Future<Output = ()>,
+) {
+    let door = Door { limits: context.config.limits, trusted: None };
+    listener.run(door, until, |admitted| serve(Arc::clone(context), admitted)).await;
 }
 
 /// One connection, from its negotiation to its end.
@@ -209,6 +196,17 @@ fn refusal(fault: Fault) -> Refusal {
 }
 
 impl Context {
+    /// Reads the passwords that are in files.
+    pub(crate) fn new(config: &SocksConfig, shared: &Arc<Shared>) -> Result<Self, PasswordError> {
+        let users = Users::load(&config.users)?;
+        Ok(Self { config: config.clone(), users, shared: Arc::clone(shared) })
+    }
+
+    /// Whether the other was made of the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.config == other.config && self.users == other.users
+    }
+
     /// Where the configuration lets a destination lead.
     fn route(&self, destination: &Target) -> Result<Route, Refusal> {
         let config = &self.config;

@@ -14,6 +14,9 @@
 //!
 //! On a host with several addresses, listen on one of them and not on all, for otherwise the kernel
 //! chooses which address answers come from.
+//!
+//! What a forward is for may change while it listens ([`crate::port`]). Clients that have a flow keep it as it was
+//! begun, until they are idle.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,16 +25,18 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use overway_session::ClientAddresses;
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 
 use crate::DATAGRAM_BYTES_MAX;
 use crate::clients::{Client, Clients, Way};
 use crate::config::{FLOW_IDLE_TIMEOUT, ForwardConfig, Limits, ProxyProtocol};
 use crate::listener::contains;
 use crate::open::{self, Shared};
+use crate::port::Use;
 use crate::proxy::{self, HEADER_BYTES_MAX, Transport};
 use crate::stats::DatagramDrop;
 
-/// A bound UDP forward.
+/// A UDP forward as it is for now.
 pub(crate) struct UdpForward {
     way: Arc<Way>,
     /// Where it listens.
@@ -46,26 +51,49 @@ pub(crate) struct UdpForward {
 type Key = (SocketAddr, Option<ClientAddresses>);
 
 impl UdpForward {
-    pub(crate) fn new(socket: UdpSocket, config: ForwardConfig, shared: Arc<Shared>) -> Self {
+    fn new(socket: Arc<UdpSocket>, config: ForwardConfig, shared: Arc<Shared>) -> Self {
         let ForwardConfig { service, policy, redundancy, idle_timeout, .. } = config;
         let to = open::Way { service, policy, redundancy };
         let local = socket.local_addr().ok();
         let idle_timeout = idle_timeout.unwrap_or(FLOW_IDLE_TIMEOUT);
-        let way = Arc::new(Way { socket: Arc::new(socket), to, idle_timeout });
+        let way = Arc::new(Way { socket, to, idle_timeout });
         let ForwardConfig { limits, proxy_protocol, trusted, .. } = config;
         Self { way, local, limits, proxy_protocol, trusted, shared }
     }
 
-    /// Carries datagrams until the gateway ends. Clients' tasks end with it.
-    pub(crate) async fn run(self) {
-        let mut clients = Clients::new(self.limits, Arc::clone(&self.shared));
+    /// Carries datagrams for what the socket is for, until it is for nothing or the gateway ends. Clients' tasks end
+    /// with it.
+    pub(crate) async fn run(
+        socket: UdpSocket,
+        mut uses: watch::Receiver<Option<Use>>,
+        shared: Arc<Shared>,
+    ) {
+        let (socket, mut clients) = (Arc::new(socket), Clients::new(Arc::clone(&shared)));
+        loop {
+            let now = uses.borrow_and_update().clone();
+            // SOCKS listens on TCP.
+            let Some(Use::Forward(config)) = now else { break };
+            let forward =
+                Self::new(Arc::clone(&socket), ForwardConfig::clone(&config), Arc::clone(&shared));
+            clients.limit(forward.limits);
+            tokio::select! {
+                () = forward.carry(&mut clients) => break,
+                // Without a gateway there is nobody who could change it.
+                changed = uses.changed() => if changed.is_err() { break },
+            }
+        }
+        clients.end().await;
+    }
+
+    /// Carries datagrams until the gateway ends.
+    async fn carry(&self, clients: &mut Clients<Key>) {
         // One byte more, so that a datagram which is too long is seen to be.
         let mut buffer = vec![0; HEADER_BYTES_MAX + DATAGRAM_BYTES_MAX + 1];
         loop {
             tokio::select! {
                 received = self.way.socket.recv_from(&mut buffer) => match received {
                     Ok((count, source)) => {
-                        self.handle_datagram(&mut clients, source, &buffer[..count]);
+                        self.handle_datagram(clients, source, &buffer[..count]);
                     }
                     // An earlier answer did not reach its client; the next datagram is not concerned.
                     Err(error) => tracing::debug!(%error, "a UDP socket was told of an error"),

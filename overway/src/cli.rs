@@ -22,6 +22,7 @@ mod pki;
 mod policy;
 mod quality;
 mod relay;
+mod reload;
 mod routes;
 mod runtime;
 mod scheduler;
@@ -64,9 +65,9 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Logging {
     /// What to log to standard error: a level (error, warn, info, debug, trace), or a filter such as
-    /// "info,overway_scheduler=debug".
-    #[arg(long, global = true, value_name = "FILTER", env = "OVERWAY_LOG", default_value = "info")]
-    log: String,
+    /// "info,overway_scheduler=debug". Default: what `[log]` of the configuration says, or info.
+    #[arg(long, global = true, value_name = "FILTER", env = "OVERWAY_LOG")]
+    log: Option<String>,
     /// How to log.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -105,6 +106,7 @@ enum Command {
     Token(token::TokenArgs),
     Edge(edge::EdgeArgs),
     LogLevel(log_level::LogLevelArgs),
+    Reload(reload::ReloadArgs),
     /// Run a world-wide mesh on this machine: real relays on loopback, measured delays, failures on demand.
     Lab(crate::lab::cli::LabArgs),
     /// Check configuration files without running anything. Exit code 2 if one is wrong.
@@ -135,7 +137,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    logging::init(&cli.logging.log, cli.logging.log_format)?;
+    logging::init(cli.logging.log.as_deref(), cli.logging.log_format)?;
     match cli.command {
         Command::Scheduler(args) => scheduler::run(&args),
         Command::Relay(args) => relay::run(args),
@@ -161,6 +163,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Token(args) => token::run(args),
         Command::Edge(args) => edge::run(args),
         Command::LogLevel(args) => log_level::run(args),
+        Command::Reload(args) => reload::run(&args),
         Command::Lab(args) => crate::lab::cli::run(args).map_err(Failure::failed),
         Command::Validate(args) => validate::run(&args),
         Command::Completions(args) => generate::completions(&args, Cli::command()),
@@ -192,6 +195,8 @@ mod tests {
             "overway scheduler backup --config s.toml --out mesh.backup",
             "overway scheduler restore mesh.backup --dir there",
             "overway log-level relay",
+            "overway reload relay --json",
+            "overway reload relay.toml",
             "overway log-level 127.0.0.1:9411 info,overway_relay=debug --json",
             "overway relay",
             "overway relay --config r.toml",

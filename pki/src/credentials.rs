@@ -52,6 +52,9 @@ struct Current {
     validity: Validity,
 }
 
+/// A certificate and its key, checked and not yet in use.
+pub struct Reread(Current);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Validity {
     not_before: SystemTime,
@@ -163,6 +166,36 @@ impl Credentials {
         current.save(directory)?;
         self.current.store(Arc::new(current));
         Ok(())
+    }
+
+    /// Reads what the directory holds now, for [`Self::adopt`]; `None` if that is the certificate in use. It must be for
+    /// this same identity, signed by this mesh's CA, in date, and have its key beside it.
+    pub fn reread(
+        &self,
+        directory: &Path,
+        now: SystemTime,
+    ) -> Result<Option<Reread>, CredentialsError> {
+        let read = Self::load(directory)?;
+        if read.ca != self.ca {
+            return Err(CredentialsError::OtherCa);
+        }
+        if read.identity != self.identity {
+            return Err(CredentialsError::OtherIdentity {
+                own: self.identity.clone(),
+                given: read.identity,
+            });
+        }
+        let chain = read.chain();
+        if chain == self.chain() {
+            return Ok(None);
+        }
+        let key = read.current.load().key.clone_key();
+        Ok(Some(Reread(Current::checked(chain, key, &self.roots, now)?)))
+    }
+
+    /// Takes what was read into use. Connections that stand keep what they were made with.
+    pub fn adopt(&self, Reread(current): Reread) {
+        self.current.store(Arc::new(current));
     }
 
     pub(crate) const fn roots(&self) -> &Arc<RootCertStore> {

@@ -46,7 +46,7 @@ mod tls;
 mod token;
 
 pub use authority::{Authority, LIFETIME_MAX, fingerprint};
-pub use credentials::{Credentials, CredentialsError, PendingKey};
+pub use credentials::{Credentials, CredentialsError, PendingKey, Reread};
 pub use files::FileError;
 pub use identity::{Identity, IdentityError, MESH_NAME_BYTES_MAX, Role, peer_identity};
 pub use quic::{connection_id_key, endpoint_config};

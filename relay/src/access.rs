@@ -44,6 +44,7 @@ mod tcp;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -107,6 +108,7 @@ pub struct Access {
     pub tcp_address: Option<SocketAddr>,
     counters: Arc<stats::Counters>,
     draining: AccessDrain,
+    attachments_max: Arc<AtomicUsize>,
     stop: CancellationToken,
     thread: thread::JoinHandle<()>,
 }
@@ -119,6 +121,17 @@ impl AccessCounts {
     /// The counts now.
     pub fn snapshot(&self) -> AccessStats {
         self.0.snapshot()
+    }
+}
+
+/// Changes how many edges may be attached at once.
+#[derive(Clone, Debug)]
+pub(crate) struct AttachmentsMax(Arc<AtomicUsize>);
+
+impl AttachmentsMax {
+    /// From now on; those that are attached stay.
+    pub(crate) fn set(&self, max: usize) {
+        self.0.store(max, Ordering::Relaxed);
     }
 }
 
@@ -147,7 +160,14 @@ impl Access {
         let (draining, drains) = watch::channel(Drain::No);
         parts.dispatcher.started(&addresses, Arc::clone(&counters), drains.clone());
         let stop = CancellationToken::new();
-        let listener = listener::Listener::new(parts, Arc::clone(&counters), drains, stop.clone());
+        let attachments_max = Arc::new(AtomicUsize::new(parts.config.attachments_max));
+        let listener = listener::Listener::new(
+            parts,
+            Arc::clone(&attachments_max),
+            Arc::clone(&counters),
+            drains,
+            stop.clone(),
+        );
         let (ready_tx, ready) = std::sync::mpsc::channel();
         let main = move || {
             let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -172,12 +192,17 @@ impl Access {
         let thread = thread::Builder::new().name("access".to_owned()).spawn(main)?;
         ready.recv().context("the access thread ended at its start")??;
         let draining = AccessDrain::new(draining);
-        Ok(Self { addresses, tcp_address, counters, draining, stop, thread })
+        Ok(Self { addresses, tcp_address, counters, draining, attachments_max, stop, thread })
     }
 
     /// What is counted.
     pub fn counts(&self) -> AccessCounts {
         AccessCounts(Arc::clone(&self.counters))
+    }
+
+    /// Changes how many edges may be attached at once.
+    pub(crate) fn attachments_max(&self) -> AttachmentsMax {
+        AttachmentsMax(Arc::clone(&self.attachments_max))
     }
 
     /// Has edges leave, or turns them away.

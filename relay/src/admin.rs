@@ -1,7 +1,7 @@
 //! The relay's admin HTTP: `/livez` (the process), `/readyz` (can forward), `/metrics`, `GET /v1/status`,
 //! `GET /v1/access` (which access relays a client should try), `GET /v1/flows` (`?service=NAME`, `?limit=N`) and `/v1/flows/{id}` (what the ends here feel of their flows),
 //! `POST /v1/trace` (a [`TraceRequest`] in, [`TraceLine`](crate::trace::TraceLine)s out as they come, one JSON object a
-//! line), `GET` and `PUT /v1/log`, and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
+//! line), `GET` and `PUT /v1/log`, `POST /v1/reload`, and, where fault injection is configured, `GET`, `PUT` and `DELETE /v1/fault`.
 //!
 //! Without a scheduler a relay is *degraded*, never dead: `/readyz` says so and still answers 200.
 
@@ -25,6 +25,7 @@ use overway_gateway::Gateway;
 use overway_pki::Credentials;
 use overway_relay_core::{Fib, FibPath};
 use overway_session::SessionEndpoint;
+use overway_telemetry::reload::Reloads;
 use overway_wire::control::LinkReport;
 use overway_wire::{Class, RelayId};
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,8 @@ pub struct Admin {
     pub lines: Arc<Lines>,
     /// Sockets whose kernel buffers are smaller than asked for.
     pub buffers_short: usize,
+    /// Has the configuration read again.
+    pub reloads: Reloads,
 }
 
 /// Binds the address; the future that comes back serves until the token is cancelled.
@@ -105,6 +108,7 @@ pub async fn serve(
         .route("/v1/access", get(nearest))
         .route("/v1/fault", get(faults).put(set_fault).delete(restore_fault))
         .merge(overway_telemetry::admin::log_router())
+        .merge(overway_telemetry::admin::reload_router(admin.reloads.clone()))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(refuse_foreign_hosts))
         .with_state(Arc::new(admin));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use overway_config::{ConfigError, Document, Spanned};
+use overway_config::{ConfigError, Document, RawLog, Spanned};
 use overway_gateway::{GatewayConfig, RawForward, RawService, RawSocks};
 use overway_relay_core::Fec;
 use overway_wire::control::{Line, Location, WORKERS_MAX};
@@ -41,6 +41,7 @@ struct RawConfig {
     #[serde(default)]
     socks: Vec<RawSocks>,
     fault: Option<Spanned<RawFault>>,
+    log: Option<RawLog>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,6 +130,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// Fault injection, off unless configured.
     pub fault: Option<FaultConfig>,
+    /// What is logged, if the file says so.
+    pub log: Option<String>,
 }
 
 impl Config {
@@ -201,6 +204,7 @@ impl TryFrom<&Document> for Config {
             access: access.transpose()?,
             gateway: GatewayConfig::from_raw(document, &raw.service, &raw.forward, &raw.socks)?,
             fault: fault.transpose()?,
+            log: raw.log.map(|log| log.filter(document)).transpose()?,
         })
     }
 }

@@ -6,6 +6,9 @@
 //!   +----------------------------- pause, doubled up to two seconds <---------------------------+
 //! ```
 //!
+//! What the relay says of itself may change while it runs. It then dials again at once and says a new hello, and the old
+//! connection stands until the new one is welcomed: the scheduler never misses it.
+//!
 //! Nothing that runs depends on it: while no scheduler answers the relay goes on with what it holds.
 
 use std::net::SocketAddr;
@@ -54,14 +57,12 @@ const GOODBYE_GRACE: Duration = Duration::from_millis(1_500);
 
 /// What the control client works with.
 pub struct Control {
-    /// Addresses of schedulers, tried in turn.
-    pub schedulers: Vec<SocketAddr>,
+    /// Whom it dials, and as what; may change.
+    pub said: watch::Receiver<Said>,
     /// The relay's identity.
     pub credentials: Arc<Credentials>,
     /// Where the identity is kept.
     pub state_dir: PathBuf,
-    /// What the relay says of itself; revision and epoch are filled in at each connection.
-    pub hello: Hello,
     /// To the mesh thread.
     pub commands: mpsc::Sender<Command>,
     /// What edges offer at this relay, all of it.
@@ -72,6 +73,23 @@ pub struct Control {
     pub(crate) access: AccessHeard,
     /// What others may ask.
     pub status: Arc<ControlStatus>,
+}
+
+/// What a reload of the configuration may change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Said {
+    /// Addresses of schedulers, tried in turn; at least one.
+    pub schedulers: Vec<SocketAddr>,
+    /// What the relay says of itself; revision and epoch are filled in at each connection.
+    pub hello: Hello,
+}
+
+/// How a connection ended in order.
+enum Ended {
+    /// The relay stops.
+    Stopping,
+    /// What it says of itself, or to whom, has changed.
+    SaysAnew,
 }
 
 /// How the control plane stands, for metrics and readiness.
@@ -112,25 +130,37 @@ impl Control {
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut endpoints = Endpoints::default();
-        let mut pause = PAUSE_MIN;
-        for attempt in 0_usize.. {
-            let address = self.schedulers[attempt % self.schedulers.len()];
+        let (mut attempt, mut pause) = (0_usize, PAUSE_MIN);
+        let mut standing: Option<Session> = None;
+        loop {
+            let Said { schedulers, hello } = self.said.borrow_and_update().clone();
+            let address = schedulers[attempt % schedulers.len()];
             let connected = tokio::select! {
-                connected = self.connect(&mut endpoints, address, &mut reports) => connected,
+                connected = self.connect(&mut endpoints, address, hello, &mut reports) => connected,
                 () = shutdown.cancelled() => return Ok(()),
             };
+            if let Some(old) = standing.take() {
+                old.connection.close(0_u32.into(), b"dialled anew");
+            }
             let lost = match connected {
-                Ok(session) => {
+                Ok(mut session) => {
                     tracing::info!(%address, "scheduler connected");
                     pause = PAUSE_MIN;
-                    let ended = self.serve(session, &mut reports, &shutdown).await;
+                    let ended = self.serve(&mut session, &mut reports, &shutdown).await;
                     self.status.connected.store(false, Ordering::Relaxed);
                     self.command(Command::SchedulerLost).await?;
-                    let Err(lost) = ended else { return Ok(()) };
-                    lost
+                    match ended {
+                        Ok(Ended::Stopping) => return Ok(()),
+                        Ok(Ended::SaysAnew) => {
+                            standing = Some(session);
+                            continue;
+                        }
+                        Err(lost) => lost,
+                    }
                 }
                 Err(error) => error,
             };
+            attempt += 1;
             if self.commands.is_closed() {
                 return Err(lost);
             }
@@ -142,17 +172,17 @@ impl Control {
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        Ok(())
     }
 
     async fn connect(
         &mut self,
         endpoints: &mut Endpoints,
         address: SocketAddr,
+        hello: Hello,
         reports: &mut mpsc::Receiver<Report>,
     ) -> anyhow::Result<Session> {
         let endpoint = endpoints.towards(address)?;
-        let welcomed = self.hear_welcome(&endpoint, address, reports);
+        let welcomed = self.hear_welcome(&endpoint, address, hello, reports);
         let session = tokio::time::timeout(WELCOME_MAX, welcomed).await;
         let session =
             session.map_err(|_| anyhow::anyhow!("no answer within {WELCOME_MAX:?}"))??;
@@ -178,6 +208,7 @@ impl Control {
         &self,
         endpoint: &quinn::Endpoint,
         address: SocketAddr,
+        hello: Hello,
         reports: &mut mpsc::Receiver<Report>,
     ) -> anyhow::Result<Session> {
         let tls = overway_pki::client_config(&self.credentials, &[ALPN_CONTROL]);
@@ -194,7 +225,7 @@ impl Control {
         };
         let (send, receive) = (FramedWrite::new(send, codec()), FramedRead::new(receive, codec()));
         let mut session = Session { connection, send, receive, version: 0, report_interval: None };
-        let hello = self.hello().await?;
+        let hello = self.complete(hello).await?;
         // The mesh thread has answered, so it has stopped reporting: what is left is of the old connection.
         while reports.try_recv().is_ok() {}
         session.say(hello.into()).await?;
@@ -212,7 +243,7 @@ impl Control {
     }
 
     /// The hello, with the revision that the mesh thread holds now.
-    async fn hello(&self) -> anyhow::Result<Hello> {
+    async fn complete(&self, hello: Hello) -> anyhow::Result<Hello> {
         let held = self.pushed().await?;
         Ok(Hello {
             version_min: VERSION_MIN,
@@ -220,7 +251,7 @@ impl Control {
             epoch_term: held.epoch_term,
             epoch_sequence: held.epoch_sequence,
             revision: held.revision,
-            ..self.hello.clone()
+            ..hello
         })
     }
 
@@ -234,13 +265,13 @@ impl Control {
         self.commands.send(command).await.context("the mesh thread has ended")
     }
 
-    /// Serves one connection. `Ok` means that the relay stops, an error that the scheduler was lost.
+    /// Serves one connection. An error means that the scheduler was lost.
     async fn serve(
         &mut self,
-        mut session: Session,
+        session: &mut Session,
         reports: &mut mpsc::Receiver<Report>,
         shutdown: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Ended> {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         let mut felt = tokio::time::interval(REPORT_INTERVAL);
         felt.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -290,10 +321,11 @@ impl Control {
                         (pending, asked) = (Some(key), Some(Instant::now()));
                     }
                 }
+                Ok(()) = self.said.changed() => return Ok(Ended::SaysAnew),
                 () = shutdown.cancelled() => {
                     session.say(Goodbye {}.into()).await?;
-                    self.leave(&mut session).await;
-                    return Ok(());
+                    self.leave(session).await;
+                    return Ok(Ended::Stopping);
                 }
             }
         }

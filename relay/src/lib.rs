@@ -5,7 +5,7 @@
 //! | thread | runs | ends when |
 //! | --- | --- | --- |
 //! | workers ([`mesh`]) | shards of the core, a QUIC endpoint per address, a task per connection, timers | the command channel closes |
-//! | main runtime | control client ([`control`]), gateway, session endpoint, admin HTTP ([`admin`]), state writer | the shutdown token is cancelled |
+//! | main runtime | control client ([`control`]), gateway, session endpoint, admin HTTP ([`admin`]), state writer, reloads of the configuration | the shutdown token is cancelled |
 //!
 //! | channel | from, to | bound and policy |
 //! | --- | --- | --- |
@@ -17,6 +17,7 @@
 //! | what is heard of probes | workers to a trace | [`trace::HEARD_MAX`], the newest is dropped |
 //! | reports | the first worker to control | 8, the newest is dropped; the next full report mends it |
 //! | table | the first worker to the others and to main | a watch: the latest only |
+//! | settings, what the scheduler is told | a reload of the configuration to the workers, to control | a watch each |
 
 pub mod access;
 pub mod admin;
@@ -32,6 +33,7 @@ pub mod local;
 pub mod mesh;
 mod metrics;
 pub mod quality;
+mod reload;
 mod run;
 pub mod socket;
 mod state;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use overway_pki::Credentials;
-use overway_relay_core::{Fib, FibPath, QueueStats, RecoveryStats, SharedLines, Stats};
+use overway_relay_core::{Fib, FibPath, QueueStats, RecoveryStats, Settings, SharedLines, Stats};
 use overway_session::Inbound;
 use overway_wire::control::{Ack, LinkReport, Report, Update, WORKERS_MAX};
 use overway_wire::hop::Lane;
@@ -48,7 +48,8 @@ const REPORTS_MAX: usize = 8;
 
 /// What the mesh needs at its start.
 pub struct MeshConfig {
-    /// The core's configuration, that of the lead; what its shards share is filled in.
+    /// The core's configuration, that of the lead; what its shards share is filled in. Its settings are those of the
+    /// start ([`Mesh::settings`]).
     pub core: overway_relay_core::Config,
     /// Threads, 1 to [`WORKERS_MAX`].
     pub workers: u8,
@@ -172,6 +173,8 @@ pub struct Mesh {
     pub traces: Arc<Traces>,
     /// The table that frames follow.
     pub fib: watch::Receiver<Arc<Fib>>,
+    /// What all shards go by from the moment that it is sent.
+    pub settings: watch::Sender<Settings>,
     /// Addresses bound, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
     /// Kernel buffers of each address.
@@ -207,6 +210,7 @@ impl Mesh {
         let (delivered_tx, delivered) = mpsc::channel(DELIVERED_BATCHES_MAX);
         let (report_tx, reports) = mpsc::channel(REPORTS_MAX);
         let (fib_tx, fib) = watch::channel(Arc::default());
+        let (settings, settings_rx) = watch::channel(config.core.settings());
         let sinks = Sinks { reports: report_tx, fib: fib_tx };
         let deliveries =
             Arc::new(Deliveries::new(delivered_tx, Arc::clone(&config.core.attachments)));
@@ -221,6 +225,7 @@ impl Mesh {
             traces: Arc::clone(&traces),
             mailboxes,
             fib: fib.clone(),
+            settings: settings_rx,
             steering,
             stop: CancellationToken::new(),
         });
@@ -232,6 +237,7 @@ impl Mesh {
             deliveries,
             traces,
             fib,
+            settings,
             addresses,
             buffers,
             fault,

@@ -1,18 +1,21 @@
 //! The relay process from its configuration to its end.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use overway_gateway::{Gateway, Resolver, Resolving};
 use overway_pki::{Credentials, Role};
 use overway_probe::LocalClock;
 use overway_quality::REPORT_INTERVAL;
-use overway_relay_core::Fib;
+use overway_relay_core::{Fib, Settings};
 use overway_session::{FabricPort, FabricSender, FarEnd, SessionConfig, SessionEndpoint};
+use overway_telemetry::reload::Reloading;
 use overway_wire::control::{Hello, Offers};
 use overway_wire::quality::{FLOW_REPORTS_MAX, FlowReports};
 use overway_wire::{Address, AttachmentId, BootId, Class, PolicyId, RelayId, Ticks};
@@ -22,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::access::{
-    Access, AccessParts, AccessTold, Dispatcher, Drain, MeshDirectory, OwnSide, PushedTenants,
+    Access, AccessParts, AccessTold, Dispatcher, Drain, MeshDirectory, PushedTenants,
     TokenAdmission, serve_clients, told_access,
 };
 use crate::admin::{self, Admin};
@@ -30,6 +33,7 @@ use crate::control::{self, Control, ControlStatus};
 use crate::lines::{self, Lines};
 use crate::mesh::{Mesh, MeshConfig, MeshOutputs};
 use crate::quality::QualityStore;
+use crate::reload::{self, Live, Told};
 use crate::state::StateFile;
 use crate::trace::Tracer;
 
@@ -42,11 +46,15 @@ const OWN_REPORTS_MAX: usize = 16_384;
 /// What edges are told that they have to attach elsewhere: the time for which updates are applied after the goodbye.
 const EDGES_LEAVE: Duration = Duration::from_millis(1_500);
 
-/// Runs a relay until the token is cancelled, then drains and stops.
+/// Runs a relay until the token is cancelled, then drains and stops. Meanwhile it reloads for whoever asks.
 ///
 /// # Errors
 /// It could not start: no identity, or an address that cannot be bound.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    reloading: Reloading<Config>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let credentials = identity(&config.state_dir)?;
     let local = RelayId(credentials.identity().id);
     let file = StateFile::new(&config.state_dir);
@@ -57,9 +65,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let boot = BootId(fastrand::u32(1..));
     let clock = clock(&config);
     let mut core = overway_relay_core::Config::new(local, boot, clock);
-    core.transit = config.transit;
-    core.fec = config.fec;
-    core.lines_bps = config.lines_bps();
+    Settings { transit: core.transit, fec: core.fec, lines_bps: core.lines_bps } =
+        reload::settings(&config);
     let lines = Lines::load(&config.state_dir, &config.listen, SystemTime::now());
     let (mesh, outputs) = Mesh::start(MeshConfig {
         core,
@@ -84,7 +91,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let saving = CancellationToken::new();
     let saver = tokio::spawn(Arc::clone(&lines).keep_saved(saving.clone()));
     let parts = Parts { config: &config, boot, clock, credentials: &credentials, lines: &lines };
-    let served = serve(parts, &mesh, outputs, shutdown).await;
+    let served = serve(parts, &mesh, outputs, reloading, shutdown).await;
     mesh.stop().await;
     saving.cancel();
     // The saver ends with its token; a panic there has been printed already.
@@ -107,6 +114,7 @@ async fn serve(
     parts: Parts<'_>,
     mesh: &Mesh,
     outputs: MeshOutputs,
+    reloading: Reloading<Config>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Parts { config, boot, credentials, lines, .. } = parts;
@@ -119,15 +127,16 @@ async fn serve(
     tokio::spawn(end_revoked(session.clone(), mesh.fib.clone()));
     let resolver = Arc::new(FibResolver { local, fib: mesh.fib.clone() });
     let gateway = Gateway::bind(config.gateway.clone(), session.clone(), resolver).await?;
-    tell_listening(&gateway);
-    let gateway = Arc::new(gateway);
+    let gateway = tell_listening(Arc::new(gateway));
     let (told, offers) = watch::channel(Offers::default());
     let quality = start_quality(&session, &shutdown);
     let (told_access, access_told) = told_access();
     let dispatcher = dispatcher(&parts, mesh)?;
     let access = start_access(&parts, mesh, told, &quality, &dispatcher)?;
     let stop_admin = CancellationToken::new();
-    answer_clients(&parts, &dispatcher, told_access, &stop_admin).await?;
+    let http_trust = watch::Sender::new(config.access.clone().unwrap_or_default().http_trust);
+    let http = (told_access, http_trust.subscribe());
+    answer_clients(&parts, mesh, &dispatcher, http, &stop_admin).await?;
     let status = Arc::new(ControlStatus::default());
     let admin = Admin {
         local,
@@ -146,37 +155,69 @@ async fn serve(
         dispatcher: Arc::clone(&dispatcher),
         lines: Arc::clone(lines),
         buffers_short: mesh.buffers.iter().filter(|report| report.hint().is_some()).count(),
+        reloads: reloading.reloads(),
     };
     let admin = tokio::spawn(admin::serve(config.admin, admin, stop_admin.clone()).await?);
+    let said = watch::Sender::new(reload::saying(config, boot, &mesh.addresses));
     let control = Control {
-        schedulers: config.schedulers.clone(),
+        said: said.subscribe(),
         credentials: Arc::clone(credentials),
         state_dir: config.state_dir.clone(),
-        hello: hello(config, boot, mesh),
         commands: mesh.commands.clone(),
         offers,
         quality,
         access: access_told,
         status,
     };
-    let mut serving = pin!(control.run(reports, shutdown.clone()));
-    tokio::select! {
-        served = &mut serving => served?,
-        () = shutdown.cancelled() => {
-            if let Some(access) = &access {
-                access.draining().set(Drain::Leaving(Some(EDGES_LEAVE)));
-            }
-            serving.await?;
-        }
-    }
-    tracing::info!("stopping");
+    let attachments_max = access.as_ref().map(Access::attachments_max);
+    let told = Told { said, dispatcher, attachments_max, http_trust };
+    let mut live = live(&parts, mesh, gateway, told);
+    let serving = control.run(reports, shutdown.clone());
+    let reloads = reloading.serve(&mut live);
+    until_stopped(serving, reloads, access.as_ref(), &shutdown).await?;
     if let Some(access) = access {
         access.stop().await;
     }
     stop_admin.cancel();
     // The admin task ends with its token; a panic there has been printed already.
     let _ = admin.await;
-    end_sessions(gateway, session).await;
+    end_sessions(live.gateway, session).await;
+    Ok(())
+}
+
+/// What of the relay may change while it runs.
+fn live(parts: &Parts<'_>, mesh: &Mesh, gateway: Arc<Gateway>, told: Told) -> Live {
+    Live {
+        held: parts.config.clone(),
+        boot: parts.boot,
+        addresses: mesh.addresses.clone(),
+        credentials: Arc::clone(parts.credentials),
+        gateway,
+        settings: mesh.settings.clone(),
+        told,
+        fault: mesh.fault.clone(),
+    }
+}
+
+/// Serves and reloads until the relay is to stop and has said goodbye to the scheduler.
+async fn until_stopped(
+    serving: impl Future<Output = anyhow::Result<()>>,
+    reloads: impl Future<Output = ()>,
+    access: Option<&Access>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut serving = pin!(serving);
+    tokio::select! {
+        served = &mut serving => served?,
+        () = reloads => anyhow::bail!("nobody can ask for a reload any more"),
+        () = shutdown.cancelled() => {
+            if let Some(access) = access {
+                access.draining().set(Drain::Leaving(Some(EDGES_LEAVE)));
+            }
+            serving.await?;
+        }
+    }
+    tracing::info!("stopping");
     Ok(())
 }
 
@@ -188,7 +229,7 @@ async fn end_sessions(gateway: Arc<Gateway>, session: SessionEndpoint) {
     session.close().await;
 }
 
-fn tell_listening(gateway: &Gateway) {
+fn tell_listening(gateway: Arc<Gateway>) -> Arc<Gateway> {
     for listening in gateway.local_addrs() {
         let (protocol, address) = (listening.protocol, listening.address);
         match &listening.service {
@@ -196,6 +237,7 @@ fn tell_listening(gateway: &Gateway) {
             None => tracing::info!(%address, "SOCKS5"),
         }
     }
+    gateway
 }
 
 /// Opens the access side, if there is to be one; what its edges offer is put into `told`.
@@ -236,15 +278,16 @@ fn start_access(
 /// Tells the scheduler how the access side stands, and answers clients over HTTP if they may ask.
 async fn answer_clients(
     parts: &Parts<'_>,
+    mesh: &Mesh,
     dispatcher: &Arc<Dispatcher>,
-    told: AccessTold,
+    (told, trust): (AccessTold, watch::Receiver<Vec<IpNet>>),
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(config) = &parts.config.access else { return Ok(()) };
-    let (lines, lines_bps) = (Arc::clone(parts.lines), parts.config.lines_bps());
-    tokio::spawn(Arc::clone(dispatcher).keep_told(lines, lines_bps, told));
+    let (lines, settings) = (Arc::clone(parts.lines), mesh.settings.subscribe());
+    tokio::spawn(Arc::clone(dispatcher).keep_told(lines, settings, told));
     if let Some(address) = config.http_listen {
-        let (trust, dispatcher) = (config.http_trust.clone(), Arc::clone(dispatcher));
+        let dispatcher = Arc::clone(dispatcher);
         let (_, serving) = serve_clients(address, trust, dispatcher, stop.clone()).await?;
         tokio::spawn(serving);
     }
@@ -253,17 +296,9 @@ async fn answer_clients(
 
 /// What answers which relays are near; without an access side, of the others.
 fn dispatcher(parts: &Parts<'_>, mesh: &Mesh) -> anyhow::Result<Arc<Dispatcher>> {
-    let config = parts.config;
-    let own = OwnSide {
-        relay: RelayId(parts.credentials.identity().id),
-        name: config.name.clone(),
-        region: config.region.clone(),
-        provider: config.provider.clone(),
-        location: config.location,
-    };
-    let side = config.access.clone().unwrap_or_default();
-    let made = Dispatcher::new(own, &side, mesh.fib.clone());
-    Ok(Arc::new(made.context("access.locations cannot be used")?))
+    let own = reload::own_side(parts.config, parts.credentials);
+    let side = parts.config.access.clone().unwrap_or_default();
+    Ok(Arc::new(Dispatcher::new(own, &side, mesh.fib.clone())?))
 }
 
 /// Reads the relay's certificate and key.
@@ -298,12 +333,9 @@ fn clock(config: &Config) -> LocalClock {
     LocalClock::new(Instant::now(), offset, drift)
 }
 
-fn hello(config: &Config, boot: BootId, mesh: &Mesh) -> Hello {
-    let addresses = if config.advertise.is_empty() { &mesh.addresses } else { &config.advertise };
-    let mut services: Vec<String> =
-        config.gateway.services.iter().map(|service| service.name.clone()).collect();
-    services.sort();
-    services.dedup();
+/// What the relay says of itself, being bound to these addresses.
+pub(crate) fn hello(config: &Config, boot: BootId, bound: &[SocketAddr]) -> Hello {
+    let addresses = if config.advertise.is_empty() { bound } else { &config.advertise };
     Hello {
         boot: boot.0,
         name: config.name.clone(),
@@ -315,7 +347,7 @@ fn hello(config: &Config, boot: BootId, mesh: &Mesh) -> Hello {
         capacity_bps: config.capacity.0,
         price_per_gb: config.price.0,
         no_transit: !config.transit,
-        services,
+        services: config.gateway.service_names(),
         lines: config.lines.clone(),
         workers: config.workers.into(),
         ..Hello::default()

@@ -29,6 +29,7 @@
 //! | `POST /v1/nodes` | [`NodeRequest`](crate::api::NodeRequest) in, [`TokenBody`](crate::api::TokenBody) out |
 //! | `DELETE /v1/nodes/{name}` | 204: the member is revoked, or the invitation withdrawn |
 //! | `GET`, `PUT /v1/log` | [`LogBody`](overway_telemetry::admin::LogBody): what is logged, as on every process |
+//! | `POST /v1/reload` | [`Reloaded`](overway_telemetry::reload::Reloaded): the configuration is read again, as on every process |
 //! | `GET /v1/state` | the store as a database of its own, for [`crate::backup`] |
 //! | `GET /v1/events?since=N` | [`EventsBody`]: those of the last hour after this number |
 //! | `GET /v1/events/stream?since=N` | events and overviews as they come, as server-sent events; see [`crate::dashboard`] |
@@ -68,8 +69,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
-use overway_dispatch::Locations;
 use overway_scheduler_core::{QUALITY_WINDOW_MAX, Scheduler};
+use overway_telemetry::reload::Reloads;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -98,8 +99,8 @@ pub(crate) struct Admin {
     stop: CancellationToken,
     /// Set once the control endpoint accepts connections, cleared when the scheduler stops.
     ready: Arc<AtomicBool>,
-    /// Where addresses are, if there is a file of it.
-    locations: Option<Arc<Locations>>,
+    /// Has the configuration read again.
+    reloads: Reloads,
 }
 
 impl Admin {
@@ -108,11 +109,11 @@ impl Admin {
         shared: &Arc<Shared>,
         dashboard: &Arc<Dashboard>,
         ready: &Arc<AtomicBool>,
-        locations: Option<Arc<Locations>>,
+        reloads: Reloads,
         stop: CancellationToken,
     ) -> Self {
         let (shared, dashboard) = (Arc::clone(shared), Arc::clone(dashboard));
-        Self { shared, dashboard, stop, ready: Arc::clone(ready), locations }
+        Self { shared, dashboard, stop, ready: Arc::clone(ready), reloads }
     }
 }
 
@@ -160,6 +161,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/cells/{name}", put(wishes::put_cell).delete(wishes::remove_cell))
         .route("/v1/quality", get(quality::show))
         .merge(overway_telemetry::admin::log_router())
+        .merge(overway_telemetry::admin::reload_router(admin.reloads.clone()))
         .merge(live::router())
         .merge(tenants::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "no such path") })

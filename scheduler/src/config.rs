@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use overway_config::{ConfigError, Document, Spanned};
+use overway_config::{ConfigError, Document, RawLog, Spanned};
 use serde::Deserialize;
 
 use crate::CERTIFICATE_LIFETIME;
@@ -32,6 +32,8 @@ pub struct Config {
     pub certificate_lifetime: Duration,
     /// A file of the MaxMind format that says where clients' addresses are.
     pub locations: Option<PathBuf>,
+    /// What is logged, if the file says so.
+    pub log: Option<String>,
 }
 
 impl Config {
@@ -60,6 +62,7 @@ struct RawConfig {
     admin: RawAdmin,
     certificates: Option<RawCertificates>,
     access: Option<RawAccess>,
+    log: Option<RawLog>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,7 +95,7 @@ impl TryFrom<(&Document, RawConfig)> for Config {
     type Error = ConfigError;
 
     fn try_from((document, raw): (&Document, RawConfig)) -> Result<Self, ConfigError> {
-        let RawConfig { scheduler, admin, certificates, access } = raw;
+        let RawConfig { scheduler, admin, certificates, access, log } = raw;
         let lifetime = certificates.and_then(|certificates| certificates.lifetime_days);
         Ok(Self {
             state_dir: state_dir(document, &scheduler.state_dir)?,
@@ -106,6 +109,7 @@ impl TryFrom<(&Document, RawConfig)> for Config {
                 None => CERTIFICATE_LIFETIME,
             },
             locations: access.map(|access| document.resolve(&access.locations)),
+            log: log.map(|log| log.filter(document)).transpose()?,
         })
     }
 }

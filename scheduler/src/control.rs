@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use overway_pki::{
     ALPN_CONTROL, ALPN_JOIN, Authority, ClientAuth, Credentials, Identity, Role, endpoint_config,
     peer_identity, server_config,
@@ -39,6 +40,7 @@ use crate::counters::Counters;
 use crate::driver::{Driver, SessionId};
 use crate::join::{self, Limiter};
 use crate::registry::{Registry, RegistryError};
+use crate::reload::Settings;
 use crate::store::StoreError;
 
 /// Everything asked for was done.
@@ -81,9 +83,8 @@ pub(crate) struct Shared {
     pub(crate) driver: Driver,
     pub(crate) counters: Arc<Counters>,
     pub(crate) joins: Limiter,
-    pub(crate) certificate_lifetime: Duration,
-    /// Where relays reach schedulers, as tokens name it.
-    pub(crate) advertise: Vec<String>,
+    /// What a reload may change.
+    pub(crate) settings: ArcSwap<Settings>,
     pub(crate) sessions: AtomicU64,
     /// The greatest relay id of a certificate that was shown.
     pub(crate) last_id_seen: AtomicU16,

@@ -11,6 +11,7 @@
 //! | memory (`run`) | keeps members' hellos in the store | `shutdown` |
 //! | terms (`run`) | raises the store's term when relays know of a later scheduler | `shutdown` |
 //! | renewal (`run`) | renews the scheduler's own certificate | `shutdown` |
+//! | reloads (`reload`) | goes on with another configuration when it is asked to | `shutdown` |
 //!
 //! | channel | from, to | bound and policy |
 //! | --- | --- | --- |
@@ -44,6 +45,7 @@ pub mod join;
 mod metrics;
 mod nearest;
 mod registry;
+mod reload;
 mod run;
 mod store;
 mod threads;

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
-use overway_dispatch::Locations;
+use arc_swap::ArcSwap;
 use overway_pki::{Authority, Credentials, Role};
 use overway_scheduler_core::Scheduler;
+use overway_telemetry::reload::Reloading;
 use overway_wire::RelayId;
 use overway_wire::control::{Hello, Tenant};
 use prost::Message;
@@ -30,6 +31,7 @@ use crate::dashboard::{self, Dashboard};
 use crate::driver::{Driver, Duties, Input, MEMORIES_MAX, TERMS_MAX};
 use crate::join::Limiter;
 use crate::registry::{Registry, expanded};
+use crate::reload::{Live, Settings};
 use crate::store::{DiskStore, Snapshot, Wishes};
 use crate::threads::Threads;
 use crate::usage;
@@ -44,11 +46,15 @@ const RENEWAL_CHECK_MAX: Duration = Duration::from_secs(3_600);
 /// Looks within a certificate's life: four fall into the third in which it is renewed.
 const RENEWAL_CHECKS: u32 = 12;
 
-/// Runs the scheduler until `shutdown` is cancelled.
+/// Runs the scheduler until `shutdown` is cancelled. Meanwhile it reloads for whoever asks.
 ///
 /// # Errors
 /// If it cannot start, or one of its tasks fails.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    reloading: Reloading<Config>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let directory = config.state_dir.clone();
     // Of a scheduler that was killed.
     forget_addresses(&directory);
@@ -86,16 +92,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         driver,
         counters,
         joins: Limiter::new(Instant::now()),
-        certificate_lifetime: config.certificate_lifetime,
-        advertise: advertised(&config, control_address),
+        settings: ArcSwap::from_pointee(Settings::new(&config, control_address)?),
         sessions: AtomicU64::new(0),
         last_id_seen: AtomicU16::new(0),
         wishes: Mutex::default(),
     });
     let ready = Arc::new(AtomicBool::new(true));
     let dashboard = Arc::new(Dashboard::new());
-    let locations = config.locations.as_deref().map(read_locations).transpose()?;
-    let admin = Admin::new(&shared, &dashboard, &ready, locations, stop.clone());
+    let admin = Admin::new(&shared, &dashboard, &ready, reloading.reloads(), stop.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(driving);
@@ -111,6 +115,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tasks.spawn(remember(Arc::clone(&shared), to_remember, stop.clone()));
     tasks.spawn(usage::keep(Arc::clone(&shared), stop.clone()));
     tasks.spawn(raise_terms(Arc::clone(&shared), to_raise, stop.clone()));
+    let live = Live { held: config, bound: control_address, shared: Arc::clone(&shared) };
+    tasks.spawn(live.serve(reloading, stop.clone()));
     tasks.spawn(renew_own(shared, directory.clone(), stop.clone()));
 
     write_address(&directory, CONTROL_ADDRESS_FILE, control_address)?;
@@ -120,12 +126,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     forget_addresses(&directory);
     info!("scheduler stopped");
     outcome
-}
-
-/// Reads the file that says where addresses are.
-fn read_locations(path: &Path) -> anyhow::Result<Arc<Locations>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Arc::new(Locations::new(bytes).with_context(|| path.display().to_string())?))
 }
 
 /// A stale file misleads a tool for a moment at worst; if it cannot be removed it cannot be written either.
@@ -173,9 +173,9 @@ async fn renew_own(
     directory: std::path::PathBuf,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let lifetime = shared.certificate_lifetime;
-    let interval = (lifetime / RENEWAL_CHECKS).min(RENEWAL_CHECK_MAX);
     loop {
+        let lifetime = shared.settings.load().certificate_lifetime;
+        let interval = (lifetime / RENEWAL_CHECKS).min(RENEWAL_CHECK_MAX);
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(interval) => {}
@@ -276,12 +276,6 @@ fn wish_again(core: &mut Scheduler, wishes: &Wishes, now: Instant) {
             warn!(tenant = %record.name, %error, "a tenant is not possible");
         }
     }
-}
-
-fn advertised(config: &Config, bound: SocketAddr) -> Vec<String> {
-    let bound = [bound];
-    let addresses = if config.advertise.is_empty() { &bound[..] } else { &config.advertise };
-    addresses.iter().map(ToString::to_string).collect()
 }
 
 /// Waits until the caller stops the scheduler or a task ends, then for the other tasks.

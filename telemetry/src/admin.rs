@@ -2,11 +2,12 @@
 
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{self, LogError};
+use crate::reload::{ReloadError, Reloads};
 
 /// Body of `GET` and `PUT /v1/log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,23 @@ type Failure = (StatusCode, Json<Problem>);
 /// `GET` and `PUT /v1/log`: what is logged, until the process ends.
 pub fn log_router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/v1/log", get(show).put(change))
+}
+
+/// `POST /v1/reload`: has the process read its configuration again. Answers a [`Reloaded`]; 422 if nothing has changed
+/// because the file is wrong.
+pub fn reload_router<S: Clone + Send + Sync + 'static>(reloads: Reloads) -> Router<S> {
+    let reload = move || async move {
+        let reloaded = reloads.reload().await;
+        reloaded.map(Json).map_err(|error| {
+            let status = match error {
+                ReloadError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                ReloadError::Busy => StatusCode::TOO_MANY_REQUESTS,
+                ReloadError::Away => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (status, Json(Problem { error: error.to_string() }))
+        })
+    };
+    Router::new().route("/v1/reload", post(reload))
 }
 
 async fn show() -> Result<Json<LogBody>, Failure> {

@@ -6,6 +6,8 @@
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod log;
+#[cfg(feature = "admin")]
+pub mod reload;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

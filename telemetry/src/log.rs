@@ -13,6 +13,9 @@ struct Log {
     change: Change,
 }
 
+/// What is logged if nobody says anything.
+pub const FILTER: &str = "info";
+
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// The log's filter cannot be changed.
@@ -48,6 +51,20 @@ pub fn set_filter(filter: &str) -> Result<(), LogError> {
     (log.change)(filter).map_err(LogError::Filter)?;
     filter.clone_into(&mut held);
     Ok(())
+}
+
+/// Goes on with the filter of another configuration; without one, with the one that counts if nobody says any. What was
+/// changed at run time stays as long as the configuration says the same.
+#[cfg(feature = "admin")]
+pub fn reload(held: Option<&str>, next: Option<&str>, told: &mut crate::reload::Reloaded) {
+    if held == next {
+        return;
+    }
+    match set_filter(next.unwrap_or(FILTER)) {
+        Ok(()) => told.applied.push("log.filter".to_owned()),
+        // The log is another program's.
+        Err(_) => told.needs_restart.push("log.filter".to_owned()),
+    }
 }
 
 #[cfg(test)]

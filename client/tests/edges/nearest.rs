@@ -70,7 +70,8 @@ async fn a_url_is_asked_when_the_given_relay_is_not_there() {
     stand.tell_access().await;
     let (any, stop) = (([127, 0, 0, 1], 0).into(), CancellationToken::new());
     let dispatcher = stand.nodes[1].dispatcher.clone();
-    let serving = serve_clients(any, Vec::new(), dispatcher, stop.clone()).await.unwrap();
+    let trust = tokio::sync::watch::channel(Vec::new()).1;
+    let serving = serve_clients(any, trust, dispatcher, stop.clone()).await.unwrap();
     tokio::spawn(serving.1);
     let nowhere = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let edge = stand.edge(1, vec![nowhere.local_addr().unwrap()]);

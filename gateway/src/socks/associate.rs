@@ -71,7 +71,8 @@ impl Association {
     pub(super) async fn run(mut self, _place: Place) {
         let limits = Limits { clients_max: DESTINATIONS_MAX, clients_per_second: None };
         let shared = Arc::clone(&self.context.shared);
-        let mut clients = Clients::new(limits, Arc::clone(&shared));
+        let mut clients = Clients::new(Arc::clone(&shared));
+        clients.limit(limits);
         // One byte more, so that a datagram which is too long is seen to be.
         let mut buffer = [0; HEADER_BYTES_MAX + DATAGRAM_BYTES_MAX + 1];
         let mut byte = [0];

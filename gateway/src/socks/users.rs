@@ -16,6 +16,7 @@ pub(crate) const CREDENTIAL_BYTES_MAX: usize = 255;
 const FILE_BYTES_MAX: u64 = CREDENTIAL_BYTES_MAX as u64 + 3;
 
 /// The users of a listener, as digests: equally long, so that a comparison takes equally long.
+#[derive(PartialEq, Eq)]
 pub(crate) struct Users(Vec<[[u8; 32]; 2]>);
 
 /// A user's password cannot be read from its file.

@@ -4,6 +4,7 @@ mod limits;
 mod mesh;
 mod policy;
 mod proxy;
+mod reload;
 mod socks;
 mod tcp;
 mod udp;

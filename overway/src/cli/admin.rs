@@ -1,5 +1,6 @@
 //! The client of an admin interface: a scheduler's, or a relay's.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -40,6 +41,17 @@ pub(crate) struct RelayArgs {
         default_value = "http://127.0.0.1:9401"
     )]
     pub(crate) relay: String,
+}
+
+/// Where a process's admin interface is: by what it is, at the usual place, or by its address.
+pub(crate) fn node_address(node: &str) -> Result<SocketAddr, String> {
+    let address = match node {
+        "scheduler" => "127.0.0.1:9400",
+        "relay" => "127.0.0.1:9401",
+        "edge" => "127.0.0.1:9403",
+        other => other,
+    };
+    address.parse().map_err(|_| "give relay, scheduler, edge or IP:PORT".to_owned())
 }
 
 /// Talks to one scheduler or relay.

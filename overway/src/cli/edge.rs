@@ -9,7 +9,7 @@ use overway_tenant::EdgeKey;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{keys, output, runtime};
+use super::{keys, logging, output, runtime};
 
 /// Run an edge: an end outside the mesh, beside an application that speaks TCP and UDP.
 ///
@@ -49,9 +49,14 @@ enum EdgeCommand {
 pub(crate) fn run(args: EdgeArgs) -> Result<ExitCode, Failure> {
     match args.command {
         None => {
-            let config = Config::load(&args.config).map_err(Failure::configuration)?;
+            let path = args.config;
+            let config = Config::load(&path).map_err(Failure::configuration)?;
+            logging::configure(config.log.as_deref())?;
             let admin = config.admin.map(|admin| Box::new(move || Some(admin)) as _);
-            runtime::serve(admin, |shutdown| overway_edge::run(config, shutdown))
+            let read = move || Config::load(&path);
+            runtime::serve(admin, read, |reloading, shutdown| {
+                overway_edge::run(config, reloading, shutdown)
+            })
         }
         Some(EdgeCommand::Keygen { out, json }) => keygen(&out, json),
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use overway_telemetry::admin::LogBody;
 
-use super::admin::Client;
+use super::admin::{self, Client};
 use super::failure::Failure;
 use super::output;
 
@@ -23,7 +23,7 @@ use super::output;
 pub(crate) struct LogLevelArgs {
     /// Which process: relay (127.0.0.1:9401), scheduler (127.0.0.1:9400), edge (127.0.0.1:9403), or its admin
     /// interface's IP:PORT.
-    #[arg(value_name = "NODE", value_parser = address)]
+    #[arg(value_name = "NODE", value_parser = admin::node_address)]
     node: SocketAddr,
     /// A level (error, warn, info, debug, trace), or a filter such as "info,overway_scheduler=debug". Shows the one in use
     /// if not given.
@@ -32,16 +32,6 @@ pub(crate) struct LogLevelArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-}
-
-fn address(node: &str) -> Result<SocketAddr, String> {
-    let address = match node {
-        "scheduler" => "127.0.0.1:9400",
-        "relay" => "127.0.0.1:9401",
-        "edge" => "127.0.0.1:9403",
-        other => other,
-    };
-    address.parse().map_err(|_| "give relay, scheduler, edge or IP:PORT".to_owned())
 }
 
 /// Asks the process, or tells it.

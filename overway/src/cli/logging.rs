@@ -1,6 +1,7 @@
 //! Logs go to standard error. What is logged can be changed while a process runs, through its admin interface.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use overway_telemetry::log;
@@ -17,8 +18,15 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Starts logging. If another program embeds this one and logs already, its way of logging stays.
-pub(crate) fn init(filter: &str, format: LogFormat) -> Result<(), Failure> {
+/// Whether the command line or the environment says what is logged.
+static IS_SAID: OnceLock<bool> = OnceLock::new();
+
+/// Starts logging what the command line or the environment says. If another program embeds this one and logs already,
+/// its way of logging stays.
+pub(crate) fn init(said: Option<&str>, format: LogFormat) -> Result<(), Failure> {
+    // A second command in one process has the first one's log.
+    let _ = IS_SAID.set(said.is_some());
+    let filter = said.unwrap_or(log::FILTER);
     let parsed = parse(filter).map_err(|error| {
         Failure::Configuration(format!("--log {filter:?} is no filter {error}"))
     })?;
@@ -44,6 +52,14 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Goes on with what a configuration says, if neither the command line nor the environment does.
+pub(crate) fn configure(filter: Option<&str>) -> Result<(), Failure> {
+    match (filter, IS_SAID.get()) {
+        (Some(filter), Some(false)) => log::set_filter(filter).map_err(Failure::failed),
+        (Some(_) | None, Some(_) | None) => Ok(()),
+    }
 }
 
 /// Whether what is written there may have colours: on a terminal, unless `NO_COLOR` is set (no-color.org).

@@ -1,5 +1,5 @@
 //! What the service manager is told, if one started this process (sd_notify(3)): that it is ready, that it still works,
-//! that it stops.
+//! that it reads its configuration again, that it stops.
 //!
 //! *Ready* is the admin interface answering: then everything is bound and runs. A relay that no scheduler answers is
 //! ready all the same, since a restart would not help it. The *watchdog* is fed only by an answer of `/metrics`, for
@@ -14,6 +14,8 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use overway_telemetry::reload::Stage;
+use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -77,6 +79,18 @@ impl Manager {
     /// Tells it that the process stops.
     pub(crate) fn stopping(&self) {
         self.say("STOPPING=1");
+    }
+
+    /// Tells it that the process reads its configuration again, or has.
+    pub(crate) fn reloading(&self, stage: Stage) {
+        match stage {
+            Stage::Begun => {
+                let now = clock_gettime(ClockId::Monotonic);
+                let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+                self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+            }
+            Stage::Over => self.say("READY=1"),
+        }
     }
 
     fn follow(&self, admin: &Admin, shutdown: &CancellationToken) {

@@ -9,7 +9,7 @@ use overway_relay::Config;
 use overway_scheduler::join;
 
 use super::failure::Failure;
-use super::{output, runtime, starter};
+use super::{logging, output, runtime, starter};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -49,10 +49,13 @@ pub(crate) fn run(args: RelayArgs) -> Result<ExitCode, Failure> {
 }
 
 fn serve(config: &Path) -> Result<ExitCode, Failure> {
-    let config = Config::load(config).map_err(Failure::configuration)?;
+    let path = config.to_owned();
+    let config = Config::load(&path).map_err(Failure::configuration)?;
+    logging::configure(config.log.as_deref())?;
     let admin = config.admin;
-    runtime::serve(Some(Box::new(move || Some(admin))), |shutdown| {
-        overway_relay::run(config, shutdown)
+    let read = move || Config::load(&path);
+    runtime::serve(Some(Box::new(move || Some(admin))), read, |reloading, shutdown| {
+        overway_relay::run(config, reloading, shutdown)
     })
 }
 

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use overway_config::ConfigError;
+use overway_telemetry::reload::{ReloadError, Reloading, Reloads};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -14,10 +16,12 @@ use super::manager::{self, Admin, Manager};
 const DIE_WITH_PARENT: &str = "OVERWAY_DIE_WITH_PARENT";
 
 /// Runs a service until it ends by itself, or SIGTERM or SIGINT cancels its token. A second signal ends
-/// the process where it stands. A service manager is told by way of the service's `admin` interface.
-pub(crate) fn serve<F>(
+/// the process where it stands. SIGHUP has it go on with what `read` reads. A service manager is told by way of the
+/// service's `admin` interface.
+pub(crate) fn serve<C: 'static, F>(
     admin: Admin,
-    service: impl FnOnce(CancellationToken) -> F,
+    read: impl Fn() -> Result<C, ConfigError> + Send + 'static,
+    service: impl FnOnce(Reloading<C>, CancellationToken) -> F,
 ) -> Result<ExitCode, Failure>
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -28,14 +32,20 @@ where
         die_with_parent();
     }
     runtime.block_on(async {
-        let (terminate, interrupt) = signals().map_err(Failure::failed)?;
+        let (terminate, interrupt, hangup) = signals().map_err(Failure::failed)?;
         let shutdown = CancellationToken::new();
         let manager = manager::manager();
         if let Some(manager) = &manager {
             manager.start(admin, shutdown.clone());
         }
+        let tell = manager.clone();
+        let reloading = Reloading::new(
+            move || Ok(read()?),
+            move |stage| tell.iter().for_each(|manager| manager.reloading(stage)),
+        );
+        tokio::spawn(hear_hangups(hangup, reloading.reloads()));
         tokio::spawn(watch(terminate, interrupt, manager, shutdown.clone()));
-        service(shutdown).await?;
+        service(reloading, shutdown).await?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -60,8 +70,23 @@ fn die_with_parent() {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent() {}
 
-fn signals() -> std::io::Result<(Signal, Signal)> {
-    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+fn signals() -> std::io::Result<(Signal, Signal, Signal)> {
+    let [terminate, interrupt, hangup] =
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    Ok((terminate?, interrupt?, hangup?))
+}
+
+/// Has the configuration read again at each SIGHUP.
+async fn hear_hangups(mut hangup: Signal, reloads: Reloads) {
+    while hangup.recv().await.is_some() {
+        match reloads.reload().await {
+            // Told by who reloads.
+            Ok(_) | Err(ReloadError::Refused(_)) => {}
+            Err(error @ (ReloadError::Busy | ReloadError::Away)) => {
+                warn!(%error, "SIGHUP was without effect");
+            }
+        }
+    }
 }
 
 async fn watch(

@@ -9,7 +9,7 @@ use overway_scheduler::{ADMIN_ADDRESS_FILE, Config, StoreError};
 
 use super::admin::Client;
 use super::failure::Failure;
-use super::{output, runtime};
+use super::{logging, output, runtime};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -64,11 +64,16 @@ pub(crate) fn run(args: &SchedulerArgs) -> Result<ExitCode, Failure> {
 }
 
 fn serve(config: &Path) -> Result<ExitCode, Failure> {
-    let config = Config::load(config).map_err(Failure::configuration)?;
+    let path = config.to_owned();
+    let config = Config::load(&path).map_err(Failure::configuration)?;
+    logging::configure(config.log.as_deref())?;
     // The port may be drawn; the file is there once it is.
     let file = config.state_dir.join(ADMIN_ADDRESS_FILE);
     let admin = move || std::fs::read_to_string(&file).ok()?.trim().parse().ok();
-    runtime::serve(Some(Box::new(admin)), |shutdown| overway_scheduler::run(config, shutdown))
+    let read = move || Config::load(&path);
+    runtime::serve(Some(Box::new(admin)), read, |reloading, shutdown| {
+        overway_scheduler::run(config, reloading, shutdown)
+    })
 }
 
 fn save(config: &Path, out: &Path) -> Result<ExitCode, Failure> {
@@ -89,13 +94,18 @@ fn save(config: &Path, out: &Path) -> Result<ExitCode, Failure> {
 
 /// The store of a scheduler that runs.
 fn running(config: &Config) -> Result<Vec<u8>, Failure> {
+    let address = admin_address(config)?;
+    Client::at(&format!("http://{address}"), ("scheduler", "admin.addr"))?.bytes("/v1/state")
+}
+
+/// Where a scheduler that runs has its admin interface.
+pub(super) fn admin_address(config: &Config) -> Result<String, Failure> {
     let path = config.state_dir.join(ADMIN_ADDRESS_FILE);
     let address = std::fs::read_to_string(&path).map_err(|error| {
         let path = path.display();
         Failure::Failed(format!("{path}: {error}: the scheduler starts or stops; try again"))
     })?;
-    Client::at(&format!("http://{}", address.trim()), ("scheduler", "admin.addr"))?
-        .bytes("/v1/state")
+    Ok(address.trim().to_owned())
 }
 
 fn restore(file: &Path, dir: &Path) -> Result<ExitCode, Failure> {

@@ -18,7 +18,7 @@ pub(crate) struct ValidateArgs {
 
 /// What a file configures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Relay,
     Scheduler,
     Edge,
@@ -63,7 +63,8 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn validate(file: &Path) -> Result<Kind, Failure> {
+/// What a file configures, if it is right.
+pub(super) fn validate(file: &Path) -> Result<Kind, Failure> {
     let document = Document::read(file).map_err(Failure::configuration)?;
     let table: toml::Table = document.parse().map_err(Failure::configuration)?;
     let kind = Kind::of(&table).ok_or_else(|| {

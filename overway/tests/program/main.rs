@@ -5,5 +5,6 @@ mod mistakes;
 mod operations;
 mod operator;
 mod program;
+mod reload;
 mod routes;
 mod tenants;

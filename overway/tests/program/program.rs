@@ -156,6 +156,13 @@ impl Place {
     }
 }
 
+impl Relay {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
 impl Drop for Relay {
     fn drop(&mut self) {
         let _ = self.0.kill();

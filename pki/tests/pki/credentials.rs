@@ -93,6 +93,34 @@ fn a_renewal_is_used_and_saved() {
 }
 
 #[test]
+fn what_is_put_into_the_directory_is_taken_when_it_is_adopted_and_another_nodes_never() {
+    let directory = tempfile::tempdir().unwrap();
+    let (authority, now) = (mesh(), SystemTime::now());
+    let made = credentials(&authority, Role::Relay, 7);
+    made.save(directory.path()).unwrap();
+    assert!(matches!(made.reread(directory.path(), now), Ok(None)));
+
+    let next = credentials(&authority, Role::Relay, 7);
+    next.save(directory.path()).unwrap();
+    let reread = made.reread(directory.path(), now).unwrap().unwrap();
+    assert_ne!(made.chain(), next.chain(), "not yet");
+    made.adopt(reread);
+    assert_eq!(made.chain(), next.chain());
+
+    let reread = |node: &Credentials, at| {
+        node.save(directory.path()).unwrap();
+        made.reread(directory.path(), at).err().unwrap()
+    };
+    let other = reread(&credentials(&authority, Role::Relay, 8), now);
+    assert!(matches!(other, CredentialsError::OtherIdentity { .. }), "{other}");
+    let other = reread(&credentials(&mesh(), Role::Relay, 7), now);
+    assert!(matches!(other, CredentialsError::OtherCa), "{other}");
+    let late = reread(&credentials(&authority, Role::Relay, 7), now + 2 * LIFETIME);
+    assert!(matches!(late, CredentialsError::Expired), "{late}");
+    assert_eq!(made.chain(), next.chain());
+}
+
+#[test]
 fn a_renewal_that_does_not_fit_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (authority, other) = (mesh(), mesh());

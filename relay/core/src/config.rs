@@ -56,7 +56,23 @@ pub struct Config {
     pub stale_after: Duration,
 }
 
+/// What of the configuration may change while the relay runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether frames between other relays are carried.
+    pub transit: bool,
+    /// Whether repairs are sent to neighbours and made use of.
+    pub fec: Fec,
+    /// What each of the relay's lines carries in bits per second, as in [`Config::lines_bps`].
+    pub lines_bps: Vec<u64>,
+}
+
 impl Config {
+    /// What of it may change.
+    pub fn settings(&self) -> Settings {
+        Settings { transit: self.transit, fec: self.fec, lines_bps: self.lines_bps.clone() }
+    }
+
     /// The production configuration of a relay.
     pub fn new(local: RelayId, boot: BootId, clock: LocalClock) -> Self {
         Self {

@@ -72,7 +72,7 @@ mod trace;
 mod writer;
 
 pub use attachments::Attachments;
-pub use config::Config;
+pub use config::{Config, Settings};
 pub use drop_reason::DropReason;
 pub use exchange::{Delivered, Event, LocalFrame, Traced, Transmit};
 pub use fib::{CellStanding, Fib, FibDrain, FibEndpoint, FibPath, FibPolicy, FibTenant, PeerLink};

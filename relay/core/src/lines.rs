@@ -67,6 +67,15 @@ impl Lines {
         }
     }
 
+    /// The lines carry something else from now on; those that are not named carry what is not known.
+    pub(crate) fn set(&mut self, config: &Config, now: Instant) {
+        for (at, line) in self.lines.iter_mut().enumerate() {
+            let rate = config.lines_bps.get(at).copied().unwrap_or_default();
+            let shared = config.lines.as_ref().map(|lines| lines.of(Shares::Line(at)));
+            line.shaper.set_line(rate, shared, now);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.lines.len()
     }

@@ -130,6 +130,11 @@ impl Link {
         self.shaper.set_line(allowance.capacity_bps, allowance.shared, now);
     }
 
+    /// Repairs are sent and made use of from now on, or no longer; the next heartbeat tells the neighbour.
+    pub(crate) fn set_fec(&mut self, fec: Fec) {
+        self.fec = fec;
+    }
+
     /// Whether the neighbour was heard, and has said that it hears us, at any time since the link was opened.
     pub(crate) fn is_proven(&self) -> bool {
         self.probe.inbound() != State::Unknown && self.probe.outbound() != State::Unknown

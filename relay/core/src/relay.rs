@@ -22,7 +22,9 @@ use crate::stats::{add_lanes, sum_probes};
 use crate::timers::Timers;
 use crate::trace::AnswerBudget;
 use crate::writer::Writer;
-use crate::{Config, Counts, DropReason, Event, Fib, LocalFrame, QueueStats, Stats, Transmit};
+use crate::{
+    Config, Counts, DropReason, Event, Fib, LocalFrame, QueueStats, Settings, Stats, Transmit,
+};
 
 /// Late by more than half a heartbeat of an active link: this process slept.
 const LATE: Duration = Duration::from_millis(15);
@@ -211,6 +213,16 @@ impl Relay {
         self.fib = fib;
         self.settle_all(now);
         self.events.push_back(Event::FibChanged);
+    }
+
+    /// Goes on with other settings. Links and what is queued stay; what was already sent on a line counts as it did.
+    pub fn handle_settings(&mut self, settings: Settings, now: Instant) {
+        self.notice_stall(now);
+        let Settings { transit, fec, lines_bps } = settings;
+        (self.config.transit, self.config.fec, self.config.lines_bps) = (transit, fec, lines_bps);
+        self.links.values_mut().for_each(|link| link.set_fec(fec));
+        self.lines.set(&self.config, now);
+        self.settle_all(now);
     }
 
     /// A scheduler's control connection stands: reports start anew, with a full one at once.

@@ -33,7 +33,7 @@ use overway_wire::control::NetworkPrefix;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::nearest::{Asker, Dispatcher};
@@ -46,17 +46,18 @@ const NETWORKS_MAX: usize = 4_096;
 /// Who may ask what.
 struct Public {
     dispatcher: Arc<Dispatcher>,
-    trust: Vec<IpNet>,
+    trust: watch::Receiver<Vec<IpNet>>,
     limits: Mutex<Limits>,
 }
 
-/// Binds the address; the future that comes back serves until the token is cancelled. Also says which address was bound.
+/// Binds the address; the future that comes back serves until the token is cancelled. Callers in the networks of `trust`
+/// as it is at the time may ask for others. Also says which address was bound.
 ///
 /// # Errors
 /// The address cannot be bound.
 pub async fn serve_clients(
     address: SocketAddr,
-    trust: Vec<IpNet>,
+    trust: watch::Receiver<Vec<IpNet>>,
     dispatcher: Arc<Dispatcher>,
     stop: CancellationToken,
 ) -> anyhow::Result<(SocketAddr, impl Future<Output = ()>)> {
@@ -92,7 +93,7 @@ async fn nearest(
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
     let caller = caller.ip().to_canonical();
-    let is_trusted = public.trust.iter().any(|network| network.contains(&caller));
+    let is_trusted = public.trust.borrow().iter().any(|network| network.contains(&caller));
     if !is_trusted && !public.admits(caller, Instant::now()) {
         return problem(StatusCode::TOO_MANY_REQUESTS, "too many requests; ask again in a second");
     }
@@ -285,7 +286,8 @@ mod tests {
     async fn serving(trust: &[&str]) -> (SocketAddr, CancellationToken) {
         let fib = overway_relay_core::Fib::default();
         let dispatcher = super::super::nearest::tests::dispatcher(fib, super::super::Drain::No);
-        let trust = trust.iter().map(|network| network.parse().unwrap()).collect();
+        let trust: Vec<IpNet> = trust.iter().map(|network| network.parse().unwrap()).collect();
+        let trust = watch::channel(trust).1;
         let (any, stop) = (SocketAddr::from(([127, 0, 0, 1], 0)), CancellationToken::new());
         let serving = serve_clients(any, trust, Arc::new(dispatcher), stop.clone()).await.unwrap();
         tokio::spawn(serving.1);

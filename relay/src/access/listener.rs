@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
@@ -34,7 +35,7 @@ use super::nearest::{self, Asker, Dispatcher};
 use super::registry::{Place, Registry};
 use super::services::Directory;
 use super::stats::Counters;
-use super::{AccessConfig, AccessParts, tcp};
+use super::{AccessParts, tcp};
 use crate::local::LocalQueues;
 use crate::quality::QualityStore;
 
@@ -83,6 +84,7 @@ pub(super) struct Shared {
 /// What the thread begins with.
 pub(super) struct Listener {
     parts: AccessParts,
+    attachments_max: Arc<AtomicUsize>,
     counters: Arc<Counters>,
     draining: watch::Receiver<Drain>,
     stop: CancellationToken,
@@ -97,11 +99,12 @@ pub(super) struct Doors {
 impl Listener {
     pub(super) fn new(
         parts: AccessParts,
+        attachments_max: Arc<AtomicUsize>,
         counters: Arc<Counters>,
         draining: watch::Receiver<Drain>,
         stop: CancellationToken,
     ) -> Self {
-        Self { parts, counters, draining, stop }
+        Self { parts, attachments_max, counters, draining, stop }
     }
 
     /// Makes the endpoints on the runtime in which it is called.
@@ -126,8 +129,7 @@ impl Listener {
 
     /// Serves until it is told to stop.
     pub(super) async fn serve(self, Doors { endpoints, tcp }: Doors) {
-        let Self { parts, counters, draining, stop } = self;
-        let AccessConfig { attachments_max, .. } = parts.config;
+        let Self { parts, attachments_max, counters, draining, stop } = self;
         let registry = Registry::new(parts.deliveries, attachments_max, fastrand::u16(..));
         let shared = Rc::new(Shared {
             relay: RelayId(parts.credentials.identity().id),

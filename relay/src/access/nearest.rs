@@ -10,8 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use overway_dispatch::{AccessSide, Answer, Client, Load, Locations, Mesh, Nearest, Networks};
-use overway_relay_core::Fib;
+use overway_relay_core::{Fib, Settings};
 use overway_wire::access::messages::{AccessRelays, NearRelay};
 use overway_wire::control::{AccessState, Distances, Location};
 use overway_wire::{Micros, PolicyId, RelayId};
@@ -52,19 +53,40 @@ pub struct OwnSide {
 /// Answers clients.
 #[derive(Debug)]
 pub struct Dispatcher {
+    relay: RelayId,
+    configured: ArcSwap<Configured>,
+    fib: watch::Receiver<Arc<Fib>>,
+    known: Mutex<Known>,
+    read: Mutex<Option<(Instant, Arc<Mesh>)>>,
+}
+
+/// What the configuration says, which a reload may change.
+#[derive(Debug)]
+struct Configured {
     own: OwnSide,
     weight: u32,
     attachments_max: u32,
-    fib: watch::Receiver<Arc<Fib>>,
+    /// Told to clients; empty: those bound.
+    advertise: Vec<SocketAddr>,
     locations: Option<Locations>,
-    known: Mutex<Known>,
-    read: Mutex<Option<(Instant, Arc<Mesh>)>>,
+}
+
+impl Configured {
+    fn new(own: OwnSide, config: &AccessConfig, locations: Option<Locations>) -> Self {
+        Self {
+            own,
+            weight: config.weight,
+            attachments_max: u32::try_from(config.attachments_max).unwrap_or(u32::MAX),
+            advertise: config.advertise.clone(),
+            locations,
+        }
+    }
 }
 
 /// What changes.
 #[derive(Debug, Default)]
 struct Known {
-    addresses: Vec<SocketAddr>,
+    bound: Vec<SocketAddr>,
     counters: Option<Arc<Counters>>,
     busy_permille: u32,
     draining: Option<watch::Receiver<Drain>>,
@@ -81,24 +103,34 @@ impl Dispatcher {
         config: &AccessConfig,
         fib: watch::Receiver<Arc<Fib>>,
     ) -> anyhow::Result<Self> {
-        let locations = match &config.locations {
-            Some(path) => {
-                let named = |error: anyhow::Error| error.context(path.display().to_string());
-                let bytes = std::fs::read(path).map_err(|error| named(error.into()))?;
-                Some(Locations::new(bytes).map_err(|error| named(error.into()))?)
-            }
-            None => None,
+        let (relay, locations) = (own.relay, Self::read_locations(config)?);
+        let configured = ArcSwap::from_pointee(Configured::new(own, config, locations));
+        Ok(Self { relay, configured, fib, known: Mutex::default(), read: Mutex::default() })
+    }
+
+    /// Reads the file that says where addresses are, if there is to be one.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn read_locations(config: &AccessConfig) -> anyhow::Result<Option<Locations>> {
+        let Some(path) = &config.locations else { return Ok(None) };
+        let named = |error: anyhow::Error| {
+            error.context(format!("access.locations cannot be used: {}", path.display()))
         };
-        let known = Known { addresses: config.advertise.clone(), ..Known::default() };
-        Ok(Self {
-            own,
-            weight: config.weight,
-            attachments_max: u32::try_from(config.attachments_max).unwrap_or(u32::MAX),
-            fib,
-            locations,
-            known: Mutex::new(known),
-            read: Mutex::default(),
-        })
+        let bytes = std::fs::read(path).map_err(|error| named(error.into()))?;
+        Ok(Some(Locations::new(bytes).map_err(|error| named(error.into()))?))
+    }
+
+    /// Goes on with another configuration, and a file of [`Self::read_locations`].
+    pub(crate) fn configure(
+        &self,
+        own: OwnSide,
+        config: &AccessConfig,
+        locations: Option<Locations>,
+    ) {
+        self.configured.store(Arc::new(Configured::new(own, config, locations)));
+        // Answers that were made of the old one are not given again.
+        self.read().take();
     }
 
     /// The access side is bound, and counts here.
@@ -111,15 +143,13 @@ impl Dispatcher {
         let mut known = self.known();
         known.counters = Some(counters);
         known.draining = Some(draining);
-        if known.addresses.is_empty() {
-            let told = bound.iter().filter(|address| !address.ip().is_unspecified());
-            known.addresses = told.copied().collect();
-            if known.addresses.is_empty() {
-                tracing::warn!(
-                    "the access side listens on every address, so none can be told to clients; set \
-                     access.advertise"
-                );
-            }
+        let told = bound.iter().filter(|address| !address.ip().is_unspecified());
+        known.bound = told.copied().collect();
+        if known.bound.is_empty() && self.configured.load().advertise.is_empty() {
+            tracing::warn!(
+                "the access side listens on every address, so none can be told to clients; set \
+                 access.advertise"
+            );
         }
     }
 
@@ -141,12 +171,13 @@ impl Dispatcher {
         };
         let own = measured.map(|rtt| Micros(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)));
         let own = own.or_else(|| self.known().networks.rtt(address));
+        let configured = self.configured.load();
         let client = Client {
             address: Some(address.to_canonical()),
-            location: self.locations.as_ref().and_then(|locations| locations.of(address)),
+            location: configured.locations.as_ref().and_then(|locations| locations.of(address)),
             key: Client::key_of(key),
             cell,
-            measured: own.map(|rtt| (self.own.relay, rtt)),
+            measured: own.map(|rtt| (self.relay, rtt)),
         };
         self.mesh(&fib).answer(&client, limit)
     }
@@ -170,7 +201,7 @@ impl Dispatcher {
         let name = |id: RelayId| fib.names.get(&id).cloned();
         let mut mesh = Mesh::read(fib.access_relays.values(), prefixes, name);
         if !side.addresses.is_empty() {
-            mesh.put(self.own.relay, side);
+            mesh.put(self.relay, side);
         }
         let mesh = Arc::new(mesh);
         *read = Some((now, Arc::clone(&mesh)));
@@ -178,17 +209,18 @@ impl Dispatcher {
     }
 
     fn side(&self) -> AccessSide {
-        let known = self.known();
+        let (known, configured) = (self.known(), self.configured.load());
+        let Configured { own, weight, attachments_max, advertise, .. } = &**configured;
         AccessSide {
-            name: self.own.name.clone(),
-            addresses: known.addresses.clone(),
-            region: self.own.region.clone(),
-            provider: self.own.provider.clone(),
-            location: self.own.location,
-            weight: self.weight,
+            name: own.name.clone(),
+            addresses: known.addresses(advertise),
+            region: own.region.clone(),
+            provider: own.provider.clone(),
+            location: own.location,
+            weight: *weight,
             load: Load {
                 attachments: known.attachments(),
-                attachments_max: self.attachments_max,
+                attachments_max: *attachments_max,
                 busy_permille: known.busy_permille,
             },
             is_draining: known.is_draining(),
@@ -213,12 +245,11 @@ impl Dispatcher {
         }
     }
 
-    /// Keeps what the scheduler is told up to date; `lines_bps` is what each line carries, 0 if that is not known. Ends
-    /// only with its task.
+    /// Keeps what the scheduler is told up to date; the settings say what each line carries. Ends only with its task.
     pub(crate) async fn keep_told(
         self: Arc<Self>,
         lines: Arc<Lines>,
-        lines_bps: Vec<u64>,
+        settings: watch::Receiver<Settings>,
         told: AccessTold,
     ) {
         let mut interval = tokio::time::interval(LOAD_INTERVAL);
@@ -230,6 +261,7 @@ impl Dispatcher {
             let now = Instant::now();
             let sent: Vec<u64> =
                 lines.totals(SystemTime::now()).iter().map(|line| line.sent_bytes).collect();
+            let lines_bps = settings.borrow().lines_bps.clone();
             if let Some((at, earlier)) = &before {
                 let shares =
                     busiest(earlier, &sent, &lines_bps, now.saturating_duration_since(*at));
@@ -299,6 +331,11 @@ pub(crate) struct AccessTold {
 }
 
 impl Known {
+    /// Those told to clients.
+    fn addresses(&self, advertise: &[SocketAddr]) -> Vec<SocketAddr> {
+        if advertise.is_empty() { self.bound.clone() } else { advertise.to_vec() }
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.as_ref().is_some_and(|draining| *draining.borrow() != Drain::No)
     }

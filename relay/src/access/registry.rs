@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use overway_tenant::{EdgeId, Month};
@@ -22,7 +23,7 @@ const ID_MIN: u16 = 2;
 /// frames for an edge that left do not soon meet another at its address.
 pub(crate) struct Registry {
     deliveries: Arc<Deliveries>,
-    max: usize,
+    max: Arc<AtomicUsize>,
     next: u16,
     held: BTreeMap<AttachmentId, Held>,
     by_edge: HashMap<(PolicyId, EdgeId), AttachmentId>,
@@ -58,8 +59,8 @@ pub(crate) struct Place {
 }
 
 impl Registry {
-    /// No attachments; at most `max` of them, and ids from `start` on.
-    pub(crate) fn new(deliveries: Arc<Deliveries>, max: usize, start: u16) -> Self {
+    /// No attachments; at most `max` of them, which may change, and ids from `start` on.
+    pub(crate) fn new(deliveries: Arc<Deliveries>, max: Arc<AtomicUsize>, start: u16) -> Self {
         Self {
             deliveries,
             max,
@@ -126,7 +127,7 @@ impl Registry {
             let took_over = true;
             return Ok(Place { attachment, connection, replaced, queue, allowance, took_over });
         }
-        if self.held.len() >= self.max {
+        if self.held.len() >= self.max.load(Ordering::Relaxed) {
             return Err(Refusal::Full("this relay has no room for another edge"));
         }
         let tenant = self.tenants.entry(admitted.tenant).or_insert_with(|| {
@@ -186,7 +187,7 @@ pub(crate) mod tests {
 
     fn registry(max: usize, start: u16) -> Registry {
         let deliveries = Deliveries::new(mpsc::channel(1).0, Arc::default());
-        Registry::new(Arc::new(deliveries), max, start)
+        Registry::new(Arc::new(deliveries), Arc::new(max.into()), start)
     }
 
     pub(crate) fn admitted(edge: u8, tenant: u16, attachments: Option<u32>) -> Admitted {

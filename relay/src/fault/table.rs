@@ -42,7 +42,7 @@ pub type Rules = BTreeMap<SocketAddr, Rule>;
 #[derive(Debug)]
 pub struct FaultTable {
     seed: u64,
-    configured: Rules,
+    configured: ArcSwap<Rules>,
     current: ArcSwap<Rules>,
 }
 
@@ -56,7 +56,7 @@ impl FaultTable {
     pub fn new(config: &FaultConfig) -> Arc<Self> {
         Arc::new(Self {
             seed: config.seed,
-            configured: config.rules.clone(),
+            configured: ArcSwap::from_pointee(config.rules.clone()),
             current: ArcSwap::from_pointee(config.rules.clone()),
         })
     }
@@ -82,13 +82,31 @@ impl FaultTable {
 
     /// Puts the configured rule of `source` back in force, or none if none is configured.
     pub fn restore(&self, source: SocketAddr) {
+        let configured = self.configured.load();
         self.current.rcu(|current| {
             let mut rules = Rules::clone(current);
-            match self.configured.get(&source) {
+            match configured.get(&source) {
                 Some(&rule) => rules.insert(source, rule),
                 None => rules.remove(&source),
             };
             rules
+        });
+    }
+
+    /// Takes other rules for those that are configured. They are in force at once for the sources whose configured rule
+    /// is another than before; all others keep what they have. There are [`RULES_MAX`] at the most: those set at run
+    /// time give way.
+    pub fn configure(&self, rules: &Rules) {
+        let before = self.configured.swap(Arc::new(rules.clone()));
+        self.current.rcu(|current| {
+            let kept = current.iter().filter(|(source, _)| before.get(source) == rules.get(source));
+            let mut next: Rules = rules.clone();
+            for (&source, &rule) in kept {
+                if next.contains_key(&source) || next.len() < RULES_MAX {
+                    next.insert(source, rule);
+                }
+            }
+            next
         });
     }
 
@@ -146,6 +164,24 @@ mod tests {
         table.restore(source(1));
         table.restore(source(2));
         assert_eq!(*table.snapshot(), config.rules);
+    }
+
+    #[test]
+    fn other_configured_rules_are_in_force_where_they_differ_and_those_set_at_run_time_stay() {
+        let delayed = |millis| Rule { delay: Duration::from_millis(millis), ..Rule::default() };
+        let rules: Rules = [(source(1), delayed(1)), (source(2), delayed(2))].into();
+        let table = FaultTable::new(&FaultConfig { rules, ..FaultConfig::default() });
+        for at in [1, 3] {
+            table.set(source(at), delayed(90)).unwrap();
+        }
+
+        table.configure(&[(source(1), delayed(1)), (source(4), delayed(4))].into());
+
+        let expected =
+            [(source(1), delayed(90)), (source(3), delayed(90)), (source(4), delayed(4))];
+        assert_eq!(*table.snapshot(), expected.into());
+        table.restore(source(1));
+        assert_eq!(table.snapshot()[&source(1)], delayed(1));
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Driver {
     pub(super) fn new(worker: Rc<Worker>, shard: Shard) -> Self {
         let config = &worker.shared.config;
         let mut core = Relay::new(overway_relay_core::Config { shard, ..config.core.clone() });
+        core.handle_settings(worker.shared.settings.borrow().clone(), Instant::now());
         if let Some(update) = config.restored.clone().filter(|_| shard.is_lead())
             && let Err(error) = core.restore(update, Instant::now())
         {

@@ -1,13 +1,13 @@
 //! One of the mesh's threads: its endpoints, and the shards that it runs.
 //!
 //! Tasks of a worker: one accepts on each endpoint, one takes local frames, one takes what other workers give, one
-//! follows the table; of each shard one dials what is missing (`connect`), one waits for the core's next timeout, one
+//! follows the table, one the settings; of each shard one dials what is missing (`connect`), one waits for the core's next timeout, one
 //! reads each connection, and one tells the lead of its load. The first worker takes commands besides. All end when
 //! the command channel closes.
 //!
 //! | what crosses threads | how | bound and policy |
 //! | --- | --- | --- |
-//! | the table | a watch | the latest only |
+//! | the table, the settings | a watch each | the latest only |
 //! | frames that another shard takes | mail | [`MAIL_MAX`], the newest is dropped and counted |
 //! | notices, loads | mail | the same; the next says it again |
 //! | counts for a snapshot | mail | the same, the asker waits |
@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use overway_relay_core::{Fib, Handed, Heir, Load, Shard};
+use overway_relay_core::{Fib, Handed, Heir, Load, Settings, Shard};
 use overway_wire::control::WORKERS_MAX;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,7 @@ pub(super) struct Shared {
     pub(super) traces: Arc<Traces>,
     pub(super) mailboxes: Vec<mpsc::Sender<Mail>>,
     pub(super) fib: watch::Receiver<Arc<Fib>>,
+    pub(super) settings: watch::Receiver<Settings>,
     /// Of each address, if there are several workers.
     pub(super) steering: Vec<Arc<steer::socket::Line>>,
     pub(super) stop: CancellationToken,
@@ -234,6 +235,7 @@ pub(super) async fn serve(
     tokio::task::spawn_local(take_local(Rc::clone(&worker)));
     tokio::task::spawn_local(take_mail(Rc::clone(&worker), mail));
     tokio::task::spawn_local(follow_fib(Rc::clone(&worker)));
+    tokio::task::spawn_local(follow_settings(Rc::clone(&worker)));
     match commands {
         Some(commands) => take_commands(&worker, commands).await,
         None => worker.shared.stop.cancelled().await,
@@ -281,6 +283,19 @@ async fn follow_fib(worker: Rc<Worker>) {
         worker.follow(&held, Instant::now());
         if fib.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Follows settings that are changed while the relay runs. Shards that begin later begin with them.
+async fn follow_settings(worker: Rc<Worker>) {
+    let mut settings = worker.shared.settings.clone();
+    while settings.changed().await.is_ok() {
+        let (held, now) = (settings.borrow_and_update().clone(), Instant::now());
+        let shards: Vec<_> = worker.shards.borrow().values().cloned().collect();
+        for driver in shards {
+            driver.borrow_mut().core.handle_settings(held.clone(), now);
+            Driver::pump(&driver, now);
         }
     }
 }

@@ -39,9 +39,10 @@ pub(super) async fn nearest(
     });
     let mesh = Mesh::read(relays, prefixes, |id| known.names.get(&id).cloned());
     let address: IpAddr = asked.client.unwrap_or(caller.ip()).to_canonical();
+    let settings = admin.shared.settings.load();
     let client = Client {
         address: Some(address),
-        location: admin.locations.as_ref().and_then(|locations| locations.of(address)),
+        location: settings.locations.as_ref().and_then(|locations| locations.of(address)),
         key: asked.key(address),
         cell: cell.as_ref(),
         measured: None,

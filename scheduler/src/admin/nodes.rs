@@ -41,7 +41,7 @@ pub(super) async fn add(
     }
     let shared = &admin.shared;
     let token = JoinToken::new(
-        shared.advertise.clone(),
+        shared.settings.load().advertise.clone(),
         shared.authority.fingerprint(),
         &name,
         SystemTime::now() + ttl,

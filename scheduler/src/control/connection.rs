@@ -204,7 +204,7 @@ impl Reader<'_> {
             return None;
         }
         *renewed = Some(now);
-        let lifetime = self.shared.certificate_lifetime;
+        let lifetime = self.shared.settings.load().certificate_lifetime;
         let issued = self.shared.authority.issue(
             &renewal.csr_der,
             self.identity,

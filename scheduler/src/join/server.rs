@@ -100,7 +100,8 @@ async fn redeem(
 ) -> Result<Redeemed<Vec<CertificateDer<'static>>>, RegistryError> {
     let key = key_hash(&request.csr_der)?;
     let hash = secret_hash(&request.secret);
-    let (authority, lifetime) = (shared.authority.clone(), shared.certificate_lifetime);
+    let (authority, lifetime) =
+        (shared.authority.clone(), shared.settings.load().certificate_lifetime);
     let certify = move |relay: RelayId| {
         let identity = Identity::new(Role::Relay, relay.0, authority.mesh())
             .map_err(overway_pki::AuthorityError::from)?;
@@ -122,7 +123,7 @@ fn accepted(redeemed: Redeemed<Vec<CertificateDer<'static>>>, shared: &Shared) -
         relay: u32::from(redeemed.relay.0),
         name: redeemed.name,
         mesh: shared.authority.mesh().to_owned(),
-        schedulers: shared.advertise.clone(),
+        schedulers: shared.settings.load().advertise.clone(),
     }
 }
 

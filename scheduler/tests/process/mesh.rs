@@ -8,6 +8,7 @@ use std::time::Duration;
 use overway_config::Document;
 use overway_pki::{ALPN_CONTROL, Credentials, JoinToken, client_config};
 use overway_scheduler::{ADMIN_ADDRESS_FILE, CONTROL_ADDRESS_FILE, Config, init, join};
+use overway_telemetry::reload::Reloading;
 use overway_wire::control::{Hello, LinkReport, Report, State, ToRelay, ToScheduler, Window};
 use prost::Message;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -46,7 +47,8 @@ impl Mesh {
         );
         let config = Config::from_document(&Document::new("scheduler.toml", text)).unwrap();
         let shutdown = CancellationToken::new();
-        let mut running = tokio::spawn(overway_scheduler::run(config, shutdown.clone()));
+        let mut running =
+            tokio::spawn(overway_scheduler::run(config, Reloading::off(), shutdown.clone()));
         let addresses = async {
             let control = address(&state_dir.join(CONTROL_ADDRESS_FILE)).await;
             (control, address(&state_dir.join(ADMIN_ADDRESS_FILE)).await)

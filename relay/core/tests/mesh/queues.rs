@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use overway_relay_core::{DropReason, LocalFrame};
+use overway_relay_core::{DropReason, Fec, LocalFrame, Settings};
 use overway_wire::control::{Peer, Role};
 use overway_wire::frame::FrameEcn;
 use overway_wire::{Class, Millis, RelayId};
@@ -173,6 +173,20 @@ fn links_that_share_a_line_keep_to_it_together_and_take_turns() {
 
     mesh.run(Duration::from_secs(1));
     assert_eq!(arrived(&mesh, Class::Bulk), [300; 3], "nothing is left behind");
+}
+
+#[test]
+fn a_line_keeps_to_the_capacity_that_it_is_given_while_it_runs() {
+    let mut mesh = shared(Some(8_000_000), &[80_000_000; 2]);
+    let settings = Settings { transit: true, fec: Fec::Adaptive, lines_bps: vec![16_000_000] };
+    let now = mesh.now;
+    mesh.relays.get_mut(&RelayId(1)).unwrap().handle_settings(settings, now);
+
+    (2..=3).for_each(|to| flood(&mut mesh, to, Class::Bulk, 400));
+    mesh.run(DELAY + Duration::from_millis(300));
+
+    let shares = arrived(&mesh, Class::Bulk);
+    assert!((599..=610).contains(&shares.iter().sum::<usize>()), "{shares:?}");
 }
 
 #[test]
