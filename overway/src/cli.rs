@@ -40,7 +40,7 @@ mod what_if;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use failure::Failure;
 use logging::LogFormat;
@@ -122,7 +122,7 @@ enum Command {
 
 /// Runs the program with these arguments, its own name first, and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match parse(args) {
         Ok(cli) => cli,
         Err(error) => {
             // If help cannot be printed there is nobody to tell.
@@ -134,6 +134,27 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
+}
+
+fn parse<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command().try_get_matches_from(args)?)
+}
+
+/// The command line as it is parsed and shown.
+fn command() -> clap::Command {
+    without_full_stop(Cli::command())
+}
+
+/// Has commands' descriptions in lists end as those of options do, which is without a full stop. Texts that teach are kept
+/// by clap as they are written, and these end with one.
+fn without_full_stop(command: clap::Command) -> clap::Command {
+    let about = command.get_about().map(ToString::to_string);
+    let bare = about.as_deref().and_then(|about| about.strip_suffix('.')).map(str::to_owned);
+    let command = match bare {
+        Some(bare) => command.about(bare),
+        None => command,
+    };
+    command.mut_subcommands(without_full_stop)
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
@@ -166,8 +187,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Reload(args) => reload::run(&args),
         Command::Lab(args) => crate::lab::cli::run(args).map_err(Failure::failed),
         Command::Validate(args) => validate::run(&args),
-        Command::Completions(args) => generate::completions(&args, Cli::command()),
-        Command::Man(args) => generate::man(&args, Cli::command()),
+        Command::Completions(args) => generate::completions(&args, command()),
+        Command::Man(args) => generate::man(&args, command()),
         Command::Metrics => metrics::run(),
     }
 }
@@ -177,12 +198,28 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split_whitespace())
+        parse(line.split_whitespace())
     }
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn descriptions_of_commands_and_options_end_without_a_full_stop() {
+        let (mut waiting, mut seen) = (vec![command()], 0);
+        while let Some(command) = waiting.pop() {
+            waiting.extend(command.get_subcommands().cloned());
+            let options = command.get_arguments().filter_map(clap::Arg::get_help);
+            for text in command.get_about().into_iter().chain(options) {
+                let (text, name) = (text.to_string(), command.get_name());
+                assert!(!text.ends_with('.'), "{name}: {text}");
+                assert!(text.starts_with(char::is_uppercase), "{name}: {text}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 100, "only {seen} were found");
     }
 
     #[test]
@@ -256,7 +293,7 @@ mod tests {
 
     #[test]
     fn every_example_of_a_commands_help_is_understood() {
-        let mut waiting: Vec<clap::Command> = Cli::command().get_subcommands().cloned().collect();
+        let mut waiting: Vec<clap::Command> = command().get_subcommands().cloned().collect();
         let mut examples = 0;
         while let Some(command) = waiting.pop() {
             waiting.extend(command.get_subcommands().cloned());
