@@ -118,7 +118,7 @@ mod tests {
             "mode",
             "name",
             "neighbour",
-            "quantile",
+            "percentile",
             "reason",
             "region",
             "relay",

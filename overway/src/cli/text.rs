@@ -142,7 +142,7 @@ mod tests {
         let mut table = Table::new(&["NAME", "B"]);
         table.row(["a\x1b]0;x\x07\n".to_owned(), "b".to_owned()]);
 
-        assert_eq!(table.render(), "NAME         B\na\u{fffd}]0;x\u{fffd}\u{fffd}  b\n");
+        assert_eq!(table.render(), "NAME      B\na\u{fffd}]0;x\u{fffd}\u{fffd}  b\n");
     }
 
     #[test]

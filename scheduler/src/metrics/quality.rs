@@ -1,6 +1,6 @@
 //! `overway_quality_*`: what users feel, by service, region and class.
 //!
-//! Label budget: `tenant` (a name; empty for the mesh's own services), `service`, `region`, `class`, and `quantile` on four
+//! Label budget: `tenant` (a name; empty for the mesh's own services), `service`, `region`, `class`, and `percentile` on four
 //! gauges; at most [`SERVICES_EXPORTED_MAX`] combinations of the first four, those with the most reports, tenants in turn:
 //! names that one makes up take no other's room. There is never a label for an edge, a flow or a relay.
 //!
@@ -16,8 +16,8 @@ use overway_telemetry::Exposition;
 /// Services, regions and classes exported; further ones are counted in one gauge. At most 21 series each.
 const SERVICES_EXPORTED_MAX: usize = 64;
 
-/// Quantiles as labels, and as shares.
-const QUANTILES: [(&str, f64); 3] = [("0.5", 0.5), ("0.95", 0.95), ("0.99", 0.99)];
+/// Quantiles as labels, and as shares. A label `quantile` is for summaries, which have sums besides.
+const QUANTILES: [(&str, f64); 3] = [("50", 0.5), ("95", 0.95), ("99", 0.99)];
 
 /// Makes the metrics of what was felt over the longest window.
 pub(crate) fn exposition(mut felt: Vec<QualityStatus>) -> Exposition {
@@ -82,7 +82,7 @@ fn quantiles(
     for (label, share) in QUANTILES {
         let Some(value) = sketch.quantile(share) else { return };
         let [tenant, service, region, class] = *labels;
-        let labels = [tenant, service, region, class, ("quantile", label)];
+        let labels = [tenant, service, region, class, ("percentile", label)];
         out.gauge(name, help, &labels, f64::from(value) / 1e6);
     }
 }
@@ -116,8 +116,8 @@ mod tests {
         for line in [
             format!("overway_quality_deliveries_total{labels}}} 100"),
             format!("overway_quality_deliveries_good_total{labels}}} 99"),
-            format!("overway_quality_delay_seconds{labels},quantile=\"0.99\"}} 0.00004"),
-            format!("overway_quality_loss_ratio{labels},quantile=\"0.5\"}} 0.00005"),
+            format!("overway_quality_delay_seconds{labels},percentile=\"99\"}} 0.00004"),
+            format!("overway_quality_loss_ratio{labels},percentile=\"50\"}} 0.00005"),
             "overway_quality_services_left_out 0".to_owned(),
         ] {
             assert!(text.contains(&line), "{line} is not in {text}");
