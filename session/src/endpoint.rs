@@ -6,7 +6,6 @@
 //! tokens instead: see [`greet`].
 
 use std::fmt;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,9 +34,11 @@ use crate::wanted::Wanted;
 
 mod dial;
 mod greet;
+mod ids;
 mod serve;
 
 use dial::Opened;
+use ids::FlowIds;
 
 /// Requests that wait to be accepted at most; the far ends of further ones wait in QUIC's flow control.
 const WAITING_MAX: usize = 1_024;
@@ -70,7 +71,7 @@ struct Inner {
     flows: Arc<FlowTable>,
     streams: Arc<Streams>,
     pool: Pool,
-    next_flow: AtomicU32,
+    flow_ids: FlowIds,
     counters: Arc<Counters>,
     waiting: mpsc::Sender<Incoming>,
     accepting: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
@@ -188,6 +189,11 @@ impl SessionEndpoint {
         if let Some(client) = quic.client {
             endpoint.set_default_client_config(client);
         }
+        let start = u32::from_be_bytes(random()?);
+        let flow_ids = match &local {
+            Local::Relay { .. } => FlowIds::in_order(start),
+            Local::Edge(_) => FlowIds::hidden(start, &random()?),
+        };
         let (waiting, accepting) = mpsc::channel(WAITING_MAX);
         let inner = Arc::new(Inner {
             config,
@@ -197,7 +203,7 @@ impl SessionEndpoint {
             flows,
             streams: Arc::default(),
             pool: Pool::default(),
-            next_flow: AtomicU32::new(u32::from_be_bytes(random()?)),
+            flow_ids,
             counters,
             waiting,
             accepting: tokio::sync::Mutex::new(accepting),
@@ -251,7 +257,7 @@ impl SessionEndpoint {
     ) -> Result<Flow, OpenError> {
         let inner = &self.inner;
         let (manner, wanted) = (manner.into().sound(), wanted.into());
-        let id = inner.draw_flow()?;
+        let id = inner.flow_ids.draw();
         // Whether the far end knows of stamps its answer says.
         let enter = |session: &Session, request: &Request| {
             inner.enter_flow(session, id, &request.service, (manner, false), true)

@@ -16,7 +16,7 @@
 //! [`crate::felt`].
 //!
 //! A flow with an edge goes to where the edge is attached now. Its datagrams are taken from any address, by their ids,
-//! which edges therefore draw at random: the seal says whose they are. Where all of it is to go twice and the edge has
+//! which edges therefore spread over all 31 bits: the seal says whose they are. Where all of it is to go twice and the edge has
 //! two addresses, each datagram goes to both.
 
 use std::collections::{HashMap, VecDeque};

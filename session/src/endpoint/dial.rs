@@ -6,15 +6,14 @@ use std::time::Instant;
 
 use overway_pki::{Identity, Role};
 use overway_tenant::EdgeId;
-use overway_wire::{Address, AttachmentId, FlowId, PolicyId, RelayId, Whereabouts};
+use overway_wire::{Address, AttachmentId, PolicyId, RelayId, Whereabouts};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
-use super::{CODE_TOKEN, Inner, Local, random};
+use super::{CODE_TOKEN, Inner, Local};
 use crate::address;
 use crate::edge::{EdgeSession, LocalEdge, tls};
 use crate::far::{FarEnd, Party, Peer};
-use crate::flow::ACCEPTED;
 use crate::names::Far;
 use crate::open::{self, OpenError, Request};
 use crate::pool::Session;
@@ -152,15 +151,6 @@ impl Inner {
         };
         let (send, recv) = stream.0.take().expect("it is taken once");
         Ok(Opened { prepared, session: session.clone(), stamps, send, recv, peer })
-    }
-
-    /// The id of a new flow. Edges draw each by itself, for others are not to know it.
-    pub(super) fn draw_flow(&self) -> Result<FlowId, OpenError> {
-        let id = match self.local {
-            Local::Relay { .. } => self.next_flow.fetch_add(1, Ordering::Relaxed),
-            Local::Edge(_) => u32::from_be_bytes(random().map_err(|_| OpenError::Closed)?),
-        };
-        Ok(FlowId(id & !ACCEPTED))
     }
 
     /// Dials a far end, unless somebody else just has.
