@@ -17,6 +17,7 @@ use overway::lab::stage::Stage;
 use overway_relay::access::{Admission as _, TenantTable, TokenAdmission};
 use overway_relay_core::CellStanding;
 use overway_tenant::{Tenant, TenantName};
+use overway_wire::PolicyId;
 use overway_wire::access::EXPORTER_BYTES;
 
 use crate::chain::Chain;
@@ -155,6 +156,10 @@ impl TenantTable for One {
     }
 
     fn generation(&self) -> u64 {
+        0
+    }
+
+    fn changed_in(&self, _tenant: PolicyId) -> u64 {
         0
     }
 }

@@ -168,3 +168,23 @@ async fn nobody_comes_in_while_a_relay_drains_and_who_has_no_other_stays_until_i
     .await;
     stand.stop().await;
 }
+
+#[tokio::test]
+async fn who_is_let_in_no_more_does_not_stay_because_the_relay_drains() {
+    let mut stand = Stand::start_with(1).await;
+    let alice = stand.edge(1, vec![stand.nodes[0].address]);
+    alice.attached(1).await;
+    stand.drain(1, NodeDrain::Leaving).await;
+    until(async || alice.attachments.status().attachments.first().is_some_and(|it| it.is_draining))
+        .await;
+
+    let revoked = "t1".parse().unwrap();
+    stand.change(|tenant| assert!(tenant.keys.revoked_tokens.insert(revoked))).await;
+
+    until(async || stand.nodes[0].stats().attachments == 0).await;
+    until(async || {
+        alice.attachments.status().last_error.is_some_and(|error| error.contains("revoked"))
+    })
+    .await;
+    stand.stop().await;
+}

@@ -29,8 +29,8 @@ pub trait Admission: Send + Sync + 'static {
         now: SystemTime,
     ) -> Result<Admitted, Refusal>;
 
-    /// Changes whenever somebody who was admitted might be no more.
-    fn generation(&self) -> u64;
+    /// Whether an edge that was admitted might be no more, or on other terms.
+    fn has_changed(&self, admitted: &Admitted) -> bool;
 }
 
 /// An edge that may attach.
@@ -53,6 +53,8 @@ pub struct Admitted {
     pub exhausted: Option<Month>,
     /// The protocol's version.
     pub version: u32,
+    /// What the table was when this was judged; see [`TenantTable::generation`].
+    pub generation: u64,
 }
 
 impl Admitted {
@@ -165,8 +167,12 @@ pub trait TenantTable: Send + Sync + 'static {
     /// What this relay is to a tenant's cell now.
     fn standing(&self, tenant: &Tenant) -> CellStanding;
 
-    /// Changes with the table.
+    /// Grows with each change of the table.
     fn generation(&self) -> u64;
+
+    /// The generation in which what the table says of a tenant changed last; that of a tenant which is not in it is
+    /// greater than all.
+    fn changed_in(&self, tenant: PolicyId) -> u64;
 }
 
 /// Admission by token and key.
@@ -189,6 +195,8 @@ impl<T: TenantTable> Admission for TokenAdmission<T> {
         exporter: &[u8; EXPORTER_BYTES],
         now: SystemTime,
     ) -> Result<Admitted, Refusal> {
+        // Before the table is looked at: a change that comes meanwhile is seen as one.
+        let generation = self.tenants.generation();
         let version = VERSION_MAX.min(attach.version_max);
         if version < VERSION_MIN.max(attach.version_min) {
             return Err(Refusal::Version(attach.version_min, attach.version_max));
@@ -220,11 +228,12 @@ impl<T: TenantTable> Admission for TokenAdmission<T> {
             cell: tenant.cell.clone(),
             standing,
             version,
+            generation,
         })
     }
 
-    fn generation(&self) -> u64 {
-        self.tenants.generation()
+    fn has_changed(&self, admitted: &Admitted) -> bool {
+        self.tenants.changed_in(admitted.tenant) > admitted.generation
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::admission::{Admitted, Refusal};
 use super::connection::Connection;
 use super::drain::Drain;
-use super::listener::{Receive, Send, Shared, encoded, hear, judge, refused};
+use super::listener::{Receive, Send, Shared, encoded, hear, refused};
 use super::quota::Beyond;
 use super::registry::Place;
 use super::stats::AccessDrop;
@@ -63,7 +63,6 @@ pub(super) struct Attachment {
     receive: Option<Receive>,
     probe: AttachmentProbe,
     state: State,
-    generation: u64,
     is_renewed: bool,
     reviewed: Instant,
     active_until: Option<Instant>,
@@ -102,7 +101,6 @@ impl Attachment {
         let now = Instant::now();
         let (messages, to_write) = mpsc::channel(MESSAGES_MAX);
         tokio::task::spawn_local(write_all(send, to_write));
-        let generation = shared.admission.generation();
         let probe = AttachmentProbe::new(attachment_config(), shared.boot, shared.clock, now);
         Self {
             shared,
@@ -114,7 +112,6 @@ impl Attachment {
             receive: Some(receive),
             probe,
             state: State::Up,
-            generation,
             is_renewed: false,
             reviewed: now,
             active_until: None,
@@ -259,26 +256,30 @@ impl Attachment {
         if self.stays_until.is_some_and(|until| until <= now) {
             return Some(self.dismiss(&Refusal::Reserve { cell: self.admitted.cell.clone() }));
         }
-        let generation = self.shared.admission.generation();
-        let expired = self.admitted.claims.expires_at() < SystemTime::now();
-        if generation == self.generation && !expired && !self.is_renewed {
-            return None;
+        let wall = SystemTime::now();
+        let expired = self.admitted.claims.expires_at() < wall;
+        let is_news = self.is_renewed || self.shared.admission.has_changed(&self.admitted);
+        if (is_news || expired)
+            && let Some(end) = self.judge_again(wall, now)
+        {
+            return Some(end);
         }
-        self.generation = generation;
-        self.is_renewed = false;
-        self.judge_again(now)
+        // Who is told to leave anyway is told nothing else.
+        if *self.shared.draining.borrow() == Drain::No {
+            self.hand_back(now);
+        }
+        None
     }
 
-    fn judge_again(&mut self, now: Instant) -> Option<End> {
-        // Who is told to leave is let do so.
-        if *self.shared.draining.borrow() != Drain::No {
-            return None;
-        }
-        match judge(&self.shared, &self.proof.attach, &self.proof.exporter) {
+    /// Also while the relay drains: who may not stay may not leave at leisure either.
+    fn judge_again(&mut self, wall: SystemTime, now: Instant) -> Option<End> {
+        self.is_renewed = false;
+        let Proof { attach, exporter } = &self.proof;
+        match self.shared.admission.admit(attach, exporter, wall) {
             Ok(admitted) if self.is_same(&admitted) => {
                 self.place.allowance.borrow_mut().follow(&admitted, now);
                 self.admitted = admitted;
-                self.hand_back(now);
+                self.withdraw_forbidden();
                 None
             }
             Ok(_) => Some(End::Dismissed(CloseCode::Refused)),

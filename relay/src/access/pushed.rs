@@ -19,6 +19,8 @@ pub struct PushedTenants {
     /// What this relay is to the tenants' cells, where they have one.
     standings: ArcSwap<BTreeMap<PolicyId, CellStanding>>,
     generation: AtomicU64,
+    /// The generation in which each tenant, or its standing, changed last: others' edges are not judged again for it.
+    changed_in: ArcSwap<BTreeMap<PolicyId, u64>>,
 }
 
 impl PushedTenants {
@@ -29,7 +31,11 @@ impl PushedTenants {
             let table = Arc::clone(&fib.borrow_and_update());
             let standings = standings(&table, local);
             if table.tenants != known || standings != stood {
-                self.replace(&table.tenants, &standings);
+                let is_same = |number: &PolicyId| {
+                    let same_tenant = known.get(number) == table.tenants.get(number);
+                    same_tenant && stood.get(number) == standings.get(number)
+                };
+                self.replace(&table.tenants, &standings, is_same);
                 (known, stood) = (table.tenants.clone(), standings);
             }
             drop(table);
@@ -43,7 +49,15 @@ impl PushedTenants {
         &self,
         pushed: &BTreeMap<PolicyId, FibTenant>,
         standings: &BTreeMap<PolicyId, CellStanding>,
+        is_same: impl Fn(&PolicyId) -> bool,
     ) {
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        let before = self.changed_in.load();
+        let changed_in = |number: &PolicyId| {
+            let before = before.get(number).filter(|_| is_same(number));
+            (*number, before.copied().unwrap_or(generation))
+        };
+        let changed_in: BTreeMap<PolicyId, u64> = pushed.keys().map(changed_in).collect();
         let mut tenants = BTreeMap::new();
         for (number, tenant) in pushed {
             match Tenant::try_from(&*tenant.pushed) {
@@ -59,8 +73,9 @@ impl PushedTenants {
         // Before the tenants: one with a cell that is not looked up yet is outside of it.
         self.standings.store(Arc::new(standings.clone()));
         self.tenants.store(Arc::new(tenants));
+        self.changed_in.store(Arc::new(changed_in));
         // After the tables: who sees the new number sees the new tenants.
-        self.generation.fetch_add(1, Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
     }
 }
 
@@ -84,6 +99,10 @@ impl TenantTable for Arc<PushedTenants> {
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
+
+    fn changed_in(&self, tenant: PolicyId) -> u64 {
+        self.changed_in.load().get(&tenant).copied().unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +114,7 @@ mod tests {
 
     const LOCAL: RelayId = RelayId(5);
 
-    /// A table of a tenant in a cell of these relays.
+    /// A table of a tenant in a cell of these relays, and another in none.
     fn table(relays: Vec<u32>) -> Arc<Fib> {
         let policy = control::Policy { policy: 9, name: "cell:eu".into(), relays };
         let tenant = control::Tenant {
@@ -105,7 +124,9 @@ mod tests {
             cell: "eu".into(),
             ..control::Tenant::default()
         };
-        let put: Vec<Item> = vec![policy.into(), tenant.into()];
+        let other =
+            control::Tenant { number: 21, name: "shop".into(), ..control::Tenant::default() };
+        let put: Vec<Item> = vec![policy.into(), tenant.into(), other.into()];
         let mut pushed = Pushed::default();
         pushed.apply(Update { revision: 1, put, ..Update::default() }).unwrap();
         Arc::new(Fib::default().updated(&pushed, &Changed::Everything, LOCAL))
@@ -120,16 +141,24 @@ mod tests {
             loop {
                 let tenant = tenants.tenant(&"im".parse().unwrap());
                 if tenant.is_some_and(|tenant| tenants.standing(&tenant) == standing) {
-                    return tenants.generation();
+                    return tenants.changed_in(PolicyId(20));
                 }
                 tokio::task::yield_now().await;
             }
         };
         let before = until(CellStanding::Own).await;
+        assert!(before <= tenants.generation());
 
         tables.send_replace(table(vec![4]));
 
-        assert!(until(CellStanding::Outside).await > before);
+        let after = until(CellStanding::Outside).await;
+        assert!(after > before);
+        // For one that stays as it was nobody is judged again, and for one that is not there everybody.
+        assert_eq!(tenants.changed_in(PolicyId(21)), before);
+        assert_eq!(tenants.changed_in(PolicyId(22)), u64::MAX);
+        while tenants.generation() < after {
+            tokio::task::yield_now().await;
+        }
         drop(tables);
         following.await.unwrap();
     }

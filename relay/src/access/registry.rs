@@ -207,7 +207,17 @@ pub(crate) mod tests {
         let quota = Quota { attachments, ..Quota::default() };
         let (cell, standing) = (String::new(), overway_relay_core::CellStanding::Own);
         let (tenant, exhausted) = (PolicyId(tenant), None);
-        Admitted { edge, claims, tenant, quota, exhausted, cell, standing, version: 1 }
+        Admitted {
+            edge,
+            claims,
+            tenant,
+            quota,
+            exhausted,
+            cell,
+            standing,
+            version: 1,
+            generation: 0,
+        }
     }
 
     #[test]

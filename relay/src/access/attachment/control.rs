@@ -60,17 +60,38 @@ impl Attachment {
     }
 
     fn take_offer(&mut self, services: Vec<OfferedService>) {
+        let (standing, other) = self.sorted_out(services);
+        self.set_offers(standing, &other);
+    }
+
+    /// Takes back what the edge may offer no more, by a newer token.
+    pub(super) fn withdraw_forbidden(&mut self) {
+        let offers = std::mem::take(&mut self.offers);
+        match self.sorted_out(offers) {
+            (standing, other) if other.is_empty() => self.offers = standing,
+            (standing, other) => self.set_offers(standing, &other),
+        }
+    }
+
+    /// What the edge may offer, and what not.
+    fn sorted_out(
+        &self,
+        services: Vec<OfferedService>,
+    ) -> (Vec<OfferedService>, Vec<OfferedService>) {
         let few = services.len() <= OFFERS_MAX;
         let allowed = |service: &OfferedService| {
             let name = &service.name;
             let named = (1..=NAME_BYTES_MAX).contains(&name.len());
             few && named && self.admitted.claims.offers.allow(name)
         };
-        let (standing, other): (Vec<_>, Vec<_>) = services.into_iter().partition(allowed);
+        services.into_iter().partition(allowed)
+    }
+
+    fn set_offers(&mut self, standing: Vec<OfferedService>, refused: &[OfferedService]) {
         let names = |services: &[OfferedService]| {
             services.iter().take(OFFERS_MAX).map(|service| service.name.clone()).collect()
         };
-        let answer = Offers { standing: names(&standing), refused: names(&other) };
+        let answer = Offers { standing: names(&standing), refused: names(refused) };
         self.offer(&standing);
         self.offers = standing;
         self.set_rate(Instant::now());
