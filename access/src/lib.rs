@@ -2,7 +2,7 @@
 //! frames of one stream of bytes ([`overway_wire::access::stream`]). Both ends have the same connection.
 //!
 //! ```text
-//!   send --> Queue (by class, 32 KiB) --writer--+
+//!   send --> Queue (by class, 32 KiB) --writer--+   one frame at a time
 //!                                               +-- TLS == TCP ==
 //!   control stream (8 KiB) ---------------------+
 //!   receive <-- 128 datagrams <-------reader----+
@@ -34,7 +34,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod queue;
 
@@ -54,10 +54,12 @@ const UNSENT_BYTES: u32 = 16 << 10;
 /// Either end of the control stream.
 pub type Control = (ReadHalf<DuplexStream>, WriteHalf<DuplexStream>);
 
-/// A connection between an edge and its access relay. Clones are the same.
+/// A connection between an edge and its access relay. Clones are the same; with the last one it is closed without a word.
 #[derive(Clone)]
 pub struct StreamConnection {
     shared: Arc<Shared>,
+    /// Ends the tasks, which have the rest.
+    _closes: Arc<DropGuard>,
 }
 
 struct Shared {
@@ -70,6 +72,8 @@ struct Shared {
     /// What the other is told when this end closes.
     code: OnceLock<CloseCode>,
     why: OnceLock<String>,
+    /// What the other end said when it closed.
+    said: OnceLock<u32>,
     /// It is closed, by either.
     closed: CancellationToken,
     /// Nothing more is written.
@@ -130,6 +134,7 @@ impl StreamConnection {
             control: Mutex::new(Some(tokio::io::split(near))),
             code: OnceLock::new(),
             why: OnceLock::new(),
+            said: OnceLock::new(),
             closed: CancellationToken::new(),
             finished: CancellationToken::new(),
         });
@@ -137,7 +142,8 @@ impl StreamConnection {
         let (control_read, control_write) = tokio::io::split(far);
         tokio::spawn(Arc::clone(&shared).read(tls_read, control_write, deliver));
         tokio::spawn(Arc::clone(&shared).write(tls_write, control_read));
-        Self { shared }
+        let closes = Arc::new(shared.closed.clone().drop_guard());
+        Self { shared, _closes: closes }
     }
 
     /// Where the other end is.
@@ -198,10 +204,17 @@ impl StreamConnection {
         self.shared.queue.late()
     }
 
-    /// Closes, and has the other told why; returns at once.
+    /// Closes once all that waits has been written, and has the other told why; returns at once. Nothing more is taken to be
+    /// sent. Whoever does not read keeps it open, until [`Self::close`].
+    pub fn end(&self, code: CloseCode) {
+        self.shared.code.get_or_init(|| code);
+        self.shared.queue.end();
+    }
+
+    /// Closes, throws away what waits, and has the other told why; returns at once.
     pub fn close(&self, code: CloseCode) {
         self.shared.code.get_or_init(|| code);
-        self.shared.end("closed here".to_owned());
+        self.shared.over("closed here".to_owned());
     }
 
     /// Waits until the connection is closed, by either end.
@@ -212,6 +225,11 @@ impl StreamConnection {
     /// Waits until nothing more is written: after [`Self::close`], a moment.
     pub async fn finished(&self) {
         self.shared.finished.cancelled().await;
+    }
+
+    /// Whether the other end closed it, for that reason.
+    pub fn is_closed_by_other(&self, code: CloseCode) -> bool {
+        self.shared.said.get() == Some(&(code as u32))
     }
 
     /// Why the connection is closed, for people; empty while it is not.
@@ -230,7 +248,7 @@ impl fmt::Debug for StreamConnection {
 
 impl Shared {
     /// The first reason counts.
-    fn end(&self, why: String) {
+    fn over(&self, why: String) {
         self.why.get_or_init(|| why);
         self.queue.close();
         self.closed.cancel();
@@ -245,7 +263,7 @@ impl Shared {
         let reading = self.read_all(tls, control, deliver);
         if let Some(why) = self.closed.run_until_cancelled(reading).await {
             tracing::debug!(remote = %self.remote, why, "an access connection over TCP ends");
-            self.end(why);
+            self.over(why);
         }
     }
 
@@ -281,10 +299,11 @@ impl Shared {
                     let _ = control.write_all(&bytes).await;
                 }
                 StreamFrame::Datagram(datagram) => {
-                    // Fails likewise.
+                    // Never fails: the other end of the channel lives as long as this task.
                     let _ = deliver.send(datagram).await;
                 }
                 StreamFrame::Close(code) => {
+                    self.said.get_or_init(|| code);
                     return format!("closed by the other end (code {code})");
                 }
             }
@@ -297,21 +316,23 @@ impl Shared {
         mut control: impl AsyncRead + Unpin,
     ) {
         let writing = self.write_all(&mut tls, &mut control);
-        if let Some(error) = self.closed.run_until_cancelled(writing).await {
-            self.end(error.to_string());
+        if let Some(Err(error)) = self.closed.run_until_cancelled(writing).await {
+            self.over(error.to_string());
         }
         if let Some(&code) = self.code.get() {
             let _ = timeout(CLOSE_MAX, last_words(&mut tls, &mut control, code)).await;
         }
+        self.over("closed here".to_owned());
         self.finished.cancel();
     }
 
-    /// Writes until that fails.
+    /// Writes until that fails, or nothing more is to be written. Each frame has left for the system before the next is
+    /// taken: TLS would take in more than the queue holds, in the order in which it came.
     async fn write_all(
         &self,
         tls: &mut (impl AsyncWrite + Unpin),
         control: &mut (impl AsyncRead + Unpin),
-    ) -> io::Error {
+    ) -> io::Result<()> {
         let mut said = [0; CONTROL_BYTES_MAX];
         let mut is_open = true;
         loop {
@@ -327,18 +348,13 @@ impl Shared {
                         continue;
                     }
                 },
-                datagram = self.queue.next() => StreamFrame::Datagram(datagram),
+                datagram = self.queue.next() => match datagram {
+                    Some(datagram) => StreamFrame::Datagram(datagram),
+                    None => return Ok(()),
+                },
             };
-            let mut next = Some(frame);
-            while let Some(frame) = next.take() {
-                if let Err(error) = write_frame(tls, &frame).await {
-                    return error;
-                }
-                next = self.queue.take(Instant::now()).map(StreamFrame::Datagram);
-            }
-            if let Err(error) = tls.flush().await {
-                return error;
-            }
+            write_frame(tls, &frame).await?;
+            tls.flush().await?;
         }
     }
 }
@@ -390,6 +406,10 @@ fn tune(tcp: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
+    use tokio::io::ReadBuf;
+
     use super::*;
 
     const REMOTE: SocketAddr =
@@ -453,6 +473,90 @@ mod tests {
             let malformed = [0, 5, 2, 0, 0, 0, CloseCode::Malformed as u8];
             assert!(answer.is_empty() || answer == malformed, "{answer:?}");
         }
+    }
+
+    /// Takes in whatever is written, as TLS does, and is never done with it.
+    struct Swallowing(Arc<Mutex<Vec<u8>>>);
+
+    impl AsyncRead for Swallowing {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Swallowing {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_leave_waits_in_the_order_of_classes_and_not_in_tls() {
+        let swallowed = Arc::<Mutex<Vec<u8>>>::default();
+        let tls = Swallowing(Arc::clone(&swallowed));
+        let near = StreamConnection::start(tls, REMOTE, RelayId(1), [0; EXPORTER_BYTES]);
+        for _ in 0..20 {
+            near.send(Bytes::from(vec![1; 1_000]));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+
+        assert_eq!(near.room(), queue::QUEUE_BYTES_MAX - 19_000);
+        assert_eq!(swallowed.lock().unwrap().len(), HEAD_BYTES + 1_000);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_written_before_a_connection_ends_and_none_of_it_when_it_is_closed() {
+        for (is_gentle, expected) in [(true, 20), (false, 0)] {
+            let (near, far) = tokio::io::duplex(1_000);
+            let near = end(near);
+            for _ in 0..20 {
+                near.send(Bytes::from(vec![1; 1_000]));
+            }
+            match is_gentle {
+                true => near.end(CloseCode::Replaced),
+                false => near.close(CloseCode::Replaced),
+            }
+            near.send(Bytes::from_static(b"too late"));
+            let far = end(far);
+
+            let mut came = 0;
+            while let Some(datagram) = far.receive().await {
+                assert_eq!(datagram.len(), 1_000);
+                came += 1;
+            }
+            assert_eq!(came, expected);
+            assert_eq!(far.closed_because(), "closed by the other end (code 1)");
+            assert!(far.is_closed_by_other(CloseCode::Replaced));
+            assert!(!far.is_closed_by_other(CloseCode::Unused));
+            near.finished().await;
+            near.closed().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_has_any_more_is_closed() {
+        let (near, mut far) = tokio::io::duplex(1_000);
+        drop(end(near));
+        let mut said = Vec::new();
+        far.read_to_end(&mut said).await.unwrap();
+        assert!(said.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

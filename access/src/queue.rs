@@ -32,6 +32,8 @@ struct State {
     bytes: usize,
     late: u64,
     is_closed: bool,
+    /// What waits is still to be written, and nothing more.
+    is_ending: bool,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Queue {
     /// sent behind all others, for the far end to judge.
     pub(crate) fn put(&self, datagram: Bytes, now: Instant) {
         let mut state = self.state();
-        if state.is_closed {
+        if state.is_closed || state.is_ending {
             return;
         }
         match AccessDatagram::decode(&datagram) {
@@ -74,12 +76,15 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// The next to write. Waits for one; may be cancelled without losing it.
-    pub(crate) async fn next(&self) -> Bytes {
+    /// The next to write. Waits for one; may be cancelled without losing it. `None` after [`Self::end`], when all is taken.
+    pub(crate) async fn next(&self) -> Option<Bytes> {
         loop {
             let filled = self.filled.notified();
             if let Some(datagram) = self.take(Instant::now()) {
-                return datagram;
+                return Some(datagram);
+            }
+            if self.state().is_ending {
+                return None;
             }
             filled.await;
         }
@@ -98,15 +103,16 @@ impl Queue {
     pub(crate) async fn has_room(&self, bytes: usize) {
         loop {
             let freed = self.freed.notified();
-            if self.is_closed() || self.room() >= bytes {
+            if self.takes_nothing() || self.room() >= bytes {
                 return;
             }
             freed.await;
         }
     }
 
-    fn is_closed(&self) -> bool {
-        self.state().is_closed
+    fn takes_nothing(&self) -> bool {
+        let state = self.state();
+        state.is_closed || state.is_ending
     }
 
     /// Realtime frames that were dropped because their time was over.
@@ -114,11 +120,19 @@ impl Queue {
         self.state().late
     }
 
+    /// Takes nothing more; what waits is still written.
+    pub(crate) fn end(&self) {
+        self.state().is_ending = true;
+        self.filled.notify_one();
+        self.freed.notify_one();
+    }
+
     /// Takes nothing more, and throws away what waits.
     pub(crate) fn close(&self) {
         let mut state = self.state();
-        *state = State { late: state.late, is_closed: true, ..State::default() };
+        *state = State { late: state.late, is_closed: true, is_ending: true, ..State::default() };
         drop(state);
+        self.filled.notify_one();
         self.freed.notify_one();
     }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -14,20 +15,21 @@ use overway_wire::access::messages::{Draining, FromEdge, Offer, to_edge};
 use overway_wire::access::{AccessDatagram, AccessHeader, CloseCode, Direction};
 use overway_wire::frame::FrameEcn;
 use overway_wire::{Address, AttachmentId, PolicyId};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::Shared;
 use crate::ring::Sent;
 use crate::services::Question;
-use crate::status::TransportKind;
 use crate::transport::{Connection, Transport};
 use crate::uplink::LineId;
 
+mod better;
 mod handshake;
 mod leaving;
 
+use better::{Better, take_rest};
 pub(crate) use handshake::{AttachError, codec};
-use handshake::{Reader, Writer, attach, decode, refused, renewal, say};
+use handshake::{Joined, Reader, Writer, attach, decode, refused, renewal, say};
 use leaving::Leaving;
 
 /// From the first packet to the relay's answer: as long as a relay waits for the attach.
@@ -45,12 +47,6 @@ const LEAVING_TICK: Duration = Duration::from_millis(100);
 const LATE: Duration = Duration::from_millis(15);
 /// The wall clock ran on by so much more than the monotonic one: the machine slept, or its clock was set.
 const JUMP: Duration = Duration::from_secs(2);
-/// Between two looks whether QUIC comes through where an attachment goes over TCP, and a quarter more or less.
-const LOOK_EVERY: Duration = Duration::from_secs(180);
-/// Two attachments do not go over to QUIC at once.
-const APART: Duration = Duration::from_secs(2);
-/// How long a connection is kept for a better one to take its place at the relay.
-const HANDOVER_MAX: Duration = Duration::from_secs(5);
 /// Frames sent, and datagrams taken, before others get a turn.
 const BATCH: usize = 64;
 /// Questions under way at one relay; the oldest is forgotten, and its asker told so.
@@ -81,30 +77,54 @@ pub(crate) struct Attachment<T: Transport> {
 }
 
 impl<T: Transport> Attachment<T> {
-    /// Dials a relay, proves the edge to it, and serves the attachment until it ends.
+    /// Dials a relay, proves the edge to it, and serves the attachment until it ends, by one connection or another.
     pub(crate) async fn run(
         shared: &Arc<Shared<T>>,
         place: usize,
         remote: SocketAddr,
     ) -> AttachError {
         let attaching = attach(shared, place, remote);
-        let attached = match tokio::time::timeout(ATTACH_MAX, attaching).await {
-            Ok(attached) => attached,
+        let mut joined = match tokio::time::timeout(ATTACH_MAX, attaching).await {
+            Ok(Ok(joined)) => joined,
+            Ok(Err(error)) => return error,
             Err(_elapsed) => return AttachError::TimedOut,
         };
-        let (connection, attached, reader, writer) = match attached {
-            Ok(attached) => attached,
-            Err(error) => return error,
-        };
+        loop {
+            let mut this = Self::begin(shared, place, remote, &joined);
+            match this.serve_or_better(joined.reader, joined.writer).await {
+                Ok(better) => {
+                    this.shared.counters.lost.increment();
+                    take_rest(shared, this.connection, this.tenant);
+                    joined = better;
+                }
+                Err(end) => {
+                    let is_stopped = matches!(end, AttachError::Stopped);
+                    let code = if is_stopped { CloseCode::Stopping } else { CloseCode::Unused };
+                    this.connection.close(code);
+                    this.shared.uplink.remove(this.line, Instant::now());
+                    this.shared.detached(this.place);
+                    return end;
+                }
+            }
+        }
+    }
+
+    fn begin(
+        shared: &Arc<Shared<T>>,
+        place: usize,
+        remote: SocketAddr,
+        joined: &Joined<T::Connection>,
+    ) -> Self {
+        let Joined { connection, attached, .. } = joined;
         let now = Instant::now();
         let attachment = AttachmentId(u16::try_from(attached.attachment).unwrap_or(0));
         let address = Address::new(connection.relay(), attachment);
-        shared.attached(place, (remote, connection.transport()), &attached, address);
+        shared.attached(place, (remote, connection.transport()), attached, address);
         let (line, filled) = shared.uplink.insert(place, address, now);
         let probe = AttachmentProbe::new(attachment_config(), shared.boot, shared.clock, now);
-        let mut this = Self {
+        Self {
             shared: Arc::clone(shared),
-            connection,
+            connection: connection.clone(),
             place,
             line,
             filled,
@@ -118,16 +138,33 @@ impl<T: Transport> Attachment<T> {
             leaving: None,
             is_moving: false,
             carried: now,
-        };
-        let end = this.serve(reader, writer).await;
-        match end {
-            AttachError::Better => hand_over(this.connection.clone()),
-            AttachError::Stopped => this.connection.close(CloseCode::Stopping),
-            _ => this.connection.close(CloseCode::Unused),
         }
-        this.shared.uplink.remove(this.line, Instant::now());
-        this.shared.detached(this.place);
-        end
+    }
+
+    /// Serves the attachment until it ends, or a better connection has its place.
+    async fn serve_or_better(
+        &mut self,
+        reader: Reader<T::Connection>,
+        writer: Writer<T::Connection>,
+    ) -> Result<Joined<T::Connection>, AttachError> {
+        let (shared, is_attaching) = (Arc::clone(&self.shared), AtomicBool::new(false));
+        let better = Better {
+            shared: &shared,
+            transport: self.connection.transport(),
+            place: self.place,
+            remote: self.remote,
+            is_attaching: &is_attaching,
+        };
+        let mut better = pin!(better.attach());
+        let end = tokio::select! {
+            biased;
+            joined = &mut better => return Ok(joined),
+            end = self.serve(reader, writer) => end,
+        };
+        if is_attaching.load(Ordering::Relaxed) && !matches!(end, AttachError::Stopped) {
+            return tokio::time::timeout(SILENT_MAX, better).await.map_err(|_elapsed| end);
+        }
+        Err(end)
     }
 
     async fn serve(
@@ -138,8 +175,6 @@ impl<T: Transport> Attachment<T> {
         let (connection, filled) = (self.connection.clone(), Arc::clone(&self.filled));
         let shared = Arc::clone(&self.shared);
         let (mut token, mut offers) = watched(&shared);
-        let better = until_better(&shared, self.connection.transport(), self.place, self.remote);
-        let mut better = pin!(better);
         let mut sending: Option<Sending> = None;
         loop {
             let now = Instant::now();
@@ -192,14 +227,17 @@ impl<T: Transport> Attachment<T> {
                     self.questions.push(question);
                     Some(message)
                 }
-                () = &mut better => return AttachError::Better,
                 reports = shared.services.next_reports(self.place) => Some(reports.into()),
                 () = shared.stop.cancelled() => return AttachError::Stopped,
             };
-            if let Some(message) = said
-                && let Err(error) = say::<T::Connection>(&mut writer, &message).await
-            {
-                return error;
+            if let Some(message) = said {
+                let saying = say::<T::Connection>(&mut writer, &message);
+                // Meanwhile nothing else is looked at.
+                match tokio::time::timeout(SILENT_MAX, saying).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return error,
+                    Err(_elapsed) => return AttachError::Silent,
+                }
             }
         }
     }
@@ -330,7 +368,7 @@ impl<T: Transport> Attachment<T> {
                     if header.direction == Direction::Down =>
                 {
                     self.probe.handle_frame(header.number, datagram.len(), now);
-                    frames.push(self.inbound(&header, datagram.slice_ref(payload)));
+                    frames.push(inbound(&header, datagram.slice_ref(payload), self.tenant));
                 }
                 Ok(AccessDatagram::Frame(..)) | Err(_) => {
                     self.shared.counters.malformed.increment();
@@ -343,24 +381,7 @@ impl<T: Transport> Attachment<T> {
         }
         self.shared.uplink.touch(now);
         self.carried = now;
-        let count = frames.len() as u64;
-        self.shared.counters.frames_received.add(count);
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.shared.delivered.try_send(frames) {
-            self.shared.counters.received_dropped.add(count);
-        }
-    }
-
-    fn inbound(&self, header: &AccessHeader, payload: Bytes) -> Inbound {
-        Inbound {
-            source: header.far,
-            kind: header.kind,
-            class: header.class,
-            policy: self.tenant,
-            ecn: header.ecn,
-            flow: header.flow,
-            sequence: header.sequence,
-            payload,
-        }
+        self.shared.deliver(frames);
     }
 
     fn heard(
@@ -422,6 +443,19 @@ impl<T: Transport> Attachment<T> {
     }
 }
 
+fn inbound(header: &AccessHeader, payload: Bytes, tenant: PolicyId) -> Inbound {
+    Inbound {
+        source: header.far,
+        kind: header.kind,
+        class: header.class,
+        policy: tenant,
+        ecn: header.ecn,
+        flow: header.flow,
+        sequence: header.sequence,
+        payload,
+    }
+}
+
 fn encode_up(number: u32, sent: &Sent) -> Bytes {
     let frame = &sent.frame;
     let header = AccessHeader {
@@ -457,38 +491,4 @@ fn watched<T>(shared: &Shared<T>) -> (watch::Receiver<String>, watch::Receiver<O
     let mut offers = shared.services.offers();
     offers.mark_changed();
     (token, offers)
-}
-
-/// Waits until a better way to the relay comes through; for ever if this is the best.
-async fn until_better<T: Transport>(
-    shared: &Shared<T>,
-    transport: TransportKind,
-    place: usize,
-    remote: SocketAddr,
-) {
-    match transport {
-        TransportKind::Quic => std::future::pending().await,
-        TransportKind::Tcp => {}
-    }
-    let mut networks = shared.networks.subscribe();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)) => {}
-            Ok(()) = networks.changed() => {
-                networks.mark_unchanged();
-                tokio::time::sleep(if place == 0 { Duration::ZERO } else { APART }).await;
-            }
-        }
-        if shared.transport.has_better(remote).await {
-            return;
-        }
-    }
-}
-
-/// Keeps a connection that a better one is to replace: the relay gives that the edge's place.
-fn hand_over<C: Connection>(connection: C) {
-    tokio::spawn(async move {
-        tokio::time::sleep(HANDOVER_MAX).await;
-        connection.close(CloseCode::Unused);
-    });
 }

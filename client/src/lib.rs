@@ -382,6 +382,15 @@ impl<T: Transport> Shared<T> {
         self.standing().places[place] = None;
     }
 
+    /// Gives frames to the ends.
+    fn deliver(&self, frames: Vec<Inbound>) {
+        let count = frames.len() as u64;
+        self.counters.frames_received.add(count);
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.delivered.try_send(frames) {
+            self.counters.received_dropped.add(count);
+        }
+    }
+
     /// A relay drops frames that are beyond the tenant's quota.
     fn limited(&self, remote: SocketAddr, limited: Limited) {
         self.counters.limited.increment();
@@ -413,7 +422,7 @@ impl<T: Transport> Shared<T> {
     fn failed(&self, place: usize, remote: SocketAddr, error: &AttachError) {
         let now = Instant::now();
         match error {
-            AttachError::Same(_) | AttachError::Better => return self.relays().passed_over(place),
+            AttachError::Same(_) => return self.relays().passed_over(place),
             AttachError::Stopped => return,
             AttachError::Refused { .. } => {
                 self.counters.refused.increment();

@@ -26,8 +26,11 @@ pub(crate) trait Transport: Send + Sync + 'static {
         remote: SocketAddr,
     ) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
 
-    /// Whether a better way to a relay comes through than the one by which a connection to it goes.
-    fn has_better(&self, remote: SocketAddr) -> impl Future<Output = bool> + Send;
+    /// A connection to a relay by a better way than that by which another goes, if that comes through now.
+    fn dial_better(
+        &self,
+        remote: SocketAddr,
+    ) -> impl Future<Output = Option<Self::Connection>> + Send;
 
     /// Nothing comes through any connection: takes another socket, if that could help. Says whether it did.
     fn refresh(&self) -> bool;

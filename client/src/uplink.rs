@@ -87,7 +87,8 @@ impl Uplink {
         self.whereabouts.subscribe()
     }
 
-    /// An attachment has come about. The notification tells that frames wait for it, or that flows began.
+    /// An attachment has come about, perhaps in the place of another: then by a better way, and what that had is its own. The
+    /// notification tells that frames wait for it, or that flows began.
     pub(crate) fn insert(
         &self,
         place: usize,
@@ -97,7 +98,13 @@ impl Uplink {
         let mut state = self.lock();
         state.serials += 1;
         let (serial, filled) = (state.serials, Arc::<Notify>::default());
-        state.lines[place] = Some(Line::new(serial, address, Arc::clone(&filled)));
+        let mut line = Line::new(serial, address, Arc::clone(&filled));
+        if let Some(before) = &mut state.lines[place] {
+            let frames = before.empty(now);
+            self.counters.resent.add(frames.len() as u64);
+            frames.into_iter().for_each(|sent| line.put(sent));
+        }
+        state.lines[place] = Some(line);
         self.settle(state, now);
         (LineId { place, serial }, filled)
     }

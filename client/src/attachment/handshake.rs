@@ -57,9 +57,6 @@ pub(crate) enum AttachError {
     /// The relay goes, and the edge is attached elsewhere.
     #[error("the relay is draining")]
     Drained,
-    /// A better way to the relay comes through again.
-    #[error("QUIC comes through again")]
-    Better,
     /// Another relay is nearer, and the edge is attached elsewhere.
     #[error("another relay is nearer")]
     Moved,
@@ -80,13 +77,30 @@ impl AttachError {
     }
 }
 
-/// Gets as far as the relay's yes.
+/// A connection on which the relay has said yes.
+pub(super) struct Joined<C: Connection> {
+    pub(super) connection: C,
+    pub(super) attached: Attached,
+    pub(super) reader: Reader<C>,
+    pub(super) writer: Writer<C>,
+}
+
+/// Dials, and gets as far as the relay's yes.
 pub(super) async fn attach<T: Transport>(
     shared: &Arc<Shared<T>>,
     place: usize,
     remote: SocketAddr,
-) -> Result<(T::Connection, Attached, Reader<T::Connection>, Writer<T::Connection>), AttachError> {
+) -> Result<Joined<T::Connection>, AttachError> {
     let connection = shared.transport.dial(remote).await?;
+    prove(shared, place, connection).await
+}
+
+/// Proves the edge on a connection, which is closed if the relay does not say yes.
+pub(super) async fn prove<T: Transport>(
+    shared: &Arc<Shared<T>>,
+    place: usize,
+    connection: T::Connection,
+) -> Result<Joined<T::Connection>, AttachError> {
     let guard = CloseUnused(Some(connection.clone()));
     if !shared.relays().answered(place, connection.relay()) {
         return Err(AttachError::Same(connection.relay()));
@@ -101,7 +115,7 @@ pub(super) async fn attach<T: Transport>(
         match decode(reader.next().await)? {
             Some(to_edge::Body::Attached(attached)) => {
                 guard.keep();
-                return Ok((connection, attached, reader, writer));
+                return Ok(Joined { connection, attached, reader, writer });
             }
             Some(to_edge::Body::Refused(refusal)) => return Err(refused(refusal)),
             Some(other) => {

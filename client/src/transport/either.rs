@@ -25,7 +25,7 @@ use crate::TcpAccess;
 /// How long QUIC is tried alone: three round trips around the world. Where UDP is blocked each attachment takes that much
 /// longer.
 const QUIC_ALONE: Duration = Duration::from_secs(1);
-/// How long an attachment over TCP waits for a handshake of QUIC that shows that it comes through.
+/// How long an attachment over TCP waits for a handshake of QUIC, to go over to that.
 const PROBE_MAX: Duration = Duration::from_secs(3);
 /// Connections over TCP whose last words are waited for, at most; more than an edge has.
 const CLOSING_MAX: usize = 16;
@@ -90,14 +90,9 @@ impl Transport for Either {
         }
     }
 
-    async fn has_better(&self, remote: SocketAddr) -> bool {
-        match tokio::time::timeout(PROBE_MAX, self.quic.dial(remote)).await {
-            Ok(Ok(connection)) => {
-                connection.close(CloseCode::Unused);
-                true
-            }
-            Ok(Err(_)) | Err(_) => false,
-        }
+    async fn dial_better(&self, remote: SocketAddr) -> Option<EitherConnection> {
+        let dialled = tokio::time::timeout(PROBE_MAX, self.quic.dial(remote)).await;
+        dialled.ok()?.ok().map(EitherConnection::Quic)
     }
 
     fn refresh(&self) -> bool {

@@ -181,3 +181,24 @@ fn the_second_of_two_for_both_addresses_goes_over_the_other_attachment() {
     // What the other had not brought over comes first.
     assert_eq!(sent(&uplink, first), [0, 1, 3, 3].map(|sequence| (sequence, false)));
 }
+
+#[test]
+fn what_an_attachment_had_is_its_own_when_a_better_connection_takes_its_place() {
+    let (uplink, counters) = uplink();
+    let now = Instant::now();
+    let (old, _) = uplink.insert(0, address(1), now);
+    let mut whereabouts = uplink.whereabouts();
+    send(&uplink, Class::Interactive, 0..3);
+    uplink.take(old, || 0, now);
+    uplink.take(old, || 1, now);
+    uplink.acknowledge(old, 1);
+    whereabouts.mark_unchanged();
+
+    let (new, _) = uplink.insert(0, address(1), now);
+
+    assert_eq!(sent(&uplink, old), []);
+    assert_eq!(sent(&uplink, new), [(1, false), (2, false)]);
+    assert!(!whereabouts.has_changed().unwrap(), "far ends need no word");
+    uplink.remove(old, now);
+    assert_eq!((uplink.first(), counters.snapshot().resent), (Some(0), 2));
+}

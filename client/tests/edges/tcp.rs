@@ -1,12 +1,14 @@
 //! Where UDP does not come through: edges over TLS on TCP, and who should not get in that way.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overway_access::StreamConnection;
 use overway_client::{
-    Edge, EdgeConfig, FlowOptions, Incoming, OfferOptions, StreamOptions, TcpAccess, TransportKind,
+    Edge, EdgeConfig, Flow, FlowOptions, Incoming, OfferOptions, StreamOptions, TcpAccess,
+    TransportKind,
 };
 use overway_pki::{ACCESS_SERVER_NAME, access_client_config};
 use overway_tenant::EdgeKey;
@@ -18,6 +20,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::stand::{Line, PATIENCE, Stand, until};
 
@@ -118,10 +121,29 @@ async fn an_attachment_over_tcp_goes_back_to_quic_in_its_old_place() {
     let (opened, mut accepted) = tokio::join!(opened, crate::sdk::accepted(&mut offer));
     let mut opened = opened.unwrap();
 
+    let options = FlowOptions { deadline: Duration::from_secs(10), ..FlowOptions::default() };
+    let opened_flow = walled.open_flow("chat", options);
+    let accepted_flow = async {
+        let Some(Incoming::Flow(flow)) = offer.accept().await else { panic!("no flow") };
+        flow.accept().await.unwrap()
+    };
+    let (near, away) = tokio::join!(opened_flow, accepted_flow);
+    let near = near.unwrap();
+
     line.cut(false);
-    // It would look by itself every few minutes.
-    walled.network_changed();
-    until(async || goes_by(&walled, TransportKind::Quic)).await;
+    let stop = CancellationToken::new();
+    let going = async {
+        // It would look by itself every few minutes.
+        walled.network_changed();
+        until(async || goes_by(&walled, TransportKind::Quic)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stop.cancel();
+    };
+    let (up, down) = (carry(&near, &away, &stop), carry(&away, &near, &stop));
+    let ((), (sent_up, came_up), (sent_down, came_down)) = tokio::join!(going, up, down);
+    assert!(sent_up > 100 && sent_down > 100);
+    assert_eq!(came_up, (0..sent_up).collect::<BTreeSet<_>>());
+    assert_eq!(came_down, (0..sent_down).collect::<BTreeSet<_>>());
 
     assert_eq!(walled.status().attachments[0].address, place);
     assert_eq!(stand.nodes[0].stats().replaced, 1);
@@ -130,6 +152,29 @@ async fn an_attachment_over_tcp_goes_back_to_quic_in_its_old_place() {
     timeout(PATIENCE, accepted.read_exact(&mut read)).await.unwrap().unwrap();
     assert_eq!(&read, b"still here");
     stand.stop().await;
+}
+
+/// Sends a number each millisecond until told to stop; says how many, and which of them came.
+async fn carry(from: &Flow, to: &Flow, stop: &CancellationToken) -> (u64, BTreeSet<u64>) {
+    let (mut sent, mut came) = (0_u64, BTreeSet::new());
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    let is_over = |came: &BTreeSet<u64>, sent| stop.is_cancelled() && came.len() as u64 == sent;
+    while !is_over(&came, sent) {
+        tokio::select! {
+            _ = tick.tick(), if !stop.is_cancelled() => {
+                from.send(&sent.to_be_bytes()).unwrap();
+                sent += 1;
+            }
+            datagram = timeout(Duration::from_secs(3), to.recv()) => match datagram {
+                Ok(datagram) => {
+                    let number = u64::from_be_bytes(datagram.unwrap()[..].try_into().unwrap());
+                    assert!(came.insert(number), "{number} came twice");
+                }
+                Err(_elapsed) => break,
+            },
+        }
+    }
+    (sent, came)
 }
 
 fn tls(stand: &Stand) -> Arc<rustls::ClientConfig> {

@@ -135,7 +135,8 @@ impl Attachment {
         let attachment = self.place.attachment.0;
         let (tenant, edge) = (self.admitted.claims.tenant.as_str(), self.admitted.edge);
         tracing::debug!(attachment, tenant, %edge, "edge attached");
-        let end = self.run().await;
+        let mut sending = None;
+        let end = self.run(&mut sending).await;
         let why = match end {
             End::Closed => "closed",
             End::Replaced => "replaced",
@@ -144,7 +145,7 @@ impl Attachment {
         };
         match end {
             End::Closed => {}
-            End::Replaced => self.connection.close(CloseCode::Replaced),
+            End::Replaced => self.hand_over(sending),
             End::Detached => self.connection.close(CloseCode::Unused),
             End::Dismissed(code) => {
                 self.shared.counters.ended_by_relay.increment();
@@ -163,7 +164,22 @@ impl Attachment {
         self.shared.counters.attachments.set(registry.len() as u64);
     }
 
-    async fn run(&mut self) -> End {
+    /// Ends a connection whose place another has taken: over TCP with what it was given, for the edge reads on.
+    fn hand_over(&self, sending: Option<Sending>) {
+        let connection = self.connection.clone();
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(REVIEW, async {
+                if let Some(sending) = sending {
+                    sending.await;
+                }
+                connection.end(CloseCode::Replaced).await;
+            })
+            .await;
+            connection.close(CloseCode::Replaced);
+        });
+    }
+
+    async fn run(&mut self, sending: &mut Option<Sending>) -> End {
         let mut receive = self.receive.take().expect("an attachment is served once");
         let (connection, queue) =
             (self.connection.clone(), std::sync::Arc::clone(&self.place.queue));
@@ -172,11 +188,11 @@ impl Attachment {
         if *draining.borrow_and_update() != Drain::No {
             draining.mark_changed();
         }
-        let mut sending: Option<Sending> = None;
+        let messages = self.messages.clone();
         loop {
             let now = Instant::now();
             if sending.is_none() {
-                sending = self.send_waiting(now);
+                *sending = self.send_waiting(now);
             }
             self.send_heartbeats(now);
             let due = self.due(now);
@@ -196,7 +212,7 @@ impl Attachment {
                         return end;
                     }
                 }
-                () = wait(&mut sending) => sending = None,
+                () = wait(sending) => *sending = None,
                 () = queue.filled(), if sending.is_none() => {}
                 message = hear(&mut receive) => match message {
                     Ok(Some(message)) => {

@@ -115,6 +115,14 @@ impl Connection {
         }
     }
 
+    /// Closes it when all that waits over TCP has been written; waits for that. QUIC loses what it has not sent.
+    pub(super) async fn end(&self, code: CloseCode) {
+        if let Self::Tcp(connection) = self {
+            connection.end(code);
+            connection.finished().await;
+        }
+    }
+
     /// Closes it, and has the edge told why.
     pub(super) fn close(&self, code: CloseCode) {
         let reason: &[u8] = match code {
