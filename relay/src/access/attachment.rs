@@ -10,7 +10,7 @@ use futures_util::SinkExt as _;
 use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
 use overway_relay_core::CellStanding;
 use overway_wire::access::messages::{
-    Attach, Draining, Limited, OfferedService, ToEdge, cut_reason,
+    Attach, Draining, Limited, OfferedService, ToEdge, cut_reason, from_edge,
 };
 use overway_wire::access::{CloseCode, EXPORTER_BYTES};
 use tokio::io::AsyncWriteExt as _;
@@ -26,6 +26,9 @@ use super::stats::AccessDrop;
 
 mod control;
 mod frames;
+mod pace;
+
+use pace::Pace;
 
 /// A flow is active for this long after its last frame, as on links.
 const ACTIVE_FOR: Duration = Duration::from_secs(2);
@@ -43,6 +46,15 @@ const LIMITED_EVERY: Duration = Duration::from_secs(1);
 const LIMITS: usize = 4;
 /// Messages that wait to be written; an edge that reads none of so many is closed.
 const MESSAGES_MAX: usize = 16;
+/// Of these, for the relay's own words: while there is room for no more than that, what the edge says waits unread.
+const MESSAGES_OWN: usize = 8;
+/// What an edge may say at once,
+const HEARD_BURST: u32 = 512;
+/// and then in a second: a sidecar's questions for sixty services, twice each. The rest waits unread, for one answer costs
+/// up to a tenth of a millisecond of the thread that all edges share,
+const HEARD_PER_SECOND: u32 = 128;
+/// and one that puts thousands of relays in order some milliseconds: it counts as so many.
+const NEAREST_COUNTS: u32 = 32;
 
 /// What an edge has proved itself by; judged again when tokens or keys may have been revoked.
 pub(super) struct Proof {
@@ -64,6 +76,8 @@ pub(super) struct Attachment {
     probe: AttachmentProbe,
     state: State,
     is_renewed: bool,
+    /// How fast it may speak.
+    heard: Pace,
     reviewed: Instant,
     active_until: Option<Instant>,
     offers: Vec<OfferedService>,
@@ -113,6 +127,7 @@ impl Attachment {
             probe,
             state: State::Up,
             is_renewed: false,
+            heard: Pace::new(HEARD_BURST, HEARD_PER_SECOND, now),
             reviewed: now,
             active_until: None,
             offers: Vec::new(),
@@ -214,13 +229,15 @@ impl Attachment {
                 }
                 () = wait(sending) => *sending = None,
                 () = queue.filled(), if sending.is_none() => {}
-                message = hear(&mut receive) => match message {
-                    Ok(Some(message)) => {
-                        if let Some(end) = self.hear(message) {
+                message = hear_when_room(&messages, &mut receive), if self.heard.may(now) => match message {
+                    // The place may be another's since; what that one said last counts.
+                    Ok(_) if replaced.is_cancelled() => return End::Replaced,
+                    Ok(message) => {
+                        self.heard.note(counts(message.as_ref()), now);
+                        if let Some(end) = message.and_then(|message| self.hear(message)) {
                             return end;
                         }
                     }
-                    Ok(None) => {}
                     Err(error) => {
                         tracing::debug!(%error, "control stream of an edge");
                         return End::Dismissed(CloseCode::Malformed);
@@ -239,7 +256,8 @@ impl Attachment {
 
     fn due(&self, now: Instant) -> Instant {
         let review = self.reviewed + REVIEW;
-        self.probe.poll_timeout(now).map_or(review, |due| due.min(review))
+        let due = self.heard.next(now).map_or(review, |next| next.min(review));
+        self.probe.poll_timeout(now).map_or(due, |probe| probe.min(due))
     }
 
     fn timeout(&mut self, due: Instant) -> Option<End> {
@@ -391,6 +409,32 @@ impl Attachment {
             self.connection.send(bytes.into());
         }
     }
+}
+
+/// How much of its pace a message takes.
+const fn counts(message: Option<&from_edge::Body>) -> u32 {
+    match message {
+        Some(from_edge::Body::Nearest(_)) => NEAREST_COUNTS,
+        Some(
+            from_edge::Body::Attach(_)
+            | from_edge::Body::Detach(_)
+            | from_edge::Body::Offer(_)
+            | from_edge::Body::Health(_)
+            | from_edge::Body::Resolve(_)
+            | from_edge::Body::FlowReports(_),
+        )
+        | None => 1,
+    }
+}
+
+/// The next message, once there is room for an answer and the relay's own words. Safe to cancel.
+async fn hear_when_room(
+    messages: &mpsc::Sender<Bytes>,
+    receive: &mut Receive,
+) -> anyhow::Result<Option<from_edge::Body>> {
+    // Given back at once; it fails only when the edge's writer has ended, which its connection does with it.
+    drop(messages.reserve_many(MESSAGES_OWN + 1).await);
+    hear(receive).await
 }
 
 /// Waits for what is being sent, if anything.

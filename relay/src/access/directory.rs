@@ -36,6 +36,17 @@ impl MeshDirectory {
         Self { local, own: OwnEdges::new(local), fib, told }
     }
 
+    /// As many of all that is offered here as the scheduler is told of.
+    fn first_offers(&self) -> Vec<Offer> {
+        let mut offers = Vec::new();
+        self.own.each(|attachment, tenant, edge, service| {
+            if offers.len() < OFFERS_MAX {
+                offers.push(offer(attachment, tenant, edge, service));
+            }
+        });
+        offers
+    }
+
     /// The endpoint without the address of an edge of this relay that offers the service no more.
     fn standing(&self, endpoint: &FibEndpoint, own: &[Offering]) -> Option<Offering> {
         let edge = EdgeId(endpoint.edge);
@@ -59,16 +70,22 @@ impl Directory for MeshDirectory {
         services: &[OfferedService],
     ) {
         self.own.offered(attachment, tenant, edge, services);
-        let mut offers = Vec::new();
-        self.own.each(|attachment, tenant, edge, service| {
-            if offers.len() < OFFERS_MAX {
-                offers.push(offer(attachment, tenant, edge, service));
+        let new: Vec<Offer> =
+            services.iter().map(|service| offer(attachment, tenant, edge, service)).collect();
+        self.told.send_if_modified(|Offers { offers }| {
+            // They are in order of attachments. Only this one's are made anew: edges come by the thousand.
+            let number = u32::from(attachment.0);
+            let start = offers.partition_point(|offer| offer.attachment < number);
+            let end = offers.partition_point(|offer| offer.attachment <= number);
+            let changed = offers[start..end] != new;
+            let was_full = offers.len() >= OFFERS_MAX;
+            if changed {
+                offers.splice(start..end, new);
             }
-        });
-        self.told.send_if_modified(|told| {
-            let changed = told.offers != offers;
-            told.offers = offers;
-            changed
+            if was_full || offers.len() > OFFERS_MAX {
+                *offers = self.first_offers();
+            }
+            changed || was_full
         });
     }
 
@@ -187,6 +204,44 @@ mod tests {
         }
         assert_eq!(found(&directory), [(1, 6, None)]);
         assert!(offers.borrow().offers.is_empty());
+    }
+
+    #[test]
+    fn the_scheduler_is_told_of_each_edges_offers_in_order_and_of_so_many_at_most() {
+        let (told, mut offers) = watch::channel(Offers::default());
+        let directory = MeshDirectory::new(LOCAL, watch::channel(fib(&[])).1, told);
+        let offer = |at: u16, names: &[&str]| {
+            let services: Vec<_> = names.iter().map(|name| service(name)).collect();
+            directory.offered(AttachmentId(at), TENANT, EdgeId([1; 32]), &services);
+        };
+        let told = |offers: &mut watch::Receiver<Offers>| {
+            assert!(offers.has_changed().unwrap());
+            let offers = &offers.borrow_and_update().offers;
+            offers.iter().map(|it| (it.attachment, it.service.clone())).collect::<Vec<_>>()
+        };
+        let pair = |at, name: &str| (at, name.to_owned());
+
+        offer(9, &["web"]);
+        offer(7, &["chat", "web"]);
+        assert_eq!(told(&mut offers), [pair(7, "chat"), pair(7, "web"), pair(9, "web")]);
+        offer(7, &["web"]);
+        assert_eq!(told(&mut offers), [pair(7, "web"), pair(9, "web")]);
+        offer(7, &["web"]);
+        assert!(!offers.has_changed().unwrap(), "nothing new");
+
+        let names: Vec<String> = (0..64).map(|name| format!("s{name}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let full = 10..10 + u16::try_from(OFFERS_MAX / 64).unwrap();
+        full.for_each(|at| offer(at, &names));
+        assert_eq!(offers.borrow_and_update().offers.len(), OFFERS_MAX);
+        offer(7, &[]);
+        offer(9, &[]);
+        let told = offers.borrow_and_update();
+        assert_eq!(
+            (told.offers.len(), told.offers[0].attachment),
+            (OFFERS_MAX, 10),
+            "room is used"
+        );
     }
 
     #[test]

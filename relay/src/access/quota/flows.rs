@@ -52,7 +52,13 @@ impl Flows {
 
     /// Forgets the flows of an attachment.
     pub(super) fn forget(&mut self, attachment: AttachmentId) {
-        self.open.retain(|name, _| name.attachment != attachment);
+        // Not by looking at all: there may be a million of others, and edges leave together.
+        let (kind, class) = (FrameKind::Session, Class::Realtime);
+        let first = FlowName { attachment, kind, class, flow: FlowId(0) };
+        let of_it = self.open.range(first..).take_while(|(name, _)| name.attachment == attachment);
+        for name in of_it.map(|(&name, _)| name).collect::<Vec<_>>() {
+            self.open.remove(&name);
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -95,5 +101,13 @@ mod tests {
         flows.forget(AttachmentId(7));
         assert_eq!(flows.count(at(23)), 1);
         assert_eq!(flows.count(at(60)), 0);
+
+        for (attachment, class) in
+            [(6, Class::Bulk), (7, Class::Realtime), (7, Class::Bulk), (8, Class::Realtime)]
+        {
+            assert!(flows.note(flow(attachment, class, 0), 9, at(70)));
+        }
+        flows.forget(AttachmentId(7));
+        assert_eq!(flows.count(at(72)), 2);
     }
 }
