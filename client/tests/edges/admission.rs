@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use overway_pki::{ACCESS_SERVER_NAME, access_client_config};
 use overway_tenant::{EdgeKey, TenantKey};
-use overway_wire::access::messages::{Attach, FromEdge, RefusalCode, ToEdge, from_edge, to_edge};
+use overway_wire::access::messages::{
+    Attach, FromEdge, Offer, OfferedService, Offers, RefusalCode, Resolve, Resolved, ToEdge,
+    from_edge, to_edge,
+};
 use overway_wire::access::{ALPN_ACCESS, CloseCode, EXPORTER_LABEL};
 use prost::Message as _;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -91,14 +94,39 @@ fn config(stand: &Stand) -> quinn::ClientConfig {
 }
 
 async fn write(send: &mut SendStream, message: FromEdge) {
+    send.write_all(&bytes_of(message)).await.unwrap();
+}
+
+fn bytes_of(message: FromEdge) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     let prefix = u32::try_from(bytes.len()).unwrap().to_be_bytes();
-    send.write_all(&[&prefix[..], &bytes].concat()).await.unwrap();
+    [&prefix[..], &bytes].concat()
+}
+
+/// Asks who offers a service; says how many.
+async fn resolved(send: &mut SendStream, receive: &mut RecvStream, service: &str) -> usize {
+    let resolve = Resolve { request: 1, service: service.to_owned(), class: 1 };
+    write(send, resolve.into()).await;
+    match read(receive).await {
+        to_edge::Body::Resolved(resolved) => resolved.endpoints.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Offers "chat"; says what stands and what was refused.
+async fn offered(send: &mut SendStream, receive: &mut RecvStream) -> Offers {
+    let chat = OfferedService { name: "chat".into(), ..OfferedService::default() };
+    write(send, Offer { services: vec![chat] }.into()).await;
+    match read(receive).await {
+        to_edge::Body::Offers(offers) => offers,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn read(receive: &mut RecvStream) -> to_edge::Body {
     let mut prefix = [0; 4];
-    receive.read_exact(&mut prefix).await.unwrap();
+    let came = tokio::time::timeout(PATIENCE, receive.read_exact(&mut prefix)).await;
+    came.expect("the relay says something").unwrap();
     let mut bytes = vec![0; u32::from_be_bytes(prefix) as usize];
     receive.read_exact(&mut bytes).await.unwrap();
     ToEdge::decode(&bytes[..]).unwrap().body.unwrap()
@@ -231,5 +259,66 @@ async fn a_flood_of_handshakes_has_to_prove_its_addresses_and_keeps_nobody_out()
     good.attached(&stand).await;
 
     assert!(silent.len() > 60, "{}", silent.len());
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn an_edge_may_say_much_at_once_and_each_question_is_answered() {
+    let stand = Stand::start_with(1).await;
+    let raw = Raw::dial(&stand).await;
+    let (_, mut send, mut receive) = raw.attached(&stand).await;
+    // More than is answered before the edge reads, and than may be said at once.
+    let questions = 600;
+    let question = |request| Resolve { request, service: "chat".into(), class: 1 };
+    let bytes: Vec<u8> = (0..questions).flat_map(|it| bytes_of(question(it).into())).collect();
+    let asking = async { send.write_all(&bytes).await.unwrap() };
+    let hearing = async {
+        for expected in 0..questions {
+            match read(&mut receive).await {
+                to_edge::Body::Resolved(Resolved { request, .. }) => assert_eq!(request, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+
+    tokio::join!(asking, hearing);
+
+    assert_eq!(stand.nodes[0].stats().ended, 0);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_edges_earlier_process_offered_is_not_what_the_next_one_offers() {
+    let stand = Stand::start_with(1).await;
+    let attached = async |boot| {
+        let raw = Raw::dial(&stand).await;
+        let (answer, send, receive) = raw.say(Attach { boot, ..raw.attach(&stand) }).await;
+        assert!(matches!(answer, to_edge::Body::Attached(_)), "{answer:?}");
+        (raw, send, receive)
+    };
+    let (_first, mut send, mut receive) = attached(7).await;
+    assert_eq!(offered(&mut send, &mut receive).await.standing, ["chat"]);
+
+    let (_same, mut send, mut receive) = attached(7).await;
+    assert_eq!(resolved(&mut send, &mut receive, "chat").await, 1);
+    let (_other, mut send, mut receive) = attached(8).await;
+    assert_eq!(resolved(&mut send, &mut receive, "chat").await, 0);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_newer_token_does_not_let_an_edge_offer_is_withdrawn() {
+    let stand = Stand::start_with(1).await;
+    let raw = Raw::dial(&stand).await;
+    let (_, mut send, mut receive) = raw.attached(&stand).await;
+    assert_eq!(offered(&mut send, &mut receive).await.standing, ["chat"]);
+
+    let fewer = |claims: &mut overway_tenant::Claims| claims.offers = overway_tenant::Names::none();
+    let token = stand.token(key().id(), fewer);
+    write(&mut send, Attach { token, ..raw.attach(&stand) }.into()).await;
+
+    let to_edge::Body::Offers(offers) = read(&mut receive).await else { panic!("no word") };
+    assert_eq!((offers.standing.len(), &offers.refused[..]), (0, &["chat".to_owned()][..]));
+    assert_eq!(resolved(&mut send, &mut receive, "chat").await, 0);
     stand.stop().await;
 }

@@ -32,7 +32,7 @@ use super::attachment::{self, Attachment};
 use super::connection::{Connection, ControlReader, ControlWriter};
 use super::drain::Drain;
 use super::nearest::{self, Asker, Dispatcher};
-use super::registry::{Place, Registry};
+use super::registry::{Place, Registry, TookOver};
 use super::services::Directory;
 use super::stats::Counters;
 use super::{AccessParts, tcp};
@@ -270,12 +270,17 @@ async fn admit(
         other => bail!("expected an attach, got {other:?}"),
     };
     let exporter = connection.exporter(shared.relay)?;
-    let now = Instant::now();
-    let judged = judge(shared, &attach, &exporter)
-        .and_then(Admitted::into_newcomer)
-        .and_then(|admitted| Ok((shared.registry.borrow_mut().attach(&admitted, now)?, admitted)));
+    let judged = judge_newcomer(shared, &attach, &exporter).and_then(|admitted| {
+        let now = Instant::now();
+        Ok((shared.registry.borrow_mut().attach(&admitted, BootId(attach.boot), now)?, admitted))
+    });
     match judged {
         Ok((place, admitted)) => {
+            if place.took_over == TookOver::FromEarlierProcess {
+                // What that one offered nobody answers for now.
+                let Admitted { tenant, edge, .. } = admitted;
+                shared.directory.offered(place.attachment, tenant, edge, &[]);
+            }
             count_attached(shared, &place, &connection);
             let from = connection.remote_address();
             let attached = attached(shared, &place, &admitted, from);
@@ -321,8 +326,8 @@ pub(super) fn asked_limit(asked: &Nearest) -> usize {
     }
 }
 
-/// Whether an edge may attach, or stay attached.
-pub(super) fn judge(
+/// Whether an edge may attach.
+fn judge_newcomer(
     shared: &Shared,
     attach: &Attach,
     exporter: &[u8; EXPORTER_BYTES],
@@ -330,7 +335,7 @@ pub(super) fn judge(
     if *shared.draining.borrow() != Drain::No {
         return Err(Refusal::Draining);
     }
-    shared.admission.admit(attach, exporter, SystemTime::now())
+    shared.admission.admit(attach, exporter, SystemTime::now())?.into_newcomer()
 }
 
 fn count_attached(shared: &Shared, place: &Place, connection: &Connection) {
@@ -338,7 +343,7 @@ fn count_attached(shared: &Shared, place: &Place, connection: &Connection) {
     if let Connection::Tcp(_) = connection {
         shared.counters.attached_tcp.increment();
     }
-    if place.took_over {
+    if place.took_over != TookOver::Nothing {
         shared.counters.replaced.increment();
     }
     shared.counters.attachments.set(shared.registry.borrow().len() as u64);

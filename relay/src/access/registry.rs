@@ -34,6 +34,8 @@ pub(crate) struct Registry {
 
 struct Held {
     edge: (PolicyId, EdgeId),
+    /// The edge's process.
+    boot: BootId,
     connection: u64,
     replaced: CancellationToken,
     queue: Arc<EdgeQueue>,
@@ -54,8 +56,18 @@ pub(crate) struct Place {
     pub(crate) replaced: CancellationToken,
     pub(crate) queue: Arc<EdgeQueue>,
     pub(crate) allowance: Rc<RefCell<Allowance>>,
-    /// Whether the edge was attached already.
-    pub(crate) took_over: bool,
+    pub(crate) took_over: TookOver,
+}
+
+/// Whether an edge was attached already when it attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TookOver {
+    /// It was not.
+    Nothing,
+    /// It was, and is the same process.
+    FromItself,
+    /// It was, and is another process since: what that one offered is not this one's.
+    FromEarlierProcess,
 }
 
 impl Registry {
@@ -110,7 +122,12 @@ impl Registry {
     }
 
     /// Gives an edge its place: the one that it has, if it is attached already.
-    pub(crate) fn attach(&mut self, admitted: &Admitted, now: Instant) -> Result<Place, Refusal> {
+    pub(crate) fn attach(
+        &mut self,
+        admitted: &Admitted,
+        boot: BootId,
+        now: Instant,
+    ) -> Result<Place, Refusal> {
         let edge = (admitted.tenant, admitted.edge);
         self.connections += 1;
         let (connection, replaced) = (self.connections, CancellationToken::new());
@@ -121,10 +138,14 @@ impl Registry {
             held.replaced.cancel();
             held.connection = connection;
             held.replaced = replaced.clone();
+            let earlier = std::mem::replace(&mut held.boot, boot);
+            let took_over = match earlier == boot {
+                true => TookOver::FromItself,
+                false => TookOver::FromEarlierProcess,
+            };
             let (queue, allowance) = (Arc::clone(&held.queue), Rc::clone(&tenant.allowance));
             allowance.borrow_mut().follow(admitted, now);
             self.deliveries.set_answering(attachment, true);
-            let took_over = true;
             return Ok(Place { attachment, connection, replaced, queue, allowance, took_over });
         }
         if self.held.len() >= self.max.load(Ordering::Relaxed) {
@@ -142,10 +163,12 @@ impl Registry {
         let allowance = Rc::clone(&tenant.allowance);
         let attachment = self.free_id();
         let queue = self.deliveries.attach(attachment);
-        let held = Held { edge, connection, replaced: replaced.clone(), queue: Arc::clone(&queue) };
+        let (kept, replaces) = (Arc::clone(&queue), replaced.clone());
+        let held = Held { edge, boot, connection, replaced: replaces, queue: kept };
         self.held.insert(attachment, held);
         self.by_edge.insert(edge, attachment);
-        Ok(Place { attachment, connection, replaced, queue, allowance, took_over: false })
+        let took_over = TookOver::Nothing;
+        Ok(Place { attachment, connection, replaced, queue, allowance, took_over })
     }
 
     /// Takes a place away, unless another connection has it by now; says whether it did.
@@ -184,6 +207,8 @@ pub(crate) mod tests {
 
     use overway_tenant::{Claims, EdgeKey, Names, Quota};
     use tokio::sync::mpsc;
+
+    const BOOT: BootId = BootId(1);
 
     fn registry(max: usize, start: u16) -> Registry {
         let deliveries = Deliveries::new(mpsc::channel(1).0, Arc::default());
@@ -224,12 +249,12 @@ pub(crate) mod tests {
     fn ids_go_round_and_are_not_given_again_soon() {
         let mut registry = registry(10, u16::MAX);
         let now = Instant::now();
-        let mut attach = |edge| registry.attach(&admitted(edge, 1, None), now).unwrap();
+        let mut attach = |edge| registry.attach(&admitted(edge, 1, None), BOOT, now).unwrap();
 
         let (first, second) = (attach(1), attach(2));
         assert_eq!((first.attachment.0, second.attachment.0), (u16::MAX, 2));
         assert!(registry.detach(second.attachment, second.connection));
-        let third = registry.attach(&admitted(3, 1, None), now).unwrap();
+        let third = registry.attach(&admitted(3, 1, None), BOOT, now).unwrap();
         assert_eq!(third.attachment.0, 3);
     }
 
@@ -237,16 +262,18 @@ pub(crate) mod tests {
     fn an_edge_that_comes_again_keeps_its_id_and_its_queue() {
         let mut registry = registry(1, 7);
         let now = Instant::now();
-        let old = registry.attach(&admitted(1, 1, None), now).unwrap();
+        let old = registry.attach(&admitted(1, 1, None), BOOT, now).unwrap();
 
-        let new = registry.attach(&admitted(1, 1, None), now).unwrap();
+        let new = registry.attach(&admitted(1, 1, None), BOOT, now).unwrap();
 
         assert!(old.replaced.is_cancelled() && !new.replaced.is_cancelled());
-        assert!(new.took_over && new.attachment == old.attachment);
+        assert_eq!((new.took_over, new.attachment), (TookOver::FromItself, old.attachment));
         assert!(Arc::ptr_eq(&old.queue, &new.queue));
         assert!(!registry.detach(old.attachment, old.connection), "the place is the new one's");
         assert_eq!(registry.len(), 1);
-        assert!(registry.detach(new.attachment, new.connection));
+        let again = registry.attach(&admitted(1, 1, None), BootId(2), now).unwrap();
+        assert_eq!(again.took_over, TookOver::FromEarlierProcess);
+        assert!(registry.detach(again.attachment, again.connection));
         assert_eq!(registry.len(), 0);
     }
 
@@ -254,17 +281,17 @@ pub(crate) mod tests {
     fn relays_and_tenants_have_only_so_much_room() {
         let mut registry = registry(3, 2);
         let now = Instant::now();
-        let first = registry.attach(&admitted(1, 1, Some(1)), now).unwrap();
-        let refused = registry.attach(&admitted(2, 1, Some(1)), now).err().unwrap();
+        let first = registry.attach(&admitted(1, 1, Some(1)), BOOT, now).unwrap();
+        let refused = registry.attach(&admitted(2, 1, Some(1)), BOOT, now).err().unwrap();
         assert_eq!(refused, Refusal::Attachments(1));
         assert!(refused.to_string().starts_with("quota of attachments: the tenant has 1 edges"));
         // The same key under another tenant is another edge.
-        assert!(registry.attach(&admitted(1, 2, Some(1)), now).is_ok());
-        assert!(registry.attach(&admitted(1, 3, None), now).is_ok());
-        assert!(registry.attach(&admitted(9, 3, None), now).is_err());
+        assert!(registry.attach(&admitted(1, 2, Some(1)), BOOT, now).is_ok());
+        assert!(registry.attach(&admitted(1, 3, None), BOOT, now).is_ok());
+        assert!(registry.attach(&admitted(9, 3, None), BOOT, now).is_err());
 
         assert!(registry.detach(first.attachment, first.connection));
-        assert!(registry.attach(&admitted(2, 1, Some(1)), now).is_ok());
+        assert!(registry.attach(&admitted(2, 1, Some(1)), BOOT, now).is_ok());
     }
 
     #[test]
@@ -272,7 +299,7 @@ pub(crate) mod tests {
         let mut registry = registry(3, 2);
         let now = Instant::now();
         let month = |text: &str| text.parse::<Month>().unwrap();
-        let place = registry.attach(&admitted(1, 5, None), now).unwrap();
+        let place = registry.attach(&admitted(1, 5, None), BOOT, now).unwrap();
         let told = |registry: &mut Registry, at: &str| {
             registry.tell_use(BootId(4), month(at), now);
             registry.deliveries.access_use().unwrap()
@@ -283,6 +310,14 @@ pub(crate) mod tests {
         assert!(registry.detach(place.attachment, place.connection));
 
         let used = told(&mut registry, "2026-11");
+        let mut next = super::Registry { month: month("2026-11"), ..self::registry(3, 2) };
+        assert_eq!(next.restore(&used, now), Some(BootId(4)));
+        let place = next.attach(&admitted(1, 5, None), BOOT, now).unwrap();
+        place.allowance.borrow_mut().pass(name, 50, now).unwrap();
+        assert_eq!(told(&mut next, "2026-11").tenants[0].sent_bytes, 350);
+        let mut later = super::Registry { month: month("2026-12"), ..self::registry(3, 2) };
+        assert_eq!(later.restore(&used, now), None);
+        assert!(told(&mut later, "2026-12").tenants.is_empty(), "a month begins at nothing");
         let tenant = control::TenantUse { tenant: 5, attachments: 0, flows: 0, sent_bytes: 300 };
         assert_eq!((used.attachments, used.boot, used.tenants), (0, 4, vec![tenant]));
         assert_eq!(used.month, month("2026-11").number());
