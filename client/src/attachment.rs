@@ -164,7 +164,7 @@ impl<T: Transport> Attachment<T> {
         if is_attaching.load(Ordering::Relaxed) && !matches!(end, AttachError::Stopped) {
             return tokio::time::timeout(SILENT_MAX, better).await.map_err(|_elapsed| end);
         }
-        Err(end)
+        Err(if self.connection.is_replaced() { AttachError::Replaced } else { end })
     }
 
     async fn serve(

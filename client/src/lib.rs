@@ -428,6 +428,7 @@ impl<T: Transport> Shared<T> {
                 self.counters.refused.increment();
                 tracing::warn!(%remote, %error, "a relay refuses this edge");
             }
+            AttachError::Replaced => tracing::warn!(%remote, %error, "attachment lost"),
             AttachError::Moved => {
                 tracing::info!(%remote, "left for a nearer relay");
                 self.relays().left(place, now);

@@ -75,6 +75,9 @@ pub(crate) trait Connection: Clone + Send + Sync + 'static {
     /// A datagram that has arrived already.
     fn receive_now(&self) -> Option<Bytes>;
 
+    /// Whether the relay closed it because another connection of the edge took its place.
+    fn is_replaced(&self) -> bool;
+
     /// Why the connection is closed, for people.
     fn closed_because(&self) -> String;
 

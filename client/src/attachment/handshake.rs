@@ -20,6 +20,9 @@ use crate::Shared;
 use crate::relays;
 use crate::transport::{ConnectError, Connection, Transport};
 
+/// Before a relay is dialled again at which another process has the edge's place.
+const REPLACED_PAUSE: Duration = Duration::from_secs(5);
+
 pub(super) type Reader<C> = FramedRead<<C as Connection>::Reader, LengthDelimitedCodec>;
 pub(super) type Writer<C> = FramedWrite<<C as Connection>::Writer, LengthDelimitedCodec>;
 
@@ -51,6 +54,11 @@ pub(crate) enum AttachError {
     /// The relay closed the connection, or it timed out.
     #[error("the connection ended: {0}")]
     Closed(String),
+    /// The edge attached there by another connection, which is none of this process.
+    #[error(
+        "another process attached with this edge's key: give each its own (`overway edge keygen`)"
+    )]
+    Replaced,
     /// Nothing came for long.
     #[error("silent for {SILENT_MAX:?}")]
     Silent,
@@ -69,6 +77,8 @@ impl AttachError {
     /// What a relay that refused has asked for.
     pub(crate) fn refused(&self) -> Option<relays::Refused> {
         match self {
+            // Or the two would take the place from each other without a pause.
+            Self::Replaced => Some(relays::Refused { retry_after: Some(REPLACED_PAUSE) }),
             Self::Refused { retry_after, .. } => {
                 Some(relays::Refused { retry_after: *retry_after })
             }

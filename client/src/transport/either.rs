@@ -194,6 +194,10 @@ impl Connection for EitherConnection {
         either!(self, connection => Connection::receive_now(connection))
     }
 
+    fn is_replaced(&self) -> bool {
+        either!(self, connection => Connection::is_replaced(connection))
+    }
+
     fn closed_because(&self) -> String {
         either!(self, connection => Connection::closed_because(connection))
     }

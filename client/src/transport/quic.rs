@@ -166,6 +166,14 @@ impl Connection for QuicConnection {
         }
     }
 
+    fn is_replaced(&self) -> bool {
+        let replaced = quinn::VarInt::from_u32(CloseCode::Replaced as u32);
+        match self.connection.close_reason() {
+            Some(quinn::ConnectionError::ApplicationClosed(close)) => close.error_code == replaced,
+            Some(_) | None => false,
+        }
+    }
+
     fn closed_because(&self) -> String {
         self.connection.close_reason().map_or_else(String::new, |reason| reason.to_string())
     }

@@ -86,6 +86,10 @@ impl Connection for StreamConnection {
         Self::receive_now(self)
     }
 
+    fn is_replaced(&self) -> bool {
+        self.is_closed_by_other(CloseCode::Replaced)
+    }
+
     fn closed_because(&self) -> String {
         Self::closed_because(self)
     }

@@ -322,3 +322,19 @@ async fn what_a_newer_token_does_not_let_an_edge_offer_is_withdrawn() {
     assert_eq!(resolved(&mut send, &mut receive, "chat").await, 0);
     stand.stop().await;
 }
+
+#[tokio::test]
+async fn a_process_whose_place_another_takes_with_its_key_says_so() {
+    let stand = Stand::start_with(1).await;
+    let relay = stand.nodes[0].address;
+    let one = stand.edge(1, vec![relay]);
+    one.attached(1).await;
+
+    let other = stand.edge(1, vec![relay]);
+    other.attached(1).await;
+
+    let said = |error: String| error.contains("another process") && error.contains("keygen");
+    until(async || one.attachments.status().last_error.is_some_and(said)).await;
+    assert_eq!(stand.nodes[0].stats().attachments, 1);
+    stand.stop().await;
+}
