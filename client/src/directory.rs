@@ -3,7 +3,7 @@
 //! An endpoint that is not told of any more, or is unwell, while another is well, is *lost* when the next answer says so
 //! too: sessions with it are given up, so that what is open fails at once and is opened anew at the other, instead of
 //! waiting for a time-out. One that serves another service well is left alone. Where there is no other, nothing would be
-//! won: it may come back, and what is open go on.
+//! won: it may come back, and what is open go on. So what is open is what keeps a service known, beside its being asked for.
 //!
 //! An endpoint of which a relay says that it does not answer where frames sought it is *doubted* for some seconds: what is
 //! opened goes to others first, and if each service that it offers has another that is well, it is lost at once.
@@ -11,11 +11,13 @@
 //! What is opened goes to the best endpoint: a primary that is well again gets it back. Without *handback* the one in use
 //! keeps it while it is well.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use overway_session::{FarEnd, Party, SessionEndpoint};
 use overway_wire::Class;
 use tokio::time::timeout;
@@ -35,6 +37,8 @@ const DOUBTED_MAX: usize = 256;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Services that are remembered; what comes beyond is asked for each time.
 const KNOWN_MAX: usize = 1_024;
+/// Questions under way at once, so that one that waits for an answer in vain holds up few others.
+const ASKED_AT_ONCE: usize = 8;
 
 /// The class in which paths are compared when a service's endpoints are put in order.
 const CLASS: Class = Class::Interactive;
@@ -56,6 +60,9 @@ pub(crate) trait Ask: Send + Sync + 'static {
 
     /// The next far ends that do not answer where they were sought.
     fn unattached(&self) -> impl Future<Output = Vec<FarEnd>> + Send;
+
+    /// Whether anything is open to a service.
+    fn is_open(&self, service: &str) -> bool;
 }
 
 /// Asks by an edge's attachments, and gives up its sessions with endpoints that are lost.
@@ -84,6 +91,10 @@ impl Ask for Asker {
     async fn unattached(&self) -> Vec<FarEnd> {
         self.session.unattached().await
     }
+
+    fn is_open(&self, service: &str) -> bool {
+        self.session.is_open(service)
+    }
 }
 
 /// What is known.
@@ -99,7 +110,7 @@ pub(crate) struct Directory<A> {
 #[derive(Debug)]
 struct Known {
     found: Vec<Found>,
-    /// Those that the answer before the last had as well, and the last had not.
+    /// Those that the answer before the last had as well, and the last had not; or the last that were well, if none is.
     missed: Vec<FarEnd>,
     used: Instant,
     /// To be kept at hand: never forgotten.
@@ -179,25 +190,49 @@ impl<A: Ask> Directory<A> {
     async fn keep_asking(&self) {
         let mut tick = tokio::time::interval(ASK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut waiting, mut under_way) = (VecDeque::new(), BTreeSet::new());
+        let mut asking = FuturesUnordered::new();
         loop {
-            tick.tick().await;
-            for name in self.due(Instant::now()) {
-                let lost = match self.asked.ask(&name).await {
-                    Ok(found) => self.learn(&name, found),
-                    Err(ResolveError::Forbidden) => self.learn(&name, Vec::new()),
-                    // What was known stays.
-                    Err(ResolveError::Unanswered) => Vec::new(),
-                };
-                lost.into_iter().for_each(|far| self.asked.lost(&name, far));
+            tokio::select! {
+                // Each has its turn before the first is asked for again.
+                _ = tick.tick(), if waiting.is_empty() => waiting = self.due(Instant::now()).into(),
+                Some(name) = asking.next() => {
+                    under_way.remove(&name);
+                }
+            }
+            while under_way.len() < ASKED_AT_ONCE
+                && let Some(name) = waiting.pop_front()
+            {
+                if under_way.insert(name.clone()) {
+                    asking.push(async move {
+                        self.ask_again(&name).await;
+                        name
+                    });
+                }
             }
         }
+    }
+
+    async fn ask_again(&self, name: &str) {
+        let lost = match self.asked.ask(name).await {
+            Ok(found) => self.learn(name, found),
+            Err(ResolveError::Forbidden) => self.learn(name, Vec::new()),
+            // What was known stays.
+            Err(ResolveError::Unanswered) => Vec::new(),
+        };
+        lost.into_iter().for_each(|far| self.asked.lost(name, far));
     }
 
     /// The services to ask for; forgets those that nobody uses.
     fn due(&self, now: Instant) -> Vec<String> {
         let mut known = self.known();
-        known.retain(|_, known| {
-            known.is_fixed || now.saturating_duration_since(known.used) < UNUSED
+        known.retain(|name, known| {
+            let is_recent = now.saturating_duration_since(known.used) < UNUSED;
+            if !is_recent && !known.is_fixed && self.asked.is_open(name) {
+                known.used = now;
+                return true;
+            }
+            is_recent || known.is_fixed
         });
         known.keys().cloned().collect()
     }
@@ -274,15 +309,21 @@ impl Known {
         }
     }
 
-    /// Takes an answer; says which endpoints two answers in a row have not had as well, while another is.
+    /// Takes an answer; says which endpoints two answers in a row have not had as well, once another is.
     fn learn(&mut self, found: Vec<Found>) -> Vec<FarEnd> {
         let is_gone = |far: &FarEnd| !has_well(&found, *far);
-        let lost: Vec<FarEnd> = self.missed.drain(..).filter(is_gone).collect();
+        let mut lost: Vec<FarEnd> = self.missed.drain(..).filter(is_gone).collect();
         let were_well = self.found.iter().filter(|it| it.is_well).map(|it| it.far);
-        self.missed = were_well.filter(is_gone).collect();
-        let has_other = found.iter().any(|it| it.is_well);
+        let missed = were_well.filter(is_gone);
+        if found.iter().any(|it| it.is_well) {
+            self.missed = missed.collect();
+        } else {
+            lost.extend(missed);
+            // Until there is another.
+            self.missed = std::mem::take(&mut lost);
+        }
         self.found = found;
-        if has_other { lost } else { Vec::new() }
+        lost
     }
 }
 
@@ -301,6 +342,9 @@ mod tests {
     #[derive(Default)]
     struct Relay {
         answer: Mutex<Option<Vec<Found>>>,
+        is_open: std::sync::atomic::AtomicBool,
+        /// A service of which the question is never answered.
+        silent_on: Mutex<Option<String>>,
     }
 
     impl Relay {
@@ -311,6 +355,9 @@ mod tests {
 
     impl Ask for Arc<Relay> {
         async fn ask(&self, service: &str) -> Result<Vec<Found>, ResolveError> {
+            if self.silent_on.lock().unwrap().as_deref() == Some(service) {
+                std::future::pending::<()>().await;
+            }
             let found = self.answer.lock().unwrap().clone().ok_or(ResolveError::Unanswered)?;
             Ok(if service == "web" { found } else { Vec::new() })
         }
@@ -319,6 +366,10 @@ mod tests {
 
         async fn unattached(&self) -> Vec<FarEnd> {
             std::future::pending().await
+        }
+
+        fn is_open(&self, _service: &str) -> bool {
+            self.is_open.load(std::sync::atomic::Ordering::Relaxed)
         }
     }
 
@@ -354,6 +405,8 @@ mod tests {
         assert_eq!(lost(sick()), [], "once");
         assert_eq!(lost(Vec::new()), []);
         assert_eq!(lost(Vec::new()), [], "there is no other");
+        assert_eq!(lost(well(&[3])), [far(2)], "there is one now");
+        assert_eq!(lost(well(&[3])), []);
     }
 
     #[test]
@@ -426,5 +479,38 @@ mod tests {
         assert_eq!(directory.find("wib").await, Ok(Vec::new()));
         assert_eq!(directory.due(Instant::now()), ["web"]);
         assert!(directory.due(Instant::now() + UNUSED).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_service_to_which_something_is_open_is_not_forgotten() {
+        let relay = Arc::new(Relay::default());
+        let directory = Directory::new(Arc::clone(&relay), true);
+        relay.says(Some(&[5]));
+        directory.find("web").await.unwrap();
+        let (now, open) = (Instant::now(), &relay.is_open);
+        open.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(directory.due(now + UNUSED), ["web"]);
+        open.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(directory.due(now + UNUSED * 2 - ASK_EVERY), ["web"], "a while longer");
+        assert!(directory.due(now + UNUSED * 2 + ASK_EVERY).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_question_that_is_not_answered_holds_up_no_other() {
+        let relay = Arc::new(Relay::default());
+        let directory = Directory::new(Arc::clone(&relay), true);
+        assert!(directory.fix("aaa") && directory.fix("web"));
+        *relay.silent_on.lock().unwrap() = Some("aaa".into());
+        relay.says(Some(&[3]));
+
+        let asked = async {
+            while directory.counts()["web"] == 0 {
+                tokio::task::yield_now().await
+            }
+        };
+        tokio::select! {
+            () = directory.keep() => {}
+            () = asked => {}
+        }
     }
 }

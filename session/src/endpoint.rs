@@ -325,6 +325,11 @@ impl SessionEndpoint {
         sessions.len()
     }
 
+    /// Whether a stream or flow of a service is open here.
+    pub fn is_open(&self, service: &str) -> bool {
+        self.inner.streams.has(service) || self.inner.flows.has(service)
+    }
+
     /// The fabric drops frames of this end for the reason given: what cannot be opened meanwhile fails with it.
     pub fn note_limit(&self, reason: &str) {
         let reason = open::shortened(reason).to_owned();

@@ -206,6 +206,11 @@ impl Streams {
         Measured { streams: Arc::clone(self), key }
     }
 
+    /// Whether a stream of a service is among them.
+    pub(crate) fn has(&self, service: &str) -> bool {
+        self.inner().entries.keys().any(|(_, entered)| entered == service)
+    }
+
     fn leave(&self, key: &EntryKey) {
         let mut inner = self.inner();
         let Some(entry) = inner.entries.get_mut(key) else { return };

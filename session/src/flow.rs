@@ -467,6 +467,12 @@ impl FlowTable {
         }
     }
 
+    /// Whether a flow of a service is open.
+    pub(crate) fn has(&self, service: &str) -> bool {
+        let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
+        flows.values().any(|flow| flow.subject.service == service)
+    }
+
     /// Takes a frame of kind Datagram.
     pub(crate) fn handle_frame(&self, frame: Inbound, now: Instant) {
         let key = (Some(frame.source).filter(|_| !self.edges), frame.flow);

@@ -59,8 +59,8 @@ impl Offer {
         self.incoming.recv().await
     }
 
-    /// Says whether the service is well. Others are sent elsewhere while it is not, if anybody else offers it; what
-    /// stands is not touched.
+    /// Says whether the service is well. While it is not, others are sent elsewhere if anybody else offers it and is well;
+    /// they then also give up what they have open to this edge, within two seconds, unless it serves them another service well.
     pub fn set_healthy(&self, healthy: bool) {
         if self.edge.inner.offers.set_healthy(&self.service, healthy) {
             self.edge.announce();
