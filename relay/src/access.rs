@@ -33,6 +33,7 @@ mod connection;
 mod directory;
 mod drain;
 mod http;
+mod kept;
 mod listener;
 mod nearest;
 mod pushed;
@@ -52,6 +53,7 @@ use anyhow::Context as _;
 use overway_pki::Credentials;
 use overway_probe::LocalClock;
 use overway_wire::BootId;
+use overway_wire::control::AccessUse;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +69,7 @@ pub(crate) use config::RawAccess;
 pub use directory::MeshDirectory;
 pub use drain::{AccessDrain, Drain};
 pub use http::serve_clients;
+pub use kept::KeptUse;
 pub(crate) use nearest::{AccessHeard, AccessTold, told_access};
 pub use nearest::{Asker, Dispatcher, OwnSide};
 pub use pushed::PushedTenants;
@@ -93,6 +96,8 @@ pub struct AccessParts {
     pub admission: Arc<dyn Admission>,
     /// Services of edges.
     pub directory: Arc<dyn Directory>,
+    /// What tenants had sent this month before this process began, if that is known.
+    pub counted: Option<AccessUse>,
     /// What edges feel.
     pub quality: Arc<QualityStore>,
     /// Answers which relays are near.

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::access::{
-    Access, AccessParts, AccessTold, Dispatcher, Drain, MeshDirectory, PushedTenants,
+    Access, AccessParts, AccessTold, Dispatcher, Drain, KeptUse, MeshDirectory, PushedTenants,
     TokenAdmission, serve_clients, told_access,
 };
 use crate::admin::{self, Admin};
@@ -133,6 +133,9 @@ async fn serve(
     let (told_access, access_told) = told_access();
     let dispatcher = dispatcher(&parts, mesh)?;
     let access = start_access(&parts, mesh, told, &quality, &dispatcher)?;
+    let counted = CancellationToken::new();
+    let kept = KeptUse::new(&config.state_dir);
+    let saver = tokio::spawn(kept.keep_saved(Arc::clone(&mesh.deliveries), counted.clone()));
     let stop_admin = CancellationToken::new();
     let http_trust = watch::Sender::new(config.access.clone().unwrap_or_default().http_trust);
     let http = (told_access, http_trust.subscribe());
@@ -178,6 +181,9 @@ async fn serve(
     if let Some(access) = access {
         access.stop().await;
     }
+    counted.cancel();
+    // It ends with its token; a panic there has been printed already.
+    let _ = saver.await;
     stop_admin.cancel();
     // The admin task ends with its token; a panic there has been printed already.
     let _ = admin.await;
@@ -262,6 +268,7 @@ fn start_access(
         deliveries: Arc::clone(&mesh.deliveries),
         admission: Arc::new(TokenAdmission::new(tenants)),
         directory: Arc::new(MeshDirectory::new(local, mesh.fib.clone(), told)),
+        counted: KeptUse::new(&parts.config.state_dir).load(),
         quality: Arc::clone(quality),
         dispatcher: Arc::clone(dispatcher),
     })?;

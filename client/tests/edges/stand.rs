@@ -97,6 +97,7 @@ impl Node3 {
             deliveries: Arc::clone(&mesh.deliveries),
             admission: Arc::new(TokenAdmission::new(tenants)),
             directory: Arc::new(OwnEdges::new(RelayId(id))),
+            counted: None,
             quality: Arc::default(),
             dispatcher: Arc::clone(&dispatcher),
         })

@@ -130,7 +130,9 @@ impl Listener {
     /// Serves until it is told to stop.
     pub(super) async fn serve(self, Doors { endpoints, tcp }: Doors) {
         let Self { parts, attachments_max, counters, draining, stop } = self;
-        let registry = Registry::new(parts.deliveries, attachments_max, fastrand::u16(..));
+        let mut registry = Registry::new(parts.deliveries, attachments_max, fastrand::u16(..));
+        let counted = parts.counted.unwrap_or_default();
+        let counting = registry.restore(&counted, Instant::now()).unwrap_or(parts.boot);
         let shared = Rc::new(Shared {
             relay: RelayId(parts.credentials.identity().id),
             boot: parts.boot,
@@ -152,9 +154,10 @@ impl Listener {
             tokio::task::spawn_local(tcp::accept_all(Rc::clone(&shared), listener, tls));
         }
         tokio::select! {
-            () = tell_use(&shared) => {}
+            () = keep_use_told(&shared, counting) => {}
             () = shared.stop.cancelled() => {}
         }
+        tell_use(&shared, counting);
         for endpoint in &endpoints {
             endpoint.close((CloseCode::Stopping as u32).into(), b"relay stops");
         }
@@ -189,14 +192,18 @@ fn server_config(parts: &AccessParts) -> anyhow::Result<quinn::ServerConfig> {
 }
 
 /// Says what edges use, for reports to the scheduler, for ever.
-async fn tell_use(shared: &Shared) {
+async fn keep_use_told(shared: &Shared, counting: BootId) {
     let mut tick = tokio::time::interval(TELL_USE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let (month, now) = (Month::of(SystemTime::now()), Instant::now());
-        shared.registry.borrow_mut().tell_use(shared.boot, month, now);
+        tell_use(shared, counting);
     }
+}
+
+fn tell_use(shared: &Shared, counting: BootId) {
+    let (month, now) = (Month::of(SystemTime::now()), Instant::now());
+    shared.registry.borrow_mut().tell_use(counting, month, now);
 }
 
 /// Accepts on an endpoint until it closes.

@@ -3,7 +3,7 @@
 //! A frame must pass all three. Bytes per second are a token bucket for each class. Flows are counted as [`flows`] says.
 //! Of the month's bytes a relay knows its own alone; the scheduler adds those of all relays and says when they are used
 //! up, and what it said last counts while none answers. A relay over which a tenant has sent all of them by itself needs
-//! nobody's word. Months are those of UTC, and a new one begins at nothing.
+//! nobody's word. What was counted is kept on disk ([`super::kept`]), and a relay that starts anew goes on from there. Months are those of UTC, and a new one begins at nothing.
 
 mod flows;
 
@@ -96,6 +96,13 @@ impl Allowance {
         let &Admitted { quota, exhausted, .. } = admitted;
         let buckets = Buckets::new(quota, now);
         Self { quota, buckets, flows: Flows::default(), month, sent_bytes: 0, exhausted }
+    }
+
+    /// That of a tenant of which only is known what it has sent in a month.
+    pub(crate) fn counted(month: Month, sent_bytes: u64, now: Instant) -> Self {
+        let quota = Quota::default();
+        let (buckets, flows) = (Buckets::new(quota, now), Flows::default());
+        Self { quota, buckets, flows, month, sent_bytes, exhausted: None }
     }
 
     /// Takes what may have changed.

@@ -85,6 +85,20 @@ impl Registry {
         }
     }
 
+    /// Goes on with what an earlier process had counted, if that was in this month; says under which number that is.
+    pub(crate) fn restore(&mut self, counted: &AccessUse, now: Instant) -> Option<BootId> {
+        if counted.month != self.month.number() {
+            return None;
+        }
+        for used in &counted.tenants {
+            let Ok(number) = u16::try_from(used.tenant) else { continue };
+            let allowance = Allowance::counted(self.month, used.sent_bytes, now);
+            let allowance = Rc::new(RefCell::new(allowance));
+            self.tenants.insert(PolicyId(number), TenantUse { attachments: 0, allowance });
+        }
+        Some(BootId(counted.boot))
+    }
+
     /// Says whether the edge answers that a connection serves, if it still does.
     pub(crate) fn set_answering(&self, place: &Place, answering: bool) {
         let held = self.held.get(&place.attachment);

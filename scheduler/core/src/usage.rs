@@ -1,8 +1,8 @@
 //! What tenants' edges have sent in a month over all relays, and whether that is what they may.
 //!
-//! A relay reports what its process has counted in the month so far. So a report that is lost, comes twice or finds another
-//! scheduler changes nothing; of a process that ended, what it reported last is kept and added. What a relay counted while
-//! no scheduler heard it is lost only if its process ends before one does.
+//! A relay reports what it has counted in the month so far, over restarts as far as its disk keeps it. So a report that is
+//! lost, comes twice or finds another scheduler changes nothing; of a count that ended, what was reported last is kept and
+//! added. What a relay counted while no scheduler heard it is lost only as far as it had not saved it when it was killed.
 //!
 //! Months are what relays say: the core knows no calendar. A tenant has sent what it may *in a month* if the sum of that
 //! month says so, and a relay refuses while that is its own month; so a new month needs nobody's word.
@@ -28,9 +28,9 @@ pub struct RelayUsage {
     pub flows: u32,
     /// The month whose bytes are counted: [`AccessUse::month`].
     pub month: u32,
-    /// The process that counts `counted_bytes`.
+    /// Which count `counted_bytes` is: [`AccessUse::boot`].
     pub boot: u32,
-    /// Sent in the month by processes before that one.
+    /// Sent in the month by counts before that one.
     pub kept_bytes: u64,
     /// Sent in the month by that one.
     pub counted_bytes: u64,

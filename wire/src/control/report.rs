@@ -74,7 +74,8 @@ pub struct AccessUse {
     /// there are tenants.
     #[prost(message, repeated, tag = "2")]
     pub tenants: Vec<TenantUse>,
-    /// The process that counts, as in its hello: another one begins at nothing.
+    /// Which count it is: another one begins at nothing. A process that goes on with what an earlier one has kept keeps its
+    /// number.
     #[prost(uint32, tag = "3")]
     pub boot: u32,
     /// The calendar month (UTC) of which bytes are counted: years since 0, times twelve, and months since January.
