@@ -36,6 +36,7 @@ mod http;
 mod kept;
 mod listener;
 mod nearest;
+mod places;
 mod pushed;
 mod quota;
 mod registry;

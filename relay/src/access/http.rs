@@ -3,6 +3,7 @@
 //! | what | limit | beyond it |
 //! | --- | --- | --- |
 //! | connections at once | 256 | they wait in the system's backlog |
+//! | of them from one address (IPv6: one /64), unless it is trusted | 16 | closed |
 //! | life of a connection | 10 s | closed |
 //! | requests of one network (/24, /48) | 10 a second, 10 at once | 429 |
 //! | networks that are remembered | 4,096 | 429, until one has asked nothing for a second |
@@ -37,8 +38,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::nearest::{Asker, Dispatcher};
+use super::places::{Place, Places};
 
 const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_AT_MAX: usize = 16;
 const CONNECTION_LIFE: Duration = Duration::from_secs(10);
 const REQUESTS_PER_SECOND: u32 = 10;
 const NETWORKS_MAX: usize = 4_096;
@@ -67,14 +70,13 @@ pub async fn serve_clients(
     let bound = listener.local_addr()?;
     tracing::info!(address = %bound, "access HTTP");
     let limits = Mutex::new(Limits::default());
+    let bounded = Bounded::new(listener, trust.clone());
     let router = Router::new().route("/v1/access", get(nearest)).with_state(Arc::new(Public {
         dispatcher,
         trust,
         limits,
     }));
     let service = router.into_make_service_with_connect_info::<Remote>();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let bounded = Bounded { listener, room };
     Ok((bound, async move {
         tokio::select! {
             served = axum::serve(bounded, service) => {
@@ -93,7 +95,7 @@ async fn nearest(
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
     let caller = caller.ip().to_canonical();
-    let is_trusted = public.trust.borrow().iter().any(|network| network.contains(&caller));
+    let is_trusted = is_in(&public.trust.borrow(), caller);
     if !is_trusted && !public.admits(caller, Instant::now()) {
         return problem(StatusCode::TOO_MANY_REQUESTS, "too many requests; ask again in a second");
     }
@@ -124,6 +126,10 @@ impl Dispatcher {
         let asker = Asker { address, key: key.as_bytes(), tenant, measured: None };
         self.answer(asker, asked.limit())
     }
+}
+
+fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
 fn problem(status: StatusCode, error: &str) -> Response {
@@ -161,10 +167,20 @@ impl Limits {
     }
 }
 
-/// Accepts only so many at once.
+/// Accepts only so many at once, and of one source fewer: whoever says nothing keeps nobody else out.
 struct Bounded {
     listener: TcpListener,
     room: Arc<Semaphore>,
+    trust: watch::Receiver<Vec<IpNet>>,
+    places: Arc<Places>,
+}
+
+impl Bounded {
+    fn new(listener: TcpListener, trust: watch::Receiver<Vec<IpNet>>) -> Self {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(CONNECTIONS_MAX, CONNECTIONS_AT_MAX);
+        Self { listener, room, trust, places }
+    }
 }
 
 /// Where a connection comes from.
@@ -187,8 +203,11 @@ impl Listener for Bounded {
             let permit = permit.expect("the semaphore is never closed");
             match self.listener.accept().await {
                 Ok((stream, remote)) => {
-                    let end = Box::pin(tokio::time::sleep(CONNECTION_LIFE));
-                    return (Brief { stream, end, _permit: permit }, remote);
+                    let place = self.places.take(remote.ip());
+                    if place.is_some() || is_in(&self.trust.borrow(), remote.ip()) {
+                        let end = Box::pin(tokio::time::sleep(CONNECTION_LIFE));
+                        return (Brief { stream, end, _permit: permit, _place: place }, remote);
+                    }
                 }
                 Err(error) => {
                     // Most of all: no descriptors are left.
@@ -209,6 +228,8 @@ struct Brief {
     stream: TcpStream,
     end: Pin<Box<tokio::time::Sleep>>,
     _permit: OwnedSemaphorePermit,
+    /// None for who is trusted and has taken all of its own.
+    _place: Option<Place>,
 }
 
 impl AsyncRead for Brief {
@@ -273,8 +294,14 @@ mod tests {
     }
 
     async fn get(address: SocketAddr, query: &str) -> (u16, String) {
+        get_from([127, 0, 0, 1], address, query).await
+    }
+
+    async fn get_from(source: [u8; 4], address: SocketAddr, query: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
         let request =
             format!("GET {query} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -313,6 +340,28 @@ mod tests {
             }
         }
         assert!(codes.contains(&429), "{codes:?}");
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn whoever_connects_and_says_nothing_keeps_others_from_nothing() {
+        let (address, stop) = serving(&[]).await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_AT_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        // One beyond is closed at once; those before are accepted by then.
+        let mut beyond = TcpStream::connect(address).await.unwrap();
+        let mut read = Vec::new();
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut beyond, &mut read).await;
+        assert!(read.is_err() || read.unwrap() == 0);
+        for stream in &silent {
+            let error = stream.try_read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+
+        let (code, answer) = get_from([127, 0, 0, 2], address, "/v1/access").await;
+        assert_eq!(code, 200, "{answer}");
         stop.cancel();
     }
 

@@ -3,9 +3,6 @@
 //! Addresses are proven by TCP itself; that nobody keeps others out by handshakes that never end is what the bounds are
 //! for: in all, and for each address.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::AccessParts;
 use super::connection::Connection;
 use super::listener::{Shared, attach};
+use super::places::Places;
 
 /// Handshakes under way at once, TLS and attach; further connections are closed. Each is some tens of kilobytes.
 const HANDSHAKES_MAX: usize = 256;
@@ -32,62 +30,13 @@ pub(super) fn server_config(parts: &AccessParts) -> Arc<rustls::ServerConfig> {
     overway_pki::server_config(&parts.credentials, &[ALPN_ACCESS_TCP], ClientAuth::None)
 }
 
-/// Handshakes under way, by whom.
-#[derive(Debug, Default)]
-struct UnderWay {
-    all: usize,
-    by_source: HashMap<IpAddr, usize>,
-}
-
-/// A handshake under way.
-struct Handshake {
-    under_way: Rc<RefCell<UnderWay>>,
-    source: IpAddr,
-}
-
-impl Handshake {
-    /// Begins one, unless there are too many.
-    fn begin(under_way: &Rc<RefCell<UnderWay>>, address: IpAddr) -> Option<Self> {
-        let source = source(address);
-        let mut counts = under_way.borrow_mut();
-        let at = counts.by_source.get(&source).copied().unwrap_or(0);
-        if counts.all >= HANDSHAKES_MAX || at >= HANDSHAKES_AT_MAX {
-            return None;
-        }
-        counts.all += 1;
-        counts.by_source.insert(source, at + 1);
-        Some(Self { under_way: Rc::clone(under_way), source })
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        let mut counts = self.under_way.borrow_mut();
-        counts.all -= 1;
-        if let Some(at) = counts.by_source.get_mut(&self.source) {
-            *at -= 1;
-            if *at == 0 {
-                counts.by_source.remove(&self.source);
-            }
-        }
-    }
-}
-
-/// What one customer of a provider has at least.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & (u128::MAX << 64)).into(),
-    }
-}
-
 /// Accepts until the access side stops.
 pub(super) async fn accept_all(
     shared: Rc<Shared>,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
 ) {
-    let under_way = Rc::<RefCell<UnderWay>>::default();
+    let handshakes = Places::new(HANDSHAKES_MAX, HANDSHAKES_AT_MAX);
     while let Some(accepted) = shared.stop.run_until_cancelled(listener.accept()).await {
         let (tcp, from) = match accepted {
             Ok(accepted) => accepted,
@@ -98,7 +47,7 @@ pub(super) async fn accept_all(
             }
         };
         shared.counters.handshakes.increment();
-        let Some(handshake) = Handshake::begin(&under_way, from.ip()) else {
+        let Some(handshake) = handshakes.take(from.ip()) else {
             shared.counters.handshakes_refused.increment();
             continue;
         };
@@ -126,28 +75,4 @@ async fn connect(
         }
     });
     Ok(Connection::Tcp(connection))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_leaves_room_for_others() {
-        let under_way = Rc::<RefCell<UnderWay>>::default();
-        let begin = |address: &str| Handshake::begin(&under_way, address.parse().unwrap());
-        let mut held: Vec<Handshake> = std::iter::from_fn(|| begin("192.0.2.1")).collect();
-        assert_eq!(held.len(), HANDSHAKES_AT_MAX);
-        assert!(begin("::ffff:192.0.2.1").is_none(), "the same in other words");
-
-        held.extend((0..HANDSHAKES_AT_MAX).map(|at| begin(&format!("2001:db8::{at}")).unwrap()));
-        assert!(begin("2001:db8::ffff").is_none());
-        held.push(begin("2001:db8:0:1::").unwrap());
-        held.extend((0..).map_while(|at| begin(&format!("198.51.100.{at}"))));
-        assert_eq!(held.len(), HANDSHAKES_MAX);
-
-        held.clear();
-        assert!(under_way.borrow().by_source.is_empty());
-        assert!(begin("192.0.2.1").is_some());
-    }
 }
