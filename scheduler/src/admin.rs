@@ -147,7 +147,6 @@ fn router(admin: Admin) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/routes", get(routes::list))
         .route("/v1/explain", get(routes::explain))
-        .route("/v1/what-if", post(routes::what_if))
         .route("/v1/drains", get(wishes::list_drains))
         .route("/v1/drains/relay/{relay}", put(wishes::drain_relay).delete(wishes::undo_relay))
         .route("/v1/drains/link/{one}/{other}", put(wishes::drain_link).delete(wishes::undo_link))
@@ -164,6 +163,9 @@ fn router(admin: Admin) -> Router {
         .merge(overway_telemetry::admin::reload_router(admin.reloads.clone()))
         .merge(live::router())
         .merge(tenants::router())
+        .layer(middleware::from_fn(to_its_end))
+        // Changes nothing, and takes long: whoever leaves ends it.
+        .route("/v1/what-if", post(routes::what_if))
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
@@ -173,14 +175,11 @@ fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    match host {
-        Some(host) if !overway_telemetry::is_local_host(host) => {
-            Failure::new(StatusCode::FORBIDDEN, "the Host is neither an address nor localhost")
-                .into_response()
-        }
-        Some(_) | None => next.run(request).await,
+/// Middleware that does what changes something to its end, though whoever asked for it goes away meanwhile: what the store
+/// has and what the core and the relays were told must be the same.
+async fn to_its_end(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
     }
 }
 
@@ -342,5 +341,51 @@ impl From<RegistryError> for Failure {
             | RegistryError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::sync::Notify;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_goes_to_its_end_though_whoever_asked_for_it_has_left() {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let [begun, released, ended] = [(); 3].map(|()| Arc::<Notify>::default());
+        let (in_begun, in_released, in_ended) =
+            (Arc::clone(&begun), Arc::clone(&released), Arc::clone(&ended));
+        let change = move || async move {
+            in_begun.notify_one();
+            in_released.notified().await;
+            in_ended.notify_one();
+        };
+        let router = Router::new()
+            .route("/change", post(change))
+            .layer(middleware::from_fn(to_its_end))
+            .route("/look", get(|| async {}));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = b"POST /change HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        timeout(PATIENCE, begun.notified()).await.unwrap();
+        drop(client);
+        // By then the server has seen that the first is gone.
+        for _ in 0..3 {
+            let mut other = TcpStream::connect(address).await.unwrap();
+            let request = b"GET /look HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            other.write_all(request).await.unwrap();
+            other.read_to_end(&mut Vec::new()).await.unwrap();
+        }
+
+        released.notify_one();
+        timeout(PATIENCE, ended.notified()).await.unwrap();
     }
 }
