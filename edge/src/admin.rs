@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -56,7 +56,7 @@ pub(crate) async fn serve(
         .route("/v1/status", get(status))
         .merge(overway_telemetry::admin::log_router())
         .merge(overway_telemetry::admin::reload_router(admin.reloads.clone()))
-        .layer(middleware::from_fn(refuse_foreign_hosts))
+        .layer(middleware::from_fn(overway_telemetry::admin::refuse_foreign_hosts))
         .with_state(Arc::new(admin));
     Ok(async move {
         let serving = axum::serve(listener, router);
@@ -67,17 +67,6 @@ pub(crate) async fn serve(
 }
 
 type Shared = State<Arc<Admin>>;
-
-async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    match host {
-        Some(host) if !overway_telemetry::is_local_host(host) => {
-            let error = json!({ "error": "the Host is neither an address nor localhost" });
-            (StatusCode::FORBIDDEN, Json(error)).into_response()
-        }
-        Some(_) | None => next.run(request).await,
-    }
-}
 
 /// Why the edge cannot carry everything that it is configured to, if it cannot.
 fn problem(admin: &Admin, status: &Status) -> Option<String> {

@@ -9,6 +9,7 @@ use overway_client::{Attachments, Discovery, Edge, EdgeConfig, TcpAccess};
 use overway_gateway::Gateway;
 use overway_telemetry::reload::Reloading;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
@@ -20,6 +21,9 @@ use crate::services::Services;
 
 /// How long running connections may go on once the edge has been told to stop.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// How long who is being answered by the admin interface may take.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
 /// Offers what is to be offered now, for ever.
 async fn keep_offers(mut offers: watch::Receiver<Offers>, attachments: Attachments) {
@@ -110,8 +114,11 @@ pub async fn run(
     live.edge.attachments().offer(Vec::new());
     stop_admin.cancel();
     if let Some(admin) = admin {
-        // It ends with its token; a panic there has been printed already.
-        let _ = admin.await;
+        let aborting = admin.abort_handle();
+        // It ends with its token, but for clients that do not let go; a panic there has been printed already.
+        if timeout(ADMIN_GRACE, admin).await.is_err() {
+            aborting.abort();
+        }
     }
     if let Ok(gateway) = Arc::try_unwrap(live.gateway) {
         gateway.shutdown(GATEWAY_GRACE).await;

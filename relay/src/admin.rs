@@ -14,9 +14,9 @@ use std::time::{Instant, SystemTime};
 use anyhow::Context as _;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -110,7 +110,7 @@ pub async fn serve(
         .merge(overway_telemetry::admin::log_router())
         .merge(overway_telemetry::admin::reload_router(admin.reloads.clone()))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(refuse_foreign_hosts))
+        .layer(middleware::from_fn(overway_telemetry::admin::refuse_foreign_hosts))
         .with_state(Arc::new(admin));
     Ok(async move {
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -157,17 +157,6 @@ impl Admin {
     fn table(&self) -> Result<&FaultTable, Problem> {
         let off = "fault injection is off: the configuration has no [fault] section";
         self.fault.as_deref().ok_or_else(|| Problem(StatusCode::NOT_FOUND, off.into()))
-    }
-}
-
-async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    match host {
-        Some(host) if !overway_telemetry::is_local_host(host) => {
-            let message = "the Host is neither an address nor localhost";
-            Problem(StatusCode::FORBIDDEN, message.into()).into_response()
-        }
-        Some(_) | None => next.run(request).await,
     }
 }
 

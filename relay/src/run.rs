@@ -20,7 +20,8 @@ use overway_wire::control::{Hello, Offers};
 use overway_wire::quality::{FLOW_REPORTS_MAX, FlowReports};
 use overway_wire::{Address, AttachmentId, BootId, Class, PolicyId, RelayId, Ticks};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
@@ -39,6 +40,11 @@ use crate::trace::Tracer;
 
 /// How long running connections of the gateway may go on once the relay has been told to stop.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// How long who is being answered by the admin interface may take then,
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
+/// and a disk to which something is saved.
+const SAVE_GRACE: Duration = Duration::from_secs(10);
 
 /// Reports of the relay's own ends taken at once; what is left out is in the next.
 const OWN_REPORTS_MAX: usize = 16_384;
@@ -133,9 +139,8 @@ async fn serve(
     let (told_access, access_told) = told_access();
     let dispatcher = dispatcher(&parts, mesh)?;
     let access = start_access(&parts, mesh, told, &quality, &dispatcher)?;
-    let counted = CancellationToken::new();
     let kept = KeptUse::new(&config.state_dir);
-    let saver = tokio::spawn(kept.keep_saved(Arc::clone(&mesh.deliveries), counted.clone()));
+    let counted = Ending::begin(|stop| kept.keep_saved(Arc::clone(&mesh.deliveries), stop));
     let stop_admin = CancellationToken::new();
     let http_trust = watch::Sender::new(config.access.clone().unwrap_or_default().http_trust);
     let http = (told_access, http_trust.subscribe());
@@ -160,7 +165,8 @@ async fn serve(
         buffers_short: mesh.buffers.iter().filter(|report| report.hint().is_some()).count(),
         reloads: reloading.reloads(),
     };
-    let admin = tokio::spawn(admin::serve(config.admin, admin, stop_admin.clone()).await?);
+    let admin = admin::serve(config.admin, admin, stop_admin.clone()).await?;
+    let admin = Ending { stop: stop_admin, task: tokio::spawn(admin) };
     let said = watch::Sender::new(reload::saying(config, boot, &mesh.addresses));
     let control = Control {
         said: said.subscribe(),
@@ -178,15 +184,8 @@ async fn serve(
     let serving = control.run(reports, shutdown.clone());
     let reloads = reloading.serve(&mut live);
     until_stopped(serving, reloads, access.as_ref(), &shutdown).await?;
-    if let Some(access) = access {
-        access.stop().await;
-    }
-    counted.cancel();
-    // It ends with its token; a panic there has been printed already.
-    let _ = saver.await;
-    stop_admin.cancel();
-    // The admin task ends with its token; a panic there has been printed already.
-    let _ = admin.await;
+    end_access(access, counted).await;
+    admin.end(ADMIN_GRACE).await;
     end_sessions(live.gateway, session).await;
     Ok(())
 }
@@ -225,6 +224,41 @@ async fn until_stopped(
     }
     tracing::info!("stopping");
     Ok(())
+}
+
+/// A task, and the token with which it ends.
+struct Ending {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Ending {
+    fn begin<F>(run: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(stop.clone()));
+        Self { stop, task }
+    }
+
+    /// Ends it, and waits for so long at the most.
+    async fn end(self, within: Duration) {
+        self.stop.cancel();
+        let aborting = self.task.abort_handle();
+        // A panic in it has been printed already.
+        if timeout(within, self.task).await.is_err() {
+            aborting.abort();
+        }
+    }
+}
+
+/// The access side, then what saves its counts.
+async fn end_access(access: Option<Access>, counted: Ending) {
+    if let Some(access) = access {
+        access.stop().await;
+    }
+    counted.end(SAVE_GRACE).await;
 }
 
 /// The gateway first: its connections may end in order as long as there are sessions.

@@ -171,7 +171,7 @@ fn router(admin: Admin) -> Router {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(refuse_foreign_hosts))
+        .layer(middleware::from_fn(overway_telemetry::admin::refuse_foreign_hosts))
         .with_state(admin)
 }
 
@@ -181,6 +181,9 @@ async fn to_its_end(request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
+    tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+    })
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {

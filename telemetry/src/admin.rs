@@ -1,7 +1,10 @@
 //! What every process's admin interface has alike.
 
+use axum::extract::Request;
 use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -45,6 +48,17 @@ pub fn reload_router<S: Clone + Send + Sync + 'static>(reloads: Reloads) -> Rout
         })
     };
     Router::new().route("/v1/reload", post(reload))
+}
+
+/// Middleware that refuses what a web page may have sent whose name was made to lead here (DNS rebinding): the `Host` of an
+/// admin interface is an address or localhost. Whoever names none is no browser.
+pub async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
+    let is_local = |host: &header::HeaderValue| host.to_str().is_ok_and(crate::is_local_host);
+    if request.headers().get_all(header::HOST).iter().all(is_local) {
+        return next.run(request).await;
+    }
+    let error = "the Host is neither an address nor localhost".to_owned();
+    (StatusCode::FORBIDDEN, Json(Problem { error })).into_response()
 }
 
 async fn show() -> Result<Json<LogBody>, Failure> {
