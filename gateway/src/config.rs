@@ -6,6 +6,7 @@
 //! protocol = "tcp"              # or "udp"
 //! target = "127.0.0.1:8080"     # or a host name with a port, resolved for each connection
 //! proxy_protocol = "tcp"        # tell the target who the client is; udp: "udp-first" or "udp-every"
+//! told_by = ["front"]           # edges, by the names in their tokens, that are believed who it is; all unless said
 //! clients_max = 4096            # connections or flows at once
 //! connect_timeout_s = 5.0       # at most 5
 //!

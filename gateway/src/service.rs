@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use overway_session::{ClientAddresses, Flow, Incoming, IncomingFlow, IncomingStream};
+use overway_session::{Asked, ClientAddresses, Flow, Incoming, IncomingFlow, IncomingStream, Peer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -196,7 +196,7 @@ async fn serve_flow(
                 return;
             }
         };
-        let mut header = Header::new(config.proxy_protocol, incoming.client());
+        let mut header = Header::new(config.proxy_protocol, told(config, &incoming));
         match incoming.accept().await {
             Ok(flow) => {
                 shared.counters.flows_served.increment();
@@ -272,11 +272,16 @@ async fn connect_tcp(
 ) -> Result<TcpStream, Unreached> {
     let mut tcp = config.target.connect_tcp(incoming.target(), config.connect_timeout).await?;
     if config.proxy_protocol.is_some() {
-        let header = proxy::encode(incoming.client(), Transport::Stream);
+        let header = proxy::encode(told(config, incoming), Transport::Stream);
         // A new connection's buffer has room for it.
         tcp.write_all(&header).await.map_err(Unreached::refused)?;
     }
     Ok(tcp)
+}
+
+/// What the target is told of the client.
+fn told(config: &ServiceConfig, asked: &Asked) -> Option<ClientAddresses> {
+    config.told(asked.client(), asked.peer().map(Peer::name))
 }
 
 /// The PROXY headers of a flow's datagrams to their target.

@@ -1,9 +1,11 @@
 //! `[[service]]`.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use overway_config::{ConfigError, Document, Spanned};
+use overway_session::ClientAddresses;
 use serde::Deserialize;
 
 use super::{
@@ -19,6 +21,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=CONNECT_TIMEOUT;
 /// Entries of a list of destinations: each is compared with each request.
 const DESTINATIONS_RANGE: RangeInclusive<usize> = 1..=1_024;
+/// Edges that are believed: a tenant's front ends.
+const TOLD_BY_RANGE: RangeInclusive<usize> = 1..=256;
 const PROXY_MODES: [(&str, ProxyProtocol); 3] = [
     ("tcp", ProxyProtocol::Tcp),
     ("udp-first", ProxyProtocol::UdpFirst),
@@ -34,6 +38,7 @@ pub struct RawService {
     target: Option<Spanned<String>>,
     exit: Option<Spanned<Vec<Spanned<String>>>>,
     proxy_protocol: Option<Spanned<String>>,
+    told_by: Option<Spanned<Vec<Spanned<String>>>>,
     clients_max: Option<Spanned<usize>>,
     connect_timeout_s: Option<Spanned<f64>>,
     idle_timeout_s: Option<Spanned<f64>>,
@@ -50,6 +55,8 @@ pub struct ServiceConfig {
     pub target: ServiceTarget,
     /// Whether, and where, the target is told who its clients are.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// The edges, by the names in their tokens, that are believed who their clients are; `None`: all are. Relays are believed.
+    pub told_by: Option<BTreeSet<String>>,
     /// TCP connections or UDP flows at once; further ones are refused.
     pub clients_max: usize,
     /// How long the target may take to accept, its name's resolution included.
@@ -59,6 +66,19 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
+    /// What the target is told of a client, of whom whoever asks says this; `edge` is that one's name, if it is no relay.
+    pub(crate) fn told(
+        &self,
+        client: Option<ClientAddresses>,
+        edge: Option<&str>,
+    ) -> Option<ClientAddresses> {
+        let is_believed = match (&self.told_by, edge) {
+            (Some(names), Some(edge)) => names.contains(edge),
+            (None, _) | (_, None) => true,
+        };
+        client.filter(|_| is_believed)
+    }
+
     pub(super) fn from_raw(document: &Document, raw: &RawService) -> Result<Self, ConfigError> {
         let target = match (&raw.target, &raw.exit) {
             (Some(target), None) => fixed(document, target)?,
@@ -76,6 +96,16 @@ impl ServiceConfig {
         if let Some(name) = &raw.proxy_protocol {
             let mode = proxy_protocol(document, raw.protocol, name, PROXY_MODES)?;
             config.proxy_protocol = Some(mode);
+        }
+        if let Some(names) = &raw.told_by {
+            if config.proxy_protocol.is_none() {
+                let message =
+                    "says whose word on clients is passed on; expected proxy_protocol beside it";
+                return Err(document.error(names.span(), message));
+            }
+            let entries = document.entries(names, TOLD_BY_RANGE)?;
+            document.unique(entries)?;
+            config.told_by = Some(entries.iter().map(|name| name.get_ref().clone()).collect());
         }
         if let Some(number) = &raw.clients_max {
             config.clients_max = document.in_range(number, CLIENTS_MAX_RANGE)?;
@@ -100,6 +130,7 @@ impl ServiceConfig {
             name: name.into(),
             target: target.into(),
             proxy_protocol: None,
+            told_by: None,
             clients_max: CLIENTS_MAX_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: default_idle_timeout(protocol),

@@ -43,6 +43,7 @@ fn the_example_of_the_documentation_is_good() {
 
     let web = ServiceConfig {
         proxy_protocol: Some(ProxyProtocol::Tcp),
+        told_by: Some(["front".to_owned()].into()),
         ..ServiceConfig::new(Protocol::Tcp, "web", address("127.0.0.1:8080"))
     };
     let allow: Destinations = ["*.example.com:443".parse().unwrap()].into_iter().collect();
@@ -207,6 +208,11 @@ fn errors_about_proxies_name_line_key_and_what_would_be_right() {
              tcp; expected \"tcp\"",
         ),
         (
+            [SERVICE, "told_by = [\"front\"]\n"].concat(),
+            "relay.toml:5: service.told_by: says whose word on clients is passed on; expected \
+             proxy_protocol beside it",
+        ),
+        (
             [FORWARD, accept].concat(),
             "relay.toml:5: forward.proxy_protocol: needs the proxies' addresses; add such as trusted \
              = [\"192.0.2.7/32\"]",
@@ -303,4 +309,17 @@ fn errors_of_socks_listeners_name_line_key_and_what_would_be_right() {
     for (text, expected) in cases {
         assert_eq!(error(&text), expected);
     }
+}
+
+#[test]
+fn of_edges_only_those_that_are_named_are_believed_who_their_clients_are() {
+    let (source, destination) = (address("192.0.2.1:4000"), address("192.0.2.2:80"));
+    let client = Some(overway_session::ClientAddresses { source, destination });
+    let open = ServiceConfig::new(Protocol::Tcp, "web", address("127.0.0.1:8080"));
+    let strict = ServiceConfig { told_by: Some(["front".to_owned()].into()), ..open.clone() };
+
+    assert_eq!(open.told(client, Some("phone")), client);
+    assert_eq!(strict.told(client, Some("phone")), None);
+    assert_eq!(strict.told(client, Some("front")), client);
+    assert_eq!(strict.told(client, None), client, "a relay's gateway");
 }
