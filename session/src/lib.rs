@@ -66,7 +66,8 @@ pub use felt::Measured;
 pub use flow::{DATAGRAM_BYTES_MAX, Flow, FlowTerms, SendError};
 pub use metrics::export;
 pub use open::{
-    Incoming, IncomingFlow, IncomingStream, OpenError, REASON_BYTES_MAX, SERVICE_BYTES_MAX, Stream,
+    Asked, Incoming, IncomingFlow, IncomingStream, OpenError, REASON_BYTES_MAX, SERVICE_BYTES_MAX,
+    Stream,
 };
 pub use stats::Stats;
 pub use terms::Terms;

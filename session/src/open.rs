@@ -11,6 +11,7 @@
 //! Both messages are protobuf, and bounded. The far end answers once, with ok or with a reason; after a
 //! refusal the stream is over. What an opener sends of the service's bytes before the answer is none.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -104,35 +105,22 @@ pub enum Incoming {
 }
 
 impl Incoming {
-    /// The service asked for.
-    pub fn service(&self) -> &str {
-        match self {
-            Self::Stream(stream) => stream.service(),
-            Self::Flow(flow) => flow.service(),
-        }
-    }
-
-    /// Who asks: the relay by its certificate, the edge by its key, with where it is attached now.
-    pub fn from(&self) -> FarEnd {
-        match self {
-            Self::Stream(stream) => stream.from(),
-            Self::Flow(flow) => flow.from(),
-        }
-    }
-
-    /// The edge that asks; `None` for a relay.
-    pub fn peer(&self) -> Option<&Peer> {
-        match self {
-            Self::Stream(stream) => stream.peer(),
-            Self::Flow(flow) => flow.peer(),
-        }
-    }
-
     /// Refuses it; the opener is told why.
     pub async fn refuse(self, reason: &str) {
         match self {
             Self::Stream(stream) => stream.refuse(reason).await,
             Self::Flow(flow) => flow.refuse(reason).await,
+        }
+    }
+}
+
+impl Deref for Incoming {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        match self {
+            Self::Stream(stream) => stream,
+            Self::Flow(flow) => flow,
         }
     }
 }
@@ -150,9 +138,25 @@ pub struct IncomingFlow {
     pub(crate) life: FlowLife,
 }
 
-/// What both sorts of requests have.
+impl Deref for IncomingStream {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        &self.asked
+    }
+}
+
+impl Deref for IncomingFlow {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        &self.asked
+    }
+}
+
+/// What both sorts of requests say.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub struct Asked {
     pub(crate) from: FarEnd,
     pub(crate) peer: Option<Peer>,
     pub(crate) terms: Terms,
@@ -167,46 +171,6 @@ pub(crate) struct Asked {
 }
 
 impl IncomingStream {
-    /// The service asked for.
-    pub fn service(&self) -> &str {
-        &self.asked.service
-    }
-
-    /// Who asks: the relay by its certificate, the edge by its key, with where it is attached now.
-    pub fn from(&self) -> FarEnd {
-        self.asked.from
-    }
-
-    /// The client for whom it is asked, if the opener says; it is believed as far as the opener's relay is.
-    pub fn client(&self) -> Option<ClientAddresses> {
-        self.asked.client
-    }
-
-    /// Where an exit is to connect to, if the opener says. Whether it may is for the service to decide.
-    pub fn target(&self) -> Option<&str> {
-        self.asked.target.as_deref()
-    }
-
-    /// The edge that asks; `None` for a relay.
-    pub fn peer(&self) -> Option<&Peer> {
-        self.asked.peer.as_ref()
-    }
-
-    /// What the tenant says of the edge that asks; `None` for a relay.
-    pub fn claims(&self) -> Option<&Claims> {
-        self.peer().map(|peer| &*peer.claims)
-    }
-
-    /// The class of the stream.
-    pub fn class(&self) -> Class {
-        self.asked.terms.class
-    }
-
-    /// The policy under which the stream travels, both ways.
-    pub fn policy(&self) -> PolicyId {
-        self.asked.terms.policy
-    }
-
     /// Answers ok; the stream is the caller's.
     ///
     /// # Errors
@@ -226,36 +190,6 @@ impl IncomingStream {
 }
 
 impl IncomingFlow {
-    /// The service asked for.
-    pub fn service(&self) -> &str {
-        &self.asked.service
-    }
-
-    /// Who asks: the relay by its certificate, the edge by its key, with where it is attached now.
-    pub fn from(&self) -> FarEnd {
-        self.asked.from
-    }
-
-    /// The client for whom it is asked, if the opener says; it is believed as far as the opener's relay is.
-    pub fn client(&self) -> Option<ClientAddresses> {
-        self.asked.client
-    }
-
-    /// Where an exit is to connect to, if the opener says. Whether it may is for the service to decide.
-    pub fn target(&self) -> Option<&str> {
-        self.asked.target.as_deref()
-    }
-
-    /// The edge that asks; `None` for a relay.
-    pub fn peer(&self) -> Option<&Peer> {
-        self.asked.peer.as_ref()
-    }
-
-    /// What the tenant says of the edge that asks; `None` for a relay.
-    pub fn claims(&self) -> Option<&Claims> {
-        self.peer().map(|peer| &*peer.claims)
-    }
-
     /// Answers ok; the flow is the caller's.
     ///
     /// # Errors
@@ -274,6 +208,47 @@ impl IncomingFlow {
 }
 
 impl Asked {
+    /// The service asked for.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Who asks: the relay by its certificate, the edge by its key, with where it is attached now.
+    pub const fn from(&self) -> FarEnd {
+        self.from
+    }
+
+    /// The client for whom it is asked, if the opener says. That is the opener's word: a relay's counts as much as the mesh
+    /// does, an edge's as much as the tenant lets that edge be believed.
+    pub const fn client(&self) -> Option<ClientAddresses> {
+        self.client
+    }
+
+    /// Where an exit is to connect to, if the opener says. Whether it may is for the service to decide.
+    pub fn target(&self) -> Option<&str> {
+        self.target.as_deref()
+    }
+
+    /// The edge that asks; `None` for a relay.
+    pub const fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
+    /// What the tenant says of the edge that asks; `None` for a relay.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.peer().map(|peer| &*peer.claims)
+    }
+
+    /// The class in which it travels.
+    pub const fn class(&self) -> Class {
+        self.terms.class
+    }
+
+    /// The policy under which it travels, both ways.
+    pub const fn policy(&self) -> PolicyId {
+        self.terms.policy
+    }
+
     async fn accept(mut self) -> Result<(SendStream, RecvStream, Option<Peer>), OpenError> {
         write(&mut self.send, &Answer { refused: None, stamps: true }).await?;
         Ok((self.send, self.recv, self.peer))

@@ -102,27 +102,28 @@ impl Incoming {
         }
     }
 
+    /// A relay's gateway has no sessions with edges.
     fn of(incoming: session::Incoming) -> Option<Self> {
-        // A relay's gateway has no sessions with edges.
-        let peer = incoming.peer()?.clone();
+        incoming.peer()?;
         Some(match incoming {
-            session::Incoming::Stream(asked) => Self::Stream(IncomingStream { asked, peer }),
-            session::Incoming::Flow(asked) => Self::Flow(IncomingFlow { asked, peer }),
+            session::Incoming::Stream(asked) => Self::Stream(IncomingStream(asked)),
+            session::Incoming::Flow(asked) => Self::Flow(IncomingFlow(asked)),
         })
     }
 }
 
+fn peer(asked: &session::Asked) -> &Peer {
+    asked.peer().expect("it was looked at when the request came in")
+}
+
 /// A stream that another edge asks for.
 #[derive(Debug)]
-pub struct IncomingStream {
-    asked: session::IncomingStream,
-    peer: Peer,
-}
+pub struct IncomingStream(session::IncomingStream);
 
 impl IncomingStream {
     /// Who asks, by key and verified token.
-    pub const fn peer(&self) -> &Peer {
-        &self.peer
+    pub fn peer(&self) -> &Peer {
+        peer(&self.0)
     }
 
     /// Says yes.
@@ -130,26 +131,23 @@ impl IncomingStream {
     /// # Errors
     /// The other went away.
     pub async fn accept(self) -> Result<Stream, AcceptError> {
-        self.asked.accept().await.map(Stream::new)
+        self.0.accept().await.map(Stream::new)
     }
 
     /// Says no; the other is told why, in at most 255 bytes.
     pub async fn refuse(self, reason: &str) {
-        self.asked.refuse(reason).await;
+        self.0.refuse(reason).await;
     }
 }
 
 /// A flow that another edge asks for.
 #[derive(Debug)]
-pub struct IncomingFlow {
-    asked: session::IncomingFlow,
-    peer: Peer,
-}
+pub struct IncomingFlow(session::IncomingFlow);
 
 impl IncomingFlow {
     /// Who asks, by key and verified token.
-    pub const fn peer(&self) -> &Peer {
-        &self.peer
+    pub fn peer(&self) -> &Peer {
+        peer(&self.0)
     }
 
     /// Says yes.
@@ -157,12 +155,12 @@ impl IncomingFlow {
     /// # Errors
     /// The other went away.
     pub async fn accept(self) -> Result<Flow, AcceptError> {
-        self.asked.accept().await
+        self.0.accept().await
     }
 
     /// Says no; the other is told why, in at most 255 bytes.
     pub async fn refuse(self, reason: &str) {
-        self.asked.refuse(reason).await;
+        self.0.refuse(reason).await;
     }
 }
 
