@@ -162,11 +162,22 @@ impl Relays {
             known.told = None;
         }
         for (position, learned) in answer.iter().enumerate() {
-            let known = self.known.iter_mut().find(|known| {
+            let at = self.known.iter().position(|known| {
                 known.relay == Some(learned.relay) || learned.addresses.contains(&known.address)
             });
-            let known = match known {
-                Some(known) => known,
+            let is_used = self.used.iter().flatten().any(|used| Some(used.at) == at);
+            let known = match at.map(|at| &mut self.known[at]) {
+                Some(known) => {
+                    let is_elsewhere = !learned.addresses.contains(&known.address);
+                    if let Some(&address) = learned.addresses.first()
+                        && is_elsewhere
+                        && !known.is_given
+                        && !is_used
+                    {
+                        *known = Known::new(address, false, now);
+                    }
+                    known
+                }
                 None => {
                     let Some(&address) = learned.addresses.first() else { continue };
                     self.known.push(Known::new(address, false, now));
@@ -574,6 +585,21 @@ mod tests {
         assert_eq!(ports, [1, 2, 100, 101, 9]);
         let used = relays.used.map(|used| relays.known[used.unwrap().at].address.port());
         assert_eq!(used, [100, 101], "places keep what they use");
+    }
+
+    #[test]
+    fn a_relay_that_has_another_address_is_dialled_there() {
+        let now = Instant::now();
+        let mut relays = Relays::new(&addresses(1), now);
+        relays.learn(&[learned(20, 5)], now);
+        assert_eq!(dial(&mut relays, 0, now), 20);
+        let moved = Learned { addresses: vec![([127, 0, 2, 1], 99).into()], ..learned(20, 5) };
+        relays.learn(std::slice::from_ref(&moved), now);
+        assert_eq!(relays.known[1].address.port(), 20, "not while it is in use");
+        relays.failed(0, None, 1.0, now);
+        relays.learn(&[moved], now);
+        assert_eq!(dial(&mut relays, 0, now), 99, "as one that has not failed");
+        assert_eq!(relays.known.len(), 2);
     }
 
     #[test]

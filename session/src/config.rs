@@ -15,7 +15,7 @@ pub struct SessionConfig {
     /// For a far end to say what it wants of a stream that it opened, and for an edge's first word.
     pub request_timeout: Duration,
     /// Handshakes of far ends under way at once; further ones are refused. 1,024 are more than all relays
-    /// that could want one at a time; each holds some tens of KiB. One edge has 64 of them at most.
+    /// that could want one at a time; each holds some tens of KiB. One attachment has 128 of them at most.
     pub handshakes_max: usize,
 }
 
