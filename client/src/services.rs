@@ -1,10 +1,12 @@
 //! What the edge offers, and questions where services are.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use overway_tenant::EdgeId;
 use overway_wire::access::messages::{Endpoint, Offer, OfferedService, Resolve, Resolved};
 use overway_wire::quality::FlowReports;
@@ -13,8 +15,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::uplink::LINES;
 
-/// How long an answer is waited for at one relay; then the other is asked.
+/// How long an answer is waited for at one relay.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long one relay is asked alone; then the other is asked beside it.
+const PATIENCE: Duration = Duration::from_millis(400);
 /// Questions that wait to be asked.
 const WAITING_MAX: usize = 64;
 /// Reports that wait for a relay: of a minute without one. Further ones are dropped.
@@ -105,30 +109,42 @@ impl Services {
         !self.offers.borrow().services.is_empty()
     }
 
-    /// Asks the relay of `first`, then that of the other place.
+    /// Asks the relay of `first`, and that of the other place beside it if that does not answer soon: one that has died
+    /// without a word is not known to have for as long as an idle attachment's heartbeats take.
     pub(crate) async fn resolve(
         &self,
         service: &str,
         class: Class,
         first: usize,
     ) -> Result<Vec<Offering>, ResolveError> {
-        for place in [first, 1 - first] {
-            let request = self.requests.fetch_add(1, Ordering::Relaxed);
-            let class = class.code().into();
-            let resolve = Resolve { request, service: service.to_owned(), class };
-            let (answer, answered) = oneshot::channel();
-            if self.asking[place].try_send(Question { resolve, answer }).is_err() {
-                continue;
-            }
-            match tokio::time::timeout(ANSWER_MAX, answered).await {
-                Ok(Ok(resolved)) if resolved.forbidden => return Err(ResolveError::Forbidden),
-                Ok(Ok(resolved)) => {
-                    return Ok(resolved.endpoints.iter().filter_map(offering).collect());
+        let mut nearer = pin!(self.ask(first, service, class));
+        let other = self.ask(1 - first, service, class);
+        let answered = match tokio::time::timeout(PATIENCE, &mut nearer).await {
+            Ok(Some(resolved)) => Some(resolved),
+            Ok(None) => other.await,
+            Err(_elapsed) => match select(nearer, pin!(other)).await {
+                Either::Left((Some(resolved), _)) | Either::Right((Some(resolved), _)) => {
+                    Some(resolved)
                 }
-                Ok(Err(_)) | Err(_) => {}
-            }
+                Either::Left((None, other)) => other.await,
+                Either::Right((None, nearer)) => nearer.await,
+            },
+        };
+        match answered {
+            None => Err(ResolveError::Unanswered),
+            Some(resolved) if resolved.forbidden => Err(ResolveError::Forbidden),
+            Some(resolved) => Ok(resolved.endpoints.iter().filter_map(offering).collect()),
         }
-        Err(ResolveError::Unanswered)
+    }
+
+    /// The answer of one place's relay, if there is one in time.
+    async fn ask(&self, place: usize, service: &str, class: Class) -> Option<Resolved> {
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        let class = class.code().into();
+        let resolve = Resolve { request, service: service.to_owned(), class };
+        let (answer, answered) = oneshot::channel();
+        self.asking[place].try_send(Question { resolve, answer }).ok()?;
+        tokio::time::timeout(ANSWER_MAX, answered).await.ok()?.ok()
     }
 
     /// Has the relay of a place told what is felt; false if too much waits for it already.
@@ -207,6 +223,25 @@ mod tests {
         let whereabouts = Whereabouts { first: at(1, 2), second: Some(at(4, 5)) };
         let offering = Offering { edge: EdgeId([3; 32]), whereabouts, is_well: false };
         assert_eq!(found, Ok(vec![offering]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_does_not_answer_is_not_waited_for_before_the_other_is_asked() {
+        let services = Services::new();
+        let start = tokio::time::Instant::now();
+        let asking = services.resolve("chat", Class::Bulk, 1);
+        let answering = async {
+            let _unanswered = services.next_question(1).await;
+            services.next_question(0).await.answer(Resolved::default());
+            std::future::pending::<()>().await;
+        };
+
+        let found = tokio::select! {
+            found = asking => found,
+            () = answering => panic!("it waits"),
+        };
+
+        assert_eq!((found, start.elapsed()), (Ok(Vec::new()), PATIENCE));
     }
 
     #[tokio::test]
