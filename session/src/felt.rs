@@ -166,12 +166,15 @@ struct Entry {
 #[derive(Debug)]
 pub struct Measured {
     streams: Arc<Streams>,
-    key: EntryKey,
+    /// None where there was no room to measure it.
+    key: Option<EntryKey>,
 }
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        self.streams.leave(&self.key);
+        if let Some(key) = &self.key {
+            self.streams.leave(key);
+        }
     }
 }
 
@@ -181,6 +184,7 @@ impl Streams {
         let now = Instant::now();
         let key = (session.connection.stable_id(), service.to_owned());
         let mut inner = self.inner();
+        let mut is_entered = true;
         if let Some(entry) = inner.entries.get_mut(&key) {
             entry.open += 1;
             entry.look_soon(now);
@@ -200,10 +204,12 @@ impl Streams {
                 taken: now,
             };
             inner.entries.insert(key.clone(), entry);
+        } else {
+            is_entered = false;
         }
         drop(inner);
         self.added.notify_one();
-        Measured { streams: Arc::clone(self), key }
+        Measured { streams: Arc::clone(self), key: is_entered.then_some(key) }
     }
 
     /// Whether a stream of a service is among them.
