@@ -221,7 +221,7 @@ mod tests {
         assert!(other.contains("another key"), "{other}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_new_token_is_taken_and_nonsense_is_not() {
         let stand = Stand::new();
         let files = stand.files().unwrap();
