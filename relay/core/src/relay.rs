@@ -553,7 +553,8 @@ impl Relay {
             // What a stall left undone is due now, and no second stall.
             self.timers.wake(key, next.max(now));
         }
-        if let Some(heartbeat) = heartbeat {
+        // Not before what comes is read again: neighbours would send here what is thrown away.
+        if let Some(heartbeat) = heartbeat.filter(|_| !self.is_stale(now)) {
             let mut message = BytesMut::with_capacity(64);
             heartbeat.encode(&mut message);
             self.push_light(key, message.freeze());

@@ -252,6 +252,24 @@ fn a_process_that_slept_blames_itself() {
 }
 
 #[test]
+fn no_frame_is_sent_to_a_process_that_slept_before_it_reads_again() {
+    let mut mesh = through_two();
+    let slept = mesh.stream(Class::Realtime, 0, Duration::from_secs(1));
+    mesh.frozen.insert(RelayId(2));
+    let woken = mesh.stream(Class::Realtime, slept, Duration::from_millis(700));
+    mesh.frozen.remove(&RelayId(2));
+    mesh.run(STEP);
+    let read =
+        |mesh: &Mesh| (mesh.stats(2).dropped(DropReason::Stale), mesh.stats(2).frames_forwarded);
+    let (stale, forwarded) = read(&mesh);
+
+    mesh.stream(Class::Realtime, woken, Duration::from_secs(1));
+
+    assert_eq!(read(&mesh).0, stale, "sent to it and thrown away");
+    assert!(read(&mesh).1 > forwarded, "it is used again");
+}
+
+#[test]
 fn frames_behind_a_full_lane_are_copied_as_soon_as_the_link_is_suspect() {
     let mut mesh = through_two();
     let frozen_at = mesh.stream(Class::Realtime, 0, Duration::from_secs(1));
