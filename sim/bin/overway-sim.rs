@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! overway-sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
-//!             [--bounded | --narrow | --lossy | --attached-twice] [--json FILE]
+//!             [--bounded | --narrow | --lossy | --attached-twice | --cells] [--json FILE]
 //! ```
 
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use overway_sim::{Figures, Scenario, run};
 
 const USAGE: &str = "usage: overway-sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
-                   [--bounded | --narrow | --lossy | --attached-twice] [--json FILE]
+                   [--bounded | --narrow | --lossy | --attached-twice | --cells] [--json FILE]
 
   --seeds COUNT  how many seeds to run, one after the other (default 20)
   --from SEED    the first of them (default 1)
@@ -22,6 +22,7 @@ const USAGE: &str = "usage: overway-sim [--seeds COUNT] [--from SEED] [--seed SE
   --narrow       the same on lines that a few flows fill, without drills
   --lossy        every link loses one packet in a hundred, and nothing else is amiss
   --attached-twice  ends are attached to two relays, and access relays fail
+  --cells        tenants in cells, one of which is cut off and one falls apart
   --json FILE    write the figures";
 
 struct Arguments {
@@ -86,6 +87,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--attached-twice" => {
                 (arguments.scenario, arguments.scenario_words) =
                     (Scenario::attached_twice(), "--attached-twice ");
+            }
+            "--cells" => {
+                (arguments.scenario, arguments.scenario_words) = (Scenario::in_cells(), "--cells ");
             }
             "--json" => arguments.json = Some(value()?),
             "--help" | "-h" => return Ok(None),

@@ -46,6 +46,16 @@ pub(crate) enum Failure {
     Kill,
 }
 
+/// Of which frames none may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// Of all.
+    Whole,
+    /// Of those sent before the relay returns. Where no scheduler has moved paths away meanwhile, neighbours use it half a
+    /// round trip before it hears that it is heard, and what comes in between may have no way on.
+    UntilReturn,
+}
+
 /// A flow over the failed relay.
 #[derive(Clone, Copy, Debug)]
 struct Subject {
@@ -62,8 +72,8 @@ struct Subject {
 impl World {
     /// Holds a drill: the relay over which most flows go is frozen or killed for a while.
     pub(crate) fn drill(&mut self, failure: Failure) {
-        if let Some(failing) = self.busiest_transit() {
-            self.fail(failing, failure);
+        if let Some(failing) = self.busiest_transit(|_| true) {
+            self.fail(failing, failure, Judged::Whole, |_| true);
         }
     }
 
@@ -71,21 +81,37 @@ impl World {
     pub(crate) fn drill_access(&mut self, failure: Failure) {
         if let Some(failing) = self.busiest_access() {
             self.figures.drills_access += 1;
-            self.fail(failing, failure);
+            self.fail(failing, failure, Judged::Whole, |_| true);
         }
     }
 
-    fn fail(&mut self, failing: RelayId, failure: Failure) {
-        let (subjects, parted) = self.split_parted(self.subjects(failing), failing);
+    /// Has a relay fail, and judges those flows over it that are to be.
+    pub(crate) fn fail(
+        &mut self,
+        failing: RelayId,
+        failure: Failure,
+        judged: Judged,
+        is_judged: impl Fn(&Flow) -> bool,
+    ) {
+        let mut subjects = self.subjects(failing);
+        subjects.retain(|subject| is_judged(&self.flows[subject.flow]));
+        let (subjects, parted) = self.split_parted(subjects, failing);
         self.figures.drill_parted += parted;
         let began = self.now;
         self.say(format_args!("drill: {failure:?} of {failing} under {} flows", subjects.len()));
         let lasts = self.chance.span(Duration::from_millis(600), AFTER);
         let applied = self.strike(failure, failing);
+        let next = |world: &Self| -> Vec<u64> {
+            subjects.iter().map(|subject| world.flows[subject.flow].next).collect()
+        };
         self.run_for(lasts);
+        let returned = next(self);
         self.undo(applied);
         self.run_for(AFTER.saturating_sub(lasts));
-        let last: Vec<u64> = subjects.iter().map(|subject| self.flows[subject.flow].next).collect();
+        let last = match judged {
+            Judged::Whole => next(self),
+            Judged::UntilReturn => returned,
+        };
         self.run_for(MARGIN);
         self.figures.drills += 1;
         for (subject, last) in subjects.iter().zip(last) {
@@ -93,9 +119,10 @@ impl World {
         }
     }
 
-    /// The relay that is between the ends of most flows now.
-    fn busiest_transit(&self) -> Option<RelayId> {
-        let transits = self.slots.iter().filter_map(|&at| self.flows[at].deliveries.back());
+    /// The relay that is between the ends of most of these flows now.
+    pub(crate) fn busiest_transit(&self, is_counted: impl Fn(&Flow) -> bool) -> Option<RelayId> {
+        let flows = self.slots.iter().map(|&at| &self.flows[at]).filter(|flow| is_counted(flow));
+        let transits = flows.filter_map(|flow| flow.deliveries.back());
         let transits = transits.flat_map(|delivery| {
             delivery.path.intermediates().iter().map(|step| step.relay).collect::<Vec<_>>()
         });
@@ -144,7 +171,7 @@ impl World {
         }
         let to = alternate.unwrap_or(destination).relay;
         let fails_both = alternate.is_some() && path.visits(to);
-        let paths = process.core.fib().paths(to, flow.class);
+        let paths = process.core.fib().route(to, flow.class, flow.policy);
         let apart = paths.iter().any(|other| {
             let shared = other.path.intermediates().iter().any(|step| path.visits(step.relay));
             !shared && other.path != *path
@@ -157,7 +184,12 @@ impl World {
         let before = subjects.len();
         let probed = self.probed();
         subjects.retain(|subject| {
-            let Ends { source, destination, alternate } = self.flows[subject.flow].ends;
+            let flow = &self.flows[subject.flow];
+            let Ends { source, destination, alternate } = flow.ends;
+            let allowed = self.cells.allowed(flow.policy);
+            let allows = |relay: &RelayId| allowed.is_none_or(|allowed| allowed.contains(relay));
+            let probed = probed.iter().copied().filter(|(from, to)| allows(from) && allows(to));
+            let probed: BTreeSet<_> = probed.collect();
             let around = [Some(destination), alternate].into_iter().flatten();
             around
                 .map(|to| to.relay)

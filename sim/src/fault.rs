@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     ControlCut,
     /// A relay's control connection breaks.
     ControlBreak,
+    /// A cell is cut off from all other relays and from the scheduler. Where there are cells, once in each storm.
+    CutOff,
 }
 
 /// A fault to come.
@@ -55,6 +57,7 @@ pub(crate) enum Applied {
     SchedulerDead,
     SchedulerFrozen,
     ControlCut(RelayId),
+    CutOff { links: Vec<LinkId>, relays: Vec<RelayId> },
 }
 
 impl Kind {

@@ -105,6 +105,8 @@ figures! {
     losses,
     /// Links made slower.
     slowdowns,
+    /// Cells cut off in storms.
+    cells_cut_off,
     /// Schedulers killed.
     scheduler_deaths,
     /// Schedulers frozen.
@@ -149,6 +151,18 @@ figures! {
     drill_longest_us_max,
     /// Frames lost in drills.
     drill_lost,
+    /// Frames of tenants in cells that reached the far end.
+    frames_in_cells,
+    /// Of these, frames that came over or to a partner's relay.
+    frames_by_partners,
+    /// Drills in which a cell was cut off.
+    drills_cut_off,
+    /// Flows inside that went on without a lost frame.
+    flows_cut_off,
+    /// Drills in which a cell fell apart.
+    drills_parted,
+    /// Flows that its partner carried meanwhile.
+    flows_parted,
     /// Frames that tried every ordered pair at the end.
     pairs_tried,
     /// After the storm: until every relay was reached and in step, in milliseconds.

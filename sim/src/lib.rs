@@ -17,18 +17,21 @@
 //!
 //! Besides the default scenario there are one of forty relays that are too many to probe one another in full
 //! ([`Scenario::bounded`]), one of the same on lines that a few flows fill ([`Scenario::narrow`]), in which demand
-//! is split over paths, and one whose storm is loss on every link and nothing else ([`Scenario::lossy`]), which the
-//! hops recover.
+//! is split over paths, one whose storm is loss on every link and nothing else ([`Scenario::lossy`]), which the
+//! hops recover, and one with tenants in cells ([`Scenario::in_cells`]): their frames and the records of their services
+//! must not leave them, and go on inside a cell that is cut off.
 //!
 //! The same seed gives the same trace; a failing one is replayed with
 //! `cargo run --release -p overway-sim -- --seed N --trace`.
 
+mod cells;
 mod drill;
 mod fault;
 mod figures;
 mod geography;
 mod network;
 mod packet;
+mod partition;
 mod pipe;
 mod process;
 mod repaired;

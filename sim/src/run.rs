@@ -69,6 +69,7 @@ impl Run<'_> {
             self.until_whole(DRILL_REST_MAX, "after a drill");
             self.print();
         }
+        self.drill_cells();
         self.world.plan_storm();
         let began = self.world.begin_losses();
         self.pass(scenario.storm + Duration::from_millis(1));
@@ -78,6 +79,23 @@ impl Run<'_> {
         self.world.judge_losses(&lossy);
         self.try_pairs();
         self.world.close_books();
+        self.print();
+    }
+
+    /// One cell is cut off, another falls apart.
+    fn drill_cells(&mut self) {
+        if !self.world.scenario.cells {
+            return;
+        }
+        // As after a storm: all links between two parts of the mesh come back at once.
+        let reach = self.world.scenario.reach_bound;
+        for failure in [Failure::Freeze, Failure::Kill] {
+            self.world.drill_cut_off(failure);
+            self.until_whole(reach, "after a cell was cut off");
+            self.print();
+        }
+        self.world.drill_parted();
+        self.until_whole(reach, "after a cell fell apart");
         self.print();
     }
 
@@ -181,7 +199,9 @@ impl Run<'_> {
     /// Sends a frame between every ordered pair; each must arrive.
     fn try_pairs(&mut self) {
         let tried = self.world.try_pairs();
+        let (wanted, unwanted) = self.world.try_cells();
         self.pass(TRIAL);
+        self.world.judge_cells(wanted, unwanted);
         let now = self.world.now;
         for flow in &self.world.flows[tried] {
             if !flow.has_passed(0) {
@@ -205,7 +225,13 @@ impl World {
             Some(Sabotage::DeafRelay) => {
                 self.control_cut.insert(overway_wire::RelayId(1), u32::MAX / 2);
             }
-            Some(Sabotage::NoReplayWindow | Sabotage::NoAlternate) | None => {}
+            Some(
+                Sabotage::NoReplayWindow
+                | Sabotage::NoAlternate
+                | Sabotage::OpenCells
+                | Sabotage::UnnamedCells,
+            )
+            | None => {}
         }
     }
 }

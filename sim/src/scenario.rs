@@ -39,6 +39,8 @@ pub struct Scenario {
     pub capacity_bps: u64,
     /// Whether ends that flows go to are attached to two relays each. The drills then fail access relays too.
     pub attached_twice: bool,
+    /// Whether two of three flows are of tenants in cells. Drills then cut a cell off, and part one.
+    pub cells: bool,
     /// Payload of a frame, at least 20 bytes.
     pub frame_bytes: usize,
     /// How much of flows goes twice: each in turn.
@@ -60,6 +62,10 @@ pub enum Sabotage {
     LastingCut,
     /// Control connections carry nothing to one relay after the storm.
     DeafRelay,
+    /// The policies of cells allow every relay.
+    OpenCells,
+    /// Tenants are pushed without their cell.
+    UnnamedCells,
 }
 
 impl Default for Scenario {
@@ -79,6 +85,7 @@ impl Default for Scenario {
             neighbours: NeighbourConfig::default(),
             capacity_bps: 1_000_000_000,
             attached_twice: false,
+            cells: false,
             frame_bytes: 20,
             redundancy: &[
                 Redundancy::Adaptive,
@@ -116,6 +123,11 @@ impl Scenario {
     /// Ends that are attached to two relays, whose relays fail under their flows.
     pub fn attached_twice() -> Self {
         Self { attached_twice: true, drills: 6, ..Self::default() }
+    }
+
+    /// Tenants in cells, of which one is cut off while a relay in it fails, and one falls apart.
+    pub fn in_cells() -> Self {
+        Self { cells: true, relays: 36, flows: 60, ..Self::default() }
     }
 
     /// A storm of loss on every link at once, and no other fault: what each hop recovers by itself.

@@ -72,6 +72,8 @@ pub(crate) struct Flow {
     /// Whether its frames say so if the destination has another address.
     pub(crate) tells_alternate: bool,
     pub(crate) class: Class,
+    /// The number of its tenant; 0: of none.
+    pub(crate) policy: PolicyId,
     pub(crate) redundancy: Redundancy,
     pub(crate) period: Duration,
     /// Of each frame's payload.
@@ -90,7 +92,7 @@ impl Flow {
     pub(crate) fn new(
         id: FlowId,
         ends: Ends,
-        (class, redundancy): (Class, Redundancy),
+        (class, policy, redundancy): (Class, PolicyId, Redundancy),
         (period, bytes): (Duration, usize),
         boots: (BootId, BootId),
     ) -> Self {
@@ -99,6 +101,7 @@ impl Flow {
             ends,
             tells_alternate: true,
             class,
+            policy,
             redundancy,
             period,
             bytes,
@@ -124,7 +127,7 @@ impl Flow {
             alternate: self.ends.alternate.filter(|_| self.tells_alternate),
             kind,
             class: self.class,
-            policy: PolicyId::default(),
+            policy: self.policy,
             redundancy: self.redundancy,
             flow: self.id,
             sequence,
@@ -140,6 +143,7 @@ impl Flow {
         there
             && delivered.source == self.ends.source
             && delivered.class == self.class
+            && delivered.policy == self.policy
             && delivered.sequence < self.next
             && delivered.payload == payload(self.id, delivered.sequence, self.bytes)
     }

@@ -3,18 +3,22 @@
 //! A frame's way is checked by induction. Each relay is known to have received frames with certain
 //! prefixes of their paths (the relays visited so far). A frame that it sends must continue one of these,
 //! or be its own; so the path in a header tells the truth, and since no header's path names a relay twice,
-//! no frame visits one twice.
+//! no frame visits one twice. In the same way no frame of a tenant leaves its cell, for no relay sends it out of it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use overway_relay_core::{DropReason, Fib, Relay};
+use overway_wire::control::{Update, item};
 use overway_wire::frame::HOP_LIMIT;
 use overway_wire::hop::HopMessage;
 use overway_wire::{
-    AttachmentId, Class, Epoch, FrameKind, Header, LinkId, NeighbourLink, PathElement, RelayId,
+    AttachmentId, Class, Epoch, FrameKind, Header, LinkId, NeighbourLink, PathElement, PolicyId,
+    RelayId,
 };
+
+use crate::cells::Cells;
 
 /// Violations kept of a run; further ones tell nothing new.
 pub(crate) const VIOLATIONS_MAX: usize = 20;
@@ -38,8 +42,18 @@ pub(crate) struct Watch {
     base: Instant,
     /// Whether an end may be gone from a relay to which frames are sent.
     ends_detach: bool,
+    cells: Cells,
+    /// Tenants of which it was noted already that their records, or paths, leave their cell.
+    open: BTreeSet<(PolicyId, Leak)>,
     received: BTreeMap<RelayId, Generations>,
     violations: Vec<Violation>,
+}
+
+/// What of a tenant leaves its cell, besides frames. Of each the first is noted, lest it crowd out everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leak {
+    Record,
+    Path,
 }
 
 /// Prefixes received lately: of this generation and the one before.
@@ -51,8 +65,9 @@ struct Generations {
 }
 
 impl Watch {
-    pub(crate) fn new(base: Instant, ends_detach: bool) -> Self {
-        Self { base, ends_detach, received: BTreeMap::new(), violations: Vec::new() }
+    pub(crate) fn new(base: Instant, ends_detach: bool, cells: Cells) -> Self {
+        let (open, received) = (BTreeSet::new(), BTreeMap::new());
+        Self { base, ends_detach, cells, open, received, violations: Vec::new() }
     }
 
     pub(crate) fn violations(&self) -> &[Violation] {
@@ -103,6 +118,10 @@ impl Watch {
             now,
             format_args!("{link}: a copy that should be none: {header:?}"),
         );
+        let allowed = self.cells.allowed(header.policy);
+        let inside =
+            allowed.is_none_or(|all| [link.from, link.to].iter().all(|relay| all.contains(relay)));
+        self.require(inside, now, format_args!("{link}: a frame left its cell: {header:?}"));
         let visited = usize::from(header.position);
         let continues = match visited {
             0 => header.source.relay == link.from,
@@ -155,6 +174,22 @@ impl Watch {
         );
     }
 
+    /// A relay is pushed an update: it is told of no tenant's service that is none of its business.
+    pub(crate) fn handle_update(&mut self, relay: RelayId, update: &Update, now: Instant) {
+        for item in &update.put {
+            let Some(item::Body::TenantService(service)) = &item.body else { continue };
+            let tenant = PolicyId(u16::try_from(service.tenant).unwrap_or_default());
+            let told = self.cells.allowed(tenant).is_none_or(|all| all.contains(&relay));
+            if !told && self.open.insert((tenant, Leak::Record)) {
+                let (name, tenant) = (&service.name, tenant.0);
+                let what = format_args!(
+                    "{relay}: is told of {name} of tenant {tenant}, whose cell it is not of"
+                );
+                self.violate(now, what);
+            }
+        }
+    }
+
     /// A relay's table changed: its paths start with its own links, end where they should, and are no
     /// longer than they may be.
     pub(crate) fn handle_fib(&mut self, relay: RelayId, fib: &Fib, relays: u16, now: Instant) {
@@ -173,6 +208,28 @@ impl Watch {
                 );
             }
         }
+        self.check_cells(relay, fib, relays, now);
+    }
+
+    /// The paths that a relay has for tenants in cells touch no relay outside of these.
+    fn check_cells(&mut self, relay: RelayId, fib: &Fib, relays: u16, now: Instant) {
+        let mut outside = Vec::new();
+        for cell in self.cells.iter() {
+            let ways = (1..=relays).map(RelayId).flat_map(|to| Class::ALL.map(|class| (to, class)));
+            let ways = ways.flat_map(|(to, class)| fib.route(to, class, cell.tenant));
+            let leaves = |step: &PathElement| !cell.allowed.1.contains(&step.relay);
+            let ways = ways.filter(|way| way.path.elements().iter().any(leaves));
+            outside.extend(ways.map(|way| (cell.tenant, way.path)).next());
+        }
+        for (tenant, path) in outside {
+            if !self.open.insert((tenant, Leak::Path)) {
+                continue;
+            }
+            let PolicyId(tenant) = tenant;
+            let what =
+                format_args!("{relay}: has the path {path} for tenant {tenant}, out of its cell");
+            self.violate(now, what);
+        }
     }
 
     /// A relay's counters, at the end of its process or of the run: what only a broken neighbour or a
@@ -190,11 +247,11 @@ impl Watch {
                 | DropReason::QueueFull
                 | DropReason::TooLong
                 | DropReason::UnknownPolicy
-                | DropReason::PolicyForbids
                 | DropReason::BadRepair
                 | DropReason::BadNotice
                 | DropReason::BadTrace => false,
                 DropReason::NoAttachment => self.ends_detach,
+                DropReason::PolicyForbids => !self.cells.is_empty(),
                 DropReason::Expired
                 | DropReason::NoPath
                 | DropReason::QueueAge
@@ -236,7 +293,7 @@ fn prefix(header: &Header, visited: usize) -> u128 {
 mod tests {
     use super::*;
     use overway_wire::frame::FrameEcn;
-    use overway_wire::{Address, FlowId, LinkIndex, Millis, Path, PolicyId};
+    use overway_wire::{Address, FlowId, LinkIndex, Millis, Path};
 
     fn link(from: u16, to: u16) -> LinkId {
         LinkId::new(RelayId(from), RelayId(to), LinkIndex::default())
@@ -266,7 +323,7 @@ mod tests {
 
     fn found(act: impl FnOnce(&mut Watch, Instant)) -> usize {
         let now = Instant::now();
-        let mut watch = Watch::new(now, false);
+        let mut watch = Watch::new(now, false, Cells::default());
         watch.handle_received(link(1, 2), &header(0), now);
         act(&mut watch, now);
         watch.violations().len()
@@ -297,6 +354,29 @@ mod tests {
         assert_eq!(found(|watch, now| watch.check_sent(link(2, 3), &uncounted, now)), 1);
         let copied = Header { copy: true, class: Class::Bulk, ..header(1) };
         assert_eq!(found(|watch, now| watch.check_sent(link(2, 3), &copied, now)), 1);
+    }
+
+    #[test]
+    fn a_tenants_frame_that_leaves_its_cell_is_a_violation_and_anybody_elses_is_none() {
+        let places = crate::geography::places(40, &mut crate::rng::Rng::new(1));
+        let cells = Cells::of(&places);
+        let left = cells.roomy(0).unwrap().clone();
+        let inside: Vec<RelayId> = left.own.1.iter().copied().collect();
+        let outside = places.iter().find(|place| !left.own.1.contains(&place.id)).unwrap().id;
+        let found = |policy, via: RelayId| {
+            let now = Instant::now();
+            let mut watch = Watch::new(now, false, cells.clone());
+            let steps = [via, inside[1]].map(|relay| PathElement::new(relay, LinkIndex::default()));
+            let source = Address::new(inside[0], AttachmentId::GATEWAY);
+            let path = Path::new(&steps).unwrap();
+            let header = Header { policy, source, path, ..header(0) };
+            watch.check_sent(LinkId::new(inside[0], via, LinkIndex::default()), &header, now);
+            watch.violations().len()
+        };
+
+        assert_eq!(found(left.tenant, inside[2]), 0);
+        assert_eq!(found(left.tenant, outside), 1);
+        assert_eq!(found(PolicyId::default(), outside), 0);
     }
 
     #[test]

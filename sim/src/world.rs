@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use overway_scheduler_core::Scheduler;
 use overway_wire::{BootId, RelayId};
 
+use crate::cells::Cells;
 use crate::fault::{Applied, Planned};
 use crate::figures::Figures;
 use crate::geography::{self, Place};
@@ -126,6 +127,7 @@ pub(crate) struct World {
     queue: BinaryHeap<Reverse<Entry>>,
     numbers: u64,
     pub(crate) network: Network,
+    pub(crate) cells: Cells,
     pub(crate) sites: BTreeMap<RelayId, Site>,
     pub(crate) scheduler: Option<SchedulerProcess>,
     pub(crate) term: u64,
@@ -154,12 +156,15 @@ impl World {
         let places = geography::places(scenario.relays, &mut chance.fork());
         let network = geography::network(&places, &mut chance.fork());
         let fault_chance = chance.fork();
+        let cells = if scenario.cells { Cells::of(&places) } else { Cells::default() };
+        let watch = Watch::new(base, scenario.attached_twice, cells.clone());
         let mut world = Self {
             base,
             now: base,
             queue: BinaryHeap::new(),
             numbers: 0,
             network,
+            cells,
             sites: BTreeMap::new(),
             scheduler: None,
             term: 0,
@@ -170,7 +175,7 @@ impl World {
             flows: Vec::new(),
             slots: Vec::new(),
             applied: Vec::new(),
-            watch: Watch::new(base, scenario.attached_twice),
+            watch,
             repaired: Repaired::default(),
             trace: Trace::new(text),
             figures: Figures::default(),

@@ -77,6 +77,52 @@ fn frames_that_do_not_name_the_other_address_are_found_out() {
 }
 
 #[test]
+fn tenants_stay_in_their_cells_through_a_storm_and_one_that_is_cut_off_goes_on() {
+    let scenario = Scenario { storm: Duration::from_secs(12), drills: 1, ..Scenario::in_cells() };
+    let mut total = Figures::default();
+    for seed in 1..=2 {
+        let outcome = run_once(&scenario, seed);
+        assert!(
+            outcome.violations.is_empty(),
+            "seed {seed}: {:#?}\nagain: cargo run --release -p overway-sim -- --cells --seed {seed}",
+            outcome.violations
+        );
+        total.add(&outcome.figures);
+    }
+
+    println!("{total:#?}");
+    let least = [
+        ("drills_cut_off", total.drills_cut_off, 4),
+        ("flows_cut_off", total.flows_cut_off, 20),
+        ("drills_parted", total.drills_parted, 2),
+        ("flows_parted", total.flows_parted, 10),
+        ("cells_cut_off", total.cells_cut_off, 2),
+        ("frames_in_cells", total.frames_in_cells, 100_000),
+        ("frames_by_partners", total.frames_by_partners, 5_000),
+    ];
+    for (name, count, min) in least {
+        assert!(count >= min, "{name} is {count}: cells are not tried");
+    }
+}
+
+/// Tenants in cells, and little time.
+fn small_cells(sabotage: Sabotage) -> Scenario {
+    Scenario { cells: true, relays: 20, flows: 24, drills: 0, sabotage: Some(sabotage), ..small() }
+}
+
+#[test]
+fn cells_whose_policies_allow_everything_are_found_out() {
+    let scenario = small_cells(Sabotage::OpenCells);
+    assert_found(&scenario, 1..=1, "a frame left its cell");
+    assert_found(&scenario, 1..=1, "out of its cell");
+}
+
+#[test]
+fn services_that_are_told_outside_of_their_cell_are_found_out() {
+    assert_found(&small_cells(Sabotage::UnnamedCells), 1..=1, "whose cell it is not of");
+}
+
+#[test]
 fn forty_relays_with_bounded_neighbours_hold_through_a_storm() {
     let scenario = Scenario { drills: 2, storm: Duration::from_secs(10), ..Scenario::bounded() };
     let outcome = run_once(&scenario, 1);

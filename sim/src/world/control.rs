@@ -164,11 +164,16 @@ impl World {
         }
         self.figures.control_connections += 1;
         self.say(format_args!("{relay}: is welcome"));
+        if self.scenario.cells {
+            // Before its first report, as the real one does.
+            self.send_up(relay, self.cells.offers(relay).into());
+        }
         self.with_process(relay, |process, out, now| process.handle_scheduler(true, now, out));
     }
 
     fn update(&mut self, relay: RelayId, update: Update, now: Instant) {
         let mut outcome = None;
+        self.watch.handle_update(relay, &update, self.now);
         self.with_process(relay, |process, out, now| {
             let before = process.core.pushed().epoch();
             let ack = process.handle_update(update, now, out);

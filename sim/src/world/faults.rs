@@ -8,6 +8,7 @@ use super::{Happening, World};
 use crate::drill::Failure;
 use crate::fault::{Applied, Kind, Planned, storm};
 use crate::network::Loss;
+use crate::partition::CUT_OFF;
 use crate::site::Site;
 
 impl World {
@@ -17,6 +18,11 @@ impl World {
         for planned in storm(length, spacing, &mut self.fault_chance) {
             let begin = planned.begin;
             // Times from now on.
+            self.schedule(begin, Happening::Begin(planned));
+        }
+        if self.scenario.cells {
+            let (begin, end) = (length / 4, length * 3 / 4);
+            let planned = Planned { begin, end, kind: Kind::CutOff };
             self.schedule(begin, Happening::Begin(planned));
         }
     }
@@ -127,7 +133,14 @@ impl World {
                 self.break_pipe(relay);
                 None
             }
+            Kind::CutOff => self.cut_cell_off(),
         }
+    }
+
+    fn cut_cell_off(&mut self) -> Option<Applied> {
+        let cell = self.cells.roomy(CUT_OFF).cloned()?;
+        self.figures.cells_cut_off += 1;
+        Some(self.cut_off(&cell))
     }
 
     fn lose(&mut self, link: LinkId) -> Applied {
@@ -152,12 +165,18 @@ impl World {
             Applied::Slowed(link, by) => self.network.hasten(link, by),
             Applied::SchedulerDead => self.start_scheduler(),
             Applied::SchedulerFrozen => self.thaw_scheduler(),
-            Applied::ControlCut(relay) => {
-                let cuts = self.control_cut.entry(relay).or_default();
-                *cuts = cuts.saturating_sub(1);
-                self.release_pipes(relay);
+            Applied::ControlCut(relay) => self.mend_control(relay),
+            Applied::CutOff { links, relays } => {
+                links.into_iter().for_each(|link| self.network.mend(link));
+                relays.into_iter().for_each(|relay| self.mend_control(relay));
             }
         }
+    }
+
+    fn mend_control(&mut self, relay: RelayId) {
+        let cuts = self.control_cut.entry(relay).or_default();
+        *cuts = cuts.saturating_sub(1);
+        self.release_pipes(relay);
     }
 
     /// Makes a relay fail now, until [`Self::undo`].

@@ -1,9 +1,10 @@
 //! The traffic of a world.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use overway_relay_core::Delivered;
-use overway_wire::{Address, AttachmentId, BootId, Class, FlowId, Path, RelayId};
+use overway_wire::{Address, AttachmentId, BootId, Class, FlowId, Path, PolicyId, RelayId};
 
 use super::{Happening, World};
 use crate::process::Process;
@@ -28,8 +29,7 @@ impl World {
     pub(crate) fn open_flows(&mut self) {
         for slot in 0..usize::from(self.scenario.flows) {
             let relays = u64::from(self.scenario.relays);
-            let from = self.chance.below(relays);
-            let to = (from + 1 + self.chance.below(relays - 1)) % relays;
+            let (from, to, policy) = self.draw_relays(slot);
             let end = |relay: u64, attachment: u64| {
                 let relay = u16::try_from(relay + 1).expect("relays have ids of 16 bits");
                 let attachment = u16::try_from(attachment + 1).expect("attachments are few");
@@ -57,10 +57,29 @@ impl World {
                 Class::Bulk
             };
             self.slots.push(0);
-            self.open_flow(slot, ends, class);
+            self.open_flow(slot, ends, (class, policy));
             let phase = self.chance.span(Duration::ZERO, PERIOD);
             self.schedule(phase, Happening::Frame(slot));
         }
+    }
+
+    /// Two relays, numbered from 0, and the tenant whose flow goes from the one to the other.
+    fn draw_relays(&mut self, slot: usize) -> (u64, u64, PolicyId) {
+        let relays = u64::from(self.scenario.relays);
+        let cell = (slot % 3).checked_sub(1).and_then(|at| self.cells.roomy(at));
+        let Some(cell) = cell else {
+            let from = self.chance.below(relays);
+            let to = (from + 1 + self.chance.below(relays - 1)) % relays;
+            return (from, to, PolicyId::default());
+        };
+        // Now and then to a partner's relay.
+        let ends = if slot.is_multiple_of(4) { &cell.allowed.1 } else { &cell.own.1 };
+        let own: Vec<RelayId> = cell.own.1.iter().copied().collect();
+        let (tenant, mut ends) = (cell.tenant, Vec::from_iter(ends.iter().copied()));
+        let from = self.chance.pick(&own).copied().expect("a roomy cell has relays");
+        ends.retain(|&relay| relay != from);
+        let to = self.chance.pick(&ends).copied().expect("a roomy cell has others");
+        (u64::from(from.0) - 1, u64::from(to.0) - 1, tenant)
     }
 
     /// Edges attach to a relay's new process.
@@ -78,7 +97,7 @@ impl World {
         }
     }
 
-    fn open_flow(&mut self, slot: usize, ends: Ends, class: Class) {
+    fn open_flow(&mut self, slot: usize, ends: Ends, (class, policy): (Class, PolicyId)) {
         let boot = |relay| {
             let process = self.sites.get(&relay).and_then(|site| site.process.as_ref());
             process.map(|process| process.boot).unwrap_or_default()
@@ -90,7 +109,7 @@ impl World {
         let modes = self.scenario.redundancy;
         let redundancy = modes[self.flows.len() % modes.len()];
         let pace = (PERIOD, self.scenario.frame_bytes);
-        let mut flow = Flow::new(id, ends, (class, redundancy), pace, boots);
+        let mut flow = Flow::new(id, ends, (class, policy, redundancy), pace, boots);
         flow.tells_alternate = self.scenario.sabotage != Some(Sabotage::NoAlternate);
         self.flows.push(flow);
     }
@@ -98,7 +117,8 @@ impl World {
     /// A slot's time has come: its flow sends, or another takes its place.
     pub(super) fn send_frame(&mut self, slot: usize) {
         let flow = &self.flows[self.slots[slot]];
-        let (ends, class, boots, period) = (flow.ends, flow.class, flow.boots, flow.period);
+        let (ends, kind) = (flow.ends, (flow.class, flow.policy));
+        let (boots, period) = (flow.boots, flow.period);
         let boot = |relay: RelayId| {
             let site = self.sites.get(&relay)?;
             site.process.as_ref().map(|process| process.boot)
@@ -109,7 +129,7 @@ impl World {
         if let (Some(from), Some(to)) = (from, to)
             && (from, to) != boots
         {
-            self.open_flow(slot, ends, class);
+            self.open_flow(slot, ends, kind);
         }
         let at = self.slots[slot];
         let source = self.sites.get(&ends.source.relay);
@@ -127,19 +147,29 @@ impl World {
     }
 
     /// Opens a flow for one frame between every ordered pair, and sends it; returns the flows' places.
-    pub(crate) fn try_pairs(&mut self) -> std::ops::Range<usize> {
-        let first = self.flows.len();
+    pub(crate) fn try_pairs(&mut self) -> Range<usize> {
         let ids: Vec<RelayId> = self.sites.keys().copied().collect();
+        let pairs = ids.iter().flat_map(|&from| ids.iter().map(move |&to| (from, to)));
+        let tried = self.try_of(PolicyId::default(), pairs.collect());
+        self.figures.pairs_tried += tried.len() as u64;
+        tried
+    }
+
+    /// Opens a flow of a tenant for one frame between each of these pairs, and sends it; returns the flows' places. A
+    /// relay sends none to itself.
+    pub(crate) fn try_of(
+        &mut self,
+        policy: PolicyId,
+        pairs: Vec<(RelayId, RelayId)>,
+    ) -> Range<usize> {
+        let first = self.flows.len();
         self.slots.push(0);
         let slot = self.slots.len() - 1;
-        for &from in &ids {
-            for &to in ids.iter().filter(|&&to| to != from) {
-                let end = |relay| Address::new(relay, AttachmentId::GATEWAY);
-                let ends = Ends { source: end(from), destination: end(to), alternate: None };
-                self.open_flow(slot, ends, Class::Realtime);
-                self.send_of(self.flows.len() - 1);
-                self.figures.pairs_tried += 1;
-            }
+        for (from, to) in pairs.into_iter().filter(|(from, to)| from != to) {
+            let end = |relay| Address::new(relay, AttachmentId::GATEWAY);
+            let ends = Ends { source: end(from), destination: end(to), alternate: None };
+            self.open_flow(slot, ends, (Class::Realtime, policy));
+            self.send_of(self.flows.len() - 1);
         }
         self.slots.pop();
         first..self.flows.len()
@@ -175,6 +205,12 @@ impl World {
             return self.watch.violate(now, what);
         }
         self.figures.frames_passed += 1;
+        let (policy, path) = (flow.policy, delivery.path);
+        if let Some(cell) = self.cells.of_tenant(policy) {
+            self.figures.frames_in_cells += 1;
+            let own = path.elements().iter().all(|step| cell.own.1.contains(&step.relay));
+            self.figures.frames_by_partners += u64::from(!own);
+        }
     }
 }
 

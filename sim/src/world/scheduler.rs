@@ -6,7 +6,9 @@ use overway_wire::control::{Hello, Refused, ToRelay, ToScheduler, to_scheduler};
 
 use super::control::name;
 use super::{Happening, SCHEDULER_ADDRESSES, SchedulerProcess, World};
+use crate::cells::Wishes;
 use crate::pipe::{IDLE_MAX, Parcel, PipeId, Way};
+use crate::scenario::Sabotage;
 use crate::site::Site;
 
 impl World {
@@ -22,6 +24,7 @@ impl World {
         for id in (1..=self.scenario.relays).map(RelayId) {
             core.handle_member(id, name(id));
         }
+        self.put_wishes(&mut core);
         let address = self.chance.below(SCHEDULER_ADDRESSES);
         self.scheduler = Some(SchedulerProcess {
             core,
@@ -34,6 +37,19 @@ impl World {
         let term = self.term;
         self.say(format_args!("scheduler: term {term} starts at address {address}"));
         self.pump_scheduler();
+    }
+
+    /// What operators wish is in the store as well.
+    fn put_wishes(&mut self, core: &mut Scheduler) {
+        let wrong = |sabotage| self.scenario.sabotage == Some(sabotage);
+        let wrong = (wrong(Sabotage::OpenCells), wrong(Sabotage::UnnamedCells));
+        let Wishes { policies, tenants } = self.cells.wishes(wrong);
+        for (id, policy) in policies {
+            core.handle_policy(id, Some(policy), self.now).expect("a policy that can be");
+        }
+        for (number, tenant) in tenants {
+            core.handle_tenant(number, Some(tenant), self.now).expect("a tenant that can be");
+        }
     }
 
     /// Ends the scheduler's process, without a word to anyone.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use overway_probe::State;
 use overway_topology::oracle::{self, Exact};
 use overway_topology::{Cost, LinkDelay, LinkMeasure, LinkTerms, PlannerConfig, RouteKey};
-use overway_wire::{Class, LinkId, LinkIndex, Micros, Path, Permille, RelayId};
+use overway_wire::{Class, LinkId, LinkIndex, Micros, Path, Permille, PolicyId, RelayId};
 
 use super::World;
 use super::frames::PERIOD;
@@ -29,6 +29,10 @@ pub(crate) struct Unrest(String);
 impl Unrest {
     pub(crate) fn detours() -> Self {
         Self("frames still take detours".to_owned())
+    }
+
+    pub(crate) fn of(what: fmt::Arguments<'_>) -> Self {
+        Self(what.to_string())
     }
 }
 
@@ -95,7 +99,7 @@ impl World {
                 )?;
             }
         }
-        Ok(())
+        self.check_records()
     }
 
     /// How many frames took detours and copies so far: at rest it does not grow.
@@ -107,23 +111,41 @@ impl World {
     }
 
     /// Whether the paths that frames take are within the hysteresis of the best, by the true delays and by what the
-    /// load of links costs: where lines are narrow, the shortest way is not the best for everybody.
+    /// load of links costs: where lines are narrow, the shortest way is not the best for everybody. Those of a cell are to
+    /// be the best of its relays.
     ///
     /// # Errors
     /// Names a path that is not.
     pub(crate) fn check_best(&self) -> Result<(), Unrest> {
+        self.check_best_under(PolicyId::default(), |_| true)?;
+        let mut cells = self.cells.policies().into_iter();
+        cells.try_for_each(|(policy, allowed)| {
+            self.check_best_under(policy, |relay| allowed.contains(relay))
+        })
+    }
+
+    fn check_best_under(
+        &self,
+        policy: PolicyId,
+        allows: impl Fn(&RelayId) -> bool,
+    ) -> Result<(), Unrest> {
         let loads = self.loads();
         let scheduler = self.scheduler.as_ref().ok_or(Unrest("no scheduler".to_owned()))?;
         let gain = PlannerConfig::default().gain;
         for class in Class::ALL {
-            for (&(from, to), best) in &self.exact(class, &loads) {
+            for (&(from, to), best) in &self.exact(class, &loads, &allows) {
                 let (from, to) = (relay_of(from), relay_of(to));
                 let process = self.sites[&from].process.as_ref();
                 let Some(process) = process else { continue };
                 let routes = scheduler.core.routes_between(from, to).into_iter();
-                let mut routes = routes.filter(|route| route.key.class == class);
+                let mut routes =
+                    routes.filter(|route| (route.key.class, route.key.policy) == (class, policy));
                 let Some(route) = routes.find(|route| route.weights.is_empty()) else { continue };
-                let way = process.core.choose(to, class, self.now);
+                let way = if policy == PolicyId::default() {
+                    process.core.choose(to, class, self.now)
+                } else {
+                    process.core.fib().route(to, class, policy).first().copied()
+                };
                 let way = way.ok_or_else(|| Unrest(format!("{from} has no path to {to}")))?;
                 let cost = self.cost(class, from, &way.path, &loads);
                 let best = Cost(best.best.0) + Cost(HOP.0 + MEASURE_SLACK.0);
@@ -157,12 +179,17 @@ impl World {
         Loads { links, flow: Permille(u16::try_from(flow).unwrap_or(u16::MAX)) }
     }
 
-    /// The best ways for a class over the links that are probed.
-    fn exact(&self, class: Class, loads: &Loads) -> BTreeMap<(usize, usize), Exact> {
+    /// The best ways for a class over the links that are probed, between relays that are allowed.
+    fn exact(
+        &self,
+        class: Class,
+        loads: &Loads,
+        allows: impl Fn(&RelayId) -> bool,
+    ) -> BTreeMap<(usize, usize), Exact> {
         let probed = self.probed();
         let count = usize::from(self.scenario.relays);
         let shortest = |from, to| {
-            let probed = probed.contains(&(from, to));
+            let probed = probed.contains(&(from, to)) && allows(&from) && allows(&to);
             probed.then(|| self.shortest(class, from, to, loads)).flatten()
         };
         let delays: Vec<Vec<Option<Micros>>> = (0..count)
