@@ -1,4 +1,4 @@
-//! Reading and writing PEM files. A file is written whole or not at all: to a temporary name in the same
+//! Reading and writing files of keys. A file is written whole or not at all: to a temporary name in the same
 //! directory, to disk, then renamed. A private key's file is its owner's alone from the moment it exists.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -112,7 +112,8 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     sync_directory(to)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+/// Reads a small file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let error = |source| io_error(path, "read", source);
     let size = fs::metadata(path).map_err(error)?.len();
     if size > FILE_BYTES_MAX {
@@ -121,7 +122,8 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     fs::read(path).map_err(error)
 }
 
-fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
+/// Writes a small file, whole or not at all.
+pub(crate) fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
     let suffix =
         crate::random::<8>().map_err(|error| io_error(path, "write", io::Error::other(error)))?;
     let mut name = path.as_os_str().to_owned();

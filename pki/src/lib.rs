@@ -36,6 +36,7 @@
 //!   so that one saved signature is worth nothing. Without resumption there is no 0-RTT data either,
 //!   which could be replayed.
 
+mod admin_token;
 mod authority;
 mod credentials;
 mod files;
@@ -45,6 +46,7 @@ mod revoked;
 mod tls;
 mod token;
 
+pub use admin_token::{ADMIN_TOKEN_FILE, AdminToken, AdminTokenError, read_admin_token};
 pub use authority::{Authority, LIFETIME_MAX, fingerprint};
 pub use credentials::{Credentials, CredentialsError, PendingKey, Reread};
 pub use files::FileError;

@@ -28,6 +28,7 @@
 //! | `GET /v1/nodes` | [`NodesBody`](crate::api::NodesBody) |
 //! | `POST /v1/nodes` | [`NodeRequest`](crate::api::NodeRequest) in, [`TokenBody`](crate::api::TokenBody) out |
 //! | `DELETE /v1/nodes/{name}` | 204: the member is revoked, or the invitation withdrawn |
+//! | `GET /v1/operator` | [`OperatorBody`](crate::api::OperatorBody): whether the token that came along is right |
 //! | `GET`, `PUT /v1/log` | [`LogBody`](overway_telemetry::admin::LogBody): what is logged, as on every process |
 //! | `POST /v1/reload` | [`Reloaded`](overway_telemetry::reload::Reloaded): the configuration is read again, as on every process |
 //! | `GET /v1/state` | the store as a database of its own, for [`crate::backup`] |
@@ -35,26 +36,29 @@
 //! | `GET /v1/events/stream?since=N` | events and overviews as they come, as server-sent events; see [`crate::dashboard`] |
 //! | `GET /v1/overview` | [`OverviewBody`](crate::api::OverviewBody): every relay, and the links that matter most |
 //! | `GET /v1/links?relay=RELAY` | [`LinksBody`](crate::api::LinksBody) |
-//! | `GET /v1/history`, `?relay=RELAY`, `?from=RELAY&to=RELAY&index=N` | [`HistoryBody`](crate::api::HistoryBody) |
+//! | `GET /v1/history`, `?relay=RELAY`, `?from=RELAY&to=RELAY&index=N`, `?class=CLASS&service=&region=&tenant=` (as `/v1/quality` names them) | [`HistoryBody`](crate::api::HistoryBody) |
 //! | `GET /v1/quality` | [`QualityBody`](crate::api::QualityBody): what users feel; `?service=`, `?tenant=`, `?region=`, `?class=` leave less, `&window=` says of how long (30s to 5m, 5m if not given), `&by=service` merges regions |
 //! | `GET /` | the dashboard |
 //!
 //! Relays are named by name or id. An answer that is no success is an [`ErrorBody`]: 400, 404 and 422 for what
 //! cannot be as it was asked, 409 for what cannot be now.
 //!
-//! Whoever can connect may do everything, so it listens on loopback only. Requests whose `Host` is a
-//! name other than `localhost` are refused: a web page whose name was made to resolve to loopback is
-//! not the operator.
+//! A web page changes nothing without the admin token, other programs need it if `[admin] require_token` says so;
+//! [`operator`] has the rules. Whoever can connect may read everything, and nothing is encrypted, so it listens on loopback only.
+//! Requests whose `Host` is a name other than `localhost` are refused: a web page whose name was made to resolve
+//! to loopback is not the operator.
 
 mod access;
 mod live;
 mod names;
 mod nodes;
+mod operator;
 mod quality;
 mod routes;
 mod tenants;
 mod wishes;
 
+pub(crate) use operator::Gate;
 pub(crate) use wishes::{drain, drainable};
 
 use std::net::SocketAddr;
@@ -101,6 +105,8 @@ pub(crate) struct Admin {
     ready: Arc<AtomicBool>,
     /// Has the configuration read again.
     reloads: Reloads,
+    /// Who may change the mesh.
+    gate: Arc<Gate>,
 }
 
 impl Admin {
@@ -110,10 +116,12 @@ impl Admin {
         dashboard: &Arc<Dashboard>,
         ready: &Arc<AtomicBool>,
         reloads: Reloads,
+        gate: Gate,
         stop: CancellationToken,
     ) -> Self {
         let (shared, dashboard) = (Arc::clone(shared), Arc::clone(dashboard));
-        Self { shared, dashboard, stop, ready: Arc::clone(ready), reloads }
+        let (ready, gate) = (Arc::clone(ready), Arc::new(gate));
+        Self { shared, dashboard, stop, ready, reloads, gate }
     }
 }
 
@@ -144,6 +152,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/nodes", get(nodes::list).post(nodes::add))
         .route("/v1/nodes/{name}", delete(nodes::remove))
         .route("/v1/access", get(access::nearest))
+        .route("/v1/operator", get(operator::show))
         .route("/v1/events", get(events))
         .route("/v1/routes", get(routes::list))
         .route("/v1/explain", get(routes::explain))
@@ -171,6 +180,7 @@ fn router(admin: Admin) -> Router {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(admin.clone(), operator::guard))
         .layer(middleware::from_fn(overway_telemetry::admin::refuse_foreign_hosts))
         .with_state(admin)
 }

@@ -24,8 +24,8 @@ pub use tenants::{
     TenantRequest, TenantUsageBody, TenantsBody,
 };
 pub use wishes::{
-    CellBody, CellRequest, CellsBody, DrainBody, DrainRequest, DrainsBody, OverloadBody,
-    PoliciesBody, PolicyBody, PolicyRequest, TransitBody, TransitRequest,
+    CellBody, CellRequest, CellsBody, DrainBody, DrainRequest, DrainsBody, OperatorBody,
+    OverloadBody, PoliciesBody, PolicyBody, PolicyRequest, TransitBody, TransitRequest,
 };
 
 use serde::{Deserialize, Serialize};

@@ -28,6 +28,8 @@ pub struct Config {
     pub advertise: Vec<SocketAddr>,
     /// The admin interface, on loopback. Port 0: one is drawn.
     pub admin_listen: SocketAddr,
+    /// Whether changes by programs need the admin token; those of web pages always do.
+    pub admin_token_required: bool,
     /// Life of certificates that it signs, its own included.
     pub certificate_lifetime: Duration,
     /// A file of the MaxMind format that says where clients' addresses are.
@@ -83,6 +85,8 @@ struct RawScheduler {
 #[serde(deny_unknown_fields)]
 struct RawAdmin {
     listen: Spanned<String>,
+    #[serde(default)]
+    require_token: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,6 +106,7 @@ impl TryFrom<(&Document, RawConfig)> for Config {
             listen: document.address(&scheduler.listen)?,
             advertise: advertise(document, &scheduler)?,
             admin_listen: admin_listen(document, &admin.listen)?,
+            admin_token_required: admin.require_token,
             certificate_lifetime: match &lifetime {
                 Some(days) => {
                     document.duration(days, DAY, LIFETIME_MIN..=overway_pki::LIFETIME_MAX)?
@@ -151,9 +156,9 @@ fn admin_listen(document: &Document, text: &Spanned<String>) -> Result<SocketAdd
     let address = document.address(text)?;
     if !address.ip().is_loopback() {
         let message = format!(
-            "\"{address}\" is not on loopback, and whoever reaches the admin interface may do \
-             everything: tokens and TLS for it are not there yet; expected 127.0.0.1:PORT or \
-             [::1]:PORT"
+            "\"{address}\" is not on loopback, and whoever reaches the admin interface may read \
+             everything, the admin token on its way included: TLS for it is not there yet; \
+             expected 127.0.0.1:PORT or [::1]:PORT"
         );
         return Err(document.error(text.span(), message));
     }
@@ -184,17 +189,20 @@ listen = \"127.0.0.1:0\"
         assert_eq!(config.state_dir, PathBuf::from("state"));
         assert_eq!(config.advertise, []);
         assert_eq!(config.certificate_lifetime, 90 * DAY);
+        assert!(!config.admin_token_required);
     }
 
     #[test]
     fn everything_can_be_said() {
-        let text = GOOD.replace("[admin]", "advertise = [\"203.0.113.5:4400\"]\n[admin]");
+        let admin = "advertise = [\"203.0.113.5:4400\"]\n[admin]\nrequire_token = true";
+        let text = GOOD.replace("[admin]", admin);
         let more = "[certificates]\nlifetime_days = 0.0001\n[access]\nlocations = \"city.mmdb\"\n";
         let config = load(&format!("{text}{more}")).unwrap();
 
         assert_eq!(config.advertise, ["203.0.113.5:4400".parse().unwrap()]);
         assert_eq!(config.certificate_lifetime, Duration::from_micros(8_640_000));
         assert_eq!(config.locations, Some(PathBuf::from("city.mmdb")));
+        assert!(config.admin_token_required);
     }
 
     #[test]

@@ -99,6 +99,7 @@ fn keep_fixed(held: &Config, next: &mut Config, told: &mut Reloaded) {
         "scheduler.state_dir": state_dir,
         "scheduler.listen": listen,
         "admin.listen": admin_listen,
+        "admin.require_token": admin_token_required,
     );
 }
 
@@ -111,6 +112,7 @@ fn note_live(held: &Config, next: &Config, told: &mut Reloaded) {
         state_dir: _,
         listen: _,
         admin_listen: _,
+        admin_token_required: _,
         log: _,
     } = next;
     told.live("scheduler.advertise", &held.advertise, advertise);

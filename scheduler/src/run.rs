@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use overway_pki::{Authority, Credentials, Role};
+use overway_pki::{AdminToken, Authority, Credentials, Role};
 use overway_scheduler_core::Scheduler;
 use overway_telemetry::reload::Reloading;
 use overway_wire::RelayId;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, Admin, drain, drainable};
+use crate::admin::{self, Admin, Gate, drain, drainable};
 use crate::clock::unix_seconds;
 use crate::config::Config;
 use crate::control::{self, Shared};
@@ -99,7 +99,11 @@ pub async fn run(
     });
     let ready = Arc::new(AtomicBool::new(true));
     let dashboard = Arc::new(Dashboard::new());
-    let admin = Admin::new(&shared, &dashboard, &ready, reloading.reloads(), stop.clone());
+    let gate = Gate {
+        token: AdminToken::load_or_create(&directory)?,
+        is_required: config.admin_token_required,
+    };
+    let admin = Admin::new(&shared, &dashboard, &ready, reloading.reloads(), gate, stop.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(driving);

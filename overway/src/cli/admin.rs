@@ -1,6 +1,7 @@
 //! The client of an admin interface: a scheduler's, or a relay's.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use overway_scheduler::api::ErrorBody;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body, BodyReader};
+use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
 use super::failure::Failure;
 
@@ -28,6 +29,9 @@ pub(crate) struct AdminArgs {
         default_value = "http://127.0.0.1:9400"
     )]
     admin: String,
+    /// The file with the admin token, where the scheduler wants one for changes: admin.token of its state directory.
+    #[arg(long, value_name = "FILE", env = "OVERWAY_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
 }
 
 /// Which relay to talk to.
@@ -60,12 +64,19 @@ pub(crate) struct Client {
     /// Who should answer, and which option says where.
     whom: (&'static str, &'static str),
     agent: Agent,
+    /// What says that this is the operator, as the header has it.
+    authorization: Option<String>,
 }
 
 impl Client {
     /// Makes a client; nothing is sent yet.
     pub(crate) fn new(args: &AdminArgs) -> Result<Self, Failure> {
-        Self::at(&args.admin, ("scheduler", "--admin"))
+        let mut client = Self::at(&args.admin, ("scheduler", "--admin"))?;
+        if let Some(file) = &args.admin_token_file {
+            let token = overway_pki::read_admin_token(file).map_err(Failure::configuration)?;
+            client.authorization = Some(format!("Bearer {token}"));
+        }
+        Ok(client)
     }
 
     /// Makes a client of a relay's interface.
@@ -85,12 +96,20 @@ impl Client {
         // Interfaces listen on loopback: a proxy of the environment's leads elsewhere.
         let config = Agent::config_builder().http_status_as_error(false).proxy(None);
         let config = config.timeout_global(Some(TIME_MAX));
-        Ok(Self { base, whom, agent: config.build().into() })
+        Ok(Self { base, whom, agent: config.build().into(), authorization: None })
     }
 
     /// Where it answers.
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Shows the token, if there is one.
+    fn signed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        }
     }
 
     /// `GET`s an answer whose body is to be read as it comes, however long that takes; of server-sent events those
@@ -156,7 +175,8 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        let sent = self.agent.post(format!("{}{path}", self.base)).send_json(body);
+        let request = self.signed(self.agent.post(format!("{}{path}", self.base)));
+        let sent = request.send_json(body);
         self.read(sent)
     }
 
@@ -166,13 +186,15 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        let sent = self.agent.put(format!("{}{path}", self.base)).send_json(body);
+        let request = self.signed(self.agent.put(format!("{}{path}", self.base)));
+        let sent = request.send_json(body);
         self.read(sent)
     }
 
     /// `DELETE`s.
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
-        let sent = self.agent.delete(format!("{}{path}", self.base)).call();
+        let request = self.signed(self.agent.delete(format!("{}{path}", self.base)));
+        let sent = request.call();
         self.answered(sent).map(|_| ())
     }
 
@@ -209,7 +231,10 @@ impl Client {
         // What was asked for cannot be, whenever it is asked.
         let is_wrong = matches!(
             status,
-            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY
+            StatusCode::BAD_REQUEST
+                | StatusCode::UNAUTHORIZED
+                | StatusCode::NOT_FOUND
+                | StatusCode::UNPROCESSABLE_ENTITY
         );
         Err(if is_wrong { Failure::Configuration(error) } else { Failure::Failed(error) })
     }

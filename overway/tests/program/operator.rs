@@ -79,3 +79,27 @@ fn two_schedulers_do_not_share_a_directory() {
     assert_eq!(second.code(), 1);
     assert!(second.err().contains("another scheduler"), "{second:?}");
 }
+
+#[test]
+fn a_scheduler_that_wants_the_admin_token_takes_changes_with_it_alone() {
+    let place = Place::new();
+    place.init();
+    let config = place.path().join("scheduler.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replacen("[admin]", "[admin]\nrequire_token = true", 1);
+    std::fs::write(config, text).unwrap();
+    let scheduler = place.scheduler();
+    let add = |more: &[&str]| {
+        let words = ["node", "add", "rome", "--admin", scheduler.admin.as_str()];
+        place.run(&[&words[..], more].concat())
+    };
+
+    let without = add(&[]);
+    assert_eq!(without.code(), 2, "{without:?}");
+    assert!(without.err().contains("--admin-token-file"), "{without:?}");
+    let wrong = add(&["--admin-token-file", "scheduler.toml"]);
+    assert_eq!(wrong.code(), 2, "{wrong:?}");
+    assert!(wrong.err().contains("no admin token"), "{wrong:?}");
+    let with = add(&["--admin-token-file", "scheduler/admin.token"]);
+    assert_eq!(with.code(), 0, "{with:?}");
+}

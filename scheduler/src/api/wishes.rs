@@ -11,6 +11,15 @@ pub struct DrainRequest {
     pub deadline_s: Option<u64>,
 }
 
+/// `GET /v1/operator`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorBody {
+    /// Whether the admin token came with the request.
+    pub signed_in: bool,
+    /// Whether programs need it to change something; web pages always do.
+    pub token_required: bool,
+}
+
 /// `GET /v1/drains`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainsBody {

@@ -40,10 +40,15 @@ impl Mesh {
 
     /// Starts a scheduler on the mesh that is in `dir`.
     pub(crate) async fn start_in(dir: tempfile::TempDir) -> Self {
+        Self::start_with(dir, "").await
+    }
+
+    /// The same, with more lines under `[admin]`.
+    pub(crate) async fn start_with(dir: tempfile::TempDir, admin: &str) -> Self {
         let state_dir = dir.path().join("scheduler");
         let text = format!(
             "[scheduler]\nstate_dir = {state_dir:?}\nlisten = \"127.0.0.1:0\"\n\
-             [admin]\nlisten = \"127.0.0.1:0\"\n"
+             [admin]\nlisten = \"127.0.0.1:0\"\n{admin}\n"
         );
         let config = Config::from_document(&Document::new("scheduler.toml", text)).unwrap();
         let shutdown = CancellationToken::new();
@@ -99,6 +104,29 @@ impl Mesh {
     pub(crate) async fn delete(&self, path: &str) -> (u16, String) {
         let url = format!("{}{path}", self.admin);
         request(move |agent| agent.delete(&url).call()).await
+    }
+
+    /// Asks with these headers; an empty object goes with `PUT`.
+    pub(crate) async fn ask(
+        &self,
+        method: &'static str,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> (u16, String) {
+        let (url, headers) = (format!("{}{path}", self.admin), headers.to_vec());
+        request(move |agent| {
+            let asked = ureq::http::Request::builder().method(method).uri(url);
+            let asked =
+                headers.into_iter().fold(asked, |asked, (name, value)| asked.header(name, value));
+            match method {
+                "PUT" => {
+                    let asked = asked.header("content-type", "application/json");
+                    agent.run(asked.body("{}").unwrap())
+                }
+                _ => agent.run(asked.body(()).unwrap()),
+            }
+        })
+        .await
     }
 
     pub(crate) async fn status(&self) -> serde_json::Value {

@@ -1,5 +1,6 @@
 //! What an operator asks and wishes of routes.
 
+use overway_pki::{ADMIN_TOKEN_FILE, read_admin_token};
 use serde_json::{Value, json};
 
 use super::mesh::{Fake, Fleet, Mesh, eventually};
@@ -250,4 +251,50 @@ async fn a_tenant_of_a_cell_has_its_paths_there_and_over_partners_where_the_cell
     assert_eq!(mesh.delete("/v1/cells/mid").await.0, 409, "a partner");
     ok(mesh.put("/v1/tenants/im/cell", json!({"cell": null}))).await;
     assert_eq!(ok(mesh.get("/v1/policies")).await["policies"], json!([]));
+}
+
+/// The header that says: this is the operator.
+fn signed(mesh: &Mesh) -> (&'static str, String) {
+    let file = mesh.dir.path().join("scheduler").join(ADMIN_TOKEN_FILE);
+    ("authorization", format!("Bearer {}", read_admin_token(&file).unwrap()))
+}
+
+#[tokio::test]
+async fn a_web_page_changes_nothing_without_the_token() {
+    let (mesh, _fleet) = trio().await;
+    let drain = "/v1/drains/relay/bonn";
+    let page = || ("origin", mesh.admin.clone());
+    let wrong = || ("authorization", "Bearer admin-guessed".to_owned());
+
+    for headers in [vec![page()], vec![wrong()], vec![page(), wrong()]] {
+        let (code, body) = mesh.ask("PUT", drain, &headers).await;
+        assert_eq!(code, 401, "{body}");
+        assert!(body.contains("admin token"), "{body}");
+    }
+    assert_eq!(ok(mesh.get("/v1/drains")).await["drains"], json!([]));
+    assert_eq!(mesh.ask("GET", "/v1/operator", &[wrong()]).await.0, 401);
+    let nobody = ok(mesh.ask("GET", "/v1/operator", &[page()])).await;
+    assert_eq!(nobody, json!({"signed_in": false, "token_required": false}));
+
+    let operator = ok(mesh.ask("GET", "/v1/operator", &[page(), signed(&mesh)])).await;
+    assert_eq!(operator["signed_in"], true);
+    ok(mesh.ask("PUT", drain, &[page(), signed(&mesh)])).await;
+    assert_eq!(ok(mesh.get("/v1/drains")).await["drains"][0]["relays"], json!(["bonn"]));
+    assert_eq!(mesh.ask("DELETE", drain, &[page()]).await.0, 401);
+    assert_eq!(mesh.ask("DELETE", drain, &[page(), signed(&mesh)]).await.0, 204);
+}
+
+#[tokio::test]
+async fn programs_need_the_token_where_it_is_required_and_it_outlives_a_restart() {
+    let mesh = Mesh::start().await;
+    let before = signed(&mesh);
+    let mesh = Mesh::start_with(mesh.stop().await, "require_token = true").await;
+    let cell = "/v1/cells/eu";
+
+    assert_eq!(signed(&mesh), before);
+    let (code, body) = mesh.put(cell, json!({"regions": ["eu"]})).await;
+    assert_eq!((code, body.contains("--admin-token-file")), (401, true), "{body}");
+    assert_eq!(mesh.ask("DELETE", cell, &[before]).await.0, 404);
+    assert_eq!(ok(mesh.get("/v1/operator")).await["token_required"], true);
+    assert_eq!(mesh.get("/metrics").await.0, 200);
 }
