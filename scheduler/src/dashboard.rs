@@ -28,7 +28,7 @@ use std::time::SystemTime;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::events::unix_ms;
-pub(crate) use history::{History, Subject};
+pub(crate) use history::{FeltKey, History, Subject};
 pub(crate) use sampler::{LINKS_MAX, run};
 pub(crate) use stream::{Stream, resume_after};
 

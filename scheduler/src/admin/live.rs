@@ -13,7 +13,7 @@ use super::names::Known;
 use super::{Admin, Failure};
 use crate::api::{HistoryBody, LinksBody, OverviewBody};
 use crate::dashboard::assets::ASSETS;
-use crate::dashboard::{LINKS_MAX, STREAMS_MAX, Stream, Subject, resume_after};
+use crate::dashboard::{FeltKey, LINKS_MAX, STREAMS_MAX, Stream, Subject, resume_after};
 use crate::driver::Input;
 use crate::events::unix_ms;
 
@@ -63,6 +63,10 @@ struct HistoryQuery {
     to: Option<String>,
     #[serde(default)]
     index: u8,
+    class: Option<String>,
+    tenant: Option<String>,
+    service: Option<String>,
+    region: Option<String>,
 }
 
 /// `GET /v1/history`.
@@ -70,12 +74,18 @@ async fn history(
     State(admin): State<Admin>,
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<HistoryBody>, Failure> {
-    let Query(HistoryQuery { relay, from, to, index }) = query?;
+    let Query(HistoryQuery { relay, from, to, index, class, tenant, service, region }) = query?;
     let known = Known::read(&admin).await?;
-    let subject = match (relay, from, to) {
-        (None, None, None) => Subject::Mesh,
-        (Some(relay), None, None) => Subject::Relay(known.relay(&relay)?),
-        (None, Some(from), Some(to)) => {
+    let class = class.map(|class| Known::class(&class)).transpose()?;
+    let subject = match (relay, from, to, class) {
+        (None, None, None, None) if tenant.is_none() && service.is_none() && region.is_none() => {
+            Subject::Mesh
+        }
+        (None, None, None, Some(class)) => {
+            Subject::Felt(FeltKey { tenant, service, region, class })
+        }
+        (Some(relay), None, None, None) => Subject::Relay(known.relay(&relay)?),
+        (None, Some(from), Some(to), None) => {
             let index = LinkIndex::new(index).ok_or_else(|| {
                 let error = format!("{index} is no link's index: two relays have few links");
                 Failure::new(StatusCode::BAD_REQUEST, error)
@@ -83,11 +93,11 @@ async fn history(
             Subject::Link(LinkId::new(known.relay(&from)?, known.relay(&to)?, index))
         }
         _ => {
-            let error = "a history is of a relay (?relay=), of a link (?from=&to=), or of the mesh";
+            let error = "a history is of a relay (?relay=), of a link (?from=&to=), of what users feel (?class=&service=&region=&tenant=), or of the mesh";
             return Err(Failure::new(StatusCode::BAD_REQUEST, error));
         }
     };
-    Ok(Json(admin.dashboard.history().of(subject)))
+    Ok(Json(admin.dashboard.history().of(&subject)))
 }
 
 #[derive(Debug, Deserialize)]

@@ -122,7 +122,7 @@ pub struct LinksBody {
     pub links: Vec<LinkBody>,
 }
 
-/// `GET /v1/history`: the last hour of a link, a relay, or the whole mesh.
+/// `GET /v1/history`: the last hour of a link, a relay, what users feel of a service, or the whole mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryBody {
     /// When samples were taken, in milliseconds since 1970, UTC, oldest first.
@@ -130,7 +130,9 @@ pub struct HistoryBody {
     /// By name, unit last, a value for each of these; `null` where it is not known.
     ///
     /// Of a link: `delay_us`, `loss_ppm`, `received_bps`. Of a relay: `sent_bps`, `received_bps`. Of the mesh:
-    /// `received_bps`, `delay_us` (the median of links), `loss_ppm` (the mean), `links_unusable`. Empty if nothing is kept of it.
+    /// `received_bps`, `delay_us` (the median of links), `loss_ppm` (the mean), `links_unusable`. Of what users feel, and of the
+    /// mesh for all users together: `felt_delay_p50_us`, `felt_delay_p99_us`, `felt_gap_p99_us`, `felt_loss_ppm` (of all
+    /// deliveries), `felt_stall_p99_us`, over the last half minute to minute. Empty if nothing is kept of it.
     pub series: BTreeMap<String, Vec<Option<u64>>>,
 }
 

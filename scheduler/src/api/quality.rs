@@ -64,16 +64,14 @@ pub struct QuantilesBody {
 impl ServiceQualityBody {
     /// Makes the body of what the core knows.
     pub(crate) fn new(status: QualityStatus) -> Self {
-        let QualityStatus { key, tenant_name, felt, totals: _ } = status;
-        let QualityKey { tenant, service, region, class } = key;
-        let tenant = (tenant.0 != 0).then(|| tenant_name.unwrap_or_else(|| tenant.0.to_string()));
-        let named = |name: String| (!name.is_empty()).then_some(name);
+        let (tenant, service, region) = Self::names(&status);
+        let QualityStatus { key, tenant_name: _, felt, totals: _ } = status;
         let Felt { reports, one_way: _, due, on_time, lost, gaps, gaps_good, stalls, .. } = felt;
         Self {
             tenant,
-            service: named(service),
-            region: named(region),
-            class: class.name().to_owned(),
+            service,
+            region,
+            class: key.class.name().to_owned(),
             reports,
             delay_ms: QuantilesBody::new(&felt.delay_us, 1e3),
             delay_basis: felt.delay_basis().map(str::to_owned),
@@ -87,6 +85,19 @@ impl ServiceQualityBody {
             gaps_good,
             stalls,
         }
+    }
+}
+
+impl ServiceQualityBody {
+    /// Tenant, service and region as they are named here.
+    pub(crate) fn names(
+        status: &QualityStatus,
+    ) -> (Option<String>, Option<String>, Option<String>) {
+        let QualityKey { tenant, service, region, class: _ } = &status.key;
+        let number = || tenant.0.to_string();
+        let tenant = (tenant.0 != 0).then(|| status.tenant_name.clone().unwrap_or_else(number));
+        let named = |name: &String| (!name.is_empty()).then(|| name.clone());
+        (tenant, named(service), named(region))
     }
 }
 

@@ -15,6 +15,8 @@ use crate::events::unix_ms;
 pub(crate) const LINKS_MAX: usize = 1_500;
 /// Time between samples of the history.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(10);
+/// What users felt is sampled over so long, the shortest that the core tells: ends report each ten seconds.
+const FELT_WINDOW: Duration = Duration::from_secs(30);
 /// Least time between overviews while somebody watches.
 const WATCHED_INTERVAL: Duration = Duration::from_secs(1);
 /// A look is taken so seldom that looks take one of so many parts of the core's time.
@@ -49,14 +51,16 @@ pub(crate) async fn run(
             () = tokio::time::sleep(next.saturating_sub(last_look.elapsed())) => {}
         }
         last_look = Instant::now();
-        let look = |core: &overway_scheduler_core::Scheduler, now: Instant| {
-            (core.overview(LINKS_MAX, now), now.elapsed())
+        let is_sample = last_history.is_none_or(|last| last.elapsed() >= HISTORY_INTERVAL);
+        let look = move |core: &overway_scheduler_core::Scheduler, now: Instant| {
+            let felt = if is_sample { core.quality(FELT_WINDOW, now) } else { Vec::new() };
+            (core.overview(LINKS_MAX, now), felt, now.elapsed())
         };
-        let Ok((overview, took)) = shared.driver.look(look).await else { return Ok(()) };
+        let Ok((overview, felt, took)) = shared.driver.look(look).await else { return Ok(()) };
         let at = unix_ms(SystemTime::now());
-        if last_history.is_none_or(|last| last.elapsed() >= HISTORY_INTERVAL) {
+        if is_sample {
             last_history = Some(Instant::now());
-            dashboard.history().add(&overview, at);
+            dashboard.history().add(&overview, &felt, at);
         }
         let bytes = publish(&shared, &dashboard, &overview, at);
         spacing = interval(took, bytes);

@@ -142,8 +142,19 @@ async fn a_relay_has_links_and_a_history() {
     assert_eq!(of_relay["series"]["sent_bps"], serde_json::json!([0]));
     assert!(json(&mesh, "/v1/history").await["series"]["links_unusable"].is_array());
 
-    let (code, body) = mesh.get("/v1/history?from=rome").await;
-    assert_eq!(code, 400, "{body}");
+    assert_eq!(
+        json(&mesh, "/v1/history").await["series"]["felt_gap_p99_us"],
+        serde_json::json!([null])
+    );
+    assert_eq!(
+        json(&mesh, "/v1/history?class=bulk&service=web").await["series"],
+        serde_json::json!({})
+    );
+
+    for query in ["from=rome", "service=web", "relay=rome&class=bulk"] {
+        let (code, body) = mesh.get(&format!("/v1/history?{query}")).await;
+        assert_eq!(code, 400, "{query}: {body}");
+    }
     let (code, body) = mesh.get("/v1/links?relay=olso").await;
     assert_eq!(code, 404);
     assert!(body.contains("did you mean \\\"oslo\\\""), "{body}");
