@@ -23,6 +23,14 @@ fn a_host_is_checked_events_are_shown_and_a_bundle_is_packed() {
     for check in ["certificate", "scheduler ", "address", "clock", "versions"] {
         assert_eq!(verdict(check), "ok", "{check} in {found}");
     }
+    assert!(checked.out().contains("sees it so: no NAT"), "{found}");
+
+    let nobody = "http://127.0.0.1:1";
+    let top = place.run(&["top", "--json", "--relay", nobody, "--admin", &admin]);
+    let top: serde_json::Value = serde_json::from_str(&top.out()).unwrap();
+    assert_eq!(top["overview"]["relays"][0]["name"], "rome");
+    let unknown = serde_json::json!([{"url": nobody, "name": null, "flows": null}]);
+    assert_eq!(top["flows"], unknown);
 
     let events = place.run(&["events", "--json", "--admin", &admin]);
     assert_eq!(events.code(), 0, "{events:?}");

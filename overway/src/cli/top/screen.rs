@@ -11,7 +11,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Look;
+use super::News;
 use super::view::{Pane, View};
 use crate::cli::failure::Failure;
 
@@ -29,8 +29,8 @@ impl Drop for Restored {
     }
 }
 
-/// Shows looks until a key or a signal ends it.
-pub(super) fn run(mut view: View, looks: &Receiver<Result<Look, String>>) -> Result<(), Failure> {
+/// Shows news until a key or a signal ends it.
+pub(super) fn run(mut view: View, news: &Receiver<News>) -> Result<(), Failure> {
     let ended = ended_by_signal()?;
     // Besides, a panic puts the terminal back before it is printed.
     let mut terminal = ratatui::try_init().map_err(Failure::failed)?;
@@ -44,11 +44,8 @@ pub(super) fn run(mut view: View, looks: &Receiver<Result<Look, String>>) -> Res
         {
             break;
         }
-        while let Ok(look) = looks.try_recv() {
-            match look {
-                Ok(look) => view.take(look),
-                Err(problem) => view.problem = Some(problem),
-            }
+        while let Ok(news) = news.try_recv() {
+            view.take(news);
         }
     }
     Ok(())
@@ -83,11 +80,13 @@ fn press(view: &mut View, key: KeyEvent) -> bool {
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return false,
         KeyCode::Char('q') | KeyCode::Esc => return false,
         KeyCode::Tab | KeyCode::Right => view.show(view.pane.next()),
-        KeyCode::BackTab | KeyCode::Left => view.show(view.pane.next().next()),
+        KeyCode::BackTab | KeyCode::Left => view.show(view.pane.before()),
         KeyCode::Char('1') => view.show(Pane::Links),
         KeyCode::Char('2') => view.show(Pane::Relays),
         KeyCode::Char('3') => view.show(Pane::Events),
-        KeyCode::Char('s') => view.sorted = !view.sorted,
+        KeyCode::Char('4') => view.show(Pane::Flows),
+        KeyCode::Char('s') => view.sort_by_next(),
+        KeyCode::Char('r') => view.reverse(),
         KeyCode::Char(' ') => view.paused = !view.paused,
         KeyCode::Down | KeyCode::Char('j') => view.scroll_down(1),
         KeyCode::Up | KeyCode::Char('k') => view.scroll_up(1),
@@ -129,7 +128,10 @@ mod tests {
         assert!(pressed(&mut view, KeyCode::Tab) && view.pane == Pane::Relays);
         assert!(pressed(&mut view, KeyCode::BackTab) && view.pane == Pane::Links);
         assert!(pressed(&mut view, KeyCode::Char('3')) && view.pane == Pane::Events);
-        assert!(pressed(&mut view, KeyCode::Char('s')) && view.sorted);
+        assert!(pressed(&mut view, KeyCode::Char('4')) && view.pane == Pane::Flows);
+        assert!(pressed(&mut view, KeyCode::Tab) && view.pane == Pane::Links);
+        assert!(pressed(&mut view, KeyCode::Char('s')) && view.sorting().column == Some(0));
+        assert!(pressed(&mut view, KeyCode::Char('r')) && view.sorting().reversed);
         assert!(pressed(&mut view, KeyCode::Char(' ')) && view.paused);
         assert!(!pressed(&mut view, KeyCode::Char('q')));
         assert!(!press(&mut view, KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
