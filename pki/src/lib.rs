@@ -43,6 +43,7 @@ mod files;
 mod identity;
 mod quic;
 mod revoked;
+mod seen;
 mod tls;
 mod token;
 
@@ -53,6 +54,7 @@ pub use files::FileError;
 pub use identity::{Identity, IdentityError, MESH_NAME_BYTES_MAX, Role, peer_identity};
 pub use quic::{connection_id_key, endpoint_config};
 pub use revoked::RevokedRelays;
+pub use seen::{SEEN_CODE, seen_address, seen_reason};
 pub use tls::{
     ACCESS_SERVER_NAME, ClientAuth, JOIN_SERVER_NAME, access_client_config, client_config,
     join_client_config, server_config,
@@ -67,6 +69,8 @@ pub const ALPN_MESH: &[u8] = b"overway-mesh/1";
 pub const ALPN_CONTROL: &[u8] = b"overway-control/1";
 /// From a node that joins to a scheduler; the one protocol without a client certificate.
 pub const ALPN_JOIN: &[u8] = b"overway-join/1";
+/// From a relay's host to a scheduler or a relay: from where does this connection come? See [`seen_reason`].
+pub const ALPN_SEEN: &[u8] = b"overway-seen/1";
 /// Between two ends, through the fabric.
 pub const ALPN_SESSION: &[u8] = b"overway-session/1";
 

@@ -1,7 +1,8 @@
 //! The QUIC endpoint: relays' control connections, and joins.
 //!
 //! One socket serves both; TLS's ALPN tells them apart. A certificate is asked for and, if shown, must
-//! be a relay's of this mesh. Without one a connection may join and nothing else.
+//! be a relay's of this mesh. Without one a connection may join and nothing else. One that only asks from where it comes
+//! is told, and closed.
 //!
 //! Strangers can open handshakes, so these are bounded: from half the bound on, each must first show by
 //! a QUIC Retry that its address is its own; above the bound they are refused. Established connections
@@ -22,8 +23,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use overway_pki::{
-    ALPN_CONTROL, ALPN_JOIN, Authority, ClientAuth, Credentials, Identity, Role, endpoint_config,
-    peer_identity, server_config,
+    ALPN_CONTROL, ALPN_JOIN, ALPN_SEEN, Authority, ClientAuth, Credentials, Identity, Role,
+    SEEN_CODE, endpoint_config, peer_identity, seen_reason, server_config,
 };
 use overway_scheduler_core::MESH_RELAYS_MAX;
 use overway_wire::RelayId;
@@ -119,7 +120,7 @@ pub(crate) fn bind(
 ) -> std::io::Result<Endpoint> {
     let tls = server_config(
         credentials,
-        &[ALPN_CONTROL, ALPN_JOIN],
+        &[ALPN_SEEN, ALPN_CONTROL, ALPN_JOIN],
         ClientAuth::Optional(&[Role::Relay]),
     );
     let tls = QuicServerConfig::try_from(tls)
@@ -247,6 +248,10 @@ async fn accept(
     drop(handshake);
     let member = Certified::of(&connection);
     let purpose = match (alpn(&connection).as_deref(), &member) {
+        (Some(ALPN_SEEN), Some(_)) => {
+            connection.close(SEEN_CODE.into(), seen_reason(from).as_bytes());
+            return;
+        }
         (Some(ALPN_CONTROL), Some(_)) => Purpose::Control,
         (Some(ALPN_JOIN), Some(_) | None) => Purpose::Join,
         (Some(_) | None, Some(_) | None) => {

@@ -1,6 +1,7 @@
 //! `overway check`.
 
 mod judge;
+mod nat;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::time::SystemTime;
 use clap::Args;
 use overway_pki::Credentials;
 use overway_relay::Config;
+use overway_relay::check::{self, Asked, Reached};
 use overway_scheduler::api::StatusBody;
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
@@ -25,8 +27,9 @@ const WARNED: u8 = 3;
 /// Check a relay's host before it runs, or when it does not come up.
 ///
 /// Looks at the certificate, at each scheduler over UDP (a whole handshake), at the address that the host has on the way
-/// there, at kernel buffers and the limit of open files; and where the scheduler's admin interface answers, at clocks and
-/// versions. What cannot be found out is printed as unknown. A relay that runs is not disturbed.
+/// there and by which schedulers and up to three relays see it, at whether a NAT on the way maps it differently for each, at kernel
+/// buffers and the limit of open files; and where the scheduler's admin interface answers, at clocks and versions. What
+/// cannot be found out is printed as unknown. A relay that runs is not disturbed.
 ///
 /// Examples:
 ///   overway check
@@ -116,16 +119,26 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Asks each scheduler, and looks at this host's address on the way there.
+/// Asks each scheduler, and with some relays also by which address it sees this host.
 fn schedulers(config: &Config, credentials: &Arc<Credentials>) -> Result<Vec<Finding>, Failure> {
-    let mut findings = Vec::new();
-    let mut local = None;
-    for &address in &config.schedulers {
-        let reached = runtime::block_on(overway_relay::check::reach(credentials, address))?;
-        local = local.or(reached.as_ref().ok().map(|reached| reached.local));
-        findings.push(judge::scheduler(address, reached.map(|reached| reached.rtt)));
+    let schedulers = config.schedulers.iter().map(|&address| Asked::Scheduler(address));
+    let asked: Vec<Asked> = schedulers.chain(check::neighbours(&config.state_dir)).collect();
+    let (mut findings, mut views) = (Vec::new(), Vec::new());
+    for (&asked, reached) in asked.iter().zip(runtime::block_on(check::reach(credentials, &asked))?)
+    {
+        let who = match asked {
+            Asked::Scheduler(address) => format!("scheduler {address}"),
+            Asked::Relay(id, address) => format!("relay {id} at {address}"),
+        };
+        if let Ok(Reached { local, seen, .. }) = reached {
+            views.push(nat::View { who, local, seen });
+        }
+        // A relay may be away, or of an earlier version, without anything being wrong here.
+        if let Asked::Scheduler(address) = asked {
+            findings.push(judge::scheduler(address, reached.map(|reached| reached.rtt)));
+        }
     }
-    findings.push(judge::address(local, !config.advertise.is_empty()));
+    findings.extend(nat::judge(&views, &config.advertise));
     Ok(findings)
 }
 

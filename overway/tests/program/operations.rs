@@ -20,7 +20,7 @@ fn a_host_is_checked_events_are_shown_and_a_bundle_is_packed() {
         let finding = findings.iter().find(|it| it["check"].as_str().unwrap().starts_with(check));
         finding.unwrap_or_else(|| panic!("{check} in {found}"))["verdict"].clone()
     };
-    for check in ["certificate", "scheduler ", "address", "clock", "versions"] {
+    for check in ["certificate", "scheduler ", "address", "NAT mapping", "clock", "versions"] {
         assert_eq!(verdict(check), "ok", "{check} in {found}");
     }
     assert!(checked.out().contains("sees it so: no NAT"), "{found}");
@@ -51,4 +51,18 @@ fn a_host_is_checked_events_are_shown_and_a_bundle_is_packed() {
     let checked = place.run(&["check", "--config", "rome.toml", "--admin", &admin]);
     assert_eq!(checked.code(), 1, "{checked:?}");
     assert!(checked.out().contains("FAILED") && checked.out().contains("unknown"), "{checked:?}");
+}
+
+#[test]
+fn relays_tell_a_host_how_they_see_it_beside_the_scheduler() {
+    let place = Place::new();
+    place.init();
+    let scheduler = place.scheduler();
+    let _relays = ["rome", "oslo"].map(|name| place.relay(&scheduler, name, "eu"));
+
+    let check = ["check", "--config", "rome.toml", "--admin", &scheduler.admin];
+    // Its neighbours are those of the last state that was saved.
+    let checked = place.until(&check, |done| done.out().contains("of 2 that tell"));
+    assert!([0, 3].contains(&checked.code()), "{checked:?}");
+    assert!(checked.out().contains("no NAT"), "{checked:?}");
 }

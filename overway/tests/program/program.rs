@@ -144,10 +144,15 @@ impl Place {
 
     /// Runs again and again until it ends well.
     pub(crate) fn eventually(&self, args: &[&str]) -> Done {
+        self.until(args, |done| done.code() == 0)
+    }
+
+    /// The same, until it ends as it should.
+    pub(crate) fn until(&self, args: &[&str], is_it: impl Fn(&Done) -> bool) -> Done {
         let started = Instant::now();
         loop {
             let done = self.run(args);
-            if done.code() == 0 {
+            if is_it(&done) {
                 return done;
             }
             assert!(started.elapsed() < HANG, "{args:?}: {done:?}");

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use overway_pki::{ALPN_MESH, ClientAuth, Identity, Role};
+use overway_pki::{ALPN_MESH, ALPN_SEEN, ClientAuth, Identity, Role, SEEN_CODE, seen_reason};
 use overway_relay_core::PeerLink;
 use overway_wire::hop::{self, LINK_MTU, Lane};
 use overway_wire::{LinkIndex, NeighbourLink, RelayId};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 
 use super::MeshConfig;
 use super::close::{CloseCode, close as close_connection};
@@ -70,7 +70,7 @@ pub(super) fn server_config(
     lane: Lane,
 ) -> anyhow::Result<quinn::ServerConfig> {
     let clients = ClientAuth::Required(&[Role::Relay]);
-    let tls = overway_pki::server_config(&config.credentials, &[ALPN_MESH], clients);
+    let tls = overway_pki::server_config(&config.credentials, &[ALPN_SEEN, ALPN_MESH], clients);
     let crypto = QuicServerConfig::try_from(tls).context("the TLS configuration lacks AES-128")?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(Arc::new(transport(capacity_bps, config.offload, lane)));
@@ -138,9 +138,10 @@ pub(super) fn spawn_accepting(worker: &Rc<Worker>) {
                     let accepted = tokio::time::timeout(HANDSHAKE_MAX, accepting).await;
                     drop(handshake);
                     match accepted {
-                        Ok(Ok((shard, key, connection))) => {
+                        Ok(Ok(Some((shard, key, connection)))) => {
                             admit(&worker.shard(shard), key, connection).await;
                         }
+                        Ok(Ok(None)) => {}
                         Ok(Err(error)) => {
                             tracing::debug!(%error, "incoming connection refused");
                             worker.stats.borrow_mut().refused += 1;
@@ -153,19 +154,24 @@ pub(super) fn spawn_accepting(worker: &Rc<Worker>) {
     }
 }
 
+/// The connection and what it is of; `None` if it asked only from where it comes.
 async fn accept(
     worker: &Worker,
     incoming: quinn::Incoming,
-) -> anyhow::Result<(u8, LaneKey, quinn::Connection)> {
+) -> anyhow::Result<Option<(u8, LaneKey, quinn::Connection)>> {
+    let from = incoming.remote_address();
     let capacity_bps = {
         let fib = worker.shared.fib.borrow();
-        let from = incoming.remote_address();
         fib.peers.values().find(|peer| peer.remote == from).map_or(0, |peer| peer.capacity_bps)
     };
     let lane = ids::first_lane(&incoming.orig_dst_cid()).unwrap_or(Lane::Bulk);
     let server = server_config(&worker.shared.config, capacity_bps, lane)?;
     let connection = incoming.accept_with(Arc::new(server))?.await?;
     let peer = identity(&connection)?;
+    if asks_address(&connection) {
+        connection.close(SEEN_CODE.into(), seen_reason(from).as_bytes());
+        return Ok(None);
+    }
     let mut stream = connection.accept_uni().await?;
     let (mut version, mut hello) = ([0], [0; HELLO_BYTES]);
     stream.read_exact(&mut version).await?;
@@ -178,13 +184,18 @@ async fn accept(
     let [index, lane, shard] = hello;
     match (LinkIndex::new(index), Lane::from_code(lane), worker.runs(shard)) {
         (Some(index), Some(lane), true) => {
-            Ok((shard, (NeighbourLink::new(RelayId(peer.id), index), lane), connection))
+            Ok(Some((shard, (NeighbourLink::new(RelayId(peer.id), index), lane), connection)))
         }
         _ => {
             close_connection(&connection, CloseCode::BadHello);
             anyhow::bail!("bad hello {hello:?} from relay {}", peer.id)
         }
     }
+}
+
+fn asks_address(connection: &quinn::Connection) -> bool {
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    data.and_then(|data| data.protocol).is_some_and(|protocol| protocol == ALPN_SEEN)
 }
 
 fn identity(connection: &quinn::Connection) -> anyhow::Result<Identity> {

@@ -1,14 +1,18 @@
 //! Control connections.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use overway_pki::{ALPN_CONTROL, Authority, Credentials, Identity, PendingKey, Role};
+use overway_pki::{
+    ALPN_CONTROL, ALPN_SEEN, Authority, Credentials, Identity, PendingKey, Role, seen_address,
+};
 use overway_scheduler::init;
 use overway_wire::control::to_relay::Body;
 use overway_wire::control::{Ack, Goodbye, Hello, LinkReport, Renewal, Report, State, Window};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Endpoint};
+use quinn::{ClientConfig, ConnectionError, Endpoint};
 use rustls::pki_types::CertificateDer;
 
 use super::mesh::{Link, Mesh, Wire, eventually, hello, within};
@@ -61,6 +65,31 @@ async fn a_first_message_that_is_no_hello_ends_the_connection() {
     link.say(Ack { revision: 1, resync: false }).await;
 
     assert!(link.closed().await.to_string().contains("hello"));
+}
+
+/// From where a connection of this relay comes, as the scheduler tells.
+async fn seen(mesh: &Mesh, at: SocketAddr, directory: &Path) -> (u16, Option<SocketAddr>) {
+    let (connection, port) = mesh.dial_for(&[ALPN_SEEN, ALPN_CONTROL], at, directory).await;
+    match within(connection.closed()).await {
+        ConnectionError::ApplicationClosed(closed) => (port, seen_address(&closed.reason)),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn who_asks_is_told_from_where_it_comes_and_no_session_ends() {
+    let mesh = Mesh::start().await;
+    let session = connected(&mesh, "rome").await;
+    let directory = mesh.dir.path().join("rome");
+    let mapped = Wire::new().await;
+    mapped.plug(Some(mesh.control));
+
+    let (port, address) = seen(&mesh, mesh.control, &directory).await;
+    assert_eq!(address, Some(SocketAddr::from(([127, 0, 0, 1], port))));
+    let (port, address) = seen(&mesh, mapped.front, &directory).await;
+    let address = address.unwrap();
+    assert!(address.ip().is_loopback() && address.port() != port, "{address}, from {port}");
+    assert!(session.connection.close_reason().is_none() && is_connected(&mesh).await);
 }
 
 #[tokio::test]

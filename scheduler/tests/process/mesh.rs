@@ -157,6 +157,22 @@ impl Mesh {
         self.dial_at(self.control, directory).await
     }
 
+    /// Dials an address with other protocols to choose from; the connection, and the port that it comes from.
+    pub(crate) async fn dial_for(
+        &self,
+        protocols: &[&[u8]],
+        at: SocketAddr,
+        directory: &Path,
+    ) -> (Connection, u16) {
+        let credentials = Arc::new(Credentials::load(directory).unwrap());
+        let tls = QuicClientConfig::try_from(client_config(&credentials, protocols)).unwrap();
+        let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let port = endpoint.local_addr().unwrap().port();
+        let config = ClientConfig::new(Arc::new(tls));
+        let name = credentials.any_scheduler_name();
+        (within(endpoint.connect_with(config, at, &name).unwrap()).await.unwrap(), port)
+    }
+
     /// Dials it at another address that leads there.
     pub(crate) async fn dial_at(
         &self,

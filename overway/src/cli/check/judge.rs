@@ -1,6 +1,6 @@
 //! What findings are worth.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::{Finding, Verdict};
@@ -46,39 +46,6 @@ pub(super) fn scheduler(address: SocketAddr, reached: anyhow::Result<Duration>) 
             );
             Finding::new(&check, Verdict::Failed, format!("{error:#}")).hint(hint)
         }
-    }
-}
-
-/// The address that others need to reach this host: its own on the way to a scheduler, and whether one is advertised.
-pub(super) fn address(local: Option<IpAddr>, advertised: bool) -> Finding {
-    let check = "address";
-    let Some(local) = local else {
-        return Finding::new(check, Verdict::Unknown, "no scheduler was reached to compare with");
-    };
-    match (is_private(local), advertised) {
-        (_, true) => Finding::new(check, Verdict::Ok, format!("{local} here, others use `advertise`")),
-        (false, false) => Finding::new(check, Verdict::Ok, format!("{local}")),
-        (true, false) if local.is_loopback() => {
-            Finding::new(check, Verdict::Ok, format!("{local}: a mesh on this machine"))
-        }
-        (true, false) => Finding::new(
-            check,
-            Verdict::Warning,
-            format!("{local} is a private address: others may see this host by another (NAT)"),
-        )
-        .hint("give `advertise` under [relay]: the public address and the port that NAT keeps for this host"),
-    }
-}
-
-/// Addresses that the internet does not route (RFC 1918, RFC 6598, RFC 3927, RFC 4193) and loopback.
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(ip) => {
-            let [first, second, ..] = ip.octets();
-            let shared = first == 100 && (64..128).contains(&second);
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
-        }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 
@@ -174,22 +141,6 @@ mod tests {
         assert_eq!(scheduler(address, Ok(Duration::from_millis(7))).verdict, Verdict::Ok);
         assert_eq!(failed.verdict, Verdict::Failed);
         assert!(failed.hint.unwrap().contains("192.0.2.1:4400"));
-    }
-
-    #[test]
-    fn a_private_address_needs_one_that_is_advertised() {
-        let of = |ip: &str, advertised| address(Some(ip.parse().unwrap()), advertised).verdict;
-
-        for private in
-            ["10.1.2.3", "192.168.0.2", "100.64.0.1", "169.254.1.1", "fd00::1", "fe80::1"]
-        {
-            assert_eq!(of(private, false), Verdict::Warning, "{private}");
-            assert_eq!(of(private, true), Verdict::Ok, "{private}");
-        }
-        for public in ["203.0.113.5", "2001:db8::1", "100.128.0.1", "127.0.0.1"] {
-            assert_eq!(of(public, false), Verdict::Ok, "{public}");
-        }
-        assert_eq!(address(None, false).verdict, Verdict::Unknown);
     }
 
     #[test]
