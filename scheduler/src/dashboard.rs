@@ -15,7 +15,7 @@
 //! what it had last. There are at most [`STREAMS_MAX`].
 //!
 //! The page ([`assets`]) is built beforehand from `scheduler/dashboard/` and lies there in `dist/`; nothing in it comes
-//! from elsewhere. It only reads.
+//! from elsewhere. It only reads, until the operator signs in with the admin token.
 
 pub(crate) mod assets;
 mod history;

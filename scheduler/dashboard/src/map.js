@@ -7,7 +7,9 @@ import { zoom as d3Zoom, zoomIdentity } from "d3-zoom";
 import { feature } from "topojson-client";
 import atlas from "world-atlas/land-110m.json";
 import { byId, h, s, setText } from "./dom.js";
+import { confirm, drainOf, told } from "./drains.js";
 import { delay, loss, plural, rate } from "./format.js";
+import { mayChange } from "./operator.js";
 import { RELAY_STATES, ask, on, relayName, relayState, select, state } from "./state.js";
 
 const LAND = feature(atlas, atlas.objects.land);
@@ -71,6 +73,7 @@ export function start() {
   legend();
   on("overview", draw);
   on("selected", selectionChanged);
+  for (const news of ["drains", "operator"]) on(news, () => state.overview && describe(pairs()));
   on("paths", (shown) => {
     paths = shown;
     drawPaths();
@@ -376,7 +379,9 @@ function describe(found) {
         `sends ${rate(relay.sent_bps)}, receives ${rate(relay.received_bps)}`,
       ]
     : pairText(chosen).split("\n");
-  const key = JSON.stringify([title, id]);
+  const drain = drainOf(state.selected);
+  if (drain) lines.push(told(drain));
+  const key = JSON.stringify([title, id, mayChange(), Boolean(drain)]);
   if (box.dataset.key !== key) {
     box.dataset.key = key;
     const buttons = relay
@@ -385,9 +390,12 @@ function describe(found) {
           h("button", { type: "button", "data-act": "to" }, "Paths to here"),
         ]
       : [h("button", { type: "button", "data-act": "pair" }, "Paths between them")];
+    if (mayChange()) buttons.push(h("button", { type: "button", "data-act": "drain" }, drain ? "Take the drain back …" : relay ? "Drain this relay …" : "Drain these links …"));
     buttons.push(h("button", { type: "button", "data-act": "none" }, "Deselect"));
+    const focused = box.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     box.replaceChildren(h("h3", {}, title), h("ul"), h("div", { class: "buttons" }, buttons));
     box.onclick = ({ target }) => act(target.dataset.act, relay, pair);
+    if (focused) box.querySelector(`[data-act="${focused}"]`)?.focus();
   }
   const list = box.querySelector("ul");
   const text = lines.join("\n");
@@ -404,6 +412,7 @@ function act(what, relay, pair) {
     byId("pair-from").value = pair[0];
     setPair("pair-to", pair[1]);
   }
+  if (what === "drain") confirm(state.selected);
   if (what === "none") select({});
 }
 

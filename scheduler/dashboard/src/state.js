@@ -26,14 +26,26 @@ export function emit(kind, detail) {
   for (const listener of listeners.get(kind) ?? []) listener(detail);
 }
 
+/** Who looks: the operator's token, or null. Nothing else has it, and it is nowhere kept. */
+export const operator = { token: null };
+
 /** Asks the admin interface; what it refuses is thrown with its own words. */
-export async function ask(path) {
-  const answer = await fetch(path, { headers: { accept: "application/json" } });
+export const ask = (path, headers = {}) => request(path, { headers });
+
+/** Changes something, as the operator. */
+export function change(method, path, body) {
+  const headers = { authorization: `Bearer ${operator.token}`, "content-type": "application/json" };
+  return request(path, { method, headers, body: body && JSON.stringify(body) });
+}
+
+async function request(path, options) {
+  const headers = { accept: "application/json", ...options.headers };
+  const answer = await fetch(path, { ...options, headers, credentials: "omit", redirect: "error" });
   if (!answer.ok) {
     const body = await answer.json().catch(() => ({}));
     throw Object.assign(new Error(body.error ?? `${answer.status} ${answer.statusText}`), { status: answer.status });
   }
-  return answer.json();
+  return answer.status === 204 ? null : answer.json();
 }
 
 export const relayName = (id) => state.byId.get(id)?.name ?? `r${id}`;

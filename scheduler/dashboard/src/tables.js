@@ -1,6 +1,7 @@
-// Tables of relays, links, services, tenants and policies: sorted, searched, and paged, so that a thousand rows stay quick.
+// Tables of relays, links, drains, services, tenants and policies: sorted, searched, and paged, so that a thousand rows stay quick.
 
 import { byId, h, setText } from "./dom.js";
+import { listed as drains } from "./drains.js";
 import { age, delay, loss, rate, share, text } from "./format.js";
 import { glance, linkState } from "./map.js";
 import { RELAY_STATES, ask, emit, on, relayName, relayState, select, state } from "./state.js";
@@ -56,6 +57,24 @@ const TABLES = {
       column("Traffic", (l) => l.received_bps, (l) => rate(l.received_bps), number),
       column("Load", (l) => l.load_permille ?? -1, (l) => share(l.load_permille), number),
       column("On a path", (l) => Boolean(l.candidate), (l) => (l.candidate ? "yes" : "no")),
+    ],
+  },
+  drains: {
+    title: "Drains",
+    note: () => (drains().length ? "" : "Nothing is being drained."),
+    rows: drains,
+    key: (drain) => drain.relays.join(" and "),
+    pick: ({ relays }) => {
+      const [a, b] = relays.map((name) => state.overview?.relays.find((relay) => relay.name === name)?.id);
+      select(b === undefined ? { relay: a } : { pair: [a, b] });
+    },
+    columns: [
+      column("What", (d) => d.relays.join(" and ")),
+      column("Kind", (d) => (d.kind === "link" ? "links" : d.kind)),
+      column("State", (d) => (d.empty ? "empty" : d.stage === "over" ? "not used any more" : "paths are leaving"), undefined, { state: (d) => (d.empty ? "up" : "draining") }),
+      column("Routes left", (d) => d.routes_left, undefined, number),
+      column("Edges left", (d) => d.attachments_left, undefined, number),
+      column("To the deadline", (d) => d.deadline_in_ms ?? Infinity, (d) => (d.stage === "over" ? "over" : d.deadline_in_ms === null ? "none" : age(d.deadline_in_ms)), number),
     ],
   },
   services: {
@@ -148,6 +167,7 @@ export function start() {
   });
   open("relays");
   on("overview", update);
+  on("drains", () => current === "drains" && update());
   on("events", (events) => events.some((event) => ["policy", "tenant"].includes(event.kind)) && loadTenants());
   loadTenants();
   setInterval(loadTenants, TENANTS_REFRESH);

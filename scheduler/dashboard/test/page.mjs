@@ -55,7 +55,8 @@ function lab() {
     await exited;
     rmSync(dir, { recursive: true, force: true });
   };
-  return { ready, verb, end };
+  const token = () => readFileSync(join(dir, "lab/scheduler/admin.token"), "utf8").trim();
+  return { ready, verb, end, token };
 }
 
 const complaints = [];
@@ -189,7 +190,7 @@ async function keyboard(page) {
     await page.keyboard.press("Tab");
     reached.add(await page.evaluate(() => document.activeElement.id || document.activeElement.className));
   }
-  for (const id of ["theme", "zoom-in", "pair-from", "pair-to", "pair-class", "candidate-card used", "timeline", "event-list", "chart-of", "tab-relays"]) {
+  for (const id of ["sign-in-button", "theme", "zoom-in", "pair-from", "pair-to", "pair-class", "candidate-card used", "timeline", "event-list", "chart-of", "tab-relays"]) {
     assert.ok(reached.has(id), `${id} is not reached by Tab: ${[...reached]}`);
   }
   await page.focus("#event-list");
@@ -207,11 +208,109 @@ async function keyboard(page) {
   await page.waitForSelector("#selected:not([hidden])");
   const charts = await page.waitForSelector('#charts [role="img"][aria-label^="Delay of"]');
   assert.match(await charts.getAttribute("aria-label"), /now|unknown/);
-  for (const tab of ["services", "tenants", "policies", "relays"]) {
+  for (const tab of ["drains", "services", "tenants", "policies", "relays"]) {
     await page.click(`#tab-${tab}`);
     await accessible(page, `the table of ${tab}`);
   }
   step("everything is reached by keyboard");
+}
+
+/** What the browser itself says of an answer that is no success is expected where one is asked for. */
+async function refused(page, status, action) {
+  const known = complaints.length;
+  const done = await action();
+  // It may be told a moment after the answer.
+  await page.waitForTimeout(200);
+  complaints.splice(known, Infinity, ...complaints.slice(known).filter((text) => !text.includes(String(status))));
+  return done;
+}
+
+/** Buttons on the page that change something, tabs aside. */
+const offers = (page) => page.evaluate(() => [...document.querySelectorAll('button:not([role="tab"])')].filter((one) => one.offsetParent && /drain|sign out/i.test(one.textContent)).length);
+const drainsNow = (page) => page.evaluate(async () => (await (await fetch("v1/drains")).json()).drains);
+
+/** Picks a row of a table by its first cell. */
+async function pick(page, tab, search) {
+  await page.click(`#tab-${tab}`);
+  await page.fill('#table input[type="search"]', search);
+  await page.click("#table tbody tr:first-child button");
+  await page.waitForSelector("#selected:not([hidden])");
+}
+
+async function signIn(page, mesh) {
+  await pick(page, "relays", "frankfurt");
+  assert.equal(await offers(page), 0, "signed out nothing that changes is offered");
+  const status = await refused(page, 401, () => page.evaluate(async () => (await fetch("v1/drains/relay/frankfurt", { method: "PUT", headers: { "content-type": "application/json" }, body: "{}" })).status));
+  assert.equal(status, 401, "a page without the token changes nothing");
+
+  await page.focus("#sign-in-button");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "token");
+  await accessible(page, "signing in");
+  await page.keyboard.type("admin-guessed");
+  await refused(page, 401, async () => {
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#sign-in-error >> text=not the admin token");
+    await accessible(page, "a wrong token");
+  });
+  await page.keyboard.press("Escape");
+  assert.equal(await page.textContent("#who"), "read only");
+  assert.equal(await page.inputValue("#token"), "", "what was typed is forgotten");
+  assert.equal(await offers(page), 0);
+  await page.click("#sign-in-button");
+  await page.fill("#token", mesh.token());
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#who >> text=signed in");
+  const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie]));
+  assert.ok(!kept.includes(mesh.token()), "the token is nowhere kept");
+  step("the operator signs in, a guesser does not");
+}
+
+/** Drains what is selected, sees it, and takes it back; `shown` waits for what the page shows of it. */
+async function drain(page, name, shown) {
+  assert.deepEqual(await drainsNow(page), []);
+  await page.focus('[data-act="drain"]');
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#drain[open]");
+  await page.waitForFunction(() => /\d routes? (of [\d,]+ )?would change/.test(document.querySelector("#drain-effect").textContent));
+  await accessible(page, "before a drain");
+  await page.screenshot({ path: join(shots, `drain-${name}.png`) });
+  await page.keyboard.press("Escape");
+  assert.deepEqual(await drainsNow(page), [], "what is not confirmed is not done");
+  await page.click('[data-act="drain"]');
+  await page.fill("#drain-deadline", "60");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#drain", { state: "hidden" });
+  await page.waitForFunction(() => /drained|draining/.test(document.querySelector("#selected").textContent));
+  await shown?.();
+  const [{ deadline_in_ms: left }] = await drainsNow(page);
+  assert.ok(left > 3_500_000 && left <= 3_600_000, `the deadline is in ${left} ms`);
+  await page.click("#tab-drains");
+  await page.waitForFunction(() => document.querySelectorAll('#table tbody tr:not([data-key="none"])').length === 1);
+  await page.waitForFunction(() => document.querySelector("#table tbody tr").children[3].textContent === "0", undefined, { timeout: 60_000 });
+  await accessible(page, "with a drain");
+  await page.click('[data-act="drain"]');
+  await page.waitForSelector("#drain-title >> text=back");
+  await page.click("#drain-submit");
+  await page.waitForFunction(() => !/drain(ed|ing):/.test(document.querySelector("#selected").textContent));
+  assert.deepEqual(await drainsNow(page), []);
+}
+
+async function operate(page, mesh) {
+  await signIn(page, mesh);
+  await drain(page, "relay", () => page.waitForFunction(() => [...document.querySelectorAll("#map .relay.is-draining")].some((relay) => relay.textContent.includes("frankfurt"))));
+  await pick(page, "links", "frankfurt");
+  await drain(page, "links");
+  await page.waitForSelector('#event-list li[data-kind="drain"]');
+  await page.click("#sign-in-button");
+  assert.equal(await offers(page), 0, "signed out again");
+  await page.click("#sign-in-button");
+  await page.fill("#token", mesh.token());
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#who >> text=signed in");
+  await page.reload();
+  await page.waitForSelector("#who >> text=read only");
+  step("the operator drains a relay and links, sees it, and takes it back");
 }
 
 async function timeline(page) {
@@ -295,6 +394,7 @@ try {
   await accessible(page, "light");
   await freeze(page, mesh);
   await timeline(page);
+  await operate(page, mesh);
   await keyboard(page);
   await page.screenshot({ path: join(shots, "light.png"), fullPage: true });
   await page.selectOption("#theme", "dark");

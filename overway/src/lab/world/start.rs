@@ -129,6 +129,8 @@ fn bring_up(world: &mut World, stage: &Stage) -> anyhow::Result<()> {
         "scheduler ready, its dashboard and admin interface at http://{}",
         world.scheduler_admin()
     ));
+    let token = layout::state_dir(&world.dir, "scheduler").join(overway_pki::ADMIN_TOKEN_FILE);
+    stage.say(format!("the dashboard's sign-in takes the token in {}", token.display()));
     world.ids = join_all(world)?;
     let count = world.profile.relays().len();
     stage.say(format!("{count} relays have joined, each with a token of its own"));
