@@ -17,6 +17,18 @@ export function loss(ppm) {
   return percent < 0.01 ? "< 0.01 %" : `${percent.toFixed(percent < 1 ? 2 : 1)} %`;
 }
 
+/** A part of a whole, with as many digits as tell 99.9 from 100. */
+export function part(some, whole) {
+  if (!known(some) || !whole) return UNKNOWN;
+  if (some === whole) return "100 %";
+  const percent = (100 * some) / whole;
+  return `${Math.min(percent, 99.999).toFixed(percent > 99 || percent < 1 ? 3 : 1)} %`;
+}
+
+/** Milliseconds, and the same of seconds. */
+export const millis = (ms) => delay(known(ms) ? ms * 1000 : null);
+export const seconds = (s) => (known(s) ? (s < 1 ? delay(s * 1e6) : `${s.toFixed(1)} s`) : UNKNOWN);
+
 export function rate(bps) {
   if (!known(bps)) return UNKNOWN;
   for (const [unit, size] of [["Gbit/s", 1e9], ["Mbit/s", 1e6], ["kbit/s", 1e3]]) {

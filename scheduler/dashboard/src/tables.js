@@ -1,8 +1,9 @@
-// Tables of relays, links, drains, services, tenants and policies: sorted, searched, and paged, so that a thousand rows stay quick.
+// Tables of relays, links, what users feel, drains, services, tenants and policies: sorted, searched, and paged, so that a thousand rows stay quick.
 
 import { byId, h, setText } from "./dom.js";
 import { listed as drains } from "./drains.js";
-import { age, delay, loss, rate, share, text } from "./format.js";
+import { felt, keyOf, serviceName } from "./felt.js";
+import { age, delay, loss, millis, part, rate, seconds, share, text } from "./format.js";
 import { glance, linkState } from "./map.js";
 import { RELAY_STATES, ask, emit, on, relayName, relayState, select, state } from "./state.js";
 
@@ -57,6 +58,32 @@ const TABLES = {
       column("Traffic", (l) => l.received_bps, (l) => rate(l.received_bps), number),
       column("Load", (l) => l.load_permille ?? -1, (l) => share(l.load_permille), number),
       column("On a path", (l) => Boolean(l.candidate), (l) => (l.candidate ? "yes" : "no")),
+    ],
+  },
+  felt: {
+    title: "What users feel",
+    note: () => {
+      if (felt.problem) return `Unknown: ${felt.problem}`;
+      if (!felt.services) return "Unknown yet: the scheduler was not heard of it.";
+      if (!felt.services.length) return "Unknown: no end of a flow has reported in the last five minutes.";
+      return "Over the last five minutes, as the ends of flows measure it. ~ is half of a stream's round trip. On time is within 400 ms, a good gap within 60 ms of the sender's spacing. Streams lose nothing but stall, datagrams stall never.";
+    },
+    rows: () => felt.services ?? [],
+    key: keyOf,
+    pick: (row) => emit("chart-felt", row),
+    columns: [
+      column("Service", serviceName),
+      column("Region", (q) => q.region ?? "", (q) => text(q.region)),
+      column("Class", (q) => q.class),
+      column("On time", (q) => (q.due ? q.on_time / q.due : -1), (q) => part(q.on_time, q.due), number),
+      ...[["Delay, middle", "p50"], ["95 %", "p95"], ["99 %", "p99"]].map(([title, p]) => column(title, (q) => q.delay_ms[p] ?? -1, (q) => basis(q, millis(q.delay_ms[p])), number)),
+      column("Lost", (q) => (q.loss.p50 === null ? -1 : q.lost / q.due), (q) => (q.loss.p50 === null ? "unknown" : q.lost ? part(q.lost, q.due) : "0 %"), number),
+      column("Lost, 99 %", (q) => q.loss.p99 ?? -1, (q) => loss(q.loss.p99 === null ? null : q.loss.p99 * 1e6), number),
+      column("Gap, 99 %", (q) => q.gap_ms.p99 ?? -1, (q) => millis(q.gap_ms.p99), number),
+      column("Gaps good", (q) => (q.gaps ? q.gaps_good / q.gaps : -1), (q) => part(q.gaps_good, q.gaps), number),
+      column("Stalls", (q) => (q.stall_s.p99 === null ? -1 : q.stalls), (q) => (q.stall_s.p99 === null ? "unknown" : String(q.stalls)), number),
+      column("Stall, 99 %", (q) => q.stall_s.p99 ?? -1, (q) => seconds(q.stall_s.p99), number),
+      column("Reports", (q) => q.reports, undefined, number),
     ],
   },
   drains: {
@@ -129,6 +156,8 @@ function quota(limits) {
   return set.map(one).join(", ") || "no limit";
 }
 
+const basis = ({ delay_basis: is }, words) => (is === "half_rtt" && words !== "unknown" ? `~ ${words}` : words);
+
 function choosePolicy(name) {
   byId("pair-policy").value = name;
   byId("pair-policy").dispatchEvent(new Event("change", { bubbles: true }));
@@ -167,6 +196,7 @@ export function start() {
   });
   open("relays");
   on("overview", update);
+  on("felt", () => current === "felt" && update());
   on("drains", () => current === "drains" && update());
   on("events", (events) => events.some((event) => ["policy", "tenant"].includes(event.kind)) && loadTenants());
   loadTenants();

@@ -313,6 +313,26 @@ async function operate(page, mesh) {
   step("the operator drains a relay and links, sees it, and takes it back");
 }
 
+async function feels(page) {
+  await page.click("#tab-felt");
+  await page.waitForSelector('#table tbody tr:not([data-key="none"])', { timeout: 60_000 });
+  await accessible(page, "what users feel");
+  await page.focus("#table tbody tr:first-child button");
+  const name = await page.textContent("#table tbody tr:first-child button");
+  await page.keyboard.press("Enter");
+  const gap = await page.waitForSelector(`#charts [role="img"][aria-label^="Gap of users of ${name}"]`);
+  assert.match(await gap.getAttribute("aria-label"), /now|unknown/);
+  await accessible(page, "charts of what users feel");
+  await page.selectOption("#chart-of", "mesh");
+  for (const chart of ["Delay", "Loss", "Gap", "Stall", "Traffic"]) {
+    await page.waitForSelector(`#charts [role="img"][aria-label^="${chart} of the whole mesh"]`);
+  }
+  await page.evaluate(() => document.querySelector(".charts-panel").scrollIntoView());
+  await page.screenshot({ path: join(shots, "felt.png") });
+  await page.evaluate(() => scrollTo(0, 0));
+  step("gaps stand beside delay, loss and traffic, and users' feelings in a table");
+}
+
 async function timeline(page) {
   const marks = await page.locator("#timeline .mark").count();
   assert.ok(marks > 0, "no mark on the time line");
@@ -395,6 +415,7 @@ try {
   await freeze(page, mesh);
   await timeline(page);
   await operate(page, mesh);
+  await feels(page);
   await keyboard(page);
   await page.screenshot({ path: join(shots, "light.png"), fullPage: true });
   await page.selectOption("#theme", "dark");
