@@ -9,6 +9,7 @@ use overway_client::{Attachments, Discovery, Edge, EdgeConfig, TcpAccess};
 use overway_gateway::Gateway;
 use overway_telemetry::reload::Reloading;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,15 @@ async fn keep_offers(mut offers: watch::Receiver<Offers>, attachments: Attachmen
             () = now.keep(attachments.clone()) => return,
             changed = offers.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// Waits for what ends with its token, but for clients of it that do not let go.
+async fn end(admin: JoinHandle<()>) {
+    let aborting = admin.abort_handle();
+    // A panic there has been printed already.
+    if timeout(ADMIN_GRACE, admin).await.is_err() {
+        aborting.abort();
     }
 }
 
@@ -114,11 +124,7 @@ pub async fn run(
     live.edge.attachments().offer(Vec::new());
     stop_admin.cancel();
     if let Some(admin) = admin {
-        let aborting = admin.abort_handle();
-        // It ends with its token, but for clients that do not let go; a panic there has been printed already.
-        if timeout(ADMIN_GRACE, admin).await.is_err() {
-            aborting.abort();
-        }
+        end(admin).await;
     }
     if let Ok(gateway) = Arc::try_unwrap(live.gateway) {
         gateway.shutdown(GATEWAY_GRACE).await;
