@@ -505,7 +505,7 @@ mod tests {
 
         let asked = async {
             while directory.counts()["web"] == 0 {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         };
         tokio::select! {

@@ -59,7 +59,7 @@ impl Raw {
     /// The relay's answer.
     async fn say(&self, attach: Attach) -> (to_edge::Body, SendStream, RecvStream) {
         let (mut send, mut receive) = self.connection.open_bi().await.unwrap();
-        write(&mut send, attach.into()).await;
+        write(&mut send, attach).await;
         (read(&mut receive).await, send, receive)
     }
 
@@ -93,11 +93,11 @@ fn config(stand: &Stand) -> quinn::ClientConfig {
     quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
 }
 
-async fn write(send: &mut SendStream, message: FromEdge) {
-    send.write_all(&bytes_of(message)).await.unwrap();
+async fn write(send: &mut SendStream, message: impl Into<FromEdge>) {
+    send.write_all(&bytes_of(&message.into())).await.unwrap();
 }
 
-fn bytes_of(message: FromEdge) -> Vec<u8> {
+fn bytes_of(message: &FromEdge) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     let prefix = u32::try_from(bytes.len()).unwrap().to_be_bytes();
     [&prefix[..], &bytes].concat()
@@ -106,7 +106,7 @@ fn bytes_of(message: FromEdge) -> Vec<u8> {
 /// Asks who offers a service; says how many.
 async fn resolved(send: &mut SendStream, receive: &mut RecvStream, service: &str) -> usize {
     let resolve = Resolve { request: 1, service: service.to_owned(), class: 1 };
-    write(send, resolve.into()).await;
+    write(send, resolve).await;
     match read(receive).await {
         to_edge::Body::Resolved(resolved) => resolved.endpoints.len(),
         other => panic!("{other:?}"),
@@ -116,7 +116,7 @@ async fn resolved(send: &mut SendStream, receive: &mut RecvStream, service: &str
 /// Offers "chat"; says what stands and what was refused.
 async fn offered(send: &mut SendStream, receive: &mut RecvStream) -> Offers {
     let chat = OfferedService { name: "chat".into(), ..OfferedService::default() };
-    write(send, Offer { services: vec![chat] }.into()).await;
+    write(send, Offer { services: vec![chat] }).await;
     match read(receive).await {
         to_edge::Body::Offers(offers) => offers,
         other => panic!("{other:?}"),
@@ -231,7 +231,7 @@ async fn an_edge_that_attaches_anew_keeps_its_place() {
     assert_eq!((stats.attachments, stats.attached, stats.replaced), (1, 2, 1));
     // Once it has left, another place is given.
     let detach = overway_wire::access::messages::Detach {};
-    write(&mut send, detach.into()).await;
+    write(&mut send, detach).await;
     assert_eq!(new.closed().await, CloseCode::Unused as u64);
     until(async || stand.nodes[0].stats().attachments == 0).await;
     let third = Raw::dial(&stand).await;
@@ -270,7 +270,7 @@ async fn an_edge_may_say_much_at_once_and_each_question_is_answered() {
     // More than is answered before the edge reads, and than may be said at once.
     let questions = 600;
     let question = |request| Resolve { request, service: "chat".into(), class: 1 };
-    let bytes: Vec<u8> = (0..questions).flat_map(|it| bytes_of(question(it).into())).collect();
+    let bytes: Vec<u8> = (0..questions).flat_map(|it| bytes_of(&question(it).into())).collect();
     let asking = async { send.write_all(&bytes).await.unwrap() };
     let hearing = async {
         for expected in 0..questions {
@@ -315,7 +315,7 @@ async fn what_a_newer_token_does_not_let_an_edge_offer_is_withdrawn() {
 
     let fewer = |claims: &mut overway_tenant::Claims| claims.offers = overway_tenant::Names::none();
     let token = stand.token(key().id(), fewer);
-    write(&mut send, Attach { token, ..raw.attach(&stand) }.into()).await;
+    write(&mut send, Attach { token, ..raw.attach(&stand) }).await;
 
     let to_edge::Body::Offers(offers) = read(&mut receive).await else { panic!("no word") };
     assert_eq!((offers.standing.len(), &offers.refused[..]), (0, &["chat".to_owned()][..]));

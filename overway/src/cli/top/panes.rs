@@ -236,7 +236,7 @@ pub(super) fn flows(relays: &[RelayFlows]) -> Vec<FlowRow<'_>> {
         let relay = name.as_deref().unwrap_or(url);
         match flows {
             Some(flows) => {
-                rows.extend(flows.iter().map(|flow| FlowRow { relay, flow: Some(flow) }))
+                rows.extend(flows.iter().map(|flow| FlowRow { relay, flow: Some(flow) }));
             }
             None => rows.push(FlowRow { relay, flow: None }),
         }
@@ -343,7 +343,7 @@ fn illness(state: &str) -> u8 {
 }
 
 /// What is not known comes last.
-fn most_first<T: Ord>(a: Option<T>, b: Option<T>) -> Ordering {
+fn most_first<T: Copy + Ord>(a: Option<T>, b: Option<T>) -> Ordering {
     b.cmp(&a)
 }
 

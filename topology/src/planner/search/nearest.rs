@@ -4,17 +4,20 @@
 /// and to order all takes a tenth of a plan's time.
 const FIRST: usize = if cfg!(test) { 4 } else { 128 };
 
+/// What the source's link to a relay costs, and the relay's number.
+type Reach = (u32, u32);
+
 /// Relays with what the source's link to them costs: the cheapest in order of cost, then of number, the others behind
 /// them in no order.
 #[derive(Debug, Default)]
 pub(super) struct Nearest {
-    links: Vec<(u32, u32)>,
+    links: Vec<Reach>,
     ordered: usize,
 }
 
 impl Nearest {
     /// Takes other links, and orders the first of them.
-    pub(super) fn fill(&mut self, links: impl Iterator<Item = (u32, u32)>) {
+    pub(super) fn fill(&mut self, links: impl Iterator<Item = Reach>) {
         self.links.clear();
         self.links.extend(links);
         self.ordered = self.links.len();
@@ -32,12 +35,12 @@ impl Nearest {
     }
 
     /// Those in order, and those that cost at least as much as each of them.
-    pub(super) fn parts(&self) -> (&[(u32, u32)], &[(u32, u32)]) {
+    pub(super) fn parts(&self) -> (&[Reach], &[Reach]) {
         self.links.split_at(self.ordered)
     }
 }
 
 /// One comparison instead of two.
-fn key(&(cost, relay): &(u32, u32)) -> u64 {
+fn key(&(cost, relay): &Reach) -> u64 {
     u64::from(cost) << 32 | u64::from(relay)
 }
