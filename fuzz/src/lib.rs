@@ -21,7 +21,7 @@ use overway_pki::JoinToken;
 use overway_tenant::{Claims, TenantKey, TenantKeys};
 use overway_wire::access::messages::{FromEdge, ToEdge};
 use overway_wire::access::stream::{CONTROL_BYTES_MAX, HEAD_BYTES, StreamFrame};
-use overway_wire::access::{AccessDatagram, FRAME_BYTES_MAX};
+use overway_wire::access::{AccessDatagram, Direction, FRAME_BYTES_MAX};
 use overway_wire::frame::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use overway_wire::hop::{
     HopMessage, NACK_RANGES_MAX, NackRange, REPAIR_MESSAGES_MAX, REPAIRS_MAX, encode_data_prefix,
@@ -72,7 +72,12 @@ pub fn access(bytes: &[u8]) {
     match AccessDatagram::decode(bytes) {
         Ok(AccessDatagram::Frame(header, payload)) => {
             assert!(payload.len() <= PAYLOAD_BYTES_MAX && bytes.len() <= FRAME_BYTES_MAX);
-            assert!(matches!(header.kind, FrameKind::Session | FrameKind::Datagram));
+            let travels = match header.kind {
+                FrameKind::Session | FrameKind::Datagram => true,
+                FrameKind::Notice => header.direction == Direction::Down,
+                FrameKind::Trace => false,
+            };
+            assert!(travels);
             assert_eq!(header.with_payload(payload), bytes);
         }
         Ok(AccessDatagram::Heartbeat(heartbeat)) => {

@@ -33,7 +33,7 @@ pub fn log_router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/v1/log", get(show).put(change))
 }
 
-/// `POST /v1/reload`: has the process read its configuration again. Answers a [`Reloaded`]; 422 if nothing has changed
+/// `POST /v1/reload`: has the process read its configuration again. Answers a [`Reloaded`](crate::reload::Reloaded); 422 if nothing has changed
 /// because the file is wrong.
 pub fn reload_router<S: Clone + Send + Sync + 'static>(reloads: Reloads) -> Router<S> {
     let reload = move || async move {
