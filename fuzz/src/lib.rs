@@ -7,6 +7,8 @@
 //! - [`frame`], [`hop_message`], [`notice`]: what one relay sends another.
 //! - [`to_relay`], [`to_scheduler`]: what a scheduler and a relay send one another, and what it does to their state.
 //! - [`access`], [`access_stream`], [`to_edge`], [`from_edge`]: what an edge and its relay send one another.
+//! - [`proxy_header`], [`socks`]: what clients and proxies send a gateway.
+//! - [`session_word`], [`session_request`], [`session_answer`]: what the two ends of a session say to one another.
 //! - [`join_token`]: what an operator pastes.
 //! - [`edge_token`]: what an edge shows.
 //! - [`recovery`]: two relays and a line between them, short or long, that loses, repeats, reorders and forges.
@@ -33,6 +35,10 @@ use prost::Message as _;
 
 pub use control::{to_relay, to_scheduler};
 pub use line::recovery;
+pub use overway_gateway::hostile::{proxy_header, socks};
+pub use overway_session::hostile::{
+    answer as session_answer, request as session_request, word as session_word,
+};
 
 /// A header that is read is what is written, and consistent.
 pub fn frame(bytes: &[u8]) {

@@ -50,6 +50,26 @@ proptest! {
     }
 
     #[test]
+    fn proxy_headers_hold(mut bytes in bytes(&[0x20, 0x21]), family in any::<u8>()) {
+        let length = u8::try_from(bytes.len() - 1).unwrap_or(u8::MAX);
+        bytes.splice(1..1, [family, 0, length]);
+        bytes.splice(0..0, *b"\r\n\r\n\0\r\nQUIT\n");
+        proxy_header(&bytes);
+    }
+
+    #[test]
+    fn socks_messages_hold(bytes in bytes(&[0, 1, 5])) {
+        socks(&bytes);
+    }
+
+    #[test]
+    fn session_messages_hold(bytes in bytes(&[0x08, 0x0a, 0x10, 0x11, 0x12, 0x1a, 0x3a])) {
+        session_word(&bytes);
+        session_request(&bytes);
+        session_answer(&bytes);
+    }
+
+    #[test]
     fn notices_hold(bytes in bytes(&[0, 1, 2])) {
         notice(&bytes);
     }
@@ -122,4 +142,36 @@ fn a_message_of_each_kind_goes_through() {
     let mut input = u16::try_from(encoded.len()).unwrap().to_be_bytes().to_vec();
     input.extend(encoded);
     to_scheduler(&input);
+}
+
+/// A function of this crate that says whether bytes are anything.
+type Reader = fn(&[u8]) -> bool;
+
+#[test]
+fn a_fuzzers_seeds_are_what_they_are_for_and_hold_when_they_are_cut_or_changed() {
+    let readers: [(&str, Reader); 5] = [
+        ("proxy_header", proxy_header),
+        ("socks", socks),
+        ("session_word", session_word),
+        ("session_request", session_request),
+        ("session_answer", session_answer),
+    ];
+    for (target, read) in readers {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/cargo-fuzz/seeds");
+        let folder = std::path::Path::new(folder).join(target);
+        let seeds = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let seeds: Vec<_> = seeds.map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+        assert!(seeds.len() >= 2, "{}", folder.display());
+        for (seed, path) in seeds {
+            assert!(read(&seed), "{} is read as nothing", path.display());
+            for at in 0..seed.len() {
+                read(&seed[..at]);
+                for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                    let mut changed = seed.clone();
+                    changed[at] = byte;
+                    read(&changed);
+                }
+            }
+        }
+    }
 }

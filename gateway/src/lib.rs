@@ -40,6 +40,8 @@ mod destinations;
 mod flow;
 mod forward;
 mod gateway;
+#[doc(hidden)]
+pub mod hostile;
 mod idle;
 mod listener;
 mod metrics;

@@ -37,6 +37,7 @@ use crate::stats::Refusal;
 use crate::target::Target;
 
 mod associate;
+pub(crate) mod hostile;
 mod message;
 mod users;
 

@@ -43,6 +43,8 @@ mod felt;
 mod flow;
 mod fragment;
 mod hedge;
+#[doc(hidden)]
+pub mod hostile;
 mod metrics;
 mod names;
 mod open;

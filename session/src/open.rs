@@ -33,7 +33,7 @@ pub const SERVICE_BYTES_MAX: usize = 255;
 /// Bytes of a refusal's reason that are carried; the rest is cut off.
 pub const REASON_BYTES_MAX: usize = 255;
 /// Bytes of a message at most: a name, a target and a few small fields, with room to grow.
-const MESSAGE_BYTES_MAX: usize = 768;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 768;
 
 /// A stream to a service: bytes in order both ways, each way ended or reset by itself.
 #[derive(Debug)]
