@@ -8,8 +8,11 @@ clients kept their one TCP connection.
 """
 
 import asyncio
+import ctypes
+import getpass
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,13 +26,24 @@ SPACING = 0.02
 TOPIC = "overway/bench"
 # How long the last messages may take to arrive when the publisher has ended.
 DRAIN = 30.0
+# Of prctl(2).
+PR_SET_PDEATHSIG = 1
 
 
 def broker(port, directory):
     path = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     config = pathlib.Path(directory) / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
-    return subprocess.Popen([path, "-c", str(config)], stdout=sys.stderr, stderr=sys.stderr)
+    # As the same user, or the system would forget that it is to end with this program, however this ends.
+    user = f"user {getpass.getuser()}"
+    lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "max_queued_messages 0", user]
+    config.write_text("\n".join(lines) + "\n")
+    set_death_signal = ctypes.CDLL(None).prctl
+    return subprocess.Popen(
+        [path, "-c", str(config)],
+        stdout=sys.stderr,
+        stderr=sys.stderr,
+        preexec_fn=lambda: set_death_signal(PR_SET_PDEATHSIG, signal.SIGKILL),
+    )
 
 
 class Client:
