@@ -21,7 +21,7 @@ pub const TCP_PORT: u16 = 443;
 /// Where relays take attachments over TLS on TCP, for where UDP is blocked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpAccess {
-    /// At the address of every relay; `None`: TCP is not tried, but for the exceptions.
+    /// At the address of every relay that does not say another; `None`: TCP is not tried, but for the exceptions.
     pub port: Option<u16>,
     /// Relays, by their UDP addresses, whose TCP address is another.
     pub exceptions: BTreeMap<SocketAddr, SocketAddr>,
@@ -34,10 +34,10 @@ impl Default for TcpAccess {
 }
 
 impl TcpAccess {
-    /// The TCP address of a relay.
-    pub(crate) fn of(&self, relay: SocketAddr) -> Option<SocketAddr> {
-        let usual = self.port.map(|port| SocketAddr::new(relay.ip(), port));
-        self.exceptions.get(&relay).copied().or(usual)
+    /// The TCP address of a relay, of which this was learnt.
+    pub(crate) fn of(&self, relay: SocketAddr, learned: Option<SocketAddr>) -> Option<SocketAddr> {
+        let usual = |port| learned.unwrap_or(SocketAddr::new(relay.ip(), port));
+        self.exceptions.get(&relay).copied().or_else(|| self.port.map(usual))
     }
 }
 

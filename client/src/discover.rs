@@ -24,6 +24,7 @@ use overway_dispatch::{Answer, Nearest};
 use overway_wire::RelayId;
 use overway_wire::access::CloseCode;
 use overway_wire::access::messages::{FromEdge, NEAREST_MAX, Nearest as Ask, ToEdge, to_edge};
+use overway_wire::control::ACCESS_ADDRESSES_MAX;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{FramedRead, FramedWrite};
@@ -114,8 +115,18 @@ fn jitter() -> f64 {
 }
 
 fn learn<T: Transport>(shared: &Shared<T>, answer: &[Learned]) {
+    shared.transport.learn_tcp(answer.iter().flat_map(tcp_pairs).collect());
     shared.relays().learn(answer, Instant::now());
     shared.changed.notify_waiters();
+}
+
+/// Each address of a relay with the TCP address that goes with it: of the same family if there is one.
+fn tcp_pairs(learned: &Learned) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+    learned.addresses.iter().take(ACCESS_ADDRESSES_MAX).filter_map(|&address| {
+        let tcp = || learned.tcp_addresses.iter();
+        let same = tcp().find(|tcp| tcp.is_ipv4() == address.is_ipv4());
+        same.or_else(|| tcp().next()).map(|&tcp| (address, tcp))
+    })
 }
 
 /// Asks the first few relays and the URLs; the answer is the first relay's that gave one, or else a URL's.
@@ -164,11 +175,15 @@ async fn ask<T: Transport>(
         if let Some(to_edge::Body::AccessRelays(answer)) = ToEdge::decode(bytes).ok()?.body {
             let rtt = began.elapsed();
             let learned = answer.relays.iter().take(NEAREST_MAX).filter_map(|near| {
-                let addresses = near.addresses.iter().filter_map(|text| text.parse().ok());
+                let read = |texts: &[String]| -> Vec<SocketAddr> {
+                    let texts = texts.iter().take(ACCESS_ADDRESSES_MAX);
+                    texts.filter_map(|text| text.parse().ok()).collect()
+                };
                 let relay = u16::try_from(near.relay).ok().map(RelayId)?;
                 Some(Learned {
                     relay,
-                    addresses: addresses.collect(),
+                    addresses: read(&near.addresses),
+                    tcp_addresses: read(&near.tcp_addresses),
                     region: near.region.clone(),
                     provider: near.provider.clone(),
                     rtt: (near.rtt_us > 0).then(|| Duration::from_micros(near.rtt_us.into())),
@@ -226,6 +241,7 @@ fn learned(near: &Nearest) -> Learned {
     Learned {
         relay: RelayId(near.relay),
         addresses: near.addresses.clone(),
+        tcp_addresses: near.tcp_addresses.clone(),
         region: near.region.clone(),
         provider: near.provider.clone(),
         rtt: near.rtt_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok()),
@@ -243,6 +259,8 @@ struct Kept {
 struct KeptRelay {
     relay: u16,
     addresses: Vec<SocketAddr>,
+    #[serde(default)]
+    tcp_addresses: Vec<SocketAddr>,
     region: String,
     provider: String,
 }
@@ -260,6 +278,7 @@ async fn read(file: &Path) -> Vec<Learned> {
     let learned = |kept: KeptRelay| Learned {
         relay: RelayId(kept.relay),
         addresses: kept.addresses,
+        tcp_addresses: kept.tcp_addresses,
         region: kept.region,
         provider: kept.provider,
         rtt: None,
@@ -270,8 +289,9 @@ async fn read(file: &Path) -> Vec<Learned> {
 
 /// Keeps an answer, in memory and, if it names others than the last, in the file: whole, or not at all.
 async fn keep(discovery: &Discovery, kept: &mut Vec<Learned>, answer: Vec<Learned>) {
-    let named = |relays: &[Learned]| -> Vec<(RelayId, Vec<SocketAddr>)> {
-        let mut named: Vec<_> = relays.iter().map(|it| (it.relay, it.addresses.clone())).collect();
+    let named = |relays: &[Learned]| -> Vec<(RelayId, Vec<SocketAddr>, Vec<SocketAddr>)> {
+        let named = |it: &Learned| (it.relay, it.addresses.clone(), it.tcp_addresses.clone());
+        let mut named: Vec<_> = relays.iter().map(named).collect();
         named.sort();
         named
     };
@@ -281,6 +301,7 @@ async fn keep(discovery: &Discovery, kept: &mut Vec<Learned>, answer: Vec<Learne
     let relay = |it: &Learned| KeptRelay {
         relay: it.relay.0,
         addresses: it.addresses.clone(),
+        tcp_addresses: it.tcp_addresses.clone(),
         region: it.region.clone(),
         provider: it.provider.clone(),
     };
@@ -311,6 +332,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_address_goes_with_the_tcp_address_of_its_family() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let addresses = vec![address("192.0.2.1:4443"), address("[2001:db8::1]:4443")];
+        let learned = |tcp: &[&str]| Learned {
+            relay: RelayId(3),
+            addresses: addresses.clone(),
+            tcp_addresses: tcp.iter().map(|&text| address(text)).collect(),
+            region: String::new(),
+            provider: String::new(),
+            rtt: None,
+            standing: Standing::Open,
+        };
+        let ports = |tcp: &[&str]| -> Vec<u16> {
+            tcp_pairs(&learned(tcp)).map(|(_, tcp)| tcp.port()).collect()
+        };
+
+        assert_eq!(ports(&["[2001:db8::1]:6", "192.0.2.1:4"]), [4, 6]);
+        assert_eq!(ports(&["192.0.2.1:4"]), [4, 4]);
+        assert!(ports(&[]).is_empty());
+    }
+
     #[tokio::test]
     async fn what_was_answered_is_read_again_and_a_broken_file_is_none() {
         let dir = tempfile::tempdir().unwrap();
@@ -319,6 +362,7 @@ mod tests {
         let answer = vec![Learned {
             relay: RelayId(3),
             addresses: vec!["[2001:db8::1]:4434".parse().unwrap()],
+            tcp_addresses: vec!["[2001:db8::1]:443".parse().unwrap()],
             region: "eu".into(),
             provider: "p".into(),
             rtt: Some(Duration::from_millis(5)),

@@ -1,6 +1,7 @@
 //! How an edge reaches an access relay: QUIC ([`quic`]), TLS on TCP ([`tcp`]), or whichever of them comes through
 //! ([`either`]). Another way is another implementation of these traits, with the same messages.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 
@@ -25,6 +26,10 @@ pub(crate) trait Transport: Send + Sync + 'static {
         &self,
         remote: SocketAddr,
     ) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
+
+    /// Takes in place of what was learnt before where relays take attachments by other ways than at their address: pairs
+    /// of an address of [`Self::dial`] and one over TLS on TCP.
+    fn learn_tcp(&self, learned: BTreeMap<SocketAddr, SocketAddr>);
 
     /// A connection to a relay by a better way than that by which another goes, if that comes through now.
     fn dial_better(

@@ -61,6 +61,9 @@ pub struct Nearest {
     pub name: String,
     /// Where edges attach (UDP).
     pub addresses: Vec<SocketAddr>,
+    /// Where they attach over TLS on TCP; empty if the relay does not say so.
+    #[serde(default)]
+    pub tcp_addresses: Vec<SocketAddr>,
     /// Its region; empty if not said.
     pub region: String,
     /// Its provider; empty if not said.
@@ -69,6 +72,9 @@ pub struct Nearest {
     pub rtt_ms: Option<f64>,
     /// How it stands for this client: `open`, `filling`, `reserve`, `full` or `draining`.
     pub state: String,
+    /// Whether it is of a partner of the client's cell, of which no relay is reached.
+    #[serde(default)]
+    pub partner: bool,
     /// Why it is where it is: how its distance is known first, then what else counts.
     pub why: Vec<Why>,
 }
@@ -76,7 +82,7 @@ pub struct Nearest {
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Why {
-    /// For programs: `measured`, `via`, `located`, `unknown`, `load`, `weight`, or a standing.
+    /// For programs: `measured`, `via`, `located`, `unknown`, `load`, `weight`, `partner`, or a standing.
     pub reason: String,
     /// The figure that counts, if there is one: milliseconds, per cent, or a weight.
     pub value: Option<f64>,
@@ -102,6 +108,7 @@ impl Nearest {
 pub(crate) fn why<'a>(
     candidate: &Candidate,
     standing: Standing,
+    is_partner: bool,
     name: impl Fn(RelayId) -> &'a str,
 ) -> Vec<Why> {
     let mut reasons = vec![of_distance(candidate.distance, name)];
@@ -112,6 +119,10 @@ pub(crate) fn why<'a>(
         Some(candidate.weight.into()),
         format!("weight {}", candidate.weight),
     ));
+    if is_partner {
+        let text = "of a partner of the tenant's cell, of which none is reached".to_owned();
+        reasons.push(Why::new("partner", None, text));
+    }
     let text = match standing {
         Standing::Open => return reasons,
         Standing::Filling => "fills up: relays with more room go first",
@@ -159,7 +170,7 @@ mod tests {
             fill_permille: 912,
             is_draining: false,
         };
-        let reasons = why(&candidate, Standing::Filling, |_| "fra");
+        let reasons = why(&candidate, Standing::Filling, false, |_| "fra");
         let texts: Vec<&str> = reasons.iter().map(|why| why.text.as_str()).collect();
         assert_eq!(
             texts,
@@ -181,15 +192,21 @@ mod tests {
             relay: 3,
             name: "fra".into(),
             addresses: vec!["[2001:db8::1]:4434".parse().unwrap()],
+            tcp_addresses: vec!["[2001:db8::1]:443".parse().unwrap()],
             region: String::new(),
             provider: String::new(),
             rtt_ms: None,
             state: "open".into(),
+            partner: true,
             why: vec![Why::new("unknown", None, "x".into())],
         };
         let answer = Answer { client: "192.0.2.1".parse().ok(), relays: vec![nearest] };
         let json = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Answer>(&json).unwrap(), answer);
         assert!(json.contains(r#""rtt_ms":null"#), "{json}");
+        let older = json.replace(r#""tcp_addresses":["[2001:db8::1]:443"],"#, "");
+        let older = older.replace(r#""partner":true,"#, "");
+        let read = serde_json::from_str::<Answer>(&older).unwrap();
+        assert!(older != json && read.relays[0].tcp_addresses.is_empty(), "of a process of before");
     }
 }

@@ -23,6 +23,6 @@ mod order;
 pub use answer::{Answer, Asked, LIMIT_DEFAULT, LIMIT_MAX, Nearest, Why};
 pub use distance::{Basis, Distance, kilometres, rtt_over};
 pub use locations::{Locations, LocationsError};
-pub use mesh::{AccessSide, Client, Load, Mesh};
+pub use mesh::{AccessSide, Cell, Client, Load, Mesh};
 pub use networks::Networks;
 pub use order::{Candidate, FULL_PERMILLE, SPILL_PERMILLE, Standing, order};

@@ -40,6 +40,8 @@ pub struct AccessSide {
     pub name: String,
     /// Where edges attach (UDP).
     pub addresses: Vec<SocketAddr>,
+    /// Where they attach over TLS on TCP; empty if that was not said.
+    pub tcp_addresses: Vec<SocketAddr>,
     /// Its region.
     pub region: String,
     /// Its provider.
@@ -59,8 +61,10 @@ impl AccessSide {
     fn read(relay: &AccessRelay) -> Option<(RelayId, Self)> {
         let id = u16::try_from(relay.relay).ok().filter(|&id| id != 0)?;
         let state = relay.state.as_ref()?;
-        let addresses = state.addresses.iter().take(ACCESS_ADDRESSES_MAX);
-        let addresses: Vec<SocketAddr> = addresses.filter_map(|text| text.parse().ok()).collect();
+        let read = |texts: &[String]| -> Vec<SocketAddr> {
+            let addresses = texts.iter().take(ACCESS_ADDRESSES_MAX);
+            addresses.filter_map(|text| text.parse().ok()).collect()
+        };
         let side = Self {
             name: String::new(),
             region: relay.region.clone(),
@@ -73,7 +77,8 @@ impl AccessSide {
                 busy_permille: state.busy_permille,
             },
             is_draining: state.draining,
-            addresses,
+            addresses: read(&state.addresses),
+            tcp_addresses: read(&state.tcp_addresses),
         };
         (!side.addresses.is_empty()).then_some((RelayId(id), side))
     }
@@ -88,10 +93,29 @@ pub struct Client<'a> {
     pub location: Option<Location>,
     /// Tells it apart from others of its address; the same for as long as its answer should be.
     pub key: u64,
-    /// The relays that its tenant may use; `None`: all.
-    pub cell: Option<&'a BTreeSet<RelayId>>,
+    /// The relays at which its tenant may attach; `None`: at all.
+    pub cell: Option<&'a Cell>,
     /// Round trip that the relay which answers has measured itself.
     pub measured: Option<(RelayId, Micros)>,
+}
+
+/// The relays at which the edges of a tenant may attach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Those of its cell.
+    pub own: BTreeSet<RelayId>,
+    /// Those of the cell's partners, where these stand in for it now. They come after all of the cell.
+    pub partners: BTreeSet<RelayId>,
+}
+
+impl Cell {
+    fn allows(&self, relay: RelayId) -> bool {
+        self.own.contains(&relay) || self.is_partner(relay)
+    }
+
+    fn is_partner(&self, relay: RelayId) -> bool {
+        self.partners.contains(&relay) && !self.own.contains(&relay)
+    }
 }
 
 impl Client<'_> {
@@ -143,10 +167,12 @@ impl Mesh {
         self.relays.iter().map(|(&id, side)| (id, side))
     }
 
-    /// What a client is answered: relays of its cell, the first first, at most `limit` and [`LIMIT_MAX`].
+    /// What a client is answered: relays of its cell and then of those partners that stand in for it, the first first, at
+    /// most `limit` and [`LIMIT_MAX`].
     pub fn answer(&self, client: &Client<'_>, limit: usize) -> Answer {
         let measured = self.measured(client);
-        let allowed = |id: &RelayId| client.cell.is_none_or(|cell| cell.contains(id));
+        let allowed = |id: &RelayId| client.cell.is_none_or(|cell| cell.allows(*id));
+        let is_partner = |id: RelayId| client.cell.is_some_and(|cell| cell.is_partner(id));
         let candidates = self.relays.iter().filter(|(id, _)| allowed(id));
         let candidates: Vec<Candidate> = candidates
             .map(|(&relay, side)| Candidate {
@@ -157,21 +183,27 @@ impl Mesh {
                 is_draining: side.is_draining,
             })
             .collect();
-        let ordered = order(&candidates, client.key).into_iter().take(limit.min(LIMIT_MAX));
-        let relays = ordered.filter_map(|(candidate, standing)| {
-            let side = self.relays.get(&candidate.relay)?;
-            let named = |id: RelayId| self.relays.get(&id).map_or("", |side| side.name.as_str());
-            Some(Nearest {
-                relay: candidate.relay.0,
-                name: side.name.clone(),
-                addresses: side.addresses.clone(),
-                region: side.region.clone(),
-                provider: side.provider.clone(),
-                rtt_ms: candidate.distance.rtt().map(|rtt| f64::from(rtt.0) / 1e3),
-                state: standing.name().to_owned(),
-                why: why(&candidate, standing, named),
-            })
-        });
+        let mut ordered = order(&candidates, client.key);
+        // Stable: those of either stay in their order.
+        ordered.sort_by_key(|(candidate, _)| is_partner(candidate.relay));
+        let relays =
+            ordered.into_iter().take(limit.min(LIMIT_MAX)).filter_map(|(candidate, standing)| {
+                let side = self.relays.get(&candidate.relay)?;
+                let named =
+                    |id: RelayId| self.relays.get(&id).map_or("", |side| side.name.as_str());
+                Some(Nearest {
+                    relay: candidate.relay.0,
+                    name: side.name.clone(),
+                    addresses: side.addresses.clone(),
+                    tcp_addresses: side.tcp_addresses.clone(),
+                    region: side.region.clone(),
+                    provider: side.provider.clone(),
+                    rtt_ms: candidate.distance.rtt().map(|rtt| f64::from(rtt.0) / 1e3),
+                    state: standing.name().to_owned(),
+                    partner: is_partner(candidate.relay),
+                    why: why(&candidate, standing, is_partner(candidate.relay), named),
+                })
+            });
         Answer { client: client.address, relays: relays.collect() }
     }
 
@@ -222,6 +254,7 @@ mod tests {
     fn pushed(relay: u32, place: Option<(f64, f64)>) -> AccessRelay {
         let state = AccessState {
             addresses: vec![format!("203.0.113.{relay}:4434"), "no address".into()],
+            tcp_addresses: vec!["no address".into(), format!("203.0.113.{relay}:443")],
             weight: 100,
             attachments: 1,
             attachments_max: 100,
@@ -264,6 +297,7 @@ mod tests {
         assert_eq!(answer.relays[0].rtt_ms, Some(9.0));
         assert_eq!(answer.relays[0].name, "relay-2");
         assert_eq!(answer.relays[0].addresses, ["203.0.113.2:4434".parse().unwrap()]);
+        assert_eq!(answer.relays[0].tcp_addresses, ["203.0.113.2:443".parse().unwrap()]);
         assert!(answer.relays[0].why[0].text.contains("9.0 ms"), "{answer:?}");
         assert_eq!(answer.relays.len(), 4);
         let unknown = answer.relays.iter().find(|it| it.relay == 3).unwrap();
@@ -285,14 +319,31 @@ mod tests {
         assert_eq!(answer.relays.len(), 1);
     }
 
+    fn answered(cell: &Cell) -> Vec<(u16, bool)> {
+        let client = Client { cell: Some(cell), ..Client::default() };
+        let answer = mesh().answer(&client, 8);
+        let flags = answer.relays.iter().map(|it| (it.relay, it.partner));
+        let said = |it: &Nearest| it.why.iter().any(|why| why.reason == "partner");
+        assert!(answer.relays.iter().all(|it| said(it) == it.partner), "{answer:?}");
+        flags.collect()
+    }
+
     #[test]
     fn only_relays_of_the_cell_are_answered() {
-        let cell = BTreeSet::from([RelayId(1), RelayId(3), RelayId(9)]);
-        let client = Client { cell: Some(&cell), ..Client::default() };
-        let mut relays: Vec<u16> =
-            mesh().answer(&client, 8).relays.iter().map(|it| it.relay).collect();
+        let own = BTreeSet::from([RelayId(1), RelayId(3), RelayId(9)]);
+        let mut relays = answered(&Cell { own, ..Cell::default() });
         relays.sort_unstable();
-        assert_eq!(relays, [1, 3]);
+        assert_eq!(relays, [(1, false), (3, false)]);
+        assert_eq!(answered(&Cell::default()), []);
+    }
+
+    #[test]
+    fn a_partner_that_stands_in_comes_after_all_of_the_cell_and_is_flagged() {
+        // In the order of everybody 3 comes last: nothing is known of its distance.
+        let own = BTreeSet::from([RelayId(3)]);
+        let partners = BTreeSet::from([RelayId(1), RelayId(3)]);
+
+        assert_eq!(answered(&Cell { own, partners }), [(3, false), (1, true)]);
     }
 
     #[test]

@@ -164,7 +164,8 @@ impl Access {
         let counters = Arc::<stats::Counters>::default();
 
         let (draining, drains) = watch::channel(Drain::No);
-        parts.dispatcher.started(&addresses, Arc::clone(&counters), drains.clone());
+        let bound = (&addresses[..], tcp_address);
+        parts.dispatcher.started(bound, Arc::clone(&counters), drains.clone());
         let stop = CancellationToken::new();
         let attachments_max = Arc::new(AtomicUsize::new(parts.config.attachments_max));
         let listener = listener::Listener::new(

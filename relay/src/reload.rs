@@ -206,6 +206,7 @@ fn note_live(held: &Config, next: &Config, told: &mut Reloaded) {
     told.live("scheduler.addresses", &held.schedulers, schedulers);
     let (was, is) = (held.access.clone().unwrap_or_default(), access.clone().unwrap_or_default());
     told.live("access.advertise", &was.advertise, &is.advertise);
+    told.live("access.tcp_advertise", &was.tcp_advertise, &is.tcp_advertise);
     told.live("access.attachments_max", &was.attachments_max, &is.attachments_max);
     told.live("access.weight", &was.weight, &is.weight);
     told.live("access.http_trust", &was.http_trust, &is.http_trust);

@@ -44,6 +44,8 @@ pub(crate) struct Learned {
     pub(crate) relay: RelayId,
     /// Where edges attach; the first is used.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Where they attach over TLS on TCP, if that was said.
+    pub(crate) tcp_addresses: Vec<SocketAddr>,
     pub(crate) region: String,
     pub(crate) provider: String,
     /// Measured by the relay that answered, or estimated.

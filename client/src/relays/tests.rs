@@ -77,6 +77,7 @@ fn learned(relay: u16, rtt_ms: u64) -> Learned {
     Learned {
         relay: RelayId(relay),
         addresses: vec![SocketAddr::from(([127, 0, 1, 1], relay))],
+        tcp_addresses: Vec::new(),
         region: format!("region-{relay}"),
         provider: format!("provider-{relay}"),
         rtt: (rtt_ms > 0).then(|| Duration::from_millis(rtt_ms)),

@@ -3,6 +3,7 @@
 //! QUIC is tried first. If it has not answered within a second, or cannot even be tried, TCP is tried beside it; the
 //! first that stands is used. An attachment over TCP looks every few minutes whether QUIC comes through by now.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -36,6 +37,8 @@ pub(crate) struct Either {
     quic: Quic,
     tcp: Tcp,
     addresses: TcpAccess,
+    /// What relays said of one another; fewer than they may name in an answer.
+    learned: Mutex<BTreeMap<SocketAddr, SocketAddr>>,
     /// Connections over TCP, for [`Transport::finish`].
     streams: Mutex<Vec<StreamConnection>>,
 }
@@ -44,7 +47,12 @@ impl Either {
     /// Trusts the relays of the mesh whose CA this is.
     pub(crate) fn new(ca_pem: &[u8], addresses: TcpAccess) -> Result<Self, IdentityError> {
         let (quic, tcp) = (Quic::new(ca_pem)?, Tcp::new(ca_pem)?);
-        Ok(Self { quic, tcp, addresses, streams: Mutex::default() })
+        Ok(Self { quic, tcp, addresses, learned: Mutex::default(), streams: Mutex::default() })
+    }
+
+    fn tcp_of(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        self.addresses.of(remote, learned.get(&remote).copied())
     }
 
     async fn dial_tcp(&self, remote: SocketAddr) -> Result<EitherConnection, ConnectError> {
@@ -63,7 +71,7 @@ impl Transport for Either {
 
     async fn dial(&self, remote: SocketAddr) -> Result<EitherConnection, ConnectError> {
         let mut quic = pin!(self.quic.dial(remote));
-        let Some(tcp) = self.addresses.of(remote) else {
+        let Some(tcp) = self.tcp_of(remote) else {
             return quic.await.map(EitherConnection::Quic);
         };
         let failed = match tokio::time::timeout(QUIC_ALONE, &mut quic).await {
@@ -88,6 +96,10 @@ impl Transport for Either {
                 },
             },
         }
+    }
+
+    fn learn_tcp(&self, learned: BTreeMap<SocketAddr, SocketAddr>) {
+        *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = learned;
     }
 
     async fn dial_better(&self, remote: SocketAddr) -> Option<EitherConnection> {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use overway_access::StreamConnection;
 use overway_client::{
-    Edge, EdgeConfig, Flow, FlowOptions, Incoming, OfferOptions, StreamOptions, TcpAccess,
-    TransportKind,
+    Discovery, Edge, EdgeConfig, Flow, FlowOptions, Incoming, OfferOptions, StreamOptions,
+    TcpAccess, TransportKind,
 };
+use overway_dispatch::{Answer, Nearest};
 use overway_pki::{ACCESS_SERVER_NAME, access_client_config};
 use overway_tenant::EdgeKey;
 use overway_wire::RelayId;
@@ -18,11 +19,11 @@ use overway_wire::access::stream::ALPN_ACCESS_TCP;
 use prost::Message as _;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::stand::{Line, PATIENCE, Stand, until};
+use crate::stand::{Line, Node3, PATIENCE, Stand, until};
 
 /// An edge whose packets over UDP end at these addresses, one for each relay.
 async fn edge(stand: &Stand, seed: u8, udp: &[SocketAddr]) -> Edge {
@@ -104,6 +105,60 @@ async fn where_udp_is_blocked_streams_and_flows_go_over_tcp() {
         // Only the other edge's.
         until(async || node.stats().attachments == 1).await;
     }
+    stand.stop().await;
+}
+
+/// Answers every question for access relays with these words; a URL to ask.
+async fn answering(body: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut asker, _)) = listener.accept().await {
+            let mut asked = [0; 2_048];
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+            );
+            // Whoever leaves before the answer is not answered.
+            let _ = asker.read(&mut asked).await;
+            let _ = asker.write_all(format!("{head}{body}").as_bytes()).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn where_udp_is_blocked_an_edge_is_told_at_which_tcp_addresses_relays_are() {
+    let stand = Stand::start_with(2).await;
+    let blocked = [
+        UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+        UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+    ];
+    let relay = |(id, node): (u16, &Node3)| Nearest {
+        relay: id,
+        name: format!("r{id}"),
+        addresses: vec![blocked[usize::from(id) - 1].local_addr().unwrap()],
+        tcp_addresses: vec![node.tcp_address],
+        region: String::new(),
+        provider: String::new(),
+        rtt_ms: None,
+        state: "open".to_owned(),
+        partner: false,
+        why: Vec::new(),
+    };
+    let relays = (1..).zip(&stand.nodes).map(relay).collect();
+    let url = answering(serde_json::to_string(&Answer { client: None, relays }).unwrap()).await;
+    // Nobody is at the port at which TCP is tried unless something else is said.
+    let tcp = TcpAccess { port: Some(1), ..TcpAccess::default() };
+    let given = vec![blocked[0].local_addr().unwrap()];
+    let config = EdgeConfig { relays: given, tcp, ..stand.config(1, |_| {}) };
+    let edge = Edge::start(config).unwrap();
+
+    edge.discover(Discovery { urls: vec![url], ..Discovery::default() });
+
+    until(async || edge.status().counts.attached_tcp >= 1).await;
+    assert!(stand.nodes.iter().any(|node| node.stats().attached_tcp == 1));
+    edge.close().await;
     stand.stop().await;
 }
 

@@ -70,10 +70,16 @@ fn text(answer: &Answer) -> String {
     }
     let mut table = Table::new(&["RELAY", "ADDRESS", "RTT", "STATE", "WHY"]);
     for relay in &answer.relays {
-        let addresses: Vec<String> = relay.addresses.iter().map(ToString::to_string).collect();
+        let udp = relay.addresses.iter().map(ToString::to_string);
+        let tcp = relay.tcp_addresses.iter().map(|address| format!("tcp:{address}"));
+        let addresses: Vec<String> = udp.chain(tcp).collect();
+        let state = match relay.partner {
+            true => format!("{}, partner", relay.state),
+            false => relay.state.clone(),
+        };
         let rtt = relay.rtt_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:.1} ms"));
         let why = relay.why_text();
-        table.row([relay.name.clone(), addresses.join(" "), rtt, relay.state.clone(), why]);
+        table.row([relay.name.clone(), addresses.join(" "), rtt, state, why]);
     }
     let relays = count(answer.relays.len() as u64, "access relay");
     format!("{relays} for {client}, the first first:\n{}", table.render())
@@ -91,10 +97,12 @@ mod tests {
             relay: 1,
             name: name.into(),
             addresses: vec!["203.0.113.6:4434".parse().unwrap()],
+            tcp_addresses: vec!["203.0.113.6:443".parse().unwrap()],
             region: String::new(),
             provider: String::new(),
             rtt_ms,
             state: "open".into(),
+            partner: rtt_ms.is_none(),
             why: vec![why("near"), why("2 % full")],
         };
         let client = "192.0.2.1".parse().ok();
@@ -107,7 +115,8 @@ mod tests {
             lines[2].contains("12.3 ms  ") && lines[2].ends_with("near; 2 % full"),
             "{text_of}"
         );
-        assert!(lines[3].contains("unknown"), "{text_of}");
+        assert!(lines[3].contains("unknown") && lines[3].contains("open, partner"), "{text_of}");
+        assert!(lines[2].contains("tcp:203.0.113.6:443  ") && !lines[2].contains("partner"));
         assert!(text(&Answer { client, relays: vec![] }).starts_with("No access relay"));
     }
 }

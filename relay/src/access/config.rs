@@ -5,6 +5,7 @@
 //! listen = ["203.0.113.6:4443"]     # UDP; open to everybody
 //! tcp_listen = "203.0.113.6:443"     # TLS on TCP, for edges that UDP is blocked for; none unless said
 //! advertise = ["203.0.113.6:4443"]  # as clients reach it; those of listen unless said
+//! tcp_advertise = ["203.0.113.6:443"] # the same for tcp_listen; its port at the addresses above unless said
 //! attachments_max = 4096            # edges at once
 //! weight = 100                      # share of clients among relays as near; 0: in reserve
 //! http_listen = "203.0.113.6:8080"  # GET /v1/access for clients; none unless said
@@ -36,6 +37,7 @@ pub(crate) struct RawAccess {
     listen: Spanned<Vec<Spanned<String>>>,
     advertise: Option<Spanned<Vec<Spanned<String>>>>,
     tcp_listen: Option<Spanned<String>>,
+    tcp_advertise: Option<Spanned<Vec<Spanned<String>>>>,
     attachments_max: Option<Spanned<u64>>,
     weight: Option<Spanned<u64>>,
     http_listen: Option<Spanned<String>>,
@@ -52,6 +54,8 @@ pub struct AccessConfig {
     pub advertise: Vec<SocketAddr>,
     /// The TCP address, for edges that UDP is blocked for.
     pub tcp_listen: Option<SocketAddr>,
+    /// TCP addresses told to clients; empty: the port of `tcp_listen`, where clients reach the relay.
+    pub tcp_advertise: Vec<SocketAddr>,
     /// Edges at once.
     pub attachments_max: usize,
     /// Its share of clients among relays that are about as near; 0: none while others have room.
@@ -69,6 +73,7 @@ impl Default for AccessConfig {
         Self {
             listen: Vec::new(),
             tcp_listen: None,
+            tcp_advertise: Vec::new(),
             advertise: Vec::new(),
             attachments_max: usize::try_from(ATTACHMENTS_DEFAULT).unwrap_or(usize::MAX),
             weight: ACCESS_WEIGHT_DEFAULT,
@@ -101,10 +106,20 @@ impl AccessConfig {
             let message = "says who may ask for others; expected http_listen beside it";
             return Err(document.error(said.span(), message));
         }
+        if let (Some(said), None) = (&raw.tcp_advertise, &raw.tcp_listen) {
+            let message = "says where tcp_listen is reached; expected tcp_listen beside it";
+            return Err(document.error(said.span(), message));
+        }
         Ok(Self {
             listen: addresses(&raw.listen)?,
             advertise: raw.advertise.as_ref().map(addresses).transpose()?.unwrap_or_default(),
             tcp_listen: raw.tcp_listen.as_ref().map(|said| document.address(said)).transpose()?,
+            tcp_advertise: raw
+                .tcp_advertise
+                .as_ref()
+                .map(addresses)
+                .transpose()?
+                .unwrap_or_default(),
             attachments_max: usize::try_from(attachments_max).unwrap_or(usize::MAX),
             weight: u32::try_from(weight).unwrap_or(ACCESS_WEIGHT_MAX),
             http_listen,

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use overway_dispatch::{AccessSide, Answer, Client, Load, Locations, Mesh, Nearest, Networks};
+use overway_dispatch::{
+    AccessSide, Answer, Cell, Client, Load, Locations, Mesh, Nearest, Networks,
+};
 use overway_relay_core::{Fib, Settings};
 use overway_wire::access::messages::{AccessRelays, NearRelay};
 use overway_wire::control::{AccessState, Distances, Location};
@@ -68,6 +70,8 @@ struct Configured {
     attachments_max: u32,
     /// Told to clients; empty: those bound.
     advertise: Vec<SocketAddr>,
+    /// The same for TLS on TCP; empty: worked out of what is bound.
+    tcp_advertise: Vec<SocketAddr>,
     locations: Option<Locations>,
 }
 
@@ -78,6 +82,7 @@ impl Configured {
             weight: config.weight,
             attachments_max: u32::try_from(config.attachments_max).unwrap_or(u32::MAX),
             advertise: config.advertise.clone(),
+            tcp_advertise: config.tcp_advertise.clone(),
             locations,
         }
     }
@@ -87,6 +92,7 @@ impl Configured {
 #[derive(Debug, Default)]
 struct Known {
     bound: Vec<SocketAddr>,
+    bound_tcp: Option<SocketAddr>,
     counters: Option<Arc<Counters>>,
     busy_permille: u32,
     draining: Option<watch::Receiver<Drain>>,
@@ -133,10 +139,11 @@ impl Dispatcher {
         self.read().take();
     }
 
-    /// The access side is bound, and counts here.
+    /// The access side is bound, and counts here. Clients are told the TCP address with each address at which they reach
+    /// the relay, unless the configuration says another.
     pub(super) fn started(
         &self,
-        bound: &[SocketAddr],
+        (bound, tcp): (&[SocketAddr], Option<SocketAddr>),
         counters: Arc<Counters>,
         draining: watch::Receiver<Drain>,
     ) {
@@ -145,6 +152,7 @@ impl Dispatcher {
         known.draining = Some(draining);
         let told = bound.iter().filter(|address| !address.ip().is_unspecified());
         known.bound = told.copied().collect();
+        known.bound_tcp = tcp;
         if known.bound.is_empty() && self.configured.load().advertise.is_empty() {
             tracing::warn!(
                 "the access side listens on every address, so none can be told to clients; set \
@@ -162,13 +170,9 @@ impl Dispatcher {
     pub fn answer(&self, asker: Asker<'_>, limit: usize) -> Answer {
         let Asker { address, key, tenant, measured } = asker;
         let fib = Arc::clone(&self.fib.borrow());
-        let policy = tenant.map(|tenant| fib.route_policy(tenant));
-        let cell = match policy {
-            // One that is not known leaves nothing: least of all everything.
-            Some(None) => Some(&NONE),
-            Some(Some(policy)) => fib.policies.get(&policy).map(|policy| &policy.relays),
-            None => None,
-        };
+        // A tenant that is not known leaves nothing: least of all everything.
+        let cell = tenant.and_then(|tenant| fib.attachable(tenant, self.relay));
+        let cell = cell.map(|(own, partners)| Cell { own, partners });
         let own = measured.map(|rtt| Micros(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)));
         let own = own.or_else(|| self.known().networks.rtt(address));
         let configured = self.configured.load();
@@ -176,7 +180,7 @@ impl Dispatcher {
             address: Some(address.to_canonical()),
             location: configured.locations.as_ref().and_then(|locations| locations.of(address)),
             key: Client::key_of(key),
-            cell,
+            cell: cell.as_ref(),
             measured: own.map(|rtt| (self.relay, rtt)),
         };
         self.mesh(&fib).answer(&client, limit)
@@ -210,10 +214,12 @@ impl Dispatcher {
 
     fn side(&self) -> AccessSide {
         let (known, configured) = (self.known(), self.configured.load());
-        let Configured { own, weight, attachments_max, advertise, .. } = &**configured;
+        let Configured { own, weight, attachments_max, advertise, tcp_advertise, .. } =
+            &**configured;
         AccessSide {
             name: own.name.clone(),
             addresses: known.addresses(advertise),
+            tcp_addresses: known.tcp_addresses(tcp_advertise, advertise),
             region: own.region.clone(),
             provider: own.provider.clone(),
             location: own.location,
@@ -236,7 +242,8 @@ impl Dispatcher {
             u32::try_from(up.min(u64::from(of.max(value)))).unwrap_or(u32::MAX)
         };
         AccessState {
-            addresses: side.addresses.iter().map(ToString::to_string).collect(),
+            addresses: texts(&side.addresses),
+            tcp_addresses: texts(&side.tcp_addresses),
             weight: side.weight,
             attachments: step(side.load.attachments, side.load.attachments_max),
             attachments_max: side.load.attachments_max,
@@ -289,8 +296,6 @@ impl Dispatcher {
     }
 }
 
-static NONE: std::collections::BTreeSet<RelayId> = std::collections::BTreeSet::new();
-
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
@@ -336,6 +341,14 @@ impl Known {
         if advertise.is_empty() { self.bound.clone() } else { advertise.to_vec() }
     }
 
+    /// The same for TLS on TCP.
+    fn tcp_addresses(&self, said: &[SocketAddr], advertise: &[SocketAddr]) -> Vec<SocketAddr> {
+        match self.bound_tcp {
+            Some(tcp) if said.is_empty() => reached_at(tcp, advertise, &self.bound),
+            _ => said.to_vec(),
+        }
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.as_ref().is_some_and(|draining| *draining.borrow() != Drain::No)
     }
@@ -363,12 +376,35 @@ fn busiest(earlier: &[u64], now: &[u64], lines_bps: &[u64], elapsed: Duration) -
     known.map(|(bits, &bps)| bits as f64 / seconds / bps as f64).fold(0.0, f64::max)
 }
 
+/// Where clients reach a bound TCP address: on the hosts that are advertised; else where it is bound, or where it is bound
+/// everywhere on the hosts of the addresses that are told.
+fn reached_at(tcp: SocketAddr, advertised: &[SocketAddr], told: &[SocketAddr]) -> Vec<SocketAddr> {
+    let hosts = match (advertised, tcp.ip().is_unspecified()) {
+        ([], false) => return vec![tcp],
+        ([], true) => told,
+        (advertised, _) => advertised,
+    };
+    // One bound to every IPv6 address takes IPv4 as well.
+    let serves = |host: &&SocketAddr| tcp.is_ipv6() || host.is_ipv4();
+    let hosts = hosts.iter().filter(serves);
+    let mut reached: Vec<SocketAddr> =
+        hosts.map(|host| SocketAddr::new(host.ip(), tcp.port())).collect();
+    reached.dedup();
+    reached
+}
+
+fn texts(addresses: &[SocketAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}
+
 /// An answer as it goes to an edge.
 pub(super) fn message(request: u32, answer: &Answer) -> AccessRelays {
     let relay = |nearest: &Nearest| NearRelay {
         relay: nearest.relay.into(),
         name: nearest.name.clone(),
-        addresses: nearest.addresses.iter().map(ToString::to_string).collect(),
+        addresses: texts(&nearest.addresses),
+        tcp_addresses: texts(&nearest.tcp_addresses),
+        partner: nearest.partner,
         region: nearest.region.clone(),
         provider: nearest.provider.clone(),
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
@@ -391,7 +427,9 @@ pub(super) mod tests {
         let counters = Arc::<Counters>::default();
         counters.attachments.set(101);
         let drain = watch::channel(drain).1;
-        dispatcher.started(&["203.0.113.1:4434".parse().unwrap()], counters, drain);
+        let bound = ["203.0.113.1:4434".parse().unwrap()];
+        let tcp = "0.0.0.0:443".parse().ok();
+        dispatcher.started((&bound, tcp), counters, drain);
         dispatcher
     }
 
@@ -434,8 +472,23 @@ pub(super) mod tests {
         let state = dispatcher.state();
         assert_eq!((state.attachments, state.attachments_max), (110, 400));
         assert_eq!(state.addresses, ["203.0.113.1:4434"]);
+        assert_eq!(state.tcp_addresses, ["203.0.113.1:443"]);
         assert!(draining.state().draining && !state.draining);
         assert_eq!(draining.answer(asker(None), 8).relays[0].state, "draining");
+    }
+
+    #[test]
+    fn a_tcp_address_is_told_as_clients_reach_it() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let public = [address("203.0.113.6:4443"), address("[2001:db8::6]:4443")];
+        let reached =
+            |tcp, advertised: &[SocketAddr]| reached_at(address(tcp), advertised, &public);
+
+        assert_eq!(reached("10.0.0.5:443", &[]), [address("10.0.0.5:443")]);
+        assert_eq!(reached("10.0.0.5:443", &public), [address("203.0.113.6:443")], "behind a NAT");
+        assert_eq!(reached("0.0.0.0:443", &[]), [address("203.0.113.6:443")]);
+        let both = [address("203.0.113.6:443"), address("[2001:db8::6]:443")];
+        assert_eq!(reached("[::]:443", &[]), both);
     }
 
     #[test]

@@ -69,13 +69,15 @@ pub(crate) struct Access {
 impl Access {
     /// A relay says how its access side stands; says whether that is new.
     pub(crate) fn handle_state(&mut self, relay: RelayId, state: &AccessState) -> bool {
-        let addresses = state.addresses.iter().take(ACCESS_ADDRESSES_MAX);
-        let addresses: Vec<String> =
-            addresses.filter(|text| text.parse::<SocketAddr>().is_ok()).cloned().collect();
+        let read = |texts: &[String]| -> Vec<String> {
+            let addresses = texts.iter().take(ACCESS_ADDRESSES_MAX);
+            addresses.filter(|text| text.parse::<SocketAddr>().is_ok()).cloned().collect()
+        };
         let state = AccessState {
             weight: state.weight.min(ACCESS_WEIGHT_MAX),
             busy_permille: state.busy_permille.min(1_000),
-            addresses,
+            addresses: read(&state.addresses),
+            tcp_addresses: read(&state.tcp_addresses),
             ..*state
         };
         let state = (!state.addresses.is_empty()).then_some(state);

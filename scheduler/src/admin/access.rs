@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
-use overway_dispatch::{Answer, Asked, Client, Mesh};
+use overway_dispatch::{Answer, Asked, Cell, Client, Mesh};
+use overway_scheduler_core::Scheduler;
 use overway_wire::PolicyId;
 use overway_wire::control::item;
 
@@ -22,10 +23,9 @@ pub(super) async fn nearest(
     let known = Known::read(&admin).await?;
     let policy = asked.tenant.as_deref().map(|tenant| known.policy(tenant)).transpose()?;
     let policy = policy.filter(|&policy| policy != PolicyId::default());
-    let look = move |core: &overway_scheduler_core::Scheduler, _| {
-        // A policy that the core does not know yet allows nothing.
-        let cell = policy.map(|policy| core.allowed_by(policy).unwrap_or_default());
-        (core.access_items(), cell)
+    let backup = asked.tenant.as_deref().and_then(|tenant| known.backup(tenant));
+    let look = move |core: &Scheduler, _| {
+        (core.access_items(), policy.map(|policy| cell(core, policy, backup)))
     };
     let (items, cell) = admin.shared.driver.look(look).await?;
     let bodies = || items.iter().filter_map(|item| item.body.as_ref());
@@ -48,4 +48,13 @@ pub(super) async fn nearest(
         measured: None,
     };
     Ok(Json(mesh.answer(&client, asked.limit())))
+}
+
+/// Where the edges of a tenant are to attach: its cell, and the cell's partners while no relay of the cell is there.
+fn cell(core: &Scheduler, policy: PolicyId, backup: Option<PolicyId>) -> Cell {
+    // A policy that the core does not know yet allows nothing.
+    let allowed = |policy| core.allowed_by(policy).unwrap_or_default();
+    let own = allowed(policy);
+    let backup = backup.filter(|_| !own.iter().any(|&relay| core.is_there(relay)));
+    Cell { partners: backup.map(allowed).unwrap_or_default(), own }
 }

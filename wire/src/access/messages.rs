@@ -424,6 +424,12 @@ pub struct NearRelay {
     /// Why it is where it is, for people.
     #[prost(string, tag = "8")]
     pub why: String,
+    /// Where edges attach over TLS on TCP, `IP:PORT`. None: it was not said.
+    #[prost(string, repeated, tag = "9")]
+    pub tcp_addresses: Vec<String>,
+    /// Whether it is of a partner of the edge's cell, of which no relay is reached.
+    #[prost(bool, tag = "10")]
+    pub partner: bool,
 }
 
 macro_rules! into_message {

@@ -45,6 +45,9 @@ pub struct AccessState {
     /// Whether it sends its edges away.
     #[prost(bool, tag = "6")]
     pub draining: bool,
+    /// Where edges attach over TLS on TCP, `IP:PORT`, at most [`ACCESS_ADDRESSES_MAX`]. None: it was not said.
+    #[prost(string, repeated, tag = "7")]
+    pub tcp_addresses: Vec<String>,
 }
 
 /// Round trips from a relay to the networks of its edges: all that it knows, in place of what was said before.
@@ -185,12 +188,13 @@ mod tests {
             attachments_max: 300,
             busy_permille: 5,
             draining: true,
+            tcp_addresses: vec!["b".into()],
         };
         let bytes = ToScheduler::from(state).encode_to_vec();
         let parts: [&[u8]; 3] = [
-            &[0xa2, 1, 14, 0x0a, 1, b'a', 0x10, 100],
+            &[0xa2, 1, 17, 0x0a, 1, b'a', 0x10, 100],
             &[0x18, 1, 0x20, 0xac, 2],
-            &[0x28, 5, 0x30, 1],
+            &[0x28, 5, 0x30, 1, 0x3a, 1, b'b'],
         ];
         assert_eq!(bytes, parts.concat());
 

@@ -8,7 +8,7 @@
 //! weight (RFC 2782 means the same by it): each asker draws its own order, and keeps it while they stay.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,11 +163,44 @@ impl Fib {
         }
     }
 
+    /// The relays at which the edges of a tenant are to attach, by the rule of [`Self::may_attach`]: those of its cell, or
+    /// that its policy allows; and those of partners that stand in now. `None`: at all. Of a tenant that is not known:
+    /// none.
+    pub fn attachable(
+        &self,
+        tenant: PolicyId,
+        local: RelayId,
+    ) -> Option<(BTreeSet<RelayId>, BTreeSet<RelayId>)> {
+        let relays = |policy: PolicyId| {
+            self.policies.get(&policy).map(|policy| policy.relays.clone()).unwrap_or_default()
+        };
+        let Some(own) = self.route_policy(tenant) else {
+            return Some((BTreeSet::new(), BTreeSet::new()));
+        };
+        if own == PolicyId::default() {
+            return None;
+        }
+        let own = relays(own);
+        let backup = self.backup_policy(tenant).map(relays).unwrap_or_default();
+        let stands_in =
+            |&relay: &RelayId| self.may_attach(tenant, relay, local) == CellStanding::Partner;
+        // Of partners either all stand in or none does.
+        let mut partners = backup.difference(&own).copied();
+        let partners = match partners.next().filter(stands_in) {
+            Some(first) => std::iter::once(first).chain(partners).collect(),
+            None => BTreeSet::new(),
+        };
+        Some((own, partners))
+    }
+
     /// Whether a path leads from here to a relay of a tenant's own cell, or this is one.
     fn reaches_cell(&self, tenant: PolicyId, local: RelayId) -> bool {
         let own = self.route_policy(tenant).and_then(|own| self.policies.get(&own));
+        // A relay of neither the cell nor a partner has no routes of the tenant's.
+        let is_outside = self.standing_of(tenant, local) == CellStanding::Outside;
+        let routes_of = if is_outside { PolicyId::default() } else { tenant };
         let leads = |relay: RelayId| {
-            let class = |class| !self.route(relay, class, tenant).is_empty();
+            let class = |class| !self.route(relay, class, routes_of).is_empty();
             relay == local || Class::ALL.into_iter().any(class)
         };
         own.is_some_and(|own| own.relays.iter().any(|&relay| leads(relay)))
@@ -391,6 +424,47 @@ mod tests {
         assert_eq!(may(&celled(Vec::new(), &[]), 5, 1), Reserve, "1 is of the cell itself");
         let free = near(Vec::new(), &[], Vec::new());
         assert_eq!(may(&free, 4, 4), Own, "a tenant without a cell");
+    }
+
+    #[test]
+    fn clients_are_told_of_partners_only_where_these_stand_in() {
+        let whole = celled(Vec::new(), &[(2, 1), (5, 1)]);
+        let cut_off = celled(Vec::new(), &[(5, 1)]);
+        let set = |relays: &[u16]| -> BTreeSet<RelayId> {
+            relays.iter().map(|&relay| RelayId(relay)).collect()
+        };
+        let told = |fib: &Fib, local| fib.attachable(PolicyId(20), RelayId(local));
+
+        assert_eq!(told(&whole, 1), Some((set(&[1, 2, 3]), set(&[]))));
+        assert_eq!(told(&whole, 5), Some((set(&[1, 2, 3]), set(&[]))));
+        assert_eq!(told(&cut_off, 5), Some((set(&[1, 2, 3]), set(&[5]))));
+        assert_eq!(whole.attachable(PolicyId(0), RelayId(1)), None);
+        assert_eq!(whole.attachable(PolicyId(77), RelayId(1)), Some((set(&[]), set(&[]))));
+    }
+
+    #[test]
+    fn a_relay_of_neither_knows_by_its_own_routes_whether_a_cell_is_reached() {
+        let policy = |policy, relays| Policy { policy, name: policy.to_string(), relays };
+        let tenant = Tenant {
+            number: 20,
+            name: "im".into(),
+            route_policy: 9,
+            backup_policy: 10,
+            cell: "eu".into(),
+            ..Tenant::default()
+        };
+        let items = |routes: Vec<Item>| -> Vec<Item> {
+            let limits =
+                [policy(9, vec![2]).into(), policy(10, vec![2, 5]).into(), tenant.clone().into()];
+            limits.into_iter().chain(routes).collect()
+        };
+        let partners = |routes| {
+            let fib = fib(items(routes));
+            fib.attachable(PolicyId(20), RelayId(1)).unwrap().1.len()
+        };
+
+        assert_eq!(partners(vec![route(2, vec![(steps(&[2]), 1_000)])]), 0);
+        assert_eq!(partners(vec![route(5, vec![(steps(&[5]), 1_000)])]), 1);
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl Scheduler {
         Some(allowed.map(|(id, _)| id).collect())
     }
 
+    /// Whether a relay is registered and takes part: it has a session, or others still reach it.
+    pub fn is_there(&self, relay: RelayId) -> bool {
+        let known = self.relays.get(&relay).filter(|known| known.registration.is_some());
+        known.is_some_and(|known| known.session.is_some() || self.links.is_reached(relay))
+    }
+
     /// Everything that is known at this moment but the routes; takes time in proportion to links.
     pub fn status(&self, now: Instant) -> Status {
         let delays = Delays::fit(self.mesh.topology());
