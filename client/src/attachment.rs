@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use overway_probe::{AttachmentProbe, Rate, State, attachment_config};
 use overway_session::Inbound;
+use overway_telemetry::SPANS;
 use overway_wire::access::messages::{Draining, FromEdge, Offer, to_edge};
 use overway_wire::access::{AccessDatagram, AccessHeader, CloseCode, Direction};
 use overway_wire::frame::FrameEcn;
@@ -83,8 +84,11 @@ impl<T: Transport> Attachment<T> {
         place: usize,
         remote: SocketAddr,
     ) -> AttachError {
-        let attaching = attach(shared, place, remote);
-        let mut joined = match tokio::time::timeout(ATTACH_MAX, attaching).await {
+        // Never entered: what runs a connection would keep the span that it began in.
+        let span = tracing::debug_span!(target: SPANS, "attach", %remote, place);
+        let attaching = tokio::time::timeout(ATTACH_MAX, attach(shared, place, remote)).await;
+        drop(span);
+        let mut joined = match attaching {
             Ok(Ok(joined)) => joined,
             Ok(Err(error)) => return error,
             Err(_elapsed) => return AttachError::TimedOut,

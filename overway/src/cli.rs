@@ -16,6 +16,8 @@ mod logging;
 mod manager;
 mod metrics;
 mod node;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod paths;
 mod pki;

@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 use overway_scheduler_core::{
     Drain, Drainable, HelloError, MessageError, OperatorError, Scheduler,
 };
+use overway_telemetry::SPANS;
 use overway_topology::Policy;
 use overway_wire::control::{Hello, Refused, Tenant, ToRelay, ToScheduler};
 use overway_wire::{PolicyId, RelayId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::field::Empty;
+use tracing::{Span, debug, debug_span, info, warn};
 
 use crate::counters::Counters;
 use crate::events::{EventRecord, EventRing, Following};
@@ -158,6 +160,7 @@ impl Driver {
             counters,
             sessions: BTreeMap::new(),
             events: EventRing::default(),
+            has_planned: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (ended, end) = oneshot::channel();
@@ -209,6 +212,8 @@ struct State {
     counters: Arc<Counters>,
     sessions: BTreeMap<RelayId, Session>,
     events: EventRing,
+    /// Whether what is sent next comes of a plan.
+    has_planned: bool,
 }
 
 impl State {
@@ -250,9 +255,15 @@ impl State {
 
     fn timeout(&mut self, now: Instant) {
         let plans = self.core.stats().plans;
-        self.core.handle_timeout(now);
+        let span = if self.core.is_plan_due(now) {
+            debug_span!(target: SPANS, "plan")
+        } else {
+            Span::none()
+        };
+        span.in_scope(|| self.core.handle_timeout(now));
         if self.core.stats().plans > plans {
             self.counters.plan_times.add(now.elapsed());
+            self.has_planned = true;
         }
     }
 
@@ -366,6 +377,13 @@ impl State {
 
     /// Sends what the core has and records what happened.
     fn pump(&mut self) {
+        let span = if std::mem::take(&mut self.has_planned) {
+            // Recorded with the event that tells of the epoch.
+            debug_span!(target: SPANS, "push", epoch = Empty, routes = Empty, updates = Empty)
+        } else {
+            Span::none()
+        };
+        let _pushing = span.entered();
         while let Some((relay, message)) = self.core.poll_transmit() {
             self.transmit(relay, message, Instant::now());
         }

@@ -17,6 +17,10 @@ use prometheus::proto::{
 };
 use prometheus::{Encoder as _, TextEncoder};
 
+/// The target of spans that are exported where a process traces (the feature `otlp` of the program). They are for what
+/// is rare, never for a frame, and of level *debug*, so that logs have none of them.
+pub const SPANS: &str = "overway::span";
+
 /// The content type of [`Exposition::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 

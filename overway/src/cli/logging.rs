@@ -30,6 +30,10 @@ pub(crate) fn init(said: Option<&str>, format: LogFormat) -> Result<(), Failure>
     let parsed = parse(filter).map_err(|error| {
         Failure::Configuration(format!("--log {filter:?} is no filter {error}"))
     })?;
+    #[cfg(feature = "otlp")]
+    if exporting::start(filter, format)? {
+        return Ok(());
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(std::io::stderr)
@@ -87,4 +91,36 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
         return Err(format!("(it is empty): {hint}"));
     }
     EnvFilter::try_new(filter).map_err(|error| format!("({error}): {hint}"))
+}
+
+/// Logging beside an exporter: each has a filter of its own, and they are changed together.
+#[cfg(feature = "otlp")]
+mod exporting {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+    use super::{Failure, LogFormat, has_colours, install, parse};
+    use crate::cli::otlp;
+
+    /// Starts both, if the exporter is to run; says whether it is.
+    pub(super) fn start(filter: &str, format: LogFormat) -> Result<bool, Failure> {
+        let parsed = || parse(filter).map_err(Failure::Configuration);
+        let (written, lines) = reload::Layer::new(parsed()?);
+        let layer =
+            fmt::layer().with_writer(std::io::stderr).with_ansi(has_colours(&std::io::stderr()));
+        let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
+            LogFormat::Text => layer.with_filter(written).boxed(),
+            LogFormat::Json => layer.json().with_filter(written).boxed(),
+        };
+        let Some(exporter) = otlp::exporter(parsed()?)? else { return Ok(false) };
+        // Fails only if somebody has started logging before.
+        if tracing_subscriber::registry().with(layer).with(exporter.layer).try_init().is_ok() {
+            install(filter, move |new| {
+                lines.reload(new.clone())?;
+                exporter.logs.reload(new)
+            });
+        }
+        Ok(true)
+    }
 }

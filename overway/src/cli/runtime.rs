@@ -45,7 +45,10 @@ where
         );
         tokio::spawn(hear_hangups(hangup, reloading.reloads()));
         tokio::spawn(watch(terminate, interrupt, manager, shutdown.clone()));
-        service(reloading, shutdown).await?;
+        let ended = service(reloading, shutdown).await;
+        #[cfg(feature = "otlp")]
+        super::otlp::finish();
+        ended?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -4,6 +4,8 @@ mod keeping;
 mod mistakes;
 mod operations;
 mod operator;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod program;
 mod reload;
 mod routes;

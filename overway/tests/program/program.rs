@@ -49,6 +49,12 @@ impl Place {
         Done(self.command(args).output().unwrap())
     }
 
+    /// The same, in an environment with these.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn run_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Done {
+        Done(self.command(args).envs(environment.iter().copied()).output().unwrap())
+    }
+
     /// Makes a mesh whose scheduler draws its ports.
     pub(crate) fn init(&self) {
         assert_eq!(self.run(&["pki", "init", "--mesh", "demo"]).code(), 0);
@@ -70,9 +76,19 @@ impl Place {
 
     /// The same, in an environment with these.
     pub(crate) fn scheduler_with(&self, environment: &[(&str, &str)]) -> Running {
+        self.scheduler_to(environment, Stdio::null())
+    }
+
+    /// The same, with its log in a file.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn scheduler_logging(&self, environment: &[(&str, &str)], log: &str) -> Running {
+        self.scheduler_to(environment, std::fs::File::create(self.path().join(log)).unwrap().into())
+    }
+
+    fn scheduler_to(&self, environment: &[(&str, &str)], log: Stdio) -> Running {
         let mut command = self.command(&["scheduler"]);
         command.envs(environment.iter().copied());
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stderr(log).spawn().unwrap();
         let file = self.path().join("scheduler/admin.addr");
         let started = Instant::now();
         loop {
@@ -113,7 +129,13 @@ impl Place {
 
     /// Runs a relay that has joined.
     pub(crate) fn start(&self, name: &str) -> Relay {
+        self.start_with(name, &[])
+    }
+
+    /// The same, in an environment with these.
+    pub(crate) fn start_with(&self, name: &str, environment: &[(&str, &str)]) -> Relay {
         let mut command = self.command(&["relay", "--config", &format!("{name}.toml")]);
+        command.envs(environment.iter().copied());
         let log = std::fs::File::create(self.path().join(format!("{name}.log"))).unwrap();
         Relay(command.stderr(log).spawn().unwrap())
     }
@@ -133,6 +155,17 @@ impl Place {
             }
             assert!(started.elapsed() < HANG, "{before} is not in: {text}");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until a relay's log has these words.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn logged_line(&self, name: &str, words: &str) {
+        let path = self.path().join(format!("{name}.log"));
+        let started = Instant::now();
+        while !std::fs::read_to_string(&path).unwrap().contains(words) {
+            assert!(started.elapsed() < HANG, "{words} is not in the log of {name}");
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

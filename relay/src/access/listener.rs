@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use overway_pki::ClientAuth;
 use overway_probe::LocalClock;
+use overway_telemetry::SPANS;
 use overway_tenant::Month;
 use overway_wire::access::messages::{
     AccessRelays, Attach, Attached, FromEdge, Limits, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
@@ -238,7 +239,12 @@ pub(super) async fn attach(
     handshake: impl Sized,
 ) {
     // In a place of its own, which is given back: an attachment is smaller, and lives long.
-    let admitting = Box::pin(async { admit(shared, connecting.await?).await });
+    let admitting = Box::pin(async {
+        let connection = connecting.await?;
+        let from = connection.remote_address();
+        let _admitting = tracing::debug_span!(target: SPANS, "admit", %from);
+        admit(shared, connection).await
+    });
     let admitted = tokio::time::timeout(ADMISSION_MAX, admitting).await;
     drop(handshake);
     match admitted {

@@ -292,6 +292,7 @@ impl Driver {
             Event::FibChanged => {
                 let fib = Arc::clone(self.core.fib());
                 self.wanted.retain(|(link, _)| fib.peers.contains_key(link));
+                self.news.keep(|link| fib.peers.contains_key(link));
                 self.close_strangers(&fib.peers);
                 if self.is_lead() {
                     let Shared { config, local, .. } = &*self.worker.shared;

@@ -1,10 +1,12 @@
 //! What people are told of links: that a neighbour's link went down or came up, with a bound on how often.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use overway_probe::State;
+use overway_telemetry::SPANS;
 use overway_wire::NeighbourLink;
+use tracing::Span;
 
 /// Lines of log in one window at most; what goes beyond is counted and told with the next line. A relay
 /// whose own line fails loses hundreds of links at once.
@@ -15,6 +17,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct LinkNews {
     up: BTreeSet<NeighbourLink>,
+    /// Of each link that went down a span, which ends when it comes up. At most as many as there are links.
+    failovers: BTreeMap<NeighbourLink, Span>,
     since: Option<Instant>,
     told: u32,
     untold: u64,
@@ -30,6 +34,11 @@ struct News {
 }
 
 impl LinkNews {
+    /// Links that are no longer held are no longer down.
+    pub(super) fn keep(&mut self, is_held: impl Fn(&NeighbourLink) -> bool) {
+        self.failovers.retain(|link, _| is_held(link));
+    }
+
     /// Tells people of a link's state, inbound first, if it is news.
     pub(super) fn tell(
         &mut self,
@@ -66,6 +75,12 @@ impl LinkNews {
         let changed = if up { self.up.insert(link) } else { self.up.remove(&link) };
         if !changed {
             return None;
+        }
+        if up {
+            self.failovers.remove(&link);
+        } else {
+            let span = tracing::debug_span!(target: SPANS, "failover", %link, ?inbound, ?outbound);
+            self.failovers.insert(link, span);
         }
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
             (self.since, self.told) = (Some(now), 0);

@@ -373,6 +373,11 @@ impl Scheduler {
         self.events.pop_front()
     }
 
+    /// Whether [`Self::handle_timeout`] would make a plan now, which takes longer than all else.
+    pub fn is_plan_due(&self, now: Instant) -> bool {
+        self.phase == Phase::Planning && self.plan_due.is_some_and(|due| due.at <= now)
+    }
+
     /// When [`Self::handle_timeout`] is to be called next, if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {

@@ -3,7 +3,8 @@
 use overway_scheduler_core::{DrainStage, Drainable, Event};
 use overway_topology::Resource;
 use overway_wire::RelayId;
-use tracing::{debug, info, warn};
+use tracing::field::display;
+use tracing::{Span, debug, info, warn};
 
 use super::State;
 
@@ -70,6 +71,9 @@ impl State {
             }
             Event::EpochMade { epoch, changed_routes, updates } => {
                 debug!(%epoch, changed_routes, updates, "epoch made");
+                let span = Span::current();
+                span.record("epoch", display(epoch));
+                span.record("routes", changed_routes).record("updates", updates);
                 let detail = format!("{epoch}: {changed_routes} routes, {updates} relays");
                 let kind = if changed_routes > 0 { "routes" } else { "epoch" };
                 self.events.push(kind, detail);

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use overway_pki::{Identity, Role};
+use overway_telemetry::SPANS;
 use overway_tenant::EdgeId;
 use overway_wire::{Address, AttachmentId, PolicyId, RelayId, Whereabouts};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
@@ -160,6 +161,9 @@ impl Inner {
         if let Some(session) = self.pool.find(far.party(), terms) {
             return Ok(session);
         }
+        // Never entered: what runs a connection would keep the span that it began in.
+        let class = terms.class.name();
+        let _dialling = tracing::debug_span!(target: SPANS, "session", %far, class);
         match (&self.local, far) {
             (Local::Relay { credentials, .. }, FarEnd::Relay(relay)) => {
                 self.dial_relay(&credentials.identity().mesh, relay, terms).await
