@@ -11,6 +11,9 @@ const REFRESH = 2_000;
 const DEADLINE_MAX_MINUTES = 43_200;
 
 let drains = [];
+/** Requests for the list count, and what is shown is the answer to this one: an earlier one may be overtaken. */
+let asked = 0;
+let shown = 0;
 let target = null;
 /** Requests of the dialog that is open count; answers to an earlier one are passed over. */
 let opened = 0;
@@ -51,8 +54,12 @@ export function start() {
 }
 
 async function load() {
+  asked += 1;
+  const mine = asked;
   const body = await ask("v1/drains").catch(() => null);
-  if (!body || JSON.stringify(body.drains) === JSON.stringify(drains)) return;
+  if (!body || mine < shown) return;
+  shown = mine;
+  if (JSON.stringify(body.drains) === JSON.stringify(drains)) return;
   drains = body.drains;
   emit("drains", drains);
 }
