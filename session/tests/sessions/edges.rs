@@ -23,6 +23,7 @@ const B2: Address = at(22);
 const B3: Address = at(23);
 const B4: Address = at(24);
 const C1: Address = at(31);
+const D1: Address = at(41);
 
 const fn at(relay: u16) -> Address {
     Address::new(RelayId(relay), overway_wire::AttachmentId(7))

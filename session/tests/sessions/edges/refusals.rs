@@ -168,20 +168,25 @@ async fn a_flows_deadline_is_the_budget_of_its_frames_both_ways() {
 #[tokio::test]
 async fn a_session_ends_with_the_token_unless_there_was_a_newer_one() {
     let (mesh, tenant) = (Mesh::new(1), Tenant::new("acme"));
-    let ends_soon = |claims: &mut Claims| claims.expires = now() - 24;
+    let start = now();
+    let ends_soon = |claims: &mut Claims| claims.expires = start - 24;
+    let ends_later = |claims: &mut Claims| claims.expires = start - 23;
     let a = tenant.edge_with(&mesh, 1, &[A1, A2], ends_soon);
     let b = tenant.edge(&mesh, 2, &[B1, B2]);
     let c = tenant.edge_with(&mesh, 3, &[C1], ends_soon);
+    let d = tenant.edge_with(&mesh, 4, &[D1], ends_later);
     let (mut of_a, mut at_b) = stream_between(&a, &b).await;
     let (mut of_c, mut at_b_too) = stream_between(&c, &b).await;
+    let (_of_d, mut at_b_later) = stream_between(&d, &b).await;
 
     c.token.send_replace(tenant.token(c.id, |_| {}));
 
     assert_ended(soon(of_a.recv.read_chunk(10, true)).await, 4);
     let read = soon(at_b.recv.read_chunk(10, true)).await;
     assert!(matches!(read, Err(ReadError::ConnectionLost(_))), "{read:?}");
-    // A second more than the other's token had.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The first token of c had a second less than that of d, whose session ends.
+    let read = soon(at_b_later.recv.read_chunk(10, true)).await;
+    assert!(matches!(read, Err(ReadError::ConnectionLost(_))), "{read:?}");
     talk(&mut of_c, &mut at_b_too).await;
 
     let error = a.open(&b).await.unwrap_err();
