@@ -5,7 +5,7 @@
 //! waiting for a time-out. One that serves another service well is left alone. Where there is no other, nothing would be
 //! won: it may come back, and what is open go on. So what is open is what keeps a service known, beside its being asked for.
 //!
-//! An endpoint of which a relay says that it does not answer where frames sought it is *doubted* for some seconds: what is
+//! An endpoint of which a relay says that it does not answer where frames sought it is *shunned* for some seconds: what is
 //! opened goes to others first, and if each service that it offers has another that is well, it is lost at once.
 //!
 //! What is opened goes to the best endpoint: a primary that is well again gets it back. Without *handback* the one in use
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use overway_session::{FarEnd, Party, SessionEndpoint};
+use overway_session::{FarEnd, SessionEndpoint};
 use overway_wire::Class;
 use tokio::time::timeout;
 
@@ -29,10 +29,6 @@ use crate::services::{Offering, ResolveError};
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// A service that nobody asked for in so long is forgotten.
 const UNUSED: Duration = Duration::from_secs(60);
-/// How long a far end is asked last of which a relay said that it does not answer.
-const DOUBTED_FOR: Duration = Duration::from_secs(5);
-/// Far ends that are remembered for that; the oldest is forgotten.
-const DOUBTED_MAX: usize = 256;
 /// How long an answer is waited for when nothing is known yet.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Services that are remembered; what comes beyond is asked for each time.
@@ -63,6 +59,12 @@ pub(crate) trait Ask: Send + Sync + 'static {
 
     /// Whether anything is open to a service.
     fn is_open(&self, service: &str) -> bool;
+
+    /// A far end does not answer: others are tried before it for a while.
+    fn shun(&self, far: FarEnd);
+
+    /// Whether a far end did not answer lately.
+    fn is_shunned(&self, far: FarEnd) -> bool;
 }
 
 /// Asks by an edge's attachments, and gives up its sessions with endpoints that are lost.
@@ -95,6 +97,14 @@ impl Ask for Asker {
     fn is_open(&self, service: &str) -> bool {
         self.session.is_open(service)
     }
+
+    fn shun(&self, far: FarEnd) {
+        self.session.shun(far);
+    }
+
+    fn is_shunned(&self, far: FarEnd) -> bool {
+        self.session.is_shunned(far)
+    }
 }
 
 /// What is known.
@@ -103,8 +113,6 @@ pub(crate) struct Directory<A> {
     /// Whether an endpoint that is better gets what is opened from one that is well.
     handback: bool,
     known: Mutex<BTreeMap<String, Known>>,
-    /// Far ends that are doubted, and until when.
-    doubted: Mutex<VecDeque<(Party, Instant)>>,
 }
 
 #[derive(Debug)]
@@ -120,7 +128,7 @@ struct Known {
 impl<A: Ask> Directory<A> {
     /// A directory that knows nothing yet.
     pub(crate) fn new(asked: A, handback: bool) -> Self {
-        Self { asked, handback, known: Mutex::default(), doubted: Mutex::default() }
+        Self { asked, handback, known: Mutex::default() }
     }
 
     /// Keeps a service at hand from now on; false if there is no room for it.
@@ -154,37 +162,22 @@ impl<A: Ask> Directory<A> {
     async fn keep_heeding(&self) {
         loop {
             for far in self.asked.unattached().await {
-                if let Some(service) = self.doubt(far, Instant::now()) {
+                self.asked.shun(far);
+                if let Some(service) = self.without(far) {
                     self.asked.lost(&service, far);
                 }
             }
         }
     }
 
-    /// Doubts a far end for a while. If all services that it offers have another that is well, says one of them.
-    fn doubt(&self, far: FarEnd, now: Instant) -> Option<String> {
-        let mut doubted = self.doubted();
-        doubted.retain(|(party, until)| *until > now && *party != far.party());
-        if doubted.len() == DOUBTED_MAX {
-            doubted.pop_front();
-        }
-        doubted.push_back((far.party(), now + DOUBTED_FOR));
+    /// The service of which an end that does not answer is lost, if all services that it offers have another that is well
+    /// and answers.
+    fn without(&self, far: FarEnd) -> Option<String> {
         let known = self.known();
-        let is_other =
-            |it: &Found| it.is_well && doubted.iter().all(|(party, _)| *party != it.far.party());
+        let is_other = |it: &Found| it.is_well && !self.asked.is_shunned(it.far);
         let mut offered = known.iter().filter(|(_, known)| known.has(far)).peekable();
         let name = offered.peek()?.0.clone();
         offered.all(|(_, known)| known.found.iter().any(is_other)).then_some(name)
-    }
-
-    /// The order of others, and of those that are put behind them, stays.
-    fn put_doubted_last(&self, mut far_ends: Vec<FarEnd>, now: Instant) -> Vec<FarEnd> {
-        let doubted = self.doubted();
-        let is_doubted = |far: &FarEnd| {
-            doubted.iter().any(|(party, until)| *until > now && *party == far.party())
-        };
-        far_ends.sort_by_key(is_doubted);
-        far_ends
     }
 
     async fn keep_asking(&self) {
@@ -264,7 +257,7 @@ impl<A: Ask> Directory<A> {
     pub(crate) async fn find(&self, service: &str) -> Result<Vec<FarEnd>, ResolveError> {
         let now = Instant::now();
         if let Some(far_ends) = self.at_hand(service, now) {
-            return Ok(self.put_doubted_last(far_ends, now));
+            return Ok(far_ends);
         }
         let asked = timeout(ANSWER_MAX, self.asked.ask(service)).await;
         let entry = Known::new(asked.unwrap_or(Err(ResolveError::Unanswered))?, now, false);
@@ -274,11 +267,6 @@ impl<A: Ask> Directory<A> {
             known.insert(service.to_owned(), entry);
         }
         Ok(far_ends)
-    }
-
-    /// As below.
-    fn doubted(&self) -> MutexGuard<'_, VecDeque<(Party, Instant)>> {
-        self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every entry is whole at any time.
@@ -343,6 +331,7 @@ mod tests {
     struct Relay {
         answer: Mutex<Option<Vec<Found>>>,
         is_open: std::sync::atomic::AtomicBool,
+        shunned: Mutex<Vec<FarEnd>>,
         /// A service of which the question is never answered.
         silent_on: Mutex<Option<String>>,
     }
@@ -370,6 +359,14 @@ mod tests {
 
         fn is_open(&self, _service: &str) -> bool {
             self.is_open.load(std::sync::atomic::Ordering::Relaxed)
+        }
+
+        fn shun(&self, far: FarEnd) {
+            self.shunned.lock().unwrap().push(far);
+        }
+
+        fn is_shunned(&self, far: FarEnd) -> bool {
+            self.shunned.lock().unwrap().contains(&far)
         }
     }
 
@@ -419,26 +416,19 @@ mod tests {
         assert_eq!(directory.learn("web", well(&[2])), []);
     }
 
-    #[tokio::test]
-    async fn an_endpoint_that_does_not_answer_comes_last_and_is_lost_if_others_offer_all_it_does() {
+    #[test]
+    fn an_endpoint_that_does_not_answer_is_lost_if_others_offer_all_it_does() {
         let directory = directory(true, &["web", "mail"]);
-        let now = Instant::now();
         directory.learn("web", well(&[1, 2]));
         directory.learn("mail", well(&[1]));
-        assert_eq!(directory.doubt(far(1), now), None, "mail would have nobody");
-        assert_eq!(directory.find("web").await, Ok(vec![far(2), far(1)]));
+        directory.asked.shun(far(1));
+        assert_eq!(directory.without(far(1)), None, "mail would have nobody");
 
         directory.learn("mail", well(&[1, 3]));
-        assert_eq!(directory.doubt(far(1), now).as_deref(), Some("mail"));
-        assert_eq!(directory.doubt(far(2), now), None, "the other does not answer either");
-        assert_eq!(directory.doubt(far(9), now), None);
-
-        let far_ends = [1, 2, 4].map(far).to_vec();
-        let later = now + DOUBTED_FOR;
-        assert_eq!(directory.put_doubted_last(far_ends.clone(), now), [4, 1, 2].map(far));
-        assert_eq!(directory.put_doubted_last(far_ends.clone(), later), far_ends);
-        (0..1_000).for_each(|id| assert_eq!(directory.doubt(far(100 + id), now), None));
-        assert!(directory.doubted().len() <= DOUBTED_MAX);
+        assert_eq!(directory.without(far(1)).as_deref(), Some("mail"));
+        directory.asked.shun(far(2));
+        assert_eq!(directory.without(far(2)), None, "the other does not answer either");
+        assert_eq!(directory.without(far(9)), None);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use overway_session::{
-    Candidates, EdgeIdentity, FarEnd, Flow, FlowTerms, OpenError as SessionError, SessionConfig,
+    EdgeIdentity, FarEnd, Flow, FlowTerms, OpenError as SessionError, SessionConfig,
     SessionEndpoint, Terms, Wanted,
 };
 use overway_tenant::{EdgeId, EdgeKey, TenantKeys};
@@ -142,7 +142,6 @@ struct Inner {
     attachments: Attachments,
     session: SessionEndpoint,
     directory: Arc<Directory<Asker>>,
-    candidates: Candidates,
     offers: Offers,
     stop: CancellationToken,
     /// Ends the tasks with the last clone.
@@ -184,7 +183,6 @@ impl Edge {
             attachments,
             session,
             directory,
-            candidates: Candidates::default(),
             offers: Offers::default(),
             _stop: stop.clone().drop_guard(),
             stop,
@@ -222,7 +220,8 @@ impl Edge {
     }
 
     /// Opens a stream to the best endpoint of a service of the tenant: the nearest healthy one of the highest priority.
-    /// If that does not answer within 0.4 s the next is asked beside it; three at most.
+    /// If that does not answer within 0.4 s, or is silent for a good round trip where there is a session with it, the next is
+    /// asked beside it; three at most.
     ///
     /// Dropping the future leaves nothing behind: a far end that has been asked sees the stream reset.
     ///
@@ -237,7 +236,7 @@ impl Edge {
         let session = &self.inner.session;
         let terms = Terms::from(class).with_redundancy(redundancy);
         let open = |far, wanted| session.open_stream(far, terms, wanted);
-        self.open(service, peer.as_ref(), open).await.map(Stream::new)
+        self.open(service, peer.as_ref(), terms, open).await.map(Stream::new)
     }
 
     /// Opens a flow of datagrams to the best endpoint of a service of the tenant, as [`Self::open_stream`] does a stream.
@@ -248,15 +247,16 @@ impl Edge {
     pub async fn open_flow(&self, service: &str, options: FlowOptions) -> Result<Flow, OpenError> {
         let FlowOptions { deadline, redundancy, peer } = options;
         let session = &self.inner.session;
-        let terms = FlowTerms { redundancy, deadline };
-        let open = |far, wanted| session.open_flow(far, PolicyId::default(), terms, wanted);
-        self.open(service, peer.as_ref(), open).await
+        let manner = FlowTerms { redundancy, deadline };
+        let open = |far, wanted| session.open_flow(far, PolicyId::default(), manner, wanted);
+        self.open(service, peer.as_ref(), Class::Realtime.into(), open).await
     }
 
     async fn open<'a, T, F>(
         &self,
         service: &'a str,
         peer: Option<&'a Required>,
+        terms: Terms,
         open: impl Fn(FarEnd, Wanted<'a>) -> F,
     ) -> Result<T, OpenError>
     where
@@ -283,8 +283,8 @@ impl Edge {
             tracing::debug!(service, %far, %error, "not opened");
             last = error;
         };
-        let candidates = &self.inner.candidates;
-        let opened = candidates.first(far_ends, |far| open(far, wanted), failed).await;
+        let session = &self.inner.session;
+        let opened = session.first(terms, far_ends, |far| open(far, wanted), failed).await;
         opened.ok_or_else(|| OpenError::of(service, peer, last))
     }
 

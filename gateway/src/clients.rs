@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use overway_session::{ClientAddresses, Flow, Wanted};
+use overway_session::{ClientAddresses, Flow, Terms, Wanted};
+use overway_wire::Class;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -199,8 +200,9 @@ impl Run {
         let Client { addresses, target, .. } = &self.client;
         let (client, target) = (*addresses, target.as_deref());
         let wanted = Wanted { client, target, ..Wanted::from(&to.service) };
-        let opened = open_first(shared, to, |relay, policy| {
-            shared.endpoint.open_flow(relay, policy, to.redundancy, wanted)
+        let terms = |policy| Terms::new(Class::Realtime, policy);
+        let opened = open_first(shared, to, terms, |relay, terms| {
+            shared.endpoint.open_flow(relay, terms.policy, to.redundancy, wanted)
         });
         let opened = opened.await;
         match opened {

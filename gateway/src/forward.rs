@@ -96,8 +96,8 @@ pub(crate) async fn open_stream(
     Asked { client, target }: Asked<'_>,
 ) -> Result<Stream, Refusal> {
     let wanted = Wanted { client, target, ..Wanted::from(&way.to.service) };
-    let open = open_first(shared, &way.to, |relay, policy| {
-        let terms = Terms::new(way.class, policy).with_redundancy(way.to.redundancy);
+    let terms = |policy| Terms::new(way.class, policy).with_redundancy(way.to.redundancy);
+    let open = open_first(shared, &way.to, terms, |relay, terms| {
         shared.endpoint.open_stream(relay, terms, wanted)
     });
     tokio::select! {

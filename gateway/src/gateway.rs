@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use overway_session::{Candidates, SessionEndpoint};
+use overway_session::SessionEndpoint;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -78,7 +78,6 @@ impl Gateway {
             resolver,
             counters: Counters::default(),
             complaints: Complaints::default(),
-            candidates: Candidates::default(),
             connections: TaskTracker::new(),
             background: TaskTracker::new(),
             draining: CancellationToken::new(),

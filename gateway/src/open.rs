@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use overway_session::{Candidates, FarEnd, OpenError, SessionEndpoint};
+use overway_session::{FarEnd, OpenError, SessionEndpoint, Terms};
 use overway_wire::{PolicyId, Redundancy};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,7 +41,6 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) counters: Counters,
     pub(crate) complaints: Complaints,
-    pub(crate) candidates: Candidates,
     /// TCP connections, which a shutdown waits for.
     pub(crate) connections: TaskTracker,
     /// Everything else.
@@ -86,24 +85,26 @@ fn policy(shared: &Shared, way: &Way) -> Result<PolicyId, Refusal> {
     found.ok_or(Refusal::UnknownPolicy)
 }
 
-/// Opens at the first far end that says yes; the future that `open` makes must send nothing of the
+/// Opens at the first far end that says yes, on the terms that the policy of the way leads to; the future that `open` makes must send nothing of the
 /// client's, so that another can be tried after or beside it.
 pub(crate) async fn open_first<T, F>(
     shared: &Shared,
     way: &Way,
-    open: impl Fn(FarEnd, PolicyId) -> F,
+    terms: impl Fn(PolicyId) -> Terms,
+    open: impl Fn(FarEnd, Terms) -> F,
 ) -> Result<T, Refusal>
 where
     F: Future<Output = Result<T, OpenError>>,
 {
     let policy = policy(shared, way)?;
+    let terms = terms(policy);
     let far_ends = shared.resolver.far_ends(&way.service, policy).await;
     let mut last = Refusal::NoRelay;
     let failed = |far: FarEnd, error: OpenError| {
         tracing::debug!(service = way.service, %far, %error, "not opened");
         last = refusal(&error);
     };
-    let opened = shared.candidates.first(far_ends, |far| open(far, policy), failed).await;
+    let opened = shared.endpoint.first(terms, far_ends, |far| open(far, terms), failed).await;
     opened.ok_or(last)
 }
 

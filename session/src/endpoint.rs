@@ -17,6 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 
+use crate::candidates::Candidates;
 use crate::config::{SessionConfig, SessionError};
 use crate::edge::{EdgeIdentity, EdgePort, LocalEdge, Placed};
 use crate::fabric::{FabricPort, FabricSender, Inbound};
@@ -71,6 +72,7 @@ struct Inner {
     flows: Arc<FlowTable>,
     streams: Arc<Streams>,
     pool: Pool,
+    candidates: Candidates,
     flow_ids: FlowIds,
     counters: Arc<Counters>,
     waiting: mpsc::Sender<Incoming>,
@@ -203,6 +205,7 @@ impl SessionEndpoint {
             flows,
             streams: Arc::default(),
             pool: Pool::default(),
+            candidates: Candidates::default(),
             flow_ids,
             counters,
             waiting,
@@ -268,6 +271,36 @@ impl SessionEndpoint {
         inner.counters.flows.increment();
         opened.prepared.set_stamps(opened.stamps);
         Ok(opened.prepared.run(opened.send, opened.recv, opened.peer))
+    }
+
+    /// What `open` gives for the first far end at which it succeeds. They are tried in their order, three at most, but
+    /// those last that did not answer lately; the next beside one that does not answer within 0.4 s, or of which
+    /// nothing is heard in a good round trip where there is a session with it on these terms, which `open` has to use. Each
+    /// failure is told. `None`: all failed, or there was none. `open` must send nothing that another may not be sent too.
+    pub async fn first<T, F>(
+        &self,
+        terms: Terms,
+        far_ends: Vec<FarEnd>,
+        open: impl Fn(FarEnd) -> F,
+        failed: impl FnMut(FarEnd, OpenError),
+    ) -> Option<T>
+    where
+        F: Future<Output = Result<T, OpenError>>,
+    {
+        let terms = self.inner.local.terms(terms);
+        let pulse = |far: FarEnd| self.inner.pool.find(far.party(), terms);
+        self.inner.candidates.first(far_ends, pulse, open, failed).await
+    }
+
+    /// A far end does not answer, as somebody says: [`Self::first`] tries it last for five seconds, and goes on to the next
+    /// at once where it waits for this one.
+    pub fn shun(&self, far: FarEnd) {
+        self.inner.candidates.shun(far.party(), tokio::time::Instant::now());
+    }
+
+    /// Whether a far end did not answer lately, as far as [`Self::first`] found or [`Self::shun`] was told.
+    pub fn is_shunned(&self, far: FarEnd) -> bool {
+        self.inner.candidates.is_shunned(far.party(), tokio::time::Instant::now())
     }
 
     /// The next request of a far end; `None` when the endpoint is closed. May be cancelled without losing
@@ -371,6 +404,14 @@ impl Inner {
 }
 
 impl Local {
+    /// The terms on which its sessions travel: those of an edge under the policy of its tenant, which relays write.
+    fn terms(&self, terms: Terms) -> Terms {
+        match self {
+            Self::Relay { .. } => terms,
+            Self::Edge(_) => Terms { policy: PolicyId::default(), ..terms },
+        }
+    }
+
     fn address(&self) -> Address {
         match self {
             Self::Relay { address, .. } => *address,

@@ -4,55 +4,65 @@
 //! time-out each, and one that says no, or is gone with a word, nothing. The first that says yes wins, the others are
 //! dropped.
 
-use std::time::Duration;
+use std::pin::Pin;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::Instant;
 
-/// Tries `candidates` in their order, the next as soon as one before it has failed, or when the one before has been
-/// tried for `patience`. Each failure is told. `None`: all failed, or there was none.
-pub(crate) async fn first_of<C, T, E, F>(
+/// Tries `candidates` in their order, the next as soon as one before it has failed, or when the patience with the one
+/// before has run out. Each failure is told. `None`: all failed, or there was none.
+pub(crate) async fn first_of<C, T, E, F, P>(
     candidates: impl IntoIterator<Item = C>,
-    patience: Duration,
+    patience: impl Fn(C) -> P,
     attempt: impl Fn(C) -> F,
     mut failed: impl FnMut(C, E),
 ) -> Option<(C, T)>
 where
     C: Copy,
     F: Future<Output = Result<T, E>>,
+    P: Future<Output = ()>,
 {
     let mut candidates = candidates.into_iter().peekable();
     let mut running = FuturesUnordered::new();
-    let mut next_at = Instant::now();
+    let mut waiting: Option<Pin<Box<P>>> = None;
     loop {
-        let has_next = candidates.peek().is_some();
-        if !has_next && running.is_empty() {
-            return None;
+        if waiting.is_none()
+            && let Some(candidate) = candidates.next()
+        {
+            let trying = attempt(candidate);
+            running.push(async move { (candidate, trying.await) });
+            // After the last there is nothing to wait for but its outcome.
+            waiting = candidates.peek().is_some().then(|| Box::pin(patience(candidate)));
         }
         tokio::select! {
             biased;
-            Some((candidate, outcome)) = running.next(), if !running.is_empty() => match outcome {
-                Ok(opened) => return Some((candidate, opened)),
-                Err(error) => {
+            outcome = running.next() => match outcome {
+                Some((candidate, Ok(opened))) => return Some((candidate, opened)),
+                Some((candidate, Err(error))) => {
                     failed(candidate, error);
-                    next_at = Instant::now();
+                    waiting = None;
                 }
+                None => return None,
             },
-            () = tokio::time::sleep_until(next_at), if has_next => {
-                if let Some(candidate) = candidates.next() {
-                    let trying = attempt(candidate);
-                    running.push(async move { (candidate, trying.await) });
-                }
-                next_at = Instant::now() + patience;
-            }
+            () = over(&mut waiting) => waiting = None,
         }
+    }
+}
+
+/// When a patience has run out; never, where there is none.
+async fn over<P: Future<Output = ()>>(waiting: &mut Option<Pin<Box<P>>>) {
+    match waiting {
+        Some(patience) => patience.await,
+        None => std::future::pending().await,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -71,7 +81,8 @@ mod tests {
                 outcome
             }
         };
-        let won = first_of(0..answers.len(), PATIENCE, attempt, |_, _| ()).await;
+        let won =
+            first_of(0..answers.len(), |_| tokio::time::sleep(PATIENCE), attempt, |_, _| ()).await;
         (won.map(|(at, ())| at), millis(), starts.into_inner())
     }
 

@@ -58,7 +58,6 @@ mod terms;
 mod transport;
 mod wanted;
 
-pub use candidates::Candidates;
 pub use config::{SessionConfig, SessionError};
 pub use edge::{EdgeIdentity, EdgePort};
 pub use endpoint::SessionEndpoint;

@@ -8,11 +8,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use overway_wire::{Address, FlowId, Whereabouts};
 use quinn::{Connection, VarInt};
 
 use crate::Terms;
+use crate::candidates::Pulse;
 use crate::edge::EdgeSession;
 use crate::far::{FarEnd, Party, Peer};
 
@@ -67,6 +69,16 @@ impl Session {
 
     pub(crate) fn stands(&self) -> bool {
         self.connection.close_reason().is_none()
+    }
+}
+
+impl Pulse for Session {
+    fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    fn heard(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
     }
 }
 

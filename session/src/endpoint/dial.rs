@@ -7,7 +7,7 @@ use std::time::Instant;
 use overway_pki::{Identity, Role};
 use overway_telemetry::SPANS;
 use overway_tenant::EdgeId;
-use overway_wire::{Address, AttachmentId, PolicyId, RelayId, Whereabouts};
+use overway_wire::{Address, AttachmentId, RelayId, Whereabouts};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
@@ -89,10 +89,7 @@ impl Inner {
         if !request.is_sound() {
             return Err(OpenError::Service);
         }
-        let terms = match self.local {
-            Local::Relay { .. } => terms,
-            Local::Edge(_) => Terms { policy: PolicyId::default(), ..terms },
-        };
+        let terms = self.local.terms(terms);
         let deadline = tokio::time::Instant::now() + self.config.open_timeout;
         let mut fresh = false;
         loop {
