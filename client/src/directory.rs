@@ -1,12 +1,14 @@
 //! Where the tenant's services are, as access relays say.
 //!
 //! An endpoint that is not told of any more, or is unwell, while another is well, is *lost* when the next answer says so
-//! too: sessions with it are given up, so that what is open fails at once and is opened anew at the other, instead of
-//! waiting for a time-out. One that serves another service well is left alone. Where there is no other, nothing would be
-//! won: it may come back, and what is open go on. So what is open is what keeps a service known, beside its being asked for.
+//! too: what is open of the service to it is given up, so that it fails at once and is opened anew at the other, instead of
+//! waiting for a time-out. What is open of other services to the same edge goes on; if no service is left that it offers,
+//! the sessions with it end. Where there is no other endpoint, nothing would be won: it may come back, and what is open go
+//! on. So what is open is what keeps a service known, beside its being asked for.
 //!
 //! An endpoint of which a relay says that it does not answer where frames sought it is *shunned* for some seconds: what is
-//! opened goes to others first, and if each service that it offers has another that is well, it is lost at once.
+//! opened goes to others first, and what is open of those services that have another that is well is given up at once. If
+//! all have, the sessions with it end.
 //!
 //! What is opened goes to the best endpoint: a primary that is well again gets it back. Without *handback* the one in use
 //! keeps it while it is well.
@@ -54,6 +56,9 @@ pub(crate) trait Ask: Send + Sync + 'static {
     /// An endpoint of a service is lost, and another is well.
     fn lost(&self, service: &str, far: FarEnd);
 
+    /// An edge offers nothing more, or does not answer while all that it offers has another endpoint that is well.
+    fn gone(&self, far: FarEnd);
+
     /// The next far ends that do not answer where they were sought.
     fn unattached(&self) -> impl Future<Output = Vec<FarEnd>> + Send;
 
@@ -83,10 +88,18 @@ impl Ask for Asker {
     }
 
     fn lost(&self, service: &str, far: FarEnd) {
-        let reason = format!("the endpoint of {service} is gone or unwell, another is well");
-        let sessions = self.session.give_up(far, &reason);
+        let ended = self.session.give_up_service(far, service);
+        if ended > 0 {
+            let reason = "it is gone or unwell, another is well";
+            tracing::warn!(service, %far, ended, reason, "what was open to an endpoint ends");
+        }
+    }
+
+    fn gone(&self, far: FarEnd) {
+        let reason = "the edge is gone, and another is well";
+        let sessions = self.session.give_up(far, reason);
         if sessions > 0 {
-            tracing::warn!(service, %far, sessions, reason, "what was open to an endpoint ends");
+            tracing::warn!(%far, sessions, reason, "what was open to an edge ends");
         }
     }
 
@@ -163,21 +176,27 @@ impl<A: Ask> Directory<A> {
         loop {
             for far in self.asked.unattached().await {
                 self.asked.shun(far);
-                if let Some(service) = self.without(far) {
-                    self.asked.lost(&service, far);
-                }
+                self.heed(far);
             }
         }
     }
 
-    /// The service of which an end that does not answer is lost, if all services that it offers have another that is well
-    /// and answers.
-    fn without(&self, far: FarEnd) -> Option<String> {
-        let known = self.known();
+    /// Gives up what is open to an edge that does not answer, of the services that have another endpoint which is well and
+    /// answers.
+    fn heed(&self, far: FarEnd) {
         let is_other = |it: &Found| it.is_well && !self.asked.is_shunned(it.far);
-        let mut offered = known.iter().filter(|(_, known)| known.has(far)).peekable();
-        let name = offered.peek()?.0.clone();
-        offered.all(|(_, known)| known.found.iter().any(is_other)).then_some(name)
+        let (mut lost, mut is_last) = (Vec::new(), true);
+        for (name, known) in self.known().iter().filter(|(_, known)| known.has(far)) {
+            match known.found.iter().any(is_other) {
+                true => lost.push(name.clone()),
+                false => is_last = false,
+            }
+        }
+        if is_last && !lost.is_empty() {
+            self.asked.gone(far);
+        } else {
+            lost.iter().for_each(|name| self.asked.lost(name, far));
+        }
     }
 
     async fn keep_asking(&self) {
@@ -213,7 +232,13 @@ impl<A: Ask> Directory<A> {
             // What was known stays.
             Err(ResolveError::Unanswered) => Vec::new(),
         };
-        lost.into_iter().for_each(|far| self.asked.lost(name, far));
+        for far in lost {
+            let is_known = self.known().values().any(|known| known.has(far));
+            match is_known {
+                true => self.asked.lost(name, far),
+                false => self.asked.gone(far),
+            }
+        }
     }
 
     /// The services to ask for; forgets those that nobody uses.
@@ -237,9 +262,7 @@ impl<A: Ask> Directory<A> {
         if !self.handback {
             known.keep_first(&mut found);
         }
-        let lost = known.learn(found);
-        let serves = |far: &FarEnd| all.values().any(|known| has_well(&known.found, *far));
-        lost.into_iter().filter(|far| !serves(far)).collect()
+        known.learn(found)
     }
 
     /// What is known of a service, unless that is nothing.
@@ -332,6 +355,7 @@ mod tests {
         answer: Mutex<Option<Vec<Found>>>,
         is_open: std::sync::atomic::AtomicBool,
         shunned: Mutex<Vec<FarEnd>>,
+        given_up: Mutex<Vec<String>>,
         /// A service of which the question is never answered.
         silent_on: Mutex<Option<String>>,
     }
@@ -351,7 +375,13 @@ mod tests {
             Ok(if service == "web" { found } else { Vec::new() })
         }
 
-        fn lost(&self, _service: &str, _far: FarEnd) {}
+        fn lost(&self, service: &str, far: FarEnd) {
+            self.given_up.lock().unwrap().push(format!("{far} for {service}"));
+        }
+
+        fn gone(&self, far: FarEnd) {
+            self.given_up.lock().unwrap().push(far.to_string());
+        }
 
         async fn unattached(&self) -> Vec<FarEnd> {
             std::future::pending().await
@@ -406,29 +436,46 @@ mod tests {
         assert_eq!(lost(well(&[3])), []);
     }
 
-    #[test]
-    fn an_endpoint_that_serves_another_service_well_is_left_alone() {
+    impl Relay {
+        fn given_up(&self) -> Vec<String> {
+            std::mem::take(&mut self.given_up.lock().unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_serves_another_service_is_given_up_for_the_one_alone() {
         let directory = directory(true, &["web", "mail"]);
-        directory.learn("mail", well(&[1]));
+        directory.learn("mail", unwell(&[1]));
         directory.learn("web", well(&[1, 2]));
         directory.learn("web", well(&[2]));
+        directory.asked.says(Some(&[2]));
 
-        assert_eq!(directory.learn("web", well(&[2])), []);
+        directory.ask_again("web").await;
+
+        assert_eq!(directory.asked.given_up(), ["r1 for web"]);
+        directory.learn("web", well(&[1, 2]));
+        directory.learn("web", well(&[2]));
+        directory.learn("mail", Vec::new());
+        directory.ask_again("web").await;
+        assert_eq!(directory.asked.given_up(), ["r1"], "it offers nothing more");
     }
 
     #[test]
-    fn an_endpoint_that_does_not_answer_is_lost_if_others_offer_all_it_does() {
+    fn an_edge_that_does_not_answer_is_given_up_for_what_others_offer_too() {
         let directory = directory(true, &["web", "mail"]);
         directory.learn("web", well(&[1, 2]));
         directory.learn("mail", well(&[1]));
         directory.asked.shun(far(1));
-        assert_eq!(directory.without(far(1)), None, "mail would have nobody");
+        directory.heed(far(1));
+        assert_eq!(directory.asked.given_up(), ["r1 for web"], "mail would have nobody");
 
         directory.learn("mail", well(&[1, 3]));
-        assert_eq!(directory.without(far(1)).as_deref(), Some("mail"));
+        directory.heed(far(1));
+        assert_eq!(directory.asked.given_up(), ["r1"]);
         directory.asked.shun(far(2));
-        assert_eq!(directory.without(far(2)), None, "the other does not answer either");
-        assert_eq!(directory.without(far(9)), None);
+        directory.heed(far(2));
+        directory.heed(far(9));
+        assert!(directory.asked.given_up().is_empty(), "the other does not answer either");
     }
 
     #[tokio::test]

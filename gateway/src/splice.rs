@@ -62,7 +62,7 @@ pub(crate) enum End {
     Finished,
     /// One end reset it.
     Reset,
-    /// The session ended under it.
+    /// The session ended under it, or its far end was given up.
     Lost,
     /// Nothing was sent for the idle time-out.
     Idle,
@@ -110,7 +110,7 @@ pub(crate) async fn splice(
     stream: Stream,
     idle: Option<Duration>,
 ) -> End {
-    let Stream { mut send, mut recv, measured: _measured, .. } = stream;
+    let Stream { mut send, mut recv, measured, .. } = stream;
     let (counters, activity) = (&shared.counters, Activity::new());
     let moved = Moved { counters, activity: &activity };
     if let Err(error) = prepare_tcp(&tcp) {
@@ -120,6 +120,7 @@ pub(crate) async fn splice(
     let end = tokio::select! {
         end = both_ways(&tcp, &mut send, &mut recv, moved) => end,
         () = activity.expired(idle) => End::Idle,
+        () = measured.given_up() => End::Lost,
         () = shared.ending.cancelled() => End::Stopped,
     };
     match end {

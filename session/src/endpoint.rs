@@ -22,7 +22,7 @@ use crate::config::{SessionConfig, SessionError};
 use crate::edge::{EdgeIdentity, EdgePort, LocalEdge, Placed};
 use crate::fabric::{FabricPort, FabricSender, Inbound};
 use crate::far::FarEnd;
-use crate::felt::{Reports, Streams};
+use crate::felt::{Opener, Reports, Streams};
 use crate::flow::{Flow, FlowTable, FlowTerms};
 use crate::names::Names;
 use crate::open::{self, Incoming, OpenError, Request, Stream};
@@ -241,7 +241,7 @@ impl SessionEndpoint {
         let opened =
             self.inner.open(far.into(), terms.into(), wanted, request, |_, _| Ok(())).await?;
         self.inner.counters.streams.increment();
-        let measured = self.inner.streams.enter(&opened.session, wanted.service);
+        let measured = self.inner.streams.enter(&opened.session, wanted.service, Opener::Here);
         let Opened { send, recv, peer, .. } = opened;
         Ok(Stream { send, recv, peer, measured })
     }
@@ -356,6 +356,13 @@ impl SessionEndpoint {
             session.connection.close(CODE_GIVEN_UP, open::shortened(reason).as_bytes());
         }
         sessions.len()
+    }
+
+    /// Ends what was opened here to a service at a far end that does not serve it any more: flows at once, streams by
+    /// [`GivenUp`](crate::GivenUp). Sessions stay, with what else is open. Says how many streams and flows there were.
+    pub fn give_up_service(&self, far: impl Into<FarEnd>, service: &str) -> usize {
+        let party = far.into().party();
+        self.inner.streams.give_up(party, service) + self.inner.flows.give_up(party, service)
     }
 
     /// Whether a stream or flow of a service is open here.

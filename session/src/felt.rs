@@ -4,9 +4,14 @@
 //! theirs is measured at the session under them, by looking at what QUIC has sent and what was acknowledged: ten times
 //! a second while something is under way, and else the more seldom the longer nothing is. All streams of a session to one
 //! service are one entry, for as long as any of them is open.
+//!
+//! The entry is also what ends them together when the far end is given up for that service alone ([`GivenUp`]).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use overway_quality::{Felt, Progress, StreamMeter};
@@ -14,9 +19,9 @@ use overway_wire::Class;
 use overway_wire::quality::{FAR_BYTES_MAX, FlowKind, FlowReport};
 use prost::Message as _;
 use quinn::Connection;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::far::FarEnd;
+use crate::far::{FarEnd, Party};
 use crate::pool::Session;
 
 /// Between looks at a session that has something under way: a stall is 250 ms at the least.
@@ -89,6 +94,7 @@ impl Reports {
 pub(crate) struct Subject {
     pub(crate) service: String,
     pub(crate) class: Class,
+    pub(crate) party: Party,
     pub(crate) far: String,
     pub(crate) since: Instant,
 }
@@ -98,6 +104,7 @@ impl Subject {
         Self {
             service: service.to_owned(),
             class: session.terms.class,
+            party: session.far_end().party(),
             far: far_name(session.far_end()),
             since: now,
         }
@@ -145,8 +152,15 @@ struct Inner {
     numbers: u64,
 }
 
-/// The connection's stable id, and the service.
-type EntryKey = (usize, String);
+/// The connection's stable id, the service, and by which end the streams were opened.
+type EntryKey = (usize, String, Opener);
+
+/// Which end of a session opened a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Opener {
+    Here,
+    There,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -156,6 +170,8 @@ struct Entry {
     meter: StreamMeter,
     /// Streams that are open.
     open: usize,
+    /// Whether they are given up.
+    given_up: watch::Sender<bool>,
     due: Instant,
     interval: Duration,
     idle_looks: u32,
@@ -167,27 +183,80 @@ struct Entry {
 pub struct Measured {
     streams: Arc<Streams>,
     /// None where there was no room to measure it.
-    key: Option<EntryKey>,
+    entered: Option<Entered>,
+}
+
+#[derive(Debug)]
+struct Entered {
+    key: EntryKey,
+    /// The entry's; another may have come in its place.
+    number: u64,
+    given_up: watch::Receiver<bool>,
+}
+
+impl Measured {
+    /// When the far end is given up for the stream's service. Never for a stream that there was no room to measure.
+    pub fn given_up(&self) -> GivenUp {
+        let mut given_up = self.entered.as_ref().map(|entered| entered.given_up.clone());
+        GivenUp(Some(Box::pin(async move {
+            let is_so = match &mut given_up {
+                Some(given_up) => given_up.wait_for(|&is_so| is_so).await.is_ok(),
+                None => false,
+            };
+            if !is_so {
+                std::future::pending::<()>().await;
+            }
+        })))
+    }
 }
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        if let Some(key) = &self.key {
-            self.streams.leave(key);
+        if let Some(entered) = &self.entered {
+            self.streams.leave(entered);
         }
+    }
+}
+
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// Ends when the far end is given up for the service of a stream, which is to end then; may be asked again.
+pub struct GivenUp(Option<Waiting>);
+
+impl Future for GivenUp {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // None: it was so when it was asked last.
+        if let Some(waiting) = &mut self.0 {
+            ready!(waiting.as_mut().poll(cx));
+            self.0 = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl fmt::Debug for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GivenUp").finish_non_exhaustive()
     }
 }
 
 impl Streams {
     /// Measures a stream of a session from now on.
-    pub(crate) fn enter(self: &Arc<Self>, session: &Session, service: &str) -> Measured {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        session: &Session,
+        service: &str,
+        opener: Opener,
+    ) -> Measured {
         let now = Instant::now();
-        let key = (session.connection.stable_id(), service.to_owned());
+        let key = (session.connection.stable_id(), service.to_owned(), opener);
         let mut inner = self.inner();
-        let mut is_entered = true;
-        if let Some(entry) = inner.entries.get_mut(&key) {
+        let entered = if let Some(entry) = inner.entries.get_mut(&key) {
             entry.open += 1;
             entry.look_soon(now);
+            Some((entry.number, entry.given_up.subscribe()))
         } else if inner.entries.len() < ENTRIES_MAX {
             let number = FIRST_NUMBER + inner.numbers;
             inner.numbers += 1;
@@ -198,31 +267,55 @@ impl Streams {
                 meter: StreamMeter::new(progress(&connection), now),
                 connection,
                 open: 1,
+                given_up: watch::Sender::new(false),
                 due: now + LOOK_ACTIVE,
                 interval: LOOK_ACTIVE,
                 idle_looks: 0,
                 taken: now,
             };
+            let given_up = entry.given_up.subscribe();
             inner.entries.insert(key.clone(), entry);
+            Some((number, given_up))
         } else {
-            is_entered = false;
-        }
+            None
+        };
         drop(inner);
         self.added.notify_one();
-        Measured { streams: Arc::clone(self), key: is_entered.then_some(key) }
+        let entered = entered.map(|(number, given_up)| Entered { key, number, given_up });
+        Measured { streams: Arc::clone(self), entered }
     }
 
     /// Whether a stream of a service is among them.
     pub(crate) fn has(&self, service: &str) -> bool {
-        self.inner().entries.keys().any(|(_, entered)| entered == service)
+        self.inner().entries.keys().any(|(_, entered, _)| entered == service)
     }
 
-    fn leave(&self, key: &EntryKey) {
+    /// Has the streams be ended that were opened here to a service at a far end; says how many. Those that are opened from
+    /// now on are others.
+    pub(crate) fn give_up(&self, far: Party, service: &str) -> usize {
         let mut inner = self.inner();
-        let Some(entry) = inner.entries.get_mut(key) else { return };
+        let of_far = inner.entries.iter().filter(|(_, entry)| entry.subject.party == far);
+        let is_such = |key: &&EntryKey| key.1 == service && key.2 == Opener::Here;
+        let keys: Vec<EntryKey> = of_far.map(|(key, _)| key).filter(is_such).cloned().collect();
+        let given_up: Vec<Entry> =
+            keys.iter().filter_map(|key| inner.entries.remove(key)).collect();
+        drop(inner);
+        let mut streams = 0;
+        for mut entry in given_up {
+            streams += entry.open;
+            entry.given_up.send_replace(true);
+            self.ended.push(entry.report(true, Instant::now()));
+        }
+        streams
+    }
+
+    fn leave(&self, entered: &Entered) {
+        let mut inner = self.inner();
+        let entry = inner.entries.get_mut(&entered.key);
+        let Some(entry) = entry.filter(|entry| entry.number == entered.number) else { return };
         entry.open -= 1;
         if entry.open == 0
-            && let Some(mut entry) = inner.entries.remove(key)
+            && let Some(mut entry) = inner.entries.remove(&entered.key)
         {
             drop(inner);
             self.ended.push(entry.report(true, Instant::now()));

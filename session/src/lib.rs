@@ -63,7 +63,7 @@ pub use edge::{EdgeIdentity, EdgePort};
 pub use endpoint::SessionEndpoint;
 pub use fabric::{FabricPort, FabricSender, Full, Inbound, Outbound};
 pub use far::{FarEnd, Party, Peer};
-pub use felt::Measured;
+pub use felt::{GivenUp, Measured};
 pub use flow::{DATAGRAM_BYTES_MAX, Flow, FlowTerms, SendError};
 pub use metrics::export;
 pub use open::{

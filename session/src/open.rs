@@ -21,7 +21,7 @@ use prost::Message;
 use quinn::{ConnectionError, RecvStream, SendStream};
 
 use crate::far::{FarEnd, Peer};
-use crate::felt::{Measured, Streams};
+use crate::felt::{Measured, Opener, Streams};
 use crate::flow::{Flow, FlowLife, FlowTerms};
 use crate::pool::Session;
 use crate::stats::Counters;
@@ -177,7 +177,8 @@ impl IncomingStream {
     /// The opener went away, or the session ended.
     pub async fn accept(self) -> Result<Stream, OpenError> {
         let counters = Arc::clone(&self.asked.counters);
-        let measured = self.asked.streams.enter(&self.asked.session, &self.asked.service);
+        let measured =
+            self.asked.streams.enter(&self.asked.session, &self.asked.service, Opener::There);
         let (send, recv, peer) = self.asked.accept().await?;
         counters.streams.increment();
         Ok(Stream { send, recv, peer, measured })

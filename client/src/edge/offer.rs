@@ -60,7 +60,7 @@ impl Offer {
     }
 
     /// Says whether the service is well. While it is not, others are sent elsewhere if anybody else offers it and is well;
-    /// they then also give up what they have open to this edge, within two seconds, unless it serves them another service well.
+    /// they then also give up what they have open to this edge for the service, within two seconds.
     pub fn set_healthy(&self, healthy: bool) {
         if self.edge.inner.offers.set_healthy(&self.service, healthy) {
             self.edge.announce();

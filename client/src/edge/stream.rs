@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use overway_session::{self as session, Measured, Peer};
+use overway_session::{self as session, GivenUp, Measured, Peer};
 use quinn::VarInt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const CODE_ABORTED: VarInt = VarInt::from_u32(1);
 
 /// A stream with another edge: bytes in order both ways, each way ended or aborted by itself. Writing waits while the far
-/// end does not read. Dropping it ends both ways: what was written still goes out while the edge lives.
+/// end does not read. When its endpoint is gone or unwell while another is well, reading and writing fail, and what is
+/// opened then goes to the other. Dropping it ends both ways: what was written still goes out while the edge lives.
 #[derive(Debug)]
 pub struct Stream {
     send: SendHalf,
@@ -25,8 +26,10 @@ impl Stream {
     pub(super) fn new(stream: session::Stream) -> Self {
         let session::Stream { send, recv, peer, measured } = stream;
         let measured = Arc::new(measured);
-        let recv = RecvHalf { recv, _measured: Arc::clone(&measured) };
-        Self { send: SendHalf { send, _measured: measured }, recv, peer }
+        let given_up = (measured.given_up(), measured.given_up());
+        let recv = RecvHalf { recv, given_up: given_up.0, _measured: Arc::clone(&measured) };
+        let send = SendHalf { send, given_up: given_up.1, _measured: measured };
+        Self { send, recv, peer }
     }
 
     /// Who is at the far end, by key and verified token.
@@ -47,6 +50,7 @@ impl Stream {
 #[derive(Debug)]
 pub struct SendHalf {
     send: quinn::SendStream,
+    given_up: GivenUp,
     /// What the stream feels like is reported until both halves are gone.
     _measured: Arc<Measured>,
 }
@@ -59,7 +63,11 @@ impl SendHalf {
     pub async fn finish(mut self) -> io::Result<()> {
         // Fails only if the far end has stopped reading, which is looked at next.
         let _ = self.send.finish();
-        match self.send.stopped().await {
+        let stopped = tokio::select! {
+            stopped = self.send.stopped() => stopped,
+            () = &mut self.given_up => return Err(gone()),
+        };
+        match stopped {
             Ok(None) => Ok(()),
             Ok(Some(code)) => {
                 let message = format!("the far end reads no more (code {code})");
@@ -80,6 +88,7 @@ impl SendHalf {
 #[derive(Debug)]
 pub struct RecvHalf {
     recv: quinn::RecvStream,
+    given_up: GivenUp,
     _measured: Arc<Measured>,
 }
 
@@ -91,13 +100,21 @@ impl RecvHalf {
     }
 }
 
+fn gone() -> io::Error {
+    let message = "the endpoint is gone or unwell, and another is well: open the stream again";
+    io::Error::new(io::ErrorKind::ConnectionReset, message)
+}
+
 impl AsyncRead for RecvHalf {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.recv), cx, buffer)
+        match AsyncRead::poll_read(Pin::new(&mut self.recv), cx, buffer) {
+            Poll::Pending => Pin::new(&mut self.given_up).poll(cx).map(|()| Err(gone())),
+            done => done,
+        }
     }
 }
 
@@ -107,7 +124,10 @@ impl AsyncWrite for SendHalf {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes)
+        match AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes) {
+            Poll::Pending => Pin::new(&mut self.given_up).poll(cx).map(|()| Err(gone())),
+            done => done,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

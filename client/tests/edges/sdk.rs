@@ -178,6 +178,43 @@ async fn an_offer_ends_when_it_is_dropped_and_an_unhealthy_one_is_not_used() {
 }
 
 #[tokio::test]
+async fn what_is_open_to_an_unwell_endpoint_ends_and_what_is_open_of_its_other_service_goes_on() {
+    let stand = Stand::start_with(2).await;
+    let (alice, bob, carol) = (stand.sdk(1).await, stand.sdk(2).await, stand.sdk(3).await);
+    let first = OfferOptions::default();
+    let mut chat = alice.offer("chat", first).unwrap();
+    let mut mail = alice.offer("mail", first).unwrap();
+    let (mut chatting, _far_chatting) = stream(&carol, &mut chat).await;
+    let (mut mailing, mut far_mailing) = stream(&carol, &mut mail).await;
+    let flowing = carol.open_flow("chat", FlowOptions::default());
+    let accepting = async {
+        match next(&mut chat).await {
+            Incoming::Flow(asked) => asked.accept().await.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (flowing, _flow_end) = tokio::join!(flowing, accepting);
+    let second = OfferOptions { priority: 2, ..first };
+    let _backups = [bob.offer("chat", second).unwrap(), bob.offer("mail", second).unwrap()];
+    until(async || carol.resolve("chat").await.is_ok_and(|found| found.len() == 2)).await;
+    until(async || carol.resolve("mail").await.is_ok_and(|found| found.len() == 2)).await;
+
+    chat.set_healthy(false);
+
+    let mut byte = [0];
+    let read = timeout(PATIENCE, chatting.read(&mut byte)).await.unwrap();
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(timeout(PATIENCE, flowing.unwrap().recv()).await.unwrap(), None);
+    mailing.write_all(b"m").await.unwrap();
+    timeout(PATIENCE, far_mailing.read_exact(&mut byte)).await.unwrap().unwrap();
+    assert_eq!(&byte, b"m");
+    for edge in [alice, bob, carol] {
+        edge.close().await;
+    }
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn a_writer_waits_for_a_reader_and_may_give_up_waiting() {
     let stand = Stand::start_with(2).await;
     let (alice, bob) = (stand.sdk(1).await, stand.sdk(2).await);

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{ACCEPTED, Flow, FlowTerms, Held, Inbox, Shared, Target};
 use crate::fabric::{FabricSender, Inbound};
-use crate::far::Peer;
+use crate::far::{Party, Peer};
 use crate::felt::{Ended, Reports, Subject};
 use crate::seal::FlowKeys;
 use crate::stats::Counters;
@@ -132,6 +132,19 @@ impl FlowTable {
     pub(crate) fn has(&self, service: &str) -> bool {
         let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
         flows.values().any(|flow| flow.subject.service == service)
+    }
+
+    /// Ends the flows that were opened here to a service at a far end; says how many.
+    pub(crate) fn give_up(&self, far: Party, service: &str) -> usize {
+        let is_such = |flow: &&Arc<Shared>| {
+            let is_ours = flow.id.0 & ACCEPTED == 0;
+            is_ours && flow.subject.service == service && flow.subject.party == far
+        };
+        let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
+        let given_up: Vec<Arc<Shared>> = flows.values().filter(is_such).map(Arc::clone).collect();
+        drop(flows);
+        given_up.iter().for_each(|flow| flow.end());
+        given_up.len()
     }
 
     /// Takes a frame of kind Datagram.

@@ -14,7 +14,8 @@ const POLICY: PolicyId = PolicyId(9);
 
 fn manner() -> Manner {
     let (service, far) = ("voice".to_owned(), "r5".to_owned());
-    let subject = Subject { service, class: Class::Realtime, far, since: Instant::now() };
+    let (party, since) = (crate::far::Party::Relay(RelayId(5)), Instant::now());
+    let subject = Subject { service, class: Class::Realtime, party, far, since };
     let terms = FlowTerms { redundancy: Redundancy::Always, deadline: DEADLINE };
     Manner { policy: POLICY, terms, stamps: true, subject, session: None }
 }
