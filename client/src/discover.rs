@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{SinkExt as _, StreamExt as _};
-use overway_dispatch::{Answer, Nearest};
+use overway_dispatch::Nearest;
 use overway_wire::RelayId;
 use overway_wire::access::CloseCode;
 use overway_wire::access::messages::{FromEdge, NEAREST_MAX, Nearest as Ask, ToEdge, to_edge};
@@ -34,23 +34,26 @@ use crate::attachment::codec;
 use crate::relays::{Learned, Standing};
 use crate::transport::{Connection, Transport};
 
+mod url;
+
+use url::{ANSWER_MAX, AskError, BYTES_MAX, Question};
+
 /// Relays that are asked at once.
 const RACED: usize = 4;
 /// Between two rounds. Each asking costs a relay a handshake: of 10,000 edges, 33 a second.
 const INTERVAL: Duration = Duration::from_secs(300);
 /// The first pause after a round without an answer; it doubles, up to the interval.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// From the first packet to the answer.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Bytes of an answer of a URL, or of the file.
-const BYTES_MAX: u64 = 256 << 10;
 
 /// How an edge learns of relays beside those that it was given.
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
-    /// Where to ask beside the relays: `http://` and a relay's `access.http_listen`, or what stands before it.
-    /// `/v1/access` is added where no path is said.
+    /// Where to ask beside the relays: `http://` and a relay's `access.http_listen`, or `http://` or `https://` and what
+    /// stands before that or before a scheduler. `/v1/access` is added where no path is said.
     pub urls: Vec<String>,
+    /// The certificates, in PEM, of the CAs whose word counts for `https://` URLs. None: those that the system trusts, as
+    /// far as they are in a file that the environment (`SSL_CERT_FILE`) names, or in one of the usual places.
+    pub ca_pem: Option<Vec<u8>>,
     /// The edge's tenant, so that only relays of its cell are answered.
     pub tenant: Option<String>,
     /// Where the last answer is kept, so that the edge finds its relays after a restart when those that it was given are
@@ -144,7 +147,10 @@ async fn round<T: Transport>(shared: &Shared<T>, discovery: &Discovery) -> Optio
     });
     let key = shared.key.public().id().to_string();
     let tenant = discovery.tenant.clone();
-    let urls = discovery.urls.iter().map(|url| fetch(url.clone(), key.clone(), tenant.clone()));
+    let urls = discovery.urls.iter().map(|url| {
+        let (url, key, tenant) = (url.clone(), key.clone(), tenant.clone());
+        fetch(Question { url, key, tenant, ca_pem: discovery.ca_pem.clone() })
+    });
     let (by_relays, by_urls) = tokio::join!(join_all(asked), join_all(urls));
     let by_relays = by_relays.into_iter().flatten().map(|(_, _, answer)| answer);
     let mut answers = by_relays.chain(by_urls.into_iter().flatten());
@@ -205,35 +211,19 @@ impl<C: Connection> Drop for Close<C> {
 }
 
 /// Asks a URL.
-async fn fetch(url: String, key: String, tenant: Option<String>) -> Option<Vec<Learned>> {
-    let asked = url.clone();
-    let fetched = tokio::task::spawn_blocking(move || get(&asked, &key, tenant.as_deref())).await;
-    match fetched.ok()? {
+async fn fetch(question: Question) -> Option<Vec<Learned>> {
+    let url = question.url.clone();
+    match tokio::task::spawn_blocking(move || question.ask()).await.ok()? {
         Ok(answer) => Some(answer.relays.iter().take(NEAREST_MAX).map(learned).collect()),
-        Err(error) => {
+        Err(error @ AskError::Unanswered(_)) => {
             tracing::debug!(url, %error, "no access relays from there");
             None
         }
-    }
-}
-
-fn get(url: &str, key: &str, tenant: Option<&str>) -> Result<Answer, ureq::Error> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).build().into();
-    let mut request = agent.get(with_path(url)).query("key", key);
-    if let Some(tenant) = tenant {
-        request = request.query("tenant", tenant);
-    }
-    let mut response = request.call()?;
-    response.body_mut().with_config().limit(BYTES_MAX).read_json()
-}
-
-/// A URL with the path of the question, unless it has one.
-fn with_path(url: &str) -> String {
-    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
-    match after_scheme.trim_end_matches('/').contains('/') {
-        true => url.to_owned(),
-        false => format!("{}/v1/access", url.trim_end_matches('/')),
+        // It will not mend by itself.
+        Err(error) => {
+            tracing::warn!(url, %error, "no access relays from there");
+            None
+        }
     }
 }
 
@@ -320,17 +310,6 @@ async fn keep(discovery: &Discovery, kept: &mut Vec<Learned>, answer: Vec<Learne
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_without_a_path_is_completed() {
-        for (said, asked) in [
-            ("http://192.0.2.1:8080", "http://192.0.2.1:8080/v1/access"),
-            ("http://mesh.example/", "http://mesh.example/v1/access"),
-            ("http://mesh.example/eu/access", "http://mesh.example/eu/access"),
-        ] {
-            assert_eq!(with_path(said), asked);
-        }
-    }
 
     #[test]
     fn an_address_goes_with_the_tcp_address_of_its_family() {

@@ -14,6 +14,7 @@
 //! ca_file = "mesh-ca.pem"             # the mesh's CA
 //! tcp_port = 443                      # of the relays, used where UDP does not come through; 0: never
 //! discover = ["http://203.0.113.7:8080"] # where to ask for nearer relays, beside the relays; none unless said
+//! discover_ca_file = "web-ca.pem"      # who signs certificates of https:// URLs of these; the system's CAs unless said
 //! nearest = true                      # false: only the relays above, never others
 //!
 //! [admin]                             # none unless said
@@ -89,6 +90,7 @@ struct RawAccess {
     ca_file: PathBuf,
     tcp_port: Option<u16>,
     discover: Option<Spanned<Vec<Spanned<String>>>>,
+    discover_ca_file: Option<Spanned<PathBuf>>,
     #[serde(default = "yes")]
     nearest: bool,
 }
@@ -133,6 +135,8 @@ pub struct Config {
     pub tcp_port: Option<u16>,
     /// URLs at which it asks for nearer ones, beside these.
     pub discover: Vec<String>,
+    /// The CAs whose word counts for those with `https://`; `None`: the system's.
+    pub discover_ca_file: Option<PathBuf>,
     /// Whether it asks at all.
     pub nearest: bool,
     /// Where it keeps those that it has learnt of.
@@ -208,6 +212,7 @@ impl TryFrom<&Document> for Config {
             relays,
             tcp_port: Some(raw.access.tcp_port.unwrap_or(TCP_PORT)).filter(|&port| port != 0),
             discover: discover(document, &raw.access)?,
+            discover_ca_file: discover_ca_file(document, &raw.access)?,
             nearest: raw.access.nearest,
             state_dir: raw.edge.state_dir.as_ref().map(|dir| document.resolve(dir)),
             ca_file: document.resolve(&raw.access.ca_file),
@@ -230,20 +235,31 @@ fn discover(document: &Document, raw: &RawAccess) -> Result<Vec<String>, ConfigE
     document.unique(entries)?;
     let url = |entry: &Spanned<String>| {
         let said = entry.get_ref();
-        let rest = said.strip_prefix("http://");
+        let rest = said.strip_prefix("http://").or_else(|| said.strip_prefix("https://"));
         match rest {
             Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
                 Ok(said.clone())
             }
             Some(_) | None => {
                 let message = format!(
-                    "{said:?} is no http:// URL; expected one such as http://203.0.113.7:8080"
+                    "{said:?} is no http:// or https:// URL; expected one such as http://203.0.113.7:8080"
                 );
                 Err(document.error(entry.span(), message))
             }
         }
     };
     entries.iter().map(url).collect()
+}
+
+/// The file by which certificates of such URLs are judged.
+fn discover_ca_file(document: &Document, raw: &RawAccess) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(said) = &raw.discover_ca_file else { return Ok(None) };
+    let mut urls = raw.discover.iter().flat_map(Spanned::get_ref);
+    if !urls.any(|url| url.get_ref().starts_with("https://")) {
+        let message = "is for https:// URLs; expected one in discover beside it";
+        return Err(document.error(said.span(), message));
+    }
+    Ok(Some(document.resolve(said.get_ref())))
 }
 
 fn admin_address(document: &Document, listen: &Spanned<String>) -> Result<SocketAddr, ConfigError> {
@@ -396,10 +412,13 @@ mod tests {
         };
         let config = with("discover = [\"http://a.example\"]").unwrap();
         assert_eq!(config.discover, ["http://a.example"]);
+        let config = with("discover = [\"https://a\"]\ndiscover_ca_file = \"c.pem\"").unwrap();
+        assert!(config.discover_ca_file.unwrap().ends_with("c.pem"));
         assert!(!with("nearest = false").unwrap().nearest);
         for (more, words) in [
             ("discover = [\"a.example\"]", "is no http"),
             ("discover = []", "discover"),
+            ("discover = [\"http://a\"]\ndiscover_ca_file = \"c\"", "is for https"),
             ("nearest = false\ndiscover = [\"http://a\"]", "asks for none"),
         ] {
             let error = with(more).unwrap_err();

@@ -199,6 +199,7 @@ mod tests {
                 relays: Vec::new(),
                 tcp_port: None,
                 discover: Vec::new(),
+                discover_ca_file: None,
                 nearest: true,
                 state_dir: None,
                 ca_file: path("ca"),

@@ -77,6 +77,7 @@ fn keep_fixed(held: &Config, next: &mut Config, told: &mut Reloaded) {
         "access.ca_file": ca_file,
         "access.tcp_port": tcp_port,
         "access.discover": discover,
+        "access.discover_ca_file": discover_ca_file,
         "access.nearest": nearest,
         "admin.listen": admin,
     );

@@ -53,6 +53,20 @@ fn state_file(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(dir.join("access.json"))
 }
 
+/// How it learns of other relays.
+fn discovery(config: &Config) -> anyhow::Result<Discovery> {
+    let read_ca = |file: &Path| {
+        std::fs::read(file)
+            .with_context(|| format!("cannot read access.discover_ca_file {}", file.display()))
+    };
+    Ok(Discovery {
+        urls: config.discover.clone(),
+        ca_pem: config.discover_ca_file.as_deref().map(read_ca).transpose()?,
+        file: config.state_dir.as_deref().map(state_file).transpose()?,
+        ..Discovery::default()
+    })
+}
+
 /// Runs an edge until the token is cancelled, then drains and stops. Meanwhile it reloads for whoever asks.
 ///
 /// # Errors
@@ -79,8 +93,7 @@ pub async fn run(
         handback: config.handback,
     })?;
     if config.nearest {
-        let file = config.state_dir.as_deref().map(state_file).transpose()?;
-        edge.discover(Discovery { urls: config.discover.clone(), file, ..Discovery::default() });
+        edge.discover(discovery(&config)?);
     }
     let named = watch::Sender::new(keep_at_hand(&edge, &config.gateway));
     let offers = watch::Sender::new(Offers::new(&config.offers, &config.gateway, None));

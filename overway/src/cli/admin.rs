@@ -95,7 +95,7 @@ impl Client {
         }
         // Interfaces listen on loopback: a proxy of the environment's leads elsewhere.
         let config = Agent::config_builder().http_status_as_error(false).proxy(None);
-        let config = config.timeout_global(Some(TIME_MAX));
+        let config = config.timeout_global(Some(TIME_MAX)).max_redirects(0);
         Ok(Self { base, whom, agent: config.build().into(), authorization: None })
     }
 

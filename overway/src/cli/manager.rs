@@ -96,7 +96,7 @@ impl Manager {
     fn follow(&self, admin: &Admin, shutdown: &CancellationToken) {
         // A proxy of the environment's does not lead to this process.
         let config = ureq::Agent::config_builder().proxy(None);
-        let config = config.timeout_global(Some(ANSWER_TIME_MAX));
+        let config = config.timeout_global(Some(ANSWER_TIME_MAX)).max_redirects(0);
         let agent: ureq::Agent = config.build().into();
         let answers = |path: &str| match admin {
             None => true,

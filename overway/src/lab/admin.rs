@@ -87,6 +87,7 @@ impl Client {
         let config = Agent::config_builder()
             .timeout_global(Some(ANSWER_TIME_MAX))
             .proxy(None)
+            .max_redirects(0)
             .http_status_as_error(false)
             .build();
         Self(config.into())
