@@ -10,6 +10,9 @@ use ratatui::widgets::{Cell, Row, Table};
 /// Between two columns.
 const SPACING: u16 = 1;
 
+/// What is not known.
+const UNKNOWN: &str = "unknown";
+
 /// A column of rows of one kind.
 pub(super) struct Column<T> {
     pub(super) title: &'static str,
@@ -17,8 +20,9 @@ pub(super) struct Column<T> {
     pub(super) width: u16,
     /// Where there is no room for all, those with the greatest go first; those with 0 stay.
     pub(super) rank: u8,
-    pub(super) cell: fn(&T) -> String,
-    /// What is shown above the other.
+    /// `None` if it is not known.
+    pub(super) cell: fn(&T) -> Option<String>,
+    /// What is shown above the other, of what is known.
     pub(super) order: fn(&T, &T) -> Ordering,
 }
 
@@ -26,7 +30,7 @@ pub(super) struct Column<T> {
 pub(super) fn column<T>(
     title: &'static str,
     (width, rank): (u16, u8),
-    cell: fn(&T) -> String,
+    cell: fn(&T) -> Option<String>,
     order: fn(&T, &T) -> Ordering,
 ) -> Column<T> {
     Column { title, width, rank, cell, order }
@@ -70,12 +74,7 @@ impl<T> Pane<'_, T> {
         sorting: Sorting,
         scroll: usize,
     ) {
-        if let Some(column) = sorting.column.and_then(|at| self.columns.get(at)) {
-            self.rows.sort_by(column.order);
-        }
-        if sorting.reversed {
-            self.rows.reverse();
-        }
+        self.sort(sorting);
         let shown = fitting(self.columns, area.width);
         let title = |&at: &usize| match (sorting.column == Some(at), sorting.reversed) {
             (false, _) => self.columns[at].title.to_owned(),
@@ -85,7 +84,9 @@ impl<T> Pane<'_, T> {
         let heading = Row::new(shown.iter().map(title)).style(reversed());
         // What is below the screen is not made.
         let rows = self.rows.iter().skip(scroll).take(usize::from(area.height)).map(|row| {
-            let cells = shown.iter().map(|&at| Cell::from((self.columns[at].cell)(row)));
+            let text =
+                |at: usize| (self.columns[at].cell)(row).unwrap_or_else(|| UNKNOWN.to_owned());
+            let cells = shown.iter().map(|&at| Cell::from(text(at)));
             Row::new(cells).style((self.style)(row))
         });
         let widths = shown.iter().map(|&at| {
@@ -94,6 +95,20 @@ impl<T> Pane<'_, T> {
         });
         let table = Table::new(rows, widths).column_spacing(SPACING).header(heading);
         frame.render_widget(table, area);
+    }
+
+    /// What is not known comes last, either way round.
+    fn sort(&mut self, sorting: Sorting) {
+        let column = sorting.column.and_then(|at| self.columns.get(at));
+        if let Some(column) = column {
+            self.rows.sort_by(column.order);
+        }
+        if sorting.reversed {
+            self.rows.reverse();
+        }
+        if let Some(column) = column {
+            self.rows.sort_by_cached_key(|row| (column.cell)(row).is_none());
+        }
     }
 }
 
@@ -124,7 +139,22 @@ mod tests {
     use super::*;
 
     fn plain(width: u16, rank: u8) -> Column<u8> {
-        column("x", (width, rank), u8::to_string, Ord::cmp)
+        column("x", (width, rank), |row| Some(row.to_string()), Ord::cmp)
+    }
+
+    #[test]
+    fn what_is_not_known_comes_last_either_way_round() {
+        let columns: [Column<Option<u8>>; 1] =
+            [column("x", (5, 0), |row| row.map(|known| known.to_string()), Ord::cmp)];
+        let sorted = |reversed| {
+            let rows = vec![Some(2), None, Some(1), Some(3)];
+            let mut pane = Pane { columns: &columns, rows, style: |_| Style::default(), grows: 0 };
+            pane.sort(Sorting { column: Some(0), reversed });
+            pane.rows
+        };
+
+        assert_eq!(sorted(false), [Some(1), Some(2), Some(3), None]);
+        assert_eq!(sorted(true), [Some(3), Some(2), Some(1), None]);
     }
 
     #[test]

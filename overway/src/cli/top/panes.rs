@@ -13,9 +13,6 @@ use super::columns::{Column, column};
 use crate::cli::events::Event;
 use crate::cli::{logging, text};
 
-/// What is not known.
-const UNKNOWN: &str = "unknown";
-
 /// A link with its ends' names.
 pub(super) struct LinkRow<'a> {
     name: String,
@@ -40,47 +37,47 @@ pub(super) fn links<'a>(overview: &'a OverviewBody) -> Vec<LinkRow<'a>> {
 
 pub(super) fn link_columns<'a>() -> [Column<LinkRow<'a>>; 8] {
     [
-        column("LINK", (26, 0), |row| row.name.clone(), |a, b| a.name.cmp(&b.name)),
+        column("LINK", (26, 0), |row| Some(row.name.clone()), |a, b| a.name.cmp(&b.name)),
         column(
             "STATE",
             (8, 0),
-            |row| row.link.state.clone(),
+            |row| Some(row.link.state.clone()),
             |a, b| illness(&b.link.state).cmp(&illness(&a.link.state)),
         ),
         column(
             "DELAY",
             (9, 1),
-            |row| row.link.delay_us.map_or_else(unknown, text::millis),
+            |row| row.link.delay_us.map(text::millis),
             |a, b| most_first(a.link.delay_us, b.link.delay_us),
         ),
         column(
             "JITTER",
             (9, 4),
-            |row| row.link.jitter_us.map_or_else(unknown, text::millis),
+            |row| row.link.jitter_us.map(text::millis),
             |a, b| most_first(a.link.jitter_us, b.link.jitter_us),
         ),
         column(
             "LOSS",
             (7, 1),
-            |row| row.link.loss_ppm.map_or_else(unknown, loss),
+            |row| row.link.loss_ppm.map(loss),
             |a, b| most_first(a.link.loss_ppm, b.link.loss_ppm),
         ),
         column(
             "TRAFFIC",
             (12, 2),
-            |row| text::rate(row.link.received_bps),
+            |row| Some(text::rate(row.link.received_bps)),
             |a, b| b.link.received_bps.cmp(&a.link.received_bps),
         ),
         column(
             "LOAD",
             (7, 3),
-            |row| row.link.load_permille.map_or_else(unknown, text::percent),
+            |row| row.link.load_permille.map(text::percent),
             |a, b| most_first(a.link.load_permille, b.link.load_permille),
         ),
         column(
             "ON A PATH",
             (10, 5),
-            |row| if row.link.candidate { "yes" } else { "no" }.to_owned(),
+            |row| Some(if row.link.candidate { "yes" } else { "no" }.to_owned()),
             |a, b| b.link.candidate.cmp(&a.link.candidate),
         ),
     ]
@@ -106,47 +103,47 @@ pub(super) fn relays(overview: &OverviewBody) -> Vec<&RelayGlanceBody> {
 
 pub(super) fn relay_columns<'a>() -> [Column<&'a RelayGlanceBody>; 8] {
     [
-        column("RELAY", (16, 0), |relay| relay.name.clone(), |a, b| a.name.cmp(&b.name)),
+        column("RELAY", (16, 0), |relay| Some(relay.name.clone()), |a, b| a.name.cmp(&b.name)),
         column(
             "STATE",
             (13, 0),
-            |relay| state_of(relay).to_owned(),
+            |relay| Some(state_of(relay).to_owned()),
             |a, b| state_of(b).cmp(state_of(a)),
         ),
         column(
             "LINKS",
             (7, 1),
-            |relay| format!("{}/{}", relay.links_usable, relay.links),
+            |relay| Some(format!("{}/{}", relay.links_usable, relay.links)),
             |a, b| a.links_usable.cmp(&b.links_usable),
         ),
         column(
             "RECEIVES",
             (12, 1),
-            |relay| text::rate(relay.received_bps),
+            |relay| Some(text::rate(relay.received_bps)),
             |a, b| b.received_bps.cmp(&a.received_bps),
         ),
         column(
             "SENDS",
             (12, 1),
-            |relay| text::rate(relay.sent_bps),
+            |relay| Some(text::rate(relay.sent_bps)),
             |a, b| b.sent_bps.cmp(&a.sent_bps),
         ),
         column(
             "ITS OWN ASK",
             (12, 4),
-            |relay| text::rate(relay.demand_bps),
+            |relay| Some(text::rate(relay.demand_bps)),
             |a, b| b.demand_bps.cmp(&a.demand_bps),
         ),
         column(
             "REPORT",
             (8, 2),
-            |relay| relay.last_report_age_ms.map_or_else(unknown, age),
+            |relay| relay.last_report_age_ms.map(age),
             |a, b| most_first(a.last_report_age_ms, b.last_report_age_ms),
         ),
         column(
             "STALLS",
             (7, 3),
-            |relay| relay.self_stalls.to_string(),
+            |relay| Some(relay.self_stalls.to_string()),
             |a, b| b.self_stalls.cmp(&a.self_stalls),
         ),
     ]
@@ -177,10 +174,6 @@ pub(super) struct FlowRow<'a> {
 }
 
 impl FlowRow<'_> {
-    fn text(&self, of: impl FnOnce(&FlowBody) -> String) -> String {
-        self.flow.map_or_else(unknown, of)
-    }
-
     fn by(&self, other: &Self, of: impl Fn(&FlowBody) -> String) -> Ordering {
         self.flow.map(&of).cmp(&other.flow.map(&of))
     }
@@ -247,42 +240,42 @@ pub(super) fn flows(relays: &[RelayFlows]) -> Vec<FlowRow<'_>> {
 
 pub(super) fn flow_columns<'a>() -> [Column<FlowRow<'a>>; 13] {
     [
-        column("RELAY", (13, 0), |row| row.relay.to_owned(), |a, b| a.relay.cmp(b.relay)),
-        column("SERVICE", (14, 0), |row| row.text(service), |a, b| a.by(b, service)),
-        column("CLASS", (11, 2), |row| row.text(class), |a, b| a.by(b, class)),
+        column("RELAY", (13, 0), |row| Some(row.relay.to_owned()), |a, b| a.relay.cmp(b.relay)),
+        column("SERVICE", (14, 0), |row| row.flow.map(service), |a, b| a.by(b, service)),
+        column("CLASS", (11, 2), |row| row.flow.map(class), |a, b| a.by(b, class)),
         column(
             "FLOW",
             (12, 7),
-            |row| row.text(|flow| flow.id.to_string()),
+            |row| row.flow.map(|flow| flow.id.to_string()),
             |a, b| a.flow.map(|flow| flow.id).cmp(&b.flow.map(|flow| flow.id)),
         ),
-        column("FAR END", (14, 5), |row| row.text(far), |a, b| a.by(b, far)),
-        column("DELAY", (9, 4), |row| ms(row.delay()), |a, b| most(a.delay(), b.delay())),
-        column("P99", (9, 1), |row| ms(row.p99()), |a, b| most(a.p99(), b.p99())),
-        column("GAP", (9, 1), |row| ms(row.gap()), |a, b| most(a.gap(), b.gap())),
-        column(
-            "LOST",
-            (8, 1),
-            |row| row.loss().map_or_else(unknown, lost),
-            |a, b| most(a.loss(), b.loss()),
-        ),
+        column("FAR END", (14, 5), |row| row.flow.map(far), |a, b| a.by(b, far)),
+        column("DELAY", (9, 4), |row| row.delay().map(ms), |a, b| most(a.delay(), b.delay())),
+        column("P99", (9, 1), |row| row.p99().map(ms), |a, b| most(a.p99(), b.p99())),
+        column("GAP", (9, 1), |row| row.gap().map(ms), |a, b| most(a.gap(), b.gap())),
+        column("LOST", (8, 1), |row| row.loss().map(lost), |a, b| most(a.loss(), b.loss())),
         column(
             "STALLS",
             (7, 3),
-            |row| row.stalls().map_or_else(unknown, |stalls| stalls.to_string()),
+            |row| row.stalls().map(|stalls| stalls.to_string()),
             |a, b| most_first(a.stalls(), b.stalls()),
         ),
-        column("LONGEST", (9, 6), |row| ms(row.longest()), |a, b| most(a.longest(), b.longest())),
+        column(
+            "LONGEST",
+            (9, 6),
+            |row| row.longest().map(ms),
+            |a, b| most(a.longest(), b.longest()),
+        ),
         column(
             "OPEN FOR",
             (9, 8),
-            |row| row.text(|flow| seconds(flow.age_s)),
+            |row| row.flow.and_then(|flow| seconds(flow.age_s)),
             |a, b| most(a.flow.map(|flow| flow.age_s), b.flow.map(|flow| flow.age_s)),
         ),
         column(
             "HEARD",
             (8, 9),
-            |row| row.text(heard),
+            |row| row.flow.and_then(heard),
             |a, b| most(a.flow.map(|flow| flow.heard_s), b.flow.map(|flow| flow.heard_s)),
         ),
     ]
@@ -306,8 +299,8 @@ fn far(flow: &FlowBody) -> String {
     flow.far.clone()
 }
 
-fn heard(flow: &FlowBody) -> String {
-    if flow.ended { "ended".to_owned() } else { seconds(flow.heard_s) }
+fn heard(flow: &FlowBody) -> Option<String> {
+    if flow.ended { Some("ended".to_owned()) } else { seconds(flow.heard_s) }
 }
 
 fn service(flow: &FlowBody) -> String {
@@ -325,11 +318,11 @@ pub(super) fn event_columns<'a>() -> [Column<&'a Event>; 3] {
         column(
             "TIME",
             (24, 0),
-            |event| text::moment(event.at_unix_ms),
+            |event| Some(text::moment(event.at_unix_ms)),
             |a, b| b.sequence.cmp(&a.sequence),
         ),
-        column("EVENT", (17, 0), |event| event.kind.clone(), |a, b| a.kind.cmp(&b.kind)),
-        column("WHAT", (37, 0), |event| event.detail.clone(), |a, b| a.detail.cmp(&b.detail)),
+        column("EVENT", (17, 0), |event| Some(event.kind.clone()), |a, b| a.kind.cmp(&b.kind)),
+        column("WHAT", (37, 0), |event| Some(event.detail.clone()), |a, b| a.detail.cmp(&b.detail)),
     ]
 }
 
@@ -342,7 +335,7 @@ fn illness(state: &str) -> u8 {
     }
 }
 
-/// What is not known comes last.
+/// The greatest first.
 fn most_first<T: Copy + Ord>(a: Option<T>, b: Option<T>) -> Ordering {
     b.cmp(&a)
 }
@@ -364,10 +357,6 @@ pub(super) fn coloured(colour: Color) -> Style {
     }
 }
 
-fn unknown() -> String {
-    UNKNOWN.to_owned()
-}
-
 fn loss(ppm: u32) -> String {
     format!("{}.{:02}%", ppm / 10_000, ppm % 10_000 / 100)
 }
@@ -376,11 +365,11 @@ fn lost(share: f64) -> String {
     format!("{:.2}%", share * 1e2)
 }
 
-fn ms(value: Option<f64>) -> String {
-    value.map_or_else(unknown, |value| format!("{value:.1} ms"))
+fn ms(value: f64) -> String {
+    format!("{value:.1} ms")
 }
 
 /// A time that a relay tells; one that is no time is not known.
-fn seconds(seconds: f64) -> String {
-    Duration::try_from_secs_f64(seconds).map_or_else(|_| unknown(), text::duration)
+fn seconds(seconds: f64) -> Option<String> {
+    Duration::try_from_secs_f64(seconds).ok().map(text::duration)
 }

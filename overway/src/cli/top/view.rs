@@ -326,7 +326,12 @@ mod tests {
         view.sort_by_next();
         let lines = shown(&mut view);
         assert!(lines[3].contains("SERVICE▼"), "{lines:#?}");
-        assert!(lines[5].contains("chat") && lines[6].contains("mail"), "{lines:#?}");
+        assert!(lines[4].contains("chat") && lines[5].contains("mail"), "{lines:#?}");
+        assert!(lines[7].starts_with("oslo          unknown"), "{lines:#?}");
+        view.reverse();
+        let lines = shown(&mut view);
+        assert!(lines[4].contains("voice") && lines[5].contains("mail"), "{lines:#?}");
+        assert!(lines[7].starts_with("oslo          unknown"), "{lines:#?}");
     }
 
     #[test]
