@@ -9,20 +9,25 @@ import json
 import sys
 import time
 
-# For how long after a blow arrivals are looked at, in seconds.
+# For how long before and after a blow arrivals are told, in seconds.
+BEFORE = 1.0
 WATCH = 2.5
+
+
+def nanoseconds(seconds):
+    return int(seconds * 1e9)
 
 
 class Marks:
     """Blows, and arrivals around them."""
 
-    def __init__(self, spacing):
-        self.spacing = spacing
+    def __init__(self):
         self.blows = []
         self.arrivals = []
 
-    def arrived(self):
-        self.arrivals.append(time.monotonic())
+    def arrived(self, number, sent):
+        """The message or frame of this number came, which was sent at this time, on whatever clock."""
+        self.arrivals.append((number, sent, time.monotonic()))
 
     async def until_end(self):
         """Reads what the benchmark says until it is over; a benchmark that is gone has ended, too."""
@@ -34,16 +39,22 @@ class Marks:
             elif line.strip() in ("end", ""):
                 return
 
-    def excess_ms(self):
-        """For each blow the longest time without an arrival, less the time between arrivals, in milliseconds."""
+    def told(self):
+        """For each blow its time, the end of the watch, and the arrivals around it: number, sent, received, in order.
+
+        In nanoseconds. Times of sending are moved so that the shortest delay of all is none: how much delays grow is what
+        counts, and a clock of the media has another origin than this process's.
+        """
+        least = min((received - sent for _, sent, received in self.arrivals), default=0.0)
         found = []
         for blow in self.blows:
             over = blow + WATCH
-            before = [at for at in self.arrivals if at < blow][-1:]
-            seen = before + [at for at in self.arrivals if blow <= at <= over] + [over]
-            gaps = [later - earlier for earlier, later in zip(seen, seen[1:])]
-            # A flow that is silent to the end of the watch counts with what was seen of the silence.
-            found.append(max(0.0, max(gaps, default=WATCH) - self.spacing) * 1e3)
+            near = [
+                [number, nanoseconds(sent + least), nanoseconds(received)]
+                for number, sent, received in self.arrivals
+                if blow - BEFORE <= received <= over
+            ]
+            found.append({"at": nanoseconds(blow), "over": nanoseconds(over), "arrivals": near})
         return found
 
 

@@ -5,7 +5,7 @@
 The callee's socket is at the first port; the caller is told that the callee is at the second, a forward to it, and the
 callee is not told where the caller is: it learns that from what arrives (a peer-reflexive candidate, RFC 8445 section
 7.3.1.3). So ICE, DTLS and SRTP all go over the forward, both ways, and nowhere else. The caller sends audio, fifty frames a
-second. The result: excess gaps around blows, frames sent and lost, and whether the call stands at the end.
+second. The result: arrivals around blows, frames sent and lost, and whether the call stands at the end.
 """
 
 import asyncio
@@ -62,7 +62,8 @@ async def received(track, marks, lost):
     last = None
     while True:
         frame = await track.recv()
-        marks.arrived()
+        # Frames leave by the media's own clock.
+        marks.arrived(frame.pts // SAMPLES, frame.pts / RATE)
         if last is not None:
             lost.append(max(0, (frame.pts - last) // SAMPLES - 1))
         last = frame.pts
@@ -84,7 +85,7 @@ async def run(callee_port, forward_port):
 
     loop.create_datagram_endpoint = create_endpoint
 
-    marks, lost, tone = Marks(SAMPLES / RATE), [], Tone()
+    marks, lost, tone = Marks(), [], Tone()
     caller, callee = RTCPeerConnection(), RTCPeerConnection()
     tasks = []
 
@@ -101,7 +102,7 @@ async def run(callee_port, forward_port):
 
     await marks.until_end()
     stands = caller.connectionState == callee.connectionState == "connected"
-    say_result(excess_ms=marks.excess_ms(), sent=tone.sent, lost=sum(lost), call_stands=stands)
+    say_result(blows=marks.told(), sent=tone.sent, lost=sum(lost), call_stands=stands)
     for task in tasks:
         task.cancel()
     await asyncio.gather(caller.close(), callee.close())

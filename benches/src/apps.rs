@@ -4,7 +4,8 @@
 //! broker (mosquitto) behind one edge, its publisher and subscriber behind two others; or a WebRTC call (aiortc), one end
 //! behind each of two edges, ICE, DTLS and media over a UDP forward. The access relay of the near edge, that of the far
 //! one, and a transit relay between them if there is one are frozen and killed in turn. The program notes what arrives,
-//! and says at its end what it felt.
+//! and says at its end what came around each blow. The excess is that of `failover` and `entry-failover`: the gap less the
+//! spacing, the growth of the path's delay, and a round trip of the link in front of the relay that was hit.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -18,7 +19,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use overway::lab::drills::{self, Blow, Scene};
 use overway::lab::figures::{Figures, Promise};
-use overway::lab::flow::{Flows, percentile};
+use overway::lab::flow::{Arrival, Felt, Flows, felt, percentile};
 use overway::lab::profile::Profile;
 use overway::lab::stage::Stage;
 use overway::lab::world::{EdgePlan, Node, World, WorldOptions};
@@ -34,8 +35,10 @@ const FAR: usize = 1;
 /// The relays that the edges know, by name, in the default profile.
 const NEAR_ACCESS: [&str; 3] = ["frankfurt", "zurich", "ashburn"];
 const FAR_ACCESS: [&str; 3] = ["tokyo", "mumbai", "sydney"];
-/// The programs look at arrivals for as long after a blow (`benches/peers/marks.py`).
+/// The programs tell arrivals of a little less after a blow (`benches/peers/marks.py`).
 const WATCH: Duration = Duration::from_millis(2_600);
+/// Between messages or frames.
+const SPACING: Duration = Duration::from_millis(20);
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
 const END_TIME_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
@@ -66,13 +69,30 @@ pub(crate) enum App {
 /// What its program says at its end.
 #[derive(Debug, Deserialize)]
 struct Told {
-    /// For each blow.
-    excess_ms: Vec<f64>,
+    blows: Vec<Around>,
     sent: u64,
     lost: u64,
     duplicates: Option<u64>,
     tcp_connections_survived: Option<bool>,
     call_stands: Option<bool>,
+}
+
+/// What the program saw around a blow; times in nanoseconds of its own clock.
+#[derive(Debug, Deserialize)]
+struct Around {
+    at: u64,
+    over: u64,
+    /// Numbers, and when each was sent and received.
+    arrivals: Vec<(u64, u64, u64)>,
+}
+
+/// A blow, as the benchmark knows it.
+#[derive(Debug)]
+struct Hit {
+    /// For people.
+    about: String,
+    /// Of the link in front of the relay, on the way that takes longer.
+    round_trip: Duration,
 }
 
 /// A relay that is hit.
@@ -100,16 +120,20 @@ pub(crate) fn run(
     let scene = Scene { world: &world, stage, flows: &flows };
     let mut program = Program::start(app, &args.python, &world, target)?;
     program.wait_ready(stage)?;
-    let mut blows = 0;
+    let mut hits = Vec::new();
     for round in 1..=rounds {
         for blow in [Blow::Freeze, Blow::Kill] {
             for place in [Place::Near, Place::Far, Place::Transit] {
-                blows += usize::from(strike(&scene, &mut program, round, place, blow)?);
+                hits.extend(strike(&scene, (app, &mut program), round, place, blow)?);
             }
         }
     }
     let told = program.end(stage)?;
-    figures(app, &told, blows)
+    let felt = felt_of(&told, &hits)?;
+    for (hit, (felt, excess)) in hits.iter().zip(&felt) {
+        stage.say(line(hit, felt, *excess));
+    }
+    figures(app, &told, &felt)
 }
 
 fn options(
@@ -140,14 +164,14 @@ fn options(
     Ok(WorldOptions { spawner, profile, seed, dir: None, wires: Vec::new(), edges, workers: 1 })
 }
 
-/// One blow, and the relay's return. Returns whether there was a relay to hit: a path may lead over none.
+/// One blow, and the relay's return. `None`: there was no relay to hit, for a path may lead over none.
 fn strike(
     scene: &Scene<'_>,
-    program: &mut Program,
+    (app, program): (App, &mut Program),
     round: usize,
     place: Place,
     blow: Blow,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Option<Hit>> {
     let Scene { world, stage, .. } = *scene;
     wait_whole(scene)?;
     let (near, far) = (world.access_relay(CALLER)?, world.access_relay(FAR)?);
@@ -155,21 +179,70 @@ fn strike(
         Place::Near => near,
         Place::Far => far,
         Place::Transit => {
-            let path = world.path(near, far, Class::Realtime)?.unwrap_or_default();
+            let path = world.path(near, far, app.class())?.unwrap_or_default();
             let between = path.into_iter().find(|relay| ![near, far].contains(relay));
-            let Some(transit) = between else { return Ok(false) };
+            let Some(transit) = between else { return Ok(None) };
             transit
         }
     };
     let name = world.profile().relay_name(victim);
     let about = format!("{round}: {name} ({place:?}) is {}", blow.text());
+    let mut round_trip = in_front(world, (near, far), victim, app.class())?;
+    if app.answers_count() {
+        round_trip = round_trip.max(in_front(world, (far, near), victim, app.class())?);
+    }
     program.tell("blow")?;
     blow.hit(scene, victim)?;
     let watched = drills::wait(stage, WATCH, &about);
     scene.restore(victim)?;
     watched?;
-    stage.say(about);
-    Ok(true)
+    stage.say(about.as_str());
+    Ok(Some(Hit { about, round_trip }))
+}
+
+/// The round trip of the link over which frames come to a relay on their way; none for the first, to which they come over
+/// the attachment.
+fn in_front(
+    world: &World,
+    (from, to): (usize, usize),
+    victim: usize,
+    class: Class,
+) -> anyhow::Result<Duration> {
+    let path = world.path(from, to, class)?.unwrap_or_default();
+    let link = path.windows(2).find(|link| link[1] == victim);
+    Ok(link.map_or(Duration::ZERO, |link| world.profile().round_trip(link[0], link[1])))
+}
+
+/// What each blow was felt like, and its excess in milliseconds.
+fn felt_of(told: &Told, hits: &[Hit]) -> anyhow::Result<Vec<(Felt, f64)>> {
+    let blows = &told.blows;
+    if blows.len() != hits.len() {
+        bail!("the program has seen {} of {} blows", blows.len(), hits.len());
+    }
+    let one = |(around, hit): (&Around, &Hit)| {
+        let arrivals = around.arrivals.iter().map(|&(sequence, sent, received)| Arrival {
+            sequence,
+            sent,
+            received,
+            duplicate: false,
+        });
+        let arrivals: Vec<Arrival> = arrivals.collect();
+        let felt = felt(&arrivals, around.at, around.over)
+            .with_context(|| format!("{}: nothing had arrived in the second before", hit.about))?;
+        Ok((felt, felt.excess_ms(SPACING, hit.round_trip)))
+    };
+    blows.iter().zip(hits).map(one).collect()
+}
+
+fn line(hit: &Hit, felt: &Felt, excess_ms: f64) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let growth = ms(felt.delay_detour.saturating_sub(felt.delay_before));
+    format!(
+        "{}: gap {:.0} ms, excess {excess_ms:.0} ms (the path {growth:.0} ms longer, the link in front {:.0} ms there and back)",
+        hit.about,
+        felt.gap_ms(),
+        ms(hit.round_trip),
+    )
 }
 
 /// Waits until every edge is attached twice.
@@ -190,18 +263,20 @@ fn wait_whole(scene: &Scene<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn figures(app: App, told: &Told, blows: usize) -> anyhow::Result<Figures> {
-    let Told { excess_ms, sent, lost, duplicates, tcp_connections_survived, call_stands } = told;
-    if excess_ms.len() != blows {
-        bail!("the program has seen {} of {blows} blows", excess_ms.len());
-    }
+fn figures(app: App, told: &Told, felt: &[(Felt, f64)]) -> anyhow::Result<Figures> {
+    let Told { blows, sent, lost, duplicates, tcp_connections_survived, call_stands } = told;
     let name = |what: &str| format!("{}_{what}", app.name());
     let mut figures = Figures::default();
-    figures.add(&name("blows"), blows as f64, Promise::AtLeast(1.0));
+    figures.add(&name("blows"), blows.len() as f64, Promise::AtLeast(1.0));
     figures.add(&name("sent"), *sent as f64, Promise::AtLeast(1.0));
-    let max = excess_ms.iter().copied().max_by(f64::total_cmp);
-    figures.add_measured(&name("excess_ms_p99"), percentile(excess_ms, 0.99), Promise::Reported);
-    figures.add_measured(&name("excess_ms_max"), max, Promise::Reported);
+    let gaps: Vec<f64> = felt.iter().map(|(felt, _)| felt.gap_ms()).collect();
+    let excess: Vec<f64> = felt.iter().map(|(_, excess)| *excess).collect();
+    for (what, values) in [("gap_ms", &gaps), ("excess_ms", &excess)] {
+        for (which, share) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+            let figure = name(&format!("{what}_{which}"));
+            figures.add_measured(&figure, percentile(values, share), Promise::Reported);
+        }
+    }
     match app {
         App::Mqtt => {
             figures.add(&name("lost"), *lost as f64, Promise::AtMost(0.0));
@@ -224,6 +299,22 @@ impl App {
         match self {
             Self::Mqtt => "mqtt",
             Self::Webrtc => "webrtc",
+        }
+    }
+
+    /// That of what it sends.
+    const fn class(self) -> Class {
+        match self {
+            Self::Mqtt => Class::Interactive,
+            Self::Webrtc => Class::Realtime,
+        }
+    }
+
+    /// Whether what arrives has gone both ways: to the broker and back.
+    const fn answers_count(self) -> bool {
+        match self {
+            Self::Mqtt => true,
+            Self::Webrtc => false,
         }
     }
 
@@ -353,17 +444,50 @@ fn read_lines(output: ChildStdout) -> anyhow::Result<Receiver<String>> {
 mod tests {
     use super::*;
 
+    /// Arrivals every 20 ms, sent 50 ms before, and 60 ms before from a pause of 300 ms on.
+    fn around() -> String {
+        let ms = |ms: u64| ms * 1_000_000;
+        let before = (0..50).map(|at| [at, ms(1_000 + at * 20), ms(1_050 + at * 20)]);
+        let after = (50..150).map(|at| [at, ms(1_270 + at * 20), ms(1_330 + at * 20)]);
+        let arrivals: Vec<[u64; 3]> = before.chain(after).collect();
+        format!(
+            r#"{{"at": {}, "over": {}, "arrivals": {}}}"#,
+            ms(2_040),
+            ms(4_540),
+            serde_json::to_string(&arrivals).unwrap()
+        )
+    }
+
+    fn hit() -> Hit {
+        Hit { about: "tokyo is killed".to_owned(), round_trip: Duration::from_millis(110) }
+    }
+
+    #[test]
+    fn the_excess_of_a_blow_is_what_paths_do_not_explain() {
+        let webrtc =
+            format!(r#"{{"blows": [{}], "sent": 511, "lost": 3, "call_stands": true}}"#, around());
+        let told: Told = serde_json::from_str(&webrtc).unwrap();
+
+        let felt = felt_of(&told, &[hit()]).unwrap();
+
+        // 1_330 + 50 x 20 after 1_050 + 49 x 20; less 20, 10 and 110.
+        assert!((felt[0].0.gap_ms() - 300.0).abs() < 1e-6);
+        assert!((felt[0].1 - 160.0).abs() < 1e-6);
+        let line = line(&hit(), &felt[0].0, felt[0].1);
+        assert!(line.starts_with("tokyo is killed: gap 300 ms, excess 160 ms (the path 10 ms"));
+        assert!(figures(App::Webrtc, &told, &felt).unwrap().are_kept());
+        assert!(felt_of(&told, &[hit(), hit()]).is_err(), "a blow was missed");
+    }
+
     #[test]
     fn what_the_programs_say_is_read() {
-        let mqtt = r#"{"excess_ms": [8.5], "sent": 329, "lost": 0, "duplicates": 2, "tcp_connections_survived": true}"#;
-        let webrtc = r#"{"excess_ms": [8.5, 9], "sent": 511, "lost": 3, "call_stands": true}"#;
+        let mqtt = r#"{"blows": [{"at": 5, "over": 9, "arrivals": [[1, 2, 3]]}], "sent": 329, "lost": 0, "duplicates": 2, "tcp_connections_survived": true}"#;
 
         let told: Told = serde_json::from_str(mqtt).unwrap();
-        assert!(figures(App::Mqtt, &told, 1).unwrap().are_kept());
-        assert!(figures(App::Mqtt, &Told { lost: 1, ..told }, 1).is_ok_and(|it| !it.are_kept()));
-        let told: Told = serde_json::from_str(webrtc).unwrap();
-        assert!(figures(App::Webrtc, &told, 2).unwrap().are_kept());
-        assert!(figures(App::Webrtc, &told, 3).is_err(), "a blow was missed");
+        let felt = felt_of(&told, &[hit()]).unwrap();
+        assert!(figures(App::Mqtt, &told, &felt).unwrap().are_kept());
+        let lossy = Told { lost: 1, ..told };
+        assert!(figures(App::Mqtt, &lossy, &felt).is_ok_and(|it| !it.are_kept()));
     }
 
     #[test]
