@@ -13,6 +13,11 @@
 //!
 //! Exit codes: 0 measured and every promise kept, 1 otherwise, 2 wrong usage.
 
+/// As in the `overway` program.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod apps;
 mod attach;
 mod chain;
