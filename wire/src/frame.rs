@@ -69,6 +69,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
+    #[inline]
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Session => 1,
@@ -78,6 +79,7 @@ impl FrameKind {
         }
     }
 
+    #[inline]
     pub(crate) const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Session),
@@ -102,6 +104,7 @@ pub enum FrameEcn {
 }
 
 impl FrameEcn {
+    #[inline]
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::NotCapable => 0,
@@ -110,6 +113,7 @@ impl FrameEcn {
         }
     }
 
+    #[inline]
     pub(crate) const fn from_code(code: u8) -> Option<Self> {
         match code {
             0 => Some(Self::NotCapable),
@@ -165,6 +169,7 @@ impl Path {
     }
 
     /// The steps, the destination last; never empty.
+    #[inline]
     pub fn elements(&self) -> &[PathElement] {
         &self.elements[..usize::from(self.len)]
     }
@@ -175,6 +180,7 @@ impl Path {
     }
 
     /// The last step: the destination relay.
+    #[inline]
     pub fn last(&self) -> PathElement {
         self.elements[usize::from(self.len) - 1]
     }
@@ -185,6 +191,7 @@ impl Path {
     }
 
     /// Whether the path goes through or ends at `relay`.
+    #[inline]
     pub fn visits(&self, relay: RelayId) -> bool {
         self.elements().iter().any(|element| element.relay == relay)
     }
@@ -199,6 +206,7 @@ impl Path {
     }
 
     /// Bytes that it takes on the wire.
+    #[inline]
     pub fn encoded_len(&self) -> usize {
         ELEMENT_BYTES * self.elements().len()
     }
@@ -215,19 +223,24 @@ impl Path {
     ///
     /// # Errors
     /// As [`Path::new`], and [`FrameError::Reserved`] for a link index above 15.
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        if !bytes.len().is_multiple_of(ELEMENT_BYTES) {
+        let (steps, rest) = bytes.as_chunks::<ELEMENT_BYTES>();
+        if steps.is_empty() || steps.len() > PATH_ELEMENTS_MAX || !rest.is_empty() {
             return Err(FrameError::PathLength);
         }
-        let mut steps = [PathElement::default(); PATH_ELEMENTS_MAX];
-        let count = bytes.len() / ELEMENT_BYTES;
-        let steps = steps.get_mut(..count).ok_or(FrameError::PathLength)?;
-        for (step, bytes) in steps.iter_mut().zip(bytes.chunks_exact(ELEMENT_BYTES)) {
-            let relay = RelayId(u16::from_be_bytes([bytes[0], bytes[1]]));
-            let link = LinkIndex::new(bytes[2]).ok_or(FrameError::Reserved)?;
-            *step = PathElement::new(relay, link);
+        let len = u8::try_from(steps.len()).expect("PATH_ELEMENTS_MAX fits in a byte");
+        let mut path = Self { len, elements: [PathElement::default(); PATH_ELEMENTS_MAX] };
+        // In one pass: this is done for every frame.
+        for (at, &[high, low, link]) in steps.iter().enumerate() {
+            let relay = RelayId(u16::from_be_bytes([high, low]));
+            if path.elements[..at].iter().any(|before| before.relay == relay) {
+                return Err(FrameError::Loop);
+            }
+            let link = LinkIndex::new(link).ok_or(FrameError::Reserved)?;
+            path.elements[at] = PathElement::new(relay, link);
         }
-        Self::new(steps)
+        Ok(path)
     }
 }
 
@@ -314,6 +327,7 @@ pub enum FrameError {
 
 impl Header {
     /// Bytes that it takes on the wire, at most [`HEADER_BYTES_MAX`].
+    #[inline]
     pub fn encoded_len(&self) -> usize {
         let alternate = if self.alternate.is_some() { ALTERNATE_BYTES } else { 0 };
         FIXED_BYTES + self.path.encoded_len() + alternate
@@ -351,6 +365,7 @@ impl Header {
     }
 
     /// Whether a frame bears the copy mark, without a look at anything else of it.
+    #[inline]
     pub fn is_copy(frame: &[u8]) -> bool {
         frame.get(1).is_some_and(|flags| flags & COPY_BIT != 0)
     }
@@ -360,6 +375,7 @@ impl Header {
     /// # Errors
     /// Says why the bytes are no frame. A header that comes out is consistent: its path has no loop, ends
     /// at the destination, and holds the position.
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), FrameError> {
         let (fixed, rest) =
             bytes.split_first_chunk::<FIXED_BYTES>().ok_or(FrameError::Truncated)?;
@@ -397,6 +413,7 @@ impl Header {
         Ok((header, payload))
     }
 
+    #[inline]
     fn check(&self) -> Result<(), FrameError> {
         let ends_there = self.path.last().relay == self.destination.relay;
         if usize::from(self.position) >= self.path.elements().len() || !ends_there {
@@ -412,11 +429,13 @@ impl Header {
     }
 
     /// The relay that is to receive the frame.
+    #[inline]
     pub fn receiver(&self) -> PathElement {
         self.path.elements[usize::from(self.position)]
     }
 
     /// The relay that sends the frame to [`Self::receiver`].
+    #[inline]
     pub fn sender(&self) -> RelayId {
         match self.position.checked_sub(1) {
             Some(before) => self.path.elements[usize::from(before)].relay,
@@ -426,6 +445,7 @@ impl Header {
 }
 
 /// The alternate address at the front of `bytes`, if there is to be one, and what follows it.
+#[inline]
 fn alternate(is_there: bool, bytes: &[u8]) -> Result<(Option<Address>, &[u8]), FrameError> {
     if !is_there {
         return Ok((None, bytes));

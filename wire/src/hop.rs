@@ -217,6 +217,7 @@ pub struct BundleFrames<'a>(&'a [u8]);
 impl<'a> Iterator for BundleFrames<'a> {
     type Item = Result<&'a [u8], HopError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
             return None;
