@@ -57,7 +57,7 @@ mod window;
 pub use attachment::{AttachmentProbe, attachment_config};
 pub use clock::LocalClock;
 pub use config::{ProbeConfig, Rate};
-pub use link::{LinkProbe, ProbeEvent};
+pub use link::{LinkProbe, Numbered, ProbeEvent};
 pub use liveness::{Direction, State};
 pub use stats::Stats;
 pub use window::WindowStats;

@@ -36,6 +36,17 @@ pub enum ProbeEvent {
     },
 }
 
+/// Data messages with consecutive numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbered {
+    /// The first number.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+    /// Bytes of all.
+    pub bytes: usize,
+}
+
 /// What the newest heartbeat of the neighbour said of itself.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
@@ -155,16 +166,22 @@ impl LinkProbe {
 
     /// Takes note of an authenticated data message: a sign of life, a number, and `bytes` for the received rate.
     pub fn handle_frame(&mut self, lane: Lane, number: u32, bytes: usize, now: Instant) {
-        self.count_frame(bytes, now);
+        self.handle_frames(lane, Numbered { first: number, count: 1, bytes }, now);
+    }
+
+    /// Takes note of authenticated data messages with consecutive numbers that were read at the same moment, as
+    /// [`Self::handle_frame`] does of each.
+    pub fn handle_frames(&mut self, lane: Lane, run: Numbered, now: Instant) {
+        self.count_frames(run.count, run.bytes, now);
         self.count(now, |probe, counting, tally| {
-            probe.lanes[place(lane)].handle_number(number, counting, now, tally);
+            probe.lanes[place(lane)].handle_run((run.first, run.count), counting, now, tally);
         });
     }
 
     /// Takes note of an authenticated data message that was overtaken, of which the caller knows that it did not come
     /// before: as [`Self::handle_frame`] does, however late it is.
     pub fn handle_late(&mut self, lane: Lane, number: u32, bytes: usize, now: Instant) {
-        self.count_frame(bytes, now);
+        self.count_frames(1, bytes, now);
         self.count(now, |probe, counting, tally| {
             probe.lanes[place(lane)].handle_late(number, counting, now, tally);
         });
@@ -173,7 +190,7 @@ impl LinkProbe {
     /// Takes note of an authenticated data message that was sent again, or came twice: a sign of life, and `bytes`
     /// for the received rate. For the line's loss the first of its kind is what counts, and that was lost.
     pub fn handle_resent(&mut self, lane: Lane, number: u32, bytes: usize, now: Instant) {
-        self.count_frame(bytes, now);
+        self.count_frames(1, bytes, now);
         self.lanes[place(lane)].handle_resent(number);
     }
 
@@ -191,6 +208,7 @@ impl LinkProbe {
     }
 
     /// One more than the greatest number received of a lane, zero if none.
+    #[inline]
     pub fn received_next(&self, lane: Lane) -> u32 {
         self.lanes[place(lane)].received_next()
     }
@@ -207,6 +225,7 @@ impl LinkProbe {
     }
 
     /// Allocates the number of a data message that is about to be sent.
+    #[inline]
     pub fn handle_sent(&mut self, lane: Lane) -> u32 {
         let next = &mut self.sent_next[place(lane)];
         let number = *next;
@@ -303,12 +322,14 @@ impl LinkProbe {
     }
 
     /// Whether we hear the neighbour.
+    #[inline]
     pub fn inbound(&self) -> State {
         self.inbound.state()
     }
 
     /// Whether the neighbour hears us, by its heartbeats. Never better than *suspect* or *down* while the inbound
     /// direction is: then we cannot know. `Unknown` until it said so once since its start.
+    #[inline]
     pub fn outbound(&self) -> State {
         let reported = self.outbound.reported();
         match (reported, self.inbound.state()) {
@@ -333,6 +354,7 @@ impl LinkProbe {
     }
 
     /// Whether the neighbour asks for frames that it misses, and answers such questions.
+    #[inline]
     pub fn recovers(&self) -> bool {
         self.recovers
     }
@@ -352,8 +374,8 @@ impl LinkProbe {
         &self.stats
     }
 
-    fn count_frame(&mut self, bytes: usize, now: Instant) {
-        self.stats.frames_received += 1;
+    fn count_frames(&mut self, count: u32, bytes: usize, now: Instant) {
+        self.stats.frames_received += u64::from(count);
         self.stats.bytes_received = self.stats.bytes_received.saturating_add(bytes as u64);
         self.windows.handle_bytes(bytes, now);
         self.handle_life(now);

@@ -81,6 +81,29 @@ impl Numbers {
         }
     }
 
+    /// Takes a first number and so many after it that arrived together; counts only if `counting`.
+    pub(crate) fn handle_run(
+        &mut self,
+        (first, count): (u32, u32),
+        counting: bool,
+        now: Instant,
+        tally: &mut Tally,
+    ) {
+        let in_order = counting
+            && (1..=WINDOW).contains(&count)
+            && self.received_next == Some(first)
+            && self.span.as_ref().is_some_and(|span| span.end == first);
+        match &mut self.span {
+            Some(span) if in_order => {
+                self.received_next = Some(first.wrapping_add(count));
+                span.extend(count, now, tally);
+            }
+            Some(_) | None => (0..count).for_each(|at| {
+                self.handle_number(first.wrapping_add(at), counting, now, tally);
+            }),
+        }
+    }
+
     /// Takes a number that arrived only when it was sent again, or once more: it is here, and it stays lost.
     pub(crate) fn handle_resent(&mut self, number: u32) {
         let next = number.wrapping_add(1);
@@ -171,6 +194,23 @@ impl Span {
         } else {
             self.fill(number, tally);
         }
+        self.age(now, tally);
+    }
+
+    /// Takes the next numbers, one to [`WINDOW`].
+    fn extend(&mut self, count: u32, now: Instant, tally: &mut Tally) {
+        self.advance(self.end.wrapping_add(1), tally);
+        self.seen |= 1;
+        self.age(now, tally);
+        let others = count - 1;
+        if others > 0 {
+            self.advance(self.end.wrapping_add(others), tally);
+            self.seen |= u128::MAX >> (WINDOW - others);
+        }
+    }
+
+    /// Counts what has settled for long enough.
+    fn age(&mut self, now: Instant, tally: &mut Tally) {
         if now.saturating_duration_since(self.aged_at) >= SETTLE {
             self.judge(self.aged, tally);
             (self.aged, self.aged_at) = (self.end, now);
@@ -462,6 +502,30 @@ mod tests {
             let lost = sent - u32::try_from(arrivals.len()).unwrap();
             prop_assert_eq!(lane.counted(), (sent, lost));
             prop_assert_eq!((lane.tally.recovered, lane.tally.stale), (0, 0));
+        }
+
+        #[test]
+        fn runs_count_as_their_numbers_do_one_by_one(
+            start in any::<u32>(),
+            steps in proptest::collection::vec((0_u32..6, 0_u32..300, 0_u64..15, any::<bool>()), 1..60),
+        ) {
+            let (mut whole, mut single) = (Lane::new(), Lane::new());
+            single.now = whole.now;
+            let mut next = start;
+            for (skip, count, wait, announces) in steps {
+                whole.wait(wait);
+                single.wait(wait);
+                let first = next.wrapping_add(skip.saturating_sub(3));
+                whole.numbers.handle_run((first, count), true, whole.now, &mut whole.tally);
+                single.receive((0..count).map(|at| first.wrapping_add(at)));
+                next = first.wrapping_add(count);
+                if announces {
+                    whole.announce(next);
+                    single.announce(next);
+                }
+                prop_assert_eq!(whole.tally, single.tally);
+                prop_assert_eq!(whole.numbers.received_next(), single.numbers.received_next());
+            }
         }
 
         #[test]

@@ -33,11 +33,13 @@ use super::mesh::{HELLO_VERSION, SINK, SOURCE, TRANSIT};
 use super::traffic::{Source, Traffic};
 
 /// Datagrams read before others get a turn.
-const READ_BATCH: usize = 256;
+const READ_BATCH: usize = 64;
 /// How often heartbeats are looked at, at least.
 const LOOK: Duration = Duration::from_millis(10);
-/// A relay tells as often.
+/// A relay tells as often: after so many frames,
 const TOLD_EVERY: u32 = 512;
+/// or so many bytes.
+const TOLD_EVERY_BYTES: usize = 40_000;
 /// A hello is four bytes; of one connection for all lanes there are as many.
 const HELLO_BYTES: usize = 4;
 const HELLOS_BYTES_MAX: usize = HELLO_BYTES * Lane::ALL.len();
@@ -49,6 +51,8 @@ pub(super) struct Peer {
     probe: Option<RefCell<LinkProbe>>,
     /// What the relay under test was last told to be received.
     told: Cell<[u32; Lane::DATA.len()]>,
+    /// Bytes received since then.
+    untold_bytes: Cell<[usize; Lane::DATA.len()]>,
     traffic: Rc<Traffic>,
     endpoint: quinn::Endpoint,
 }
@@ -97,6 +101,7 @@ impl Peer {
             lanes: RefCell::new(BTreeMap::new()),
             probe,
             told: Cell::default(),
+            untold_bytes: Cell::default(),
             traffic: Rc::clone(traffic),
             endpoint: endpoint.clone(),
         });
@@ -145,6 +150,11 @@ impl Peer {
                     probe.borrow_mut().handle_frame(lane, number, frame.len(), now);
                     self.traffic.arrive(frame, now);
                 }
+                if let Some(at) = lane.data_index() {
+                    let mut untold = self.untold_bytes.get();
+                    untold[at] += datagram.len();
+                    self.untold_bytes.set(untold);
+                }
             }
             Ok(HopMessage::Heartbeat(heartbeat)) => {
                 probe.borrow_mut().handle_heartbeat(&heartbeat, now);
@@ -169,17 +179,18 @@ impl Peer {
     fn tell_received(&self, lane: Lane) {
         let (Some(probe), Some(at)) = (&self.probe, lane.data_index()) else { return };
         let next = probe.borrow().received_next(lane);
-        let mut told = self.told.get();
-        if next.wrapping_sub(told[at]) < TOLD_EVERY {
+        let (mut told, mut untold) = (self.told.get(), self.untold_bytes.get());
+        if next.wrapping_sub(told[at]) < TOLD_EVERY && untold[at] < TOLD_EVERY_BYTES {
             return;
         }
-        told[at] = next;
+        (told[at], untold[at]) = (next, 0);
         self.told.set(told);
+        self.untold_bytes.set(untold);
         let mut message = BytesMut::new();
         hop::encode_received(lane, next, next, &mut message);
-        if let Some(light) = self.lanes.borrow().get(&Lane::Light) {
+        if let Some(connection) = self.lanes.borrow().get(&lane) {
             // Fails only if the connection is closed, which its reader notices.
-            let _ = light.send_datagram(message.freeze());
+            let _ = connection.send_datagram(message.freeze());
         }
     }
 

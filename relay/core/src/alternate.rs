@@ -157,7 +157,7 @@ impl Relay {
         now: Instant,
     ) -> Result<(), DropReason> {
         match onward {
-            Onward::Link(header) => self.enqueue(header, payload, false, now),
+            Onward::Link(header) => self.enqueue(&header, payload, false, now),
             Onward::Here(header) => {
                 self.deliver(&header, payload);
                 Ok(())
@@ -180,8 +180,9 @@ impl Relay {
         let path = self.way_from_here(&moved, now).ok_or(DropReason::NoPath)?;
         self.stats.alternates += 1;
         self.stats.frames_forwarded += 1;
-        match self.hand_along(from, Header { path, ..moved }, payload) {
-            Some((header, payload)) => self.send(header, payload, now),
+        let header = Header { path, ..moved };
+        match self.hand_along(from, &header, payload) {
+            Some(payload) => self.send(&header, payload, now),
             None => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use crate::lane::shaper::Turn;
 use crate::lines::{Place, Ready};
 use crate::link::{LaneKey, Link};
 use crate::recovery::Written;
-use crate::writer::{Piece, Writer, is_small};
+use crate::writer::{Writer, is_small};
 use crate::{Config, QueueStats, Relay, Transmit};
 
 impl Relay {
@@ -143,7 +143,9 @@ impl Relay {
             }
             sent = fill(&mut self.writer, link, lane, &self.config, now);
             let state = link.lane(lane)?;
-            self.stats.drop_all(state.take_shed());
+            if state.has_shed() {
+                self.stats.drop_all(state.take_shed());
+            }
             if state.is_empty() {
                 self.queued.remove(&(lane, key));
             }
@@ -204,34 +206,30 @@ fn fill(writer: &mut Writer, link: &mut Link, lane: Lane, config: &Config, now: 
     let none = Sent { message: None, frames: 0, wake: None };
     let bundles = link.probe.recovers();
     let Some(state) = link.lane(lane) else { return none };
-    let Some(mut queued) = state.pop(config, usize::MAX, now) else { return none };
-    let is_bundle = bundles && is_small(queued.bytes()) && !state.is_empty();
+    let Some(mut left) = state.pop(config, usize::MAX, now) else { return none };
+    let is_bundle = bundles && is_small(state.left(&left).bytes()) && !state.is_empty();
     let coded = link.is_coded(lane, now);
     let first = link.probe.handle_sent(lane);
     let (mut number, mut worth) = (first, false);
     writer.begin(first, is_bundle);
     // Its repairs say how many frames a bundle has.
     let spared = if coded { hop::REPAIR_MESSAGES_MAX } else { 0 };
-    loop {
+    while let Some(state) = link.lane(lane) {
+        let queued = state.left(&left);
         queued.spend_waiting(now);
-        writer.add(number, &queued.header, &queued.payload, queued.copied);
+        writer.add(number, queued);
         worth |= is_worth_a_copy(&queued.header);
-        let next = link.lane(lane).filter(|_| is_bundle);
-        let Some(next) =
-            next.and_then(|state| state.pop(config, writer.room().saturating_sub(spared), now))
-        else {
+        state.release(left);
+        if !is_bundle {
             break;
-        };
-        queued = next;
+        }
+        let room = writer.room().saturating_sub(spared);
+        let Some(next) = state.pop(config, room, now) else { break };
+        left = next;
         number = link.probe.handle_sent(lane);
     }
     let (message, pieces) = writer.finish();
-    let (mut frames, mut wake) = (0, None);
-    for Piece { number, copied, place } in pieces {
-        frames += 1;
-        let frame = message.slice(place);
-        wake = wake.or(link.handle_sent((lane, number), frame, (copied, coded), now));
-    }
+    let (frames, mut wake) = link.handle_sent(lane, &message, pieces, coded, now);
     if coded && let Ok(frames) = u8::try_from(frames) {
         let written = Written { message: &message, number: first, frames, worth };
         let repair = link.code(lane, written, now);

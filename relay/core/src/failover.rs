@@ -70,11 +70,16 @@ impl Relay {
 
     /// Notes that a flow's frame went or came over a link. Parallel links to the same neighbour are probed
     /// as fast, so that they do not pass for up long after the neighbour itself has gone.
+    #[inline]
     pub(crate) fn touch(&mut self, key: NeighbourLink, now: Instant) {
-        if self.touched.contains(&Some((key.neighbour, now))) {
-            return;
+        let touched = Touched { neighbour: key.neighbour, at: now };
+        if self.touched[0] != Some(touched) && self.touched[1] != Some(touched) {
+            self.touched = [Some(touched), self.touched[0]];
+            self.touch_all(key, now);
         }
-        self.touched = [Some((key.neighbour, now)), self.touched[0]];
+    }
+
+    fn touch_all(&mut self, key: NeighbourLink, now: Instant) {
         let mut sooner = Vec::new();
         for (&link, state) in self.links.range_mut(links_to(key.neighbour)) {
             if state.touch(self.config.active_for, now) {
@@ -113,7 +118,7 @@ impl Relay {
         }
         let copy = Header { copy: true, ..around };
         let on_links = bytes_on_links(&copy, payload);
-        let sent = self.enqueue(copy, payload.clone(), false, now);
+        let sent = self.enqueue(&copy, payload.clone(), false, now);
         self.stats.copy_bytes += if sent.is_ok() { on_links } else { 0 };
         self.count(sent, |stats| &mut stats.copies)
     }
@@ -358,10 +363,17 @@ impl Relay {
             self.hand(notice, payload.freeze());
             Ok(())
         } else {
-            self.enqueue(notice, payload.freeze(), false, now)
+            self.enqueue(&notice, payload.freeze(), false, now)
         };
         self.count(sent, |stats| &mut stats.notices_sent);
     }
+}
+
+/// A neighbour over whose links a flow's frame went or came at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Touched {
+    at: Instant,
+    neighbour: RelayId,
 }
 
 /// What a frame's way on has to lead around.

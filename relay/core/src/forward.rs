@@ -69,13 +69,13 @@ impl Relay {
         let header = header(&frame, source, path);
         if frame.kind == FrameKind::Trace {
             let payload = self.begin_trace(&header, frame.payload, now)?;
-            return self.send(header, payload, now);
+            return self.send(&header, payload, now);
         }
         match frame.redundancy {
             Redundancy::Off | Redundancy::Adaptive => {}
             Redundancy::Always => self.double(&header, &frame.payload, now),
         }
-        self.send(header, frame.payload, now)
+        self.send(&header, frame.payload, now)
     }
 
     fn deliver_here(&mut self, source: Address, frame: LocalFrame) -> Result<(), DropReason> {
@@ -198,8 +198,8 @@ impl Relay {
         header.position += 1;
         header.hops_left = header.hops_left.checked_sub(1).ok_or(DropReason::HopLimit)?;
         self.stats.frames_forwarded += 1;
-        match self.hand_along(link, header, payload) {
-            Some((header, payload)) => self.send(header, payload, now),
+        match self.hand_along(link, &header, payload) {
+            Some(payload) => self.send(&header, payload, now),
             None => Ok(()),
         }
     }
@@ -285,7 +285,7 @@ impl Relay {
     /// or a detour, as the link's state demands.
     pub(crate) fn send(
         &mut self,
-        header: Header,
+        header: &Header,
         payload: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
@@ -296,29 +296,29 @@ impl Relay {
             return self.enqueue(header, payload, false, now);
         }
         if self.is_lent(link) {
-            self.hand(header, payload);
+            self.hand(*header, payload);
             return Ok(());
         }
         if let Some(parallel) = self.parallel(link) {
             // Whether the link or the neighbour fails is not known before the parallel link is due.
-            let copied = usability == Usability::Suspect && self.copy(&header, &payload, now);
+            let copied = usability == Usability::Suspect && self.copy(header, &payload, now);
             let path = header.path.with_link(usize::from(header.position), parallel.index);
-            return self.enqueue(Header { path, ..header }, payload, copied, now);
+            return self.enqueue(&Header { path, ..*header }, payload, copied, now);
         }
         match usability {
             Usability::Up => self.enqueue(header, payload, false, now),
             Usability::Suspect => {
-                let copied = self.copy(&header, &payload, now);
+                let copied = self.copy(header, &payload, now);
                 self.enqueue(header, payload, copied, now)
             }
-            Usability::Down => self.avoid(header, payload, now),
+            Usability::Down => self.avoid(*header, payload, now),
         }
     }
 
     /// Puts a frame into the queue of its next link.
     pub(crate) fn enqueue(
         &mut self,
-        header: Header,
+        header: &Header,
         payload: Bytes,
         copied: bool,
         now: Instant,
@@ -326,7 +326,7 @@ impl Relay {
         let receiver = header.receiver();
         let key = NeighbourLink::new(receiver.relay, receiver.link);
         if header.kind == FrameKind::Notice {
-            self.push_light(key, encode(0, &header, &payload));
+            self.push_light(key, encode(0, header, &payload));
             return Ok(());
         }
         self.touch(key, now);
@@ -335,7 +335,9 @@ impl Relay {
         let lane = Lane::of(header.class);
         let is_marked = !state.is_empty();
         let pushed = state.push(header, payload, copied, now);
-        self.stats.drop_all(state.take_shed());
+        if state.has_shed() {
+            self.stats.drop_all(state.take_shed());
+        }
         pushed?;
         let wanted = !state.open && !std::mem::replace(&mut state.wanted, true);
         if !is_marked {

@@ -47,6 +47,7 @@ use overway_wire::{Class, Header, Millis, hop};
 use crate::ring::{Entry, Ring};
 use crate::{Config, DropReason};
 use classes::Classes;
+pub(crate) use store::Left;
 
 /// What a frame's datagram takes on the wire beside the frame: the hop message's number, what QUIC adds (flags, an
 /// eight byte connection id, packet number, frame type and length, tag: 32) and UDP over IPv6 (48).
@@ -150,10 +151,11 @@ impl QueueStats {
 }
 
 impl Queued {
-    fn new(header: Header, payload: Bytes, copied: bool, since: Instant) -> Self {
+    #[inline]
+    fn new(header: &Header, payload: Bytes, copied: bool, since: Instant) -> Self {
         let cost = header.encoded_len() + payload.len() + DATAGRAM_BYTES;
         let cost = u32::try_from(cost).expect("a frame came in a datagram or is shorter than one");
-        Self { header, payload, copied, cost, since }
+        Self { header: *header, payload, copied, cost, since }
     }
 
     fn cost(&self) -> usize {
@@ -206,9 +208,10 @@ impl LaneState {
     /// # Errors
     /// [`DropReason::QueueFull`]: there is no room, and no class that takes more than its share of it has
     /// anything to give.
+    #[inline]
     pub(crate) fn push(
         &mut self,
-        header: Header,
+        header: &Header,
         payload: Bytes,
         copied: bool,
         now: Instant,
@@ -216,16 +219,30 @@ impl LaneState {
         self.classes.push_back(Queued::new(header, payload, copied, now))
     }
 
-    /// Takes the next frame, marked if its queue is building up; `None` if there is none, or if its header and
-    /// payload are longer than this.
-    pub(crate) fn pop(
-        &mut self,
-        config: &Config,
-        bytes_max: usize,
-        now: Instant,
-    ) -> Option<Queued> {
+    /// Takes the next frame out, marked if its queue is building up; `None` if there is none, or if its header and
+    /// payload are longer than this. [`Self::release`] is to follow.
+    #[inline]
+    pub(crate) fn pop(&mut self, config: &Config, bytes_max: usize, now: Instant) -> Option<Left> {
         let cost_max = bytes_max.saturating_add(DATAGRAM_BYTES);
         self.classes.pop(config.queue_age_max, cost_max, now)
+    }
+
+    /// A frame that was taken out.
+    #[inline]
+    pub(crate) fn left(&mut self, left: &Left) -> &mut Queued {
+        self.classes.left(left)
+    }
+
+    /// Drops a frame that was taken out.
+    #[inline]
+    pub(crate) fn release(&mut self, left: Left) {
+        self.classes.release(left);
+    }
+
+    /// Whether anything was dropped since the last time that was asked.
+    #[inline]
+    pub(crate) fn has_shed(&self) -> bool {
+        self.classes.has_untold()
     }
 
     /// What was dropped since the last time, by reason.
@@ -239,6 +256,7 @@ impl LaneState {
         self.classes.stats(class)
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.classes.is_empty()
     }
@@ -264,7 +282,7 @@ impl LaneState {
         for entry in self.ring.take(now).into_iter().rev() {
             let Ok((header, payload)) = Header::decode(&entry.frame) else { continue };
             let payload = entry.frame.slice_ref(payload);
-            let queued = Queued::new(header, payload, entry.copied, entry.sent);
+            let queued = Queued::new(&header, payload, entry.copied, entry.sent);
             if !self.classes.push_front(queued) {
                 return;
             }
@@ -288,4 +306,4 @@ pub(crate) fn encode(number: u32, header: &Header, payload: &[u8]) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

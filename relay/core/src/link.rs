@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overway_probe::{LinkProbe, Rate, State};
+use overway_probe::{LinkProbe, Numbered, Rate, State};
 use overway_wire::hop::{Heartbeat, Lane};
 use overway_wire::{Class, Header, NeighbourLink};
 
@@ -11,11 +11,14 @@ use crate::budget::CopyBudget;
 use crate::lane::LaneState;
 use crate::lane::shaper::{Shaper, SharedLine, Shares};
 use crate::recovery::{LaneRecovery, RecoveryStats, Twins, Written, lost_share};
+use crate::writer::Piece;
 use crate::{Config, Fec, PeerLink};
 
-/// So many numbers after the last word of it, the neighbour is told what was received: at a gigabit a second every
-/// 5 ms, so that it keeps little more than a round trip's frames, and they stay near its processor.
-const TOLD_EVERY: u32 = 512;
+/// So many numbers after the last word of it, the neighbour is told what was received,
+pub(crate) const TOLD_EVERY: u32 = 512;
+/// or so many bytes: what it keeps then is a round trip's frames and little more, and stays near its processor, which
+/// would else wait for memory with each frame that it writes.
+pub(crate) const TOLD_EVERY_BYTES: usize = 40_000;
 
 /// A link whose light lane stands.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(crate) struct Link {
     twins: Twins,
     /// What the neighbour was last told to be received.
     told_received: [u32; Lane::DATA.len()],
+    /// Bytes received in order since then.
+    untold_bytes: [usize; Lane::DATA.len()],
     candidate: bool,
     active_until: Option<Instant>,
     rate: Rate,
@@ -107,6 +112,7 @@ impl Link {
             lanes: std::array::from_fn(|_| LaneState::new(config)),
             recovery: Lane::DATA.map(|lane| LaneRecovery::new(lane, now)),
             told_received: [0; Lane::DATA.len()],
+            untold_bytes: [0; Lane::DATA.len()],
             fec: config.fec,
             twins: Twins::default(),
             candidate,
@@ -191,11 +197,13 @@ impl Link {
     }
 
     /// Whether the neighbour hears this relay, or would if its frames were not too long for the path.
+    #[inline]
     pub(crate) fn outbound(&self) -> State {
         if self.mtu.is_narrow { State::Down } else { self.probe.outbound() }
     }
 
     /// What the link is good for. A neighbour that was not heard yet is not used.
+    #[inline]
     pub(crate) fn usability(&self) -> Usability {
         match (self.probe.inbound(), self.outbound()) {
             (State::Unknown | State::Down, _) | (_, State::Unknown | State::Down) => {
@@ -214,6 +222,7 @@ impl Link {
     }
 
     /// The lane, or `None` for the light lane, which has no queue.
+    #[inline]
     pub(crate) fn lane(&mut self, lane: Lane) -> Option<&mut LaneState> {
         lane.data_index().map(|at| &mut self.lanes[at])
     }
@@ -224,11 +233,13 @@ impl Link {
     }
 
     /// The lane of a class.
+    #[inline]
     pub(crate) fn lane_of(&mut self, class: Class) -> &mut LaneState {
         self.lane(Lane::of(class)).expect("every class has a data lane")
     }
 
     /// A lane's queues and ring, and what is recovered of it; `None` for the light lane.
+    #[inline]
     pub(crate) fn recovering(&mut self, lane: Lane) -> Option<(&mut LaneState, &mut LaneRecovery)> {
         lane.data_index().map(|at| (&mut self.lanes[at], &mut self.recovery[at]))
     }
@@ -269,38 +280,43 @@ impl Link {
         self.recovery[at].coder.pop(&mut self.copies, now)
     }
 
-    /// Keeps a frame that goes out now, of which a copy may have gone over a detour, and which may be in a block; returns when its tail probe is due, if nobody waits for that yet.
+    /// Keeps the frames of a message that goes out now, which may be in a block; returns how many they are, and when
+    /// the tail probe of the last is due, if nobody waits for that yet.
     pub(crate) fn handle_sent(
         &mut self,
-        (lane, number): (Lane, u32),
-        frame: Bytes,
-        (copied, coded): (bool, bool),
+        lane: Lane,
+        message: &Bytes,
+        pieces: impl Iterator<Item = Piece>,
+        coded: bool,
         now: Instant,
-    ) -> Option<Instant> {
-        let recovers = self.probe.recovers();
-        let doubled = if coded { None } else { self.is_doubled(lane, &frame, now) };
-        let (state, recovery) = self.recovering(lane)?;
-        match doubled {
-            None => {}
-            // Due after the tail probe of this frame or of one before it, for which a timer is set.
-            Some(true) => recovery.resends.double(number, now),
-            Some(false) => recovery.resends.count_over_budget(),
+    ) -> (u64, Option<Instant>) {
+        let Some(at) = lane.data_index() else { return (0, None) };
+        let doubles = lane == Lane::Realtime && !coded && self.twins.is_on();
+        let (state, recovery) = (&mut self.lanes[at], &mut self.recovery[at]);
+        let (mut frames, mut bytes) = (0, 0);
+        for Piece { number, copied, place } in pieces {
+            let frame = message.slice(place);
+            if doubles && !Header::is_copy(&frame) {
+                match self.copies.take_spare(frame.len(), now) {
+                    // Due after the tail probe of this frame or of one before it, for which a timer is set.
+                    true => recovery.resends.double(number, now),
+                    false => recovery.resends.count_over_budget(),
+                }
+            }
+            frames += 1;
+            bytes += frame.len();
+            state.ring.push(number, frame, copied, now);
         }
-        recovery.resends.earn(frame.len(), now);
-        state.ring.push(number, frame, copied, now);
-        if recovers { recovery.tail.handle_sent(now) } else { None }
-    }
-
-    /// Whether a second copy of a frame is to follow; `None` if it is not worth one.
-    fn is_doubled(&mut self, lane: Lane, frame: &[u8], now: Instant) -> Option<bool> {
-        let worth = lane == Lane::Realtime && self.twins.is_on() && !Header::is_copy(frame);
-        worth.then(|| self.copies.take_spare(frame.len(), now))
+        recovery.resends.earn(bytes, now);
+        let tail = self.probe.recovers().then(|| recovery.tail.handle_sent(now));
+        (frames, tail.flatten())
     }
 
     /// The heartbeat that is due, if any. It also says what a tail probe would.
     pub(crate) fn poll_heartbeat(&mut self, now: Instant) -> Option<Heartbeat> {
         let heartbeat = self.probe.poll_transmit(now)?;
         self.told_received = heartbeat.received_next;
+        self.untold_bytes = [0; Lane::DATA.len()];
         self.recovery.iter_mut().for_each(|lane| lane.tail.handle_told());
         let complete_next = Some(self.recovery.each_mut().map(|lane| lane.gaps.complete_next()));
         let lost = Some(lost_share(self.probe.windows(now)));
@@ -308,15 +324,24 @@ impl Link {
         Some(Heartbeat { complete_next, lost, repairs, ..heartbeat })
     }
 
+    /// Takes note of frames that arrived in order, and were read together.
+    pub(crate) fn handle_frames(&mut self, lane: Lane, run: Numbered, now: Instant) {
+        self.probe.handle_frames(lane, run, now);
+        if let Some(at) = lane.data_index() {
+            self.untold_bytes[at] += run.bytes;
+        }
+    }
+
     /// What was received of a lane, if the neighbour keeps many frames for want of knowing: one more than the greatest
     /// number, and the first that may still be asked for.
     pub(crate) fn poll_received(&mut self, lane: Lane) -> Option<(u32, u32)> {
         let at = lane.data_index().filter(|_| self.probe.recovers())?;
         let next = self.probe.received_next(lane);
-        if next.wrapping_sub(self.told_received[at]) < TOLD_EVERY {
+        let untold = next.wrapping_sub(self.told_received[at]);
+        if untold < TOLD_EVERY && self.untold_bytes[at] < TOLD_EVERY_BYTES {
             return None;
         }
-        self.told_received[at] = next;
+        (self.told_received[at], self.untold_bytes[at]) = (next, 0);
         Some((next, self.recovery[at].gaps.complete_next()))
     }
 

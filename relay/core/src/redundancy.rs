@@ -43,7 +43,7 @@ impl Relay {
         }
         let Some(copy) = self.second_way(header, now) else { return };
         let bytes = bytes_on_links(&copy, payload);
-        match self.send(copy, payload.clone(), now) {
+        match self.send(&copy, payload.clone(), now) {
             Ok(()) => {
                 self.stats.doubles += 1;
                 self.stats.alternates += u64::from(copy.destination != header.destination);

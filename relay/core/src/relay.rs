@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use overway_probe::{ProbeEvent, State};
+use overway_probe::{Numbered, ProbeEvent, State};
 use overway_wire::control::{Ack, LinkReport, Report, Update};
 use overway_wire::hop::{self, DATA_PREFIX_BYTES, HopMessage, Lane};
 use overway_wire::{Class, NeighbourLink, RelayId};
 
 use crate::demand::Demands;
+use crate::failover::Touched;
 use crate::lines::Lines;
 use crate::link::{Allowance, LaneKey, Link, PathMtu, Usability};
 use crate::notices::Notices;
@@ -31,7 +32,7 @@ const LATE: Duration = Duration::from_millis(15);
 /// What waits to be read after a long pause is thrown away for this long at most: it is older than the
 /// pause, and the neighbours have sent it elsewhere.
 const STALE_READING_MAX: Duration = Duration::from_millis(300);
-/// Light messages that wait for the shell; beyond it the oldest is dropped, since the next heartbeat
+/// Short messages that wait for the shell; beyond it the oldest is dropped, since the next heartbeat
 /// says it better. Bounds a shell that does not poll.
 const LIGHT_QUEUE_MAX: usize = 4_096;
 
@@ -72,8 +73,10 @@ pub struct Relay {
     pub(crate) loads: Loads,
     /// How many probes of traces may be answered now.
     pub(crate) answers: AnswerBudget,
-    /// The two neighbours touched last, and when: frames that come together touch theirs once.
-    pub(crate) touched: [Option<(RelayId, Instant)>; 2],
+    /// Of the datagrams that are being read, those that came in order and that the link's probe was not told of yet.
+    pub(crate) arrived: Numbered,
+    /// The two neighbours touched last: frames that come together touch theirs once.
+    pub(crate) touched: [Option<Touched>; 2],
 }
 
 impl Relay {
@@ -103,6 +106,7 @@ impl Relay {
             has_shards: false,
             loads: Loads::new(),
             answers: AnswerBudget::default(),
+            arrived: Numbered::default(),
             touched: [None; 2],
         }
     }
@@ -329,6 +333,7 @@ impl Relay {
         };
         link.heard = Some(now);
         datagrams.for_each(|datagram| self.take_datagram((key, lane), datagram, now));
+        self.tell_arrived((key, lane), now);
         self.tell_received((key, lane));
         self.settle(key, now);
     }
@@ -339,7 +344,8 @@ impl Relay {
         if let Some((received_next, complete_next)) = received {
             let mut message = BytesMut::with_capacity(16);
             hop::encode_received(lane, received_next, complete_next, &mut message);
-            self.push_light(key, message.freeze());
+            // On that very lane: there it shares a packet with what QUIC acknowledges.
+            self.push_first(Transmit { link: key, lane, message: message.freeze() });
         }
     }
 
@@ -359,7 +365,7 @@ impl Relay {
                 self.hear_tail((key, about), next, now);
             }
             Ok(HopMessage::Received { lane: about, received_next, complete_next })
-                if lane == Lane::Light =>
+                if lane == Lane::Light || lane == about =>
             {
                 if let Some(link) = self.links.get_mut(&key) {
                     link.probe.handle_received(about, received_next, complete_next, now);
@@ -387,27 +393,13 @@ impl Relay {
                 self.count_drop(taken);
             }
             Ok(HopMessage::Bundle { number, frames }) => {
-                let awaited = self.keep_bundle((key, lane), number, &datagram);
-                for (at, frame) in (0..).zip(frames) {
-                    let number = number.wrapping_add(at);
-                    let taken = match frame {
-                        Ok(frame) => {
-                            let frame = datagram.slice_ref(frame);
-                            self.handle_bundled((key, lane), number, frame, now)
-                        }
-                        Err(_) => Err(DropReason::BadMessage),
-                    };
-                    self.count_drop(taken);
-                }
-                if awaited {
-                    self.retry_block((key, lane), number, now);
-                }
+                self.handle_bundle((key, lane), (number, frames), &datagram, now);
             }
             Err(_) => self.stats.drop(DropReason::BadMessage),
         }
     }
 
-    fn count_drop(&mut self, taken: Result<(), DropReason>) {
+    pub(crate) fn count_drop(&mut self, taken: Result<(), DropReason>) {
         if let Err(reason) = taken {
             self.stats.drop(reason);
         }
@@ -449,7 +441,9 @@ impl Relay {
         writable: impl Fn(NeighbourLink, Lane) -> bool,
     ) -> Option<Transmit> {
         if let Some(transmit) = self.light.pop_front() {
-            return Some(transmit);
+            let free = transmit.lane == Lane::Light || writable(transmit.link, transmit.lane);
+            let lane = if free { transmit.lane } else { Lane::Light };
+            return Some(Transmit { lane, ..transmit });
         }
         while let Some(ready) = self.next_ready(now, &writable) {
             if let Some(transmit) = self.dequeue(ready, now) {
@@ -491,10 +485,15 @@ impl Relay {
     }
 
     pub(crate) fn push_light(&mut self, link: NeighbourLink, message: Bytes) {
+        self.push_first(Transmit { link, lane: Lane::Light, message });
+    }
+
+    /// Has a short message sent before any frame.
+    fn push_first(&mut self, transmit: Transmit) {
         if self.light.len() >= LIGHT_QUEUE_MAX {
             self.light.pop_front();
         }
-        self.light.push_back(Transmit { link, lane: Lane::Light, message });
+        self.light.push_back(transmit);
     }
 
     pub(crate) fn mark_queued(&mut self, (key, lane): LaneKey) {
@@ -502,6 +501,7 @@ impl Relay {
     }
 
     /// What a link is good for now; one that does not stand is down.
+    #[inline]
     pub(crate) fn usability(&self, key: NeighbourLink) -> Usability {
         self.links.get(&key).map_or(Usability::Down, Link::usability)
     }

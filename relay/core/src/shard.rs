@@ -127,21 +127,21 @@ impl Relay {
     pub(crate) fn hand_along(
         &mut self,
         from: NeighbourLink,
-        header: Header,
+        header: &Header,
         payload: Bytes,
-    ) -> Option<(Header, Bytes)> {
+    ) -> Option<Bytes> {
         if !self.has_shards {
-            return Some((header, payload));
+            return Some(payload);
         }
-        let to = next_link(&header);
+        let to = next_link(header);
         let (last, next) = (self.shards(from), self.shards(to));
         let moves = next > last || next <= self.config.shard.index;
-        match self.next_shard(&header, to).filter(|_| moves) {
+        match self.next_shard(header, to).filter(|_| moves) {
             Some(shard) => {
-                self.push_handed(Heir::Shard(shard, None), Handed::Frame(header, payload));
+                self.push_handed(Heir::Shard(shard, None), Handed::Frame(*header, payload));
                 None
             }
-            None => Some((header, payload)),
+            None => Some(payload),
         }
     }
 
@@ -193,7 +193,7 @@ impl Relay {
         match handed {
             Handed::Local(frame) => self.handle_frame(frame, now),
             Handed::Frame(header, payload) => {
-                if let Err(reason) = self.send(header, payload, now) {
+                if let Err(reason) = self.send(&header, payload, now) {
                     self.stats.drop(reason);
                 }
             }

@@ -1,20 +1,28 @@
 //! Writes hop messages with frames.
 //!
 //! Messages are written one after another into blocks of memory, of which each takes its part: some fifty large
-//! ones share an allocation, and a block is given back when the last of them is.
+//! ones share an allocation. A block is written again when the last of them is forgotten, the one that was left longest
+//! ago first: so no more memory is written to than what is kept for neighbours takes, and it stays near the
+//! processor.
 //!
 //! **Bundles.** Small frames that wait at the same time share a message, as many as fit, so that what each datagram
 //! costs (the connection, the frame type, the length) is paid once for all of them. No frame waits for others: a
 //! bundle is what was there.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use overway_wire::Header;
 use overway_wire::hop::{self, MESSAGE_BYTES_MAX};
+
+use crate::lane::Queued;
 
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 64 << 10;
+/// Full blocks that are kept in sight, two megabytes; the rest is the allocator's.
+const FULL_BLOCKS_MAX: usize = 32;
+/// So many of them are asked whether they are free again before another is allocated.
+const FULL_BLOCKS_ASKED: usize = 2;
 /// No header and payload that is longer than this begins a shared message: two of them would not fit. A longer one may
 /// join what a short one began.
 const BUNDLED_BYTES_MAX: usize =
@@ -24,6 +32,8 @@ const BUNDLED_BYTES_MAX: usize =
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     block: BytesMut,
+    /// Blocks with messages that may still be kept, the one that was filled first in front.
+    full: VecDeque<BytesMut>,
     pieces: Vec<Piece>,
     is_bundle: bool,
 }
@@ -46,13 +56,37 @@ impl Writer {
     /// Begins a message whose first frame has this number: a bundle, or one of a single frame.
     pub(crate) fn begin(&mut self, number: u32, is_bundle: bool) {
         if self.block.capacity() < MESSAGE_BYTES_MAX {
-            self.block = BytesMut::with_capacity(BLOCK_BYTES);
+            self.turn();
         }
         self.is_bundle = is_bundle;
         self.pieces.clear();
         match is_bundle {
             true => hop::encode_bundle_prefix(number, &mut self.block),
             false => hop::encode_data_prefix(number, &mut self.block),
+        }
+    }
+
+    /// Goes on in another block: one that is free again, or a new one.
+    #[cold]
+    fn turn(&mut self) {
+        let mut next = BytesMut::new();
+        for _ in 0..FULL_BLOCKS_ASKED.min(self.full.len()) {
+            let Some(mut block) = self.full.pop_front() else { break };
+            if block.try_reclaim(BLOCK_BYTES) {
+                next = block;
+                break;
+            }
+            self.full.push_back(block);
+        }
+        if next.capacity() == 0 {
+            next = BytesMut::with_capacity(BLOCK_BYTES);
+        }
+        let full = std::mem::replace(&mut self.block, next);
+        if full.capacity() > 0 {
+            if self.full.len() == FULL_BLOCKS_MAX {
+                self.full.pop_front();
+            }
+            self.full.push_back(full);
         }
     }
 
@@ -63,20 +97,74 @@ impl Writer {
     }
 
     /// Adds a frame. The number is one more than that of the last.
-    pub(crate) fn add(&mut self, number: u32, header: &Header, payload: &[u8], copied: bool) {
-        let bytes = header.encoded_len() + payload.len();
+    #[inline]
+    pub(crate) fn add(&mut self, number: u32, queued: &Queued) {
+        let bytes = queued.bytes();
         if self.is_bundle {
             let bytes = u16::try_from(bytes).expect("a frame is shorter than a datagram");
             self.block.extend_from_slice(&bytes.to_be_bytes());
         }
         let start = self.block.len();
-        header.encode(&mut self.block);
-        self.block.extend_from_slice(payload);
-        self.pieces.push(Piece { number, copied, place: start..start + bytes });
+        queued.header.encode(&mut self.block);
+        self.block.extend_from_slice(&queued.payload);
+        self.pieces.push(Piece { number, copied: queued.copied, place: start..start + bytes });
     }
 
     /// The message, and where its frames are.
     pub(crate) fn finish(&mut self) -> (Bytes, std::vec::Drain<'_, Piece>) {
         (self.block.split().freeze(), self.pieces.drain(..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::tests::queued;
+    use overway_wire::Class;
+
+    fn written(writer: &mut Writer, number: u32) -> Bytes {
+        writer.begin(number, false);
+        writer.add(number, &queued(Class::Bulk, 0, number.into(), 1_000));
+        writer.finish().0
+    }
+
+    #[test]
+    fn blocks_are_written_again_when_their_messages_are_forgotten_and_not_before() {
+        let mut writer = Writer::default();
+        let mut kept: VecDeque<(Bytes, Vec<u8>)> = VecDeque::new();
+        let mut places = std::collections::BTreeSet::new();
+        for number in 0..10_000 {
+            let message = written(&mut writer, number);
+            places.insert(message.as_ptr() as usize / BLOCK_BYTES);
+            let copy = message.to_vec();
+            kept.push_back((message, copy));
+            if kept.len() > 200 {
+                let (message, copy) = kept.pop_front().unwrap();
+                assert_eq!(message, copy, "what is kept is not written to");
+            }
+        }
+        // 200 messages take four blocks; each lies in one or two of these places.
+        assert!(places.len() <= 14, "{} places", places.len());
+        assert!(writer.full.len() <= FULL_BLOCKS_MAX);
+    }
+
+    #[test]
+    fn a_message_that_is_never_forgotten_costs_its_block_and_no_other() {
+        let mut writer = Writer::default();
+        let held = written(&mut writer, 0);
+        let copy = held.to_vec();
+        for number in 1..10_000 {
+            written(&mut writer, number);
+        }
+        assert_eq!(held, copy);
+        assert!(writer.full.len() <= 2, "{}", writer.full.len());
+    }
+
+    #[test]
+    fn blocks_out_of_sight_are_bounded() {
+        let mut writer = Writer::default();
+        let kept: Vec<Bytes> = (0..10_000).map(|number| written(&mut writer, number)).collect();
+        assert_eq!(writer.full.len(), FULL_BLOCKS_MAX);
+        assert_eq!(kept.len(), 10_000);
     }
 }

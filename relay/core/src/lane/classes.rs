@@ -7,7 +7,7 @@ use overway_wire::Class;
 use super::codel::Law;
 use super::fair::Fair;
 use super::share::{SHARE, Share};
-use super::store::Store;
+use super::store::{Left, Store};
 use super::{COST_MAX, QueueStats, Queued, Shed, Untold};
 use crate::DropReason;
 
@@ -53,6 +53,7 @@ impl Classes {
         }
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.queues.iter().all(Fair::is_empty)
     }
@@ -98,26 +99,38 @@ impl Classes {
         room
     }
 
-    /// Takes the next frame that is worth sending, if it costs no more than this.
+    /// Takes the next frame out that is worth sending, if it costs no more than this.
     #[inline]
-    pub(super) fn pop(
-        &mut self,
-        age_max: Duration,
-        cost_max: usize,
-        now: Instant,
-    ) -> Option<Queued> {
+    pub(super) fn pop(&mut self, age_max: Duration, cost_max: usize, now: Instant) -> Option<Left> {
         while let Some(class) = self.next_class() {
             let queue = &mut self.queues[index(class)];
-            let queued = queue.pop(&mut self.store, &mut self.untold, (age_max, cost_max), now);
-            if let Some(queued) = queued {
-                self.account(class, queued.cost());
-                return Some(queued);
+            let popped = queue.pop(&mut self.store, &mut self.untold, (age_max, cost_max), now);
+            if let Some((left, cost)) = popped {
+                self.account(class, cost);
+                return Some(left);
             }
             if !queue.is_empty() {
                 return None;
             }
         }
         None
+    }
+
+    /// A frame that was taken out.
+    #[inline]
+    pub(super) fn left(&mut self, left: &Left) -> &mut Queued {
+        self.store.left(left)
+    }
+
+    /// Drops a frame that was taken out.
+    #[inline]
+    pub(super) fn release(&mut self, left: Left) {
+        self.store.release(left);
+    }
+
+    #[cfg(test)]
+    pub(super) fn take(&mut self, left: Left) -> Option<Queued> {
+        self.store.take(left)
     }
 
     #[inline]
@@ -146,6 +159,12 @@ impl Classes {
         if self.queues[index(Class::Bulk)].is_empty() {
             self.share.close();
         }
+    }
+
+    /// Whether anything was dropped and not told yet.
+    #[inline]
+    pub(super) fn has_untold(&self) -> bool {
+        self.untold != Untold::default()
     }
 
     /// What was dropped and not told yet.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use overway_wire::{Class, Header, Millis, PolicyId};
 
 use super::codel::{Codel, Law};
-use super::store::{Chain, Store};
+use super::store::{Chain, Left, Store};
 use super::{COST_MAX, QueueStats, Queued, Shed, Untold};
 
 /// Queues of a class: a place in the round is a byte, and to look through all of them takes well below a
@@ -162,28 +162,33 @@ impl Fair {
         self.settle(store).map(|(_, cost)| cost)
     }
 
-    /// Takes the next frame that is still worth sending, marked if its queue is bad, and drops those before
-    /// it that are not. One that costs more than this stays.
+    /// Takes the next frame out that is still worth sending, marked if its queue is bad, and drops those before
+    /// it that are not; says what it costs. One that costs more than this stays.
+    #[inline]
     pub(super) fn pop(
         &mut self,
         store: &mut Store,
         untold: &mut Untold,
         (age_max, cost_max): (Duration, usize),
         now: Instant,
-    ) -> Option<Queued> {
+    ) -> Option<(Left, usize)> {
         loop {
             let (at, cost) = self.settle(store)?;
             if cost > cost_max {
                 return None;
             }
-            let mut queued = self.take(store, at, cost)?;
+            let left = self.leave(store, at, cost)?;
+            let queued = store.left(&left);
             let waited = queued.waited(now);
-            self.stats.waited_max = self.stats.waited_max.max(waited);
-            if let Some(shed) = worthless(self.class, &queued.header, waited, age_max) {
-                self.stats.count(shed);
-                untold[shed as usize] += 1;
-                self.rest(at);
-                continue;
+            if !waited.is_zero() {
+                self.stats.waited_max = self.stats.waited_max.max(waited);
+                if let Some(shed) = worthless(self.class, &queued.header, waited, age_max) {
+                    self.stats.count(shed);
+                    untold[shed as usize] += 1;
+                    store.release(left);
+                    self.rest(at);
+                    continue;
+                }
             }
             let tenant = &mut self.tenants[at];
             tenant.deficit -= cost;
@@ -191,7 +196,7 @@ impl Fair {
                 self.stats.marked += u64::from(queued.mark());
             }
             self.rest(at);
-            return Some(queued);
+            return Some((left, cost));
         }
     }
 
@@ -199,20 +204,20 @@ impl Fair {
     pub(super) fn evict(&mut self, store: &mut Store) -> Option<usize> {
         let (at, _) = self.costs.iter().enumerate().max_by_key(|&(_, cost)| cost)?;
         let cost = store.front(self.tenants[at].chain)?.cost();
-        self.take(store, at, cost)?;
+        let left = self.leave(store, at, cost)?;
+        store.release(left);
         self.stats.count(Shed::Full);
         self.rest(at);
         Some(cost)
     }
 
     #[inline]
-    fn take(&mut self, store: &mut Store, at: usize, cost: usize) -> Option<Queued> {
-        let tenant = &mut self.tenants[at];
-        let queued = store.pop_front(&mut tenant.chain)?;
+    fn leave(&mut self, store: &mut Store, at: usize, cost: usize) -> Option<Left> {
+        let left = store.leave_front(&mut self.tenants[at].chain)?;
         self.costs[at] -= cost;
         self.cost -= cost;
         self.stats.waiting -= 1;
-        Some(queued)
+        Some(left)
     }
 
     /// Takes a tenant out of the round if it has nothing left.
@@ -225,10 +230,14 @@ impl Fair {
         tenant.deficit = 0;
         tenant.shared = false;
         tenant.codel.rest();
+        if self.round.front().is_some_and(|&first| usize::from(first) == at) {
+            self.round.pop_front();
+            self.granted = false;
+            return;
+        }
         let turn = self.round.iter().position(|&other| usize::from(other) == at);
         if let Some(turn) = turn {
             self.round.remove(turn);
-            self.granted &= turn != 0;
         }
     }
 

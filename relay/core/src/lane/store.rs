@@ -1,7 +1,7 @@
 //! Where the frames of a lane wait: one table for all of its queues, each of which is a chain through it.
 //!
 //! A queue that is empty holds no memory, however many there were, and a frame that comes takes the place that
-//! was left last, which the processor still has at hand. The table grows with the most frames that ever waited
+//! was left last, which the processor still has at hand. A frame that leaves its queue is read where it stands. The table grows with the most frames that ever waited
 //! at once; when the last one leaves a table that a flood has made long, it is given back.
 
 use super::Queued;
@@ -25,6 +25,10 @@ struct Place {
     queued: Option<Queued>,
     next: u32,
 }
+
+/// The place of a frame that has left its queue. [`Store::release`] or [`Store::take`] is to follow.
+#[derive(Debug)]
+pub(crate) struct Left(u32);
 
 /// A queue's first and last place.
 #[derive(Clone, Copy, Debug)]
@@ -90,20 +94,47 @@ impl Store {
         self.places.get(chain.first as usize)?.queued.as_ref()
     }
 
+    /// Takes the first frame out of its queue.
     #[inline]
-    pub(super) fn pop_front(&mut self, chain: &mut Chain) -> Option<Queued> {
-        let place = self.places.get_mut(chain.first as usize)?;
-        let queued = place.queued.take()?;
-        let next = std::mem::replace(&mut place.next, self.free);
-        self.free = std::mem::replace(&mut chain.first, next);
+    pub(super) fn leave_front(&mut self, chain: &mut Chain) -> Option<Left> {
+        let next = self.places.get(chain.first as usize)?.next;
+        let left = std::mem::replace(&mut chain.first, next);
         if next == NONE {
             chain.last = NONE;
         }
+        Some(Left(left))
+    }
+
+    /// A frame that has left its queue.
+    #[inline]
+    pub(super) fn left(&mut self, left: &Left) -> &mut Queued {
+        let place = &mut self.places[left.0 as usize];
+        place.queued.as_mut().expect("a place that was left is held until it is released")
+    }
+
+    /// Gives the place of a frame back that has left its queue, and drops the frame.
+    #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "it is given back once")]
+    pub(super) fn release(&mut self, left: Left) {
+        let place = &mut self.places[left.0 as usize];
+        place.queued = None;
+        place.next = std::mem::replace(&mut self.free, left.0);
         self.waiting -= 1;
         if self.waiting == 0 && self.places.len() > KEPT_PLACES {
             *self = Self::new();
         }
-        Some(queued)
+    }
+
+    /// Gives the place of a frame back that has left its queue, and the frame.
+    pub(super) fn take(&mut self, left: Left) -> Option<Queued> {
+        let queued = self.places.get_mut(left.0 as usize)?.queued.take();
+        self.release(left);
+        queued
+    }
+
+    pub(super) fn pop_front(&mut self, chain: &mut Chain) -> Option<Queued> {
+        let left = self.leave_front(chain)?;
+        self.take(left)
     }
 
     /// The places of a queue, first to last.

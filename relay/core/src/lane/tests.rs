@@ -37,8 +37,8 @@ fn payload(bytes: usize) -> Bytes {
     Bytes::from_static(&[0; PAYLOAD_BYTES_MAX]).slice(..bytes)
 }
 
-pub(super) fn queued(class: Class, policy: u16, sequence: u64, bytes: usize) -> Queued {
-    Queued::new(header(class, policy, sequence), payload(bytes), false, Instant::now())
+pub(crate) fn queued(class: Class, policy: u16, sequence: u64, bytes: usize) -> Queued {
+    Queued::new(&header(class, policy, sequence), payload(bytes), false, Instant::now())
 }
 
 fn config(now: Instant) -> Config {
@@ -70,11 +70,12 @@ impl Bench {
 
     fn try_push(&mut self, class: Class, policy: u16, bytes: usize) -> Result<(), DropReason> {
         self.sequence += 1;
-        self.lane.push(header(class, policy, self.sequence), payload(bytes), false, self.now)
+        self.lane.push(&header(class, policy, self.sequence), payload(bytes), false, self.now)
     }
 
     fn pop(&mut self) -> Option<Queued> {
-        self.lane.pop(&self.config, usize::MAX, self.now)
+        let left = self.lane.pop(&self.config, usize::MAX, self.now)?;
+        self.lane.classes.take(left)
     }
 
     /// Takes `count` frames at once, and says of each what `key` says.
@@ -204,7 +205,7 @@ fn a_realtime_frame_without_a_budget_keeps_to_the_hard_age() {
     let mut bench = Bench::new();
     let endless = Header { budget: Millis(u16::MAX), ..header(Class::Realtime, 0, 1) };
     for _ in 0..2 {
-        bench.lane.push(endless, payload(0), false, bench.now).unwrap();
+        bench.lane.push(&endless, payload(0), false, bench.now).unwrap();
         bench.now += bench.config.queue_age_max;
     }
     bench.now += MILLI;
@@ -309,8 +310,8 @@ fn frames_whose_ends_do_not_react_are_neither_marked_nor_dropped() {
     let deaf = Header { ecn: FrameEcn::NotCapable, ..header(Class::Bulk, 0, 1) };
     for _ in 0..900 {
         bench.now += MILLI;
-        bench.lane.push(deaf, payload(PAYLOAD_BYTES_MAX), false, bench.now).unwrap();
-        bench.lane.push(deaf, payload(PAYLOAD_BYTES_MAX), false, bench.now).unwrap();
+        bench.lane.push(&deaf, payload(PAYLOAD_BYTES_MAX), false, bench.now).unwrap();
+        bench.lane.push(&deaf, payload(PAYLOAD_BYTES_MAX), false, bench.now).unwrap();
         assert_eq!(bench.pop().unwrap().header.ecn, FrameEcn::NotCapable);
     }
     let stats = bench.lane.stats(Class::Bulk);

@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use overway_probe::State;
+use overway_probe::{Numbered, State};
 use overway_wire::NeighbourLink;
-use overway_wire::hop::{self, Lane, NACK_NUMBERS_MAX, NACK_RANGES_MAX, NackRange, NackRanges};
+use overway_wire::hop::{
+    self, BundleFrames, Lane, NACK_NUMBERS_MAX, NACK_RANGES_MAX, NackRange, NackRanges,
+};
 
 use super::Arrival;
 use super::gaps::Spare;
@@ -22,6 +24,10 @@ impl Relay {
         now: Instant,
     ) -> Result<(), DropReason> {
         let bytes = message.len() - hop::DATA_PREFIX_BYTES;
+        if self.take_next(key, Numbered { first: number, count: 1, bytes }, now) {
+            message.advance(hop::DATA_PREFIX_BYTES);
+            return self.receive(key.0, key.1, message, false, now);
+        }
         self.count_in(key, number, bytes, now)?;
         let (arrival, awaited) = self.arrival(key, number, bytes, Some(&message), now);
         message.advance(hop::DATA_PREFIX_BYTES);
@@ -32,8 +38,74 @@ impl Relay {
         taken
     }
 
+    /// Takes the frames of a bundle, but for those that came before.
+    pub(crate) fn handle_bundle(
+        &mut self,
+        (key, lane): LaneKey,
+        (number, frames): (u32, BundleFrames<'_>),
+        message: &Bytes,
+        now: Instant,
+    ) {
+        let mut run = Numbered { first: number, ..Numbered::default() };
+        for frame in frames.flatten() {
+            (run.count, run.bytes) = (run.count + 1, run.bytes + frame.len());
+        }
+        let is_next = self.take_next((key, lane), run, now);
+        let awaited = !is_next && self.keep_bundle((key, lane), number, message);
+        for (at, frame) in (0..).zip(frames) {
+            let taken = match frame.map(|frame| message.slice_ref(frame)) {
+                Ok(frame) if is_next => self.receive(key, lane, frame, false, now),
+                Ok(frame) => self.handle_bundled((key, lane), number.wrapping_add(at), frame, now),
+                Err(_) => Err(DropReason::BadMessage),
+            };
+            self.count_drop(taken);
+        }
+        if awaited {
+            self.retry_block((key, lane), number, now);
+        }
+    }
+
+    /// Takes note of frames that are the next on their lane, and says whether they are: nearly all are, and they cost a
+    /// fraction of what [`Self::arrival`] takes. Their probe is told once of all that are read together.
+    #[inline]
+    fn take_next(&mut self, key: LaneKey, run: Numbered, now: Instant) -> bool {
+        if self.is_stale(now) {
+            return false;
+        }
+        let link = self.links.get_mut(&key.0);
+        let Some((_, recovery)) = link.and_then(|link| link.recovering(key.1)) else {
+            return false;
+        };
+        // What repairs may need is kept one by one.
+        if recovery.rebuilder.is_keeping() || !recovery.gaps.handle_next(run.first, run.count, now)
+        {
+            return false;
+        }
+        self.stats.frames_received += u64::from(run.count);
+        self.stats.bytes_received += run.bytes as u64;
+        if self.arrived.first.wrapping_add(self.arrived.count) != run.first {
+            self.tell_arrived(key, now);
+        }
+        let Numbered { first, count, bytes } = self.arrived;
+        self.arrived = match count {
+            0 => run,
+            _ => Numbered { first, count: count + run.count, bytes: bytes + run.bytes },
+        };
+        true
+    }
+
+    /// Tells a link's probe of the frames that came in order.
+    pub(crate) fn tell_arrived(&mut self, (key, lane): LaneKey, now: Instant) {
+        let arrived = std::mem::take(&mut self.arrived);
+        if arrived.count > 0
+            && let Some(link) = self.links.get_mut(&key)
+        {
+            link.handle_frames(lane, arrived, now);
+        }
+    }
+
     /// Takes a numbered frame out of a bundle, unless it came before.
-    pub(crate) fn handle_bundled(
+    fn handle_bundled(
         &mut self,
         key: LaneKey,
         number: u32,
@@ -110,6 +182,7 @@ impl Relay {
         message: Option<&Bytes>,
         now: Instant,
     ) -> (Arrival, bool) {
+        self.tell_arrived((key, lane), now);
         let Some(link) = self.links.get_mut(&key) else { return (Arrival::New, false) };
         let chasing = is_chasing(link);
         let mut awaited = false;

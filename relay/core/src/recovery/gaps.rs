@@ -180,6 +180,23 @@ impl Gaps {
         self.fill(number, None, now)
     }
 
+    /// Takes the next number and so many after it that arrived together, if they are the next and no more than
+    /// [`WINDOW`]; says whether they are, for otherwise each has to be looked at.
+    #[inline]
+    pub(crate) fn handle_next(&mut self, first: u32, count: u32, now: Instant) -> bool {
+        if self.end != Some(first) || !(1..=WINDOW).contains(&count) {
+            return false;
+        }
+        let next = first.wrapping_add(count);
+        self.asks.earn(count.into(), now);
+        self.drop_before(next.wrapping_sub(WINDOW));
+        self.bits.set_all(first, count);
+        self.spared.clear(first, count);
+        self.end = Some(next);
+        self.put_off_told(next, now);
+        true
+    }
+
     /// Takes a number that came another way, not asked for. That it came before is no surprise.
     pub(crate) fn handle_spare(
         &mut self,
@@ -274,6 +291,9 @@ impl Gaps {
 
     /// While numbers arrive, those that were only told of are behind them.
     fn put_off_told(&mut self, end: u32, now: Instant) {
+        if self.told.is_none() {
+            return;
+        }
         let due = self.told.map(|_| now + self.patience(&self.lateness_told, now));
         let (Some(told), Some(due)) = (&mut self.told, due) else { return };
         if is_before(end, told.next) {

@@ -22,17 +22,25 @@ impl Bits {
         self.words[word] |= 1 << bit;
     }
 
+    /// Makes these numbers ones that arrived.
+    #[inline]
+    pub(super) fn set_all(&mut self, first: u32, count: u32) {
+        if self.words.is_empty() {
+            self.words.resize(WORDS, 0);
+        }
+        for (word, mask) in masks(first, count) {
+            self.words[word] |= mask;
+        }
+    }
+
     /// Makes these numbers ones that did not arrive.
-    pub(super) fn clear(&mut self, mut first: u32, count: u32) {
+    #[inline]
+    pub(super) fn clear(&mut self, first: u32, count: u32) {
         if self.words.is_empty() {
             return;
         }
-        let mut left = count.min(WINDOW);
-        while left > 0 {
-            let (word, bit) = place(first);
-            let part = left.min(64 - bit);
-            self.words[word] &= !(u64::MAX >> (64 - part) << bit);
-            (first, left) = (first.wrapping_add(part), left - part);
+        for (word, mask) in masks(first, count) {
+            self.words[word] &= !mask;
         }
     }
 
@@ -65,6 +73,20 @@ impl Bits {
     }
 }
 
+/// The words that these numbers are in, and their bits there.
+#[inline]
+fn masks(mut first: u32, count: u32) -> impl Iterator<Item = (usize, u64)> {
+    let mut left = count.min(WINDOW);
+    std::iter::from_fn(move || {
+        let (word, bit) = place(first);
+        let part = left.min(64 - bit);
+        let mask = u64::MAX.checked_shr(64 - part)? << bit;
+        (first, left) = (first.wrapping_add(part), left - part);
+        Some((word, mask))
+    })
+}
+
+#[inline]
 fn place(number: u32) -> (usize, u32) {
     let at = number % WINDOW;
     ((at / 64) as usize, at % 64)
@@ -84,9 +106,12 @@ mod tests {
             let mut bits = Bits::default();
             let mut model = std::collections::BTreeSet::new();
             for (at, count, set) in changes {
-                if set {
+                if set && count % 2 == 0 {
                     bits.set(start.wrapping_add(at));
                     model.insert(at);
+                } else if set {
+                    bits.set_all(start.wrapping_add(at), count);
+                    model.extend(at..at + count);
                 } else {
                     bits.clear(start.wrapping_add(at), count);
                     model.retain(|&it| it < at || it >= at + count);

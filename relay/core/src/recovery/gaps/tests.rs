@@ -285,6 +285,35 @@ fn is_new(arrival: Arrival) -> bool {
 }
 
 proptest! {
+    /// What is next may be taken in runs: nothing shows the difference.
+    #[test]
+    fn runs_are_taken_as_their_numbers_are_one_by_one(
+        first in any::<u32>(),
+        steps in proptest::collection::vec((0_u32..8, 1_u32..200, 0_u64..30, any::<bool>()), 1..60),
+    ) {
+        let (mut whole, mut single) = (lane(PATIENT), lane(PATIENT));
+        (single.start, single.now) = (whole.start, whole.now);
+        let (mut next, mut millis) = (first, 0);
+        for (skip, count, wait, tells) in steps {
+            millis += wait;
+            let run = next.wrapping_add(skip.saturating_sub(4));
+            whole.at(millis);
+            if !whole.gaps.handle_next(run, count, whole.now) {
+                whole.receive((0..count).map(|at| run.wrapping_add(at)));
+            }
+            single.at(millis).receive((0..count).map(|at| run.wrapping_add(at)));
+            next = run.wrapping_add(count);
+            if tells {
+                whole.tell(next.wrapping_add(2));
+                single.tell(next.wrapping_add(2));
+            }
+            prop_assert_eq!(whole.ask(), single.ask());
+            prop_assert_eq!(whole.gaps.complete_next(), single.gaps.complete_next());
+            prop_assert_eq!(whole.gaps.due(), single.gaps.due());
+            prop_assert_eq!(whole.gaps.stats(), single.gaps.stats());
+        }
+    }
+
     /// Frames and answers take 20 ms; questions are never lost.
     #[test]
     fn each_frame_is_taken_once_if_it_or_an_answer_arrives(
