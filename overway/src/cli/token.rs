@@ -92,7 +92,8 @@ struct EdgeArgs {
     #[arg(long, value_name = "FILE")]
     edge_key: Option<PathBuf>,
     /// The edge's id, as `overway edge keygen` prints it.
-    #[arg(long, value_name = "ID")]
+    // One in sixty-four begins with a hyphen.
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     jkt: Option<EdgeId>,
 }
 
@@ -110,7 +111,8 @@ struct CheckArgs {
     #[arg(long, value_name = "NAME")]
     tenant: Option<TenantName>,
     /// Check also that the token is for the edge of this id.
-    #[arg(long, value_name = "ID")]
+    // One in sixty-four begins with a hyphen.
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     jkt: Option<EdgeId>,
     /// Print JSON: the claims.
     #[arg(long)]
