@@ -38,8 +38,10 @@ const READ_BATCH: usize = 64;
 const LOOK: Duration = Duration::from_millis(10);
 /// A relay tells as often: after so many frames,
 const TOLD_EVERY: u32 = 512;
-/// or so many bytes.
+/// or so many bytes,
 const TOLD_EVERY_BYTES: usize = 40_000;
+/// if they came within this.
+const TOLD_SOONEST: Duration = Duration::from_millis(1);
 /// A hello is four bytes; of one connection for all lanes there are as many.
 const HELLO_BYTES: usize = 4;
 const HELLOS_BYTES_MAX: usize = HELLO_BYTES * Lane::ALL.len();
@@ -53,6 +55,7 @@ pub(super) struct Peer {
     told: Cell<[u32; Lane::DATA.len()]>,
     /// Bytes received since then.
     untold_bytes: Cell<[usize; Lane::DATA.len()]>,
+    told_at: Cell<[Instant; Lane::DATA.len()]>,
     traffic: Rc<Traffic>,
     endpoint: quinn::Endpoint,
 }
@@ -102,6 +105,7 @@ impl Peer {
             probe,
             told: Cell::default(),
             untold_bytes: Cell::default(),
+            told_at: Cell::new([now; Lane::DATA.len()]),
             traffic: Rc::clone(traffic),
             endpoint: endpoint.clone(),
         });
@@ -176,16 +180,19 @@ impl Peer {
     }
 
     /// Says what was received, as often as a relay would.
-    fn tell_received(&self, lane: Lane) {
+    fn tell_received(&self, lane: Lane, now: Instant) {
         let (Some(probe), Some(at)) = (&self.probe, lane.data_index()) else { return };
         let next = probe.borrow().received_next(lane);
         let (mut told, mut untold) = (self.told.get(), self.untold_bytes.get());
-        if next.wrapping_sub(told[at]) < TOLD_EVERY && untold[at] < TOLD_EVERY_BYTES {
+        let mut told_at = self.told_at.get();
+        let is_fast = untold[at] >= TOLD_EVERY_BYTES && now - told_at[at] <= TOLD_SOONEST;
+        if next.wrapping_sub(told[at]) < TOLD_EVERY && !is_fast {
             return;
         }
-        (told[at], untold[at]) = (next, 0);
+        (told[at], untold[at], told_at[at]) = (next, 0, now);
         self.told.set(told);
         self.untold_bytes.set(untold);
+        self.told_at.set(told_at);
         let mut message = BytesMut::new();
         hop::encode_received(lane, next, next, &mut message);
         if let Some(connection) = self.lanes.borrow().get(&lane) {
@@ -242,7 +249,7 @@ async fn read(peer: &Peer, lane: Lane, connection: &quinn::Connection) {
         peer.take(lane, &first, now);
         let others = std::iter::from_fn(|| read_now(connection)).take(READ_BATCH - 1);
         others.for_each(|datagram| peer.take(lane, &datagram, now));
-        peer.tell_received(lane);
+        peer.tell_received(lane, now);
         peer.traffic.settle();
     }
 }

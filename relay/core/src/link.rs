@@ -16,9 +16,12 @@ use crate::{Config, Fec, PeerLink};
 
 /// So many numbers after the last word of it, the neighbour is told what was received,
 pub(crate) const TOLD_EVERY: u32 = 512;
-/// or so many bytes: what it keeps then is a round trip's frames and little more, and stays near its processor, which
-/// would else wait for memory with each frame that it writes.
+/// or so many bytes,
 pub(crate) const TOLD_EVERY_BYTES: usize = 40_000;
+/// if they came within this: what it keeps then is a round trip's frames and little more, and stays near its processor,
+/// which would else wait for memory with each frame that it writes. Where less comes it keeps what is there until the
+/// next heartbeat; when this relay dies, what waits in it is sent again elsewhere.
+pub(crate) const TOLD_SOONEST: Duration = Duration::from_millis(1);
 
 /// A link whose light lane stands.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Link {
     told_received: [u32; Lane::DATA.len()],
     /// Bytes received in order since then.
     untold_bytes: [usize; Lane::DATA.len()],
+    /// When the neighbour was last told.
+    told_at: [Instant; Lane::DATA.len()],
     candidate: bool,
     active_until: Option<Instant>,
     rate: Rate,
@@ -113,6 +118,7 @@ impl Link {
             recovery: Lane::DATA.map(|lane| LaneRecovery::new(lane, now)),
             told_received: [0; Lane::DATA.len()],
             untold_bytes: [0; Lane::DATA.len()],
+            told_at: [now; Lane::DATA.len()],
             fec: config.fec,
             twins: Twins::default(),
             candidate,
@@ -317,6 +323,7 @@ impl Link {
         let heartbeat = self.probe.poll_transmit(now)?;
         self.told_received = heartbeat.received_next;
         self.untold_bytes = [0; Lane::DATA.len()];
+        self.told_at = [now; Lane::DATA.len()];
         self.recovery.iter_mut().for_each(|lane| lane.tail.handle_told());
         let complete_next = Some(self.recovery.each_mut().map(|lane| lane.gaps.complete_next()));
         let lost = Some(lost_share(self.probe.windows(now)));
@@ -334,14 +341,16 @@ impl Link {
 
     /// What was received of a lane, if the neighbour keeps many frames for want of knowing: one more than the greatest
     /// number, and the first that may still be asked for.
-    pub(crate) fn poll_received(&mut self, lane: Lane) -> Option<(u32, u32)> {
+    pub(crate) fn poll_received(&mut self, lane: Lane, now: Instant) -> Option<(u32, u32)> {
         let at = lane.data_index().filter(|_| self.probe.recovers())?;
         let next = self.probe.received_next(lane);
         let untold = next.wrapping_sub(self.told_received[at]);
-        if untold < TOLD_EVERY && self.untold_bytes[at] < TOLD_EVERY_BYTES {
+        let is_fast = self.untold_bytes[at] >= TOLD_EVERY_BYTES
+            && now.saturating_duration_since(self.told_at[at]) <= TOLD_SOONEST;
+        if untold < TOLD_EVERY && !is_fast {
             return None;
         }
-        (self.told_received[at], self.untold_bytes[at]) = (next, 0);
+        (self.told_received[at], self.untold_bytes[at], self.told_at[at]) = (next, 0, now);
         Some((next, self.recovery[at].gaps.complete_next()))
     }
 

@@ -334,13 +334,13 @@ impl Relay {
         link.heard = Some(now);
         datagrams.for_each(|datagram| self.take_datagram((key, lane), datagram, now));
         self.tell_arrived((key, lane), now);
-        self.tell_received((key, lane));
+        self.tell_received((key, lane), now);
         self.settle(key, now);
     }
 
     /// Tells a neighbour what was received of a lane, if much was since it was last told.
-    fn tell_received(&mut self, (key, lane): LaneKey) {
-        let received = self.links.get_mut(&key).and_then(|link| link.poll_received(lane));
+    fn tell_received(&mut self, (key, lane): LaneKey, now: Instant) {
+        let received = self.links.get_mut(&key).and_then(|link| link.poll_received(lane, now));
         if let Some((received_next, complete_next)) = received {
             let mut message = BytesMut::with_capacity(16);
             hop::encode_received(lane, received_next, complete_next, &mut message);

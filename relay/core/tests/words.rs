@@ -29,7 +29,7 @@ fn words(chain: &mut Chain, frames: usize, free: bool) -> Vec<Transmit> {
 }
 
 #[test]
-fn a_word_follows_every_forty_thousand_bytes_on_their_own_lane() {
+fn a_word_follows_every_forty_thousand_bytes_that_come_fast_on_their_own_lane() {
     let mut chain = Chain::new(Shard::default(), 1);
     // The first frames hurry a heartbeat, which says it, too.
     for _ in 0..2 {
@@ -45,6 +45,8 @@ fn a_word_follows_every_forty_thousand_bytes_on_their_own_lane() {
     let expected = HopMessage::Received { lane: Lane::Bulk, received_next: 42, complete_next: 42 };
     assert_eq!(said, expected);
     assert!(words(&mut chain, 20, true).is_empty(), "it counts anew");
+    chain.now += Duration::from_millis(2);
+    assert!(words(&mut chain, 20, true).is_empty(), "a heartbeat is soon enough");
 }
 
 #[test]

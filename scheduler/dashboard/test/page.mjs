@@ -193,6 +193,8 @@ async function keyboard(page) {
   for (const id of ["sign-in-button", "theme", "zoom-in", "pair-from", "pair-to", "pair-class", "candidate-card used", "timeline", "event-list", "chart-of", "tab-relays"]) {
     assert.ok(reached.has(id), `${id} is not reached by Tab: ${[...reached]}`);
   }
+  // Events of one relay can be selected; those of many that stand together cannot.
+  await page.waitForSelector("#event-list li button");
   await page.focus("#event-list");
   await page.keyboard.press("ArrowDown");
   assert.match(await page.evaluate(() => document.activeElement.getAttribute("aria-label")), /^Select /);
