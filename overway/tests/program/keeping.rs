@@ -1,25 +1,13 @@
 //! A scheduler's disk is lost, and what the service manager hears.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::program::{HANG, Place, Running};
-
-/// Answers every connection with one line.
-fn service() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let _ = stream.and_then(|mut stream| stream.write_all(b"served\n"));
-        }
-    });
-    address
-}
+use super::program::{HANG, Place, Running, service};
 
 /// What comes through a forward before it ends.
 fn fetched(forward: SocketAddr) -> String {

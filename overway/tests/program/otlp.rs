@@ -3,14 +3,14 @@
 mod messages;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
 
 use self::messages::{LogsRequest, Span, TraceRequest};
-use super::program::{HANG, Place};
+use super::program::{HANG, Place, service};
 
 /// A collector: what came, decoded.
 struct Collector {
@@ -109,18 +109,6 @@ impl Heard {
             other => panic!("a request for {other}"),
         }
     }
-}
-
-/// Answers every connection with one line.
-fn service() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let _ = stream.and_then(|mut stream| stream.write_all(b"served\n"));
-        }
-    });
-    address
 }
 
 const SOON: [(&str, &str); 2] =

@@ -15,13 +15,13 @@ use crate::writer::Piece;
 use crate::{Config, Fec, PeerLink};
 
 /// So many numbers after the last word of it, the neighbour is told what was received,
-pub(crate) const TOLD_EVERY: u32 = 512;
+const TOLD_EVERY: u32 = 512;
 /// or so many bytes,
-pub(crate) const TOLD_EVERY_BYTES: usize = 40_000;
+const TOLD_EVERY_BYTES: usize = 40_000;
 /// if they came within this: what it keeps then is a round trip's frames and little more, and stays near its processor,
 /// which would else wait for memory with each frame that it writes. Where less comes it keeps what is there until the
 /// next heartbeat; when this relay dies, what waits in it is sent again elsewhere.
-pub(crate) const TOLD_SOONEST: Duration = Duration::from_millis(1);
+const TOLD_SOONEST: Duration = Duration::from_millis(1);
 
 /// A link whose light lane stands.
 #[derive(Debug)]

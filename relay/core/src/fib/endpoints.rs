@@ -361,17 +361,22 @@ mod tests {
         assert_eq!(only.whereabouts.second, None);
     }
 
-    /// A tenant in a cell of relays 1 to 3, with a partner of which relay 5 is.
-    fn celled(endpoints: Vec<Endpoint>, delays: &[(u16, u32)]) -> Fib {
-        let policy = |policy, relays| Policy { policy, name: policy.to_string(), relays };
-        let tenant = Tenant {
+    /// A tenant whose cell's policy is the 9th, and with partners the 10th.
+    fn in_a_cell() -> Tenant {
+        Tenant {
             number: 20,
             name: "im".into(),
             route_policy: 9,
             backup_policy: 10,
             cell: "eu".into(),
             ..Tenant::default()
-        };
+        }
+    }
+
+    /// A tenant in a cell of relays 1 to 3, with a partner of which relay 5 is.
+    fn celled(endpoints: Vec<Endpoint>, delays: &[(u16, u32)]) -> Fib {
+        let policy = |policy, relays| Policy { policy, name: policy.to_string(), relays };
+        let tenant = in_a_cell();
         let under = |policy| {
             let routes = delays.iter().filter(move |(to, _)| policy == 10 || *to <= 3);
             routes.map(move |&(to, ms)| {
@@ -445,14 +450,7 @@ mod tests {
     #[test]
     fn a_relay_of_neither_knows_by_its_own_routes_whether_a_cell_is_reached() {
         let policy = |policy, relays| Policy { policy, name: policy.to_string(), relays };
-        let tenant = Tenant {
-            number: 20,
-            name: "im".into(),
-            route_policy: 9,
-            backup_policy: 10,
-            cell: "eu".into(),
-            ..Tenant::default()
-        };
+        let tenant = in_a_cell();
         let items = |routes: Vec<Item>| -> Vec<Item> {
             let limits =
                 [policy(9, vec![2]).into(), policy(10, vec![2, 5]).into(), tenant.clone().into()];

@@ -1,8 +1,9 @@
 //! Where the frames of a lane wait: one table for all of its queues, each of which is a chain through it.
 //!
 //! A queue that is empty holds no memory, however many there were, and a frame that comes takes the place that
-//! was left last, which the processor still has at hand. A frame that leaves its queue is read where it stands. The table grows with the most frames that ever waited
-//! at once; when the last one leaves a table that a flood has made long, it is given back.
+//! was left last, which the processor still has at hand. A frame that leaves its queue is read where it stands. The table
+//! grows with the most frames that ever waited at once; when the last one leaves a table that a flood has made long, it is
+//! given back.
 
 use super::Queued;
 
