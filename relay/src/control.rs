@@ -35,6 +35,7 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::AccessHeard;
+use crate::fault::{FaultSocket, FaultTable};
 use crate::mesh::Command;
 use crate::quality::QualityStore;
 use crate::state::StateFile;
@@ -73,6 +74,8 @@ pub struct Control {
     pub(crate) access: AccessHeard,
     /// What others may ask.
     pub status: Arc<ControlStatus>,
+    /// Faults of what is heard from schedulers, if configured.
+    pub fault: Option<Arc<FaultTable>>,
 }
 
 /// What a reload of the configuration may change.
@@ -129,7 +132,7 @@ impl Control {
         mut reports: mpsc::Receiver<Report>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let mut endpoints = Endpoints::default();
+        let mut endpoints = Endpoints { v4: None, v6: None, fault: self.fault.clone() };
         let (mut attempt, mut pause) = (0_usize, PAUSE_MIN);
         let mut standing: Option<Session> = None;
         loop {
@@ -423,10 +426,10 @@ impl Session {
 }
 
 /// Sockets to dial from, one per address family, made when first needed.
-#[derive(Default)]
 struct Endpoints {
     v4: Option<quinn::Endpoint>,
     v6: Option<quinn::Endpoint>,
+    fault: Option<Arc<FaultTable>>,
 }
 
 impl Endpoints {
@@ -439,10 +442,26 @@ impl Endpoints {
         if let Some(endpoint) = place {
             return Ok(endpoint.clone());
         }
-        let endpoint = quinn::Endpoint::client(any)
-            .context("no local UDP socket for the control connection")?;
+        let endpoint = match &self.fault {
+            Some(table) => faulty_client(any, table),
+            None => quinn::Endpoint::client(any),
+        };
+        let endpoint = endpoint.context("no local UDP socket for the control connection")?;
         Ok(place.insert(endpoint).clone())
     }
+}
+
+/// A socket to dial from that hears by the rules of a table.
+fn faulty_client(any: SocketAddr, table: &Arc<FaultTable>) -> std::io::Result<quinn::Endpoint> {
+    let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
+    let socket = runtime.wrap_udp_socket(std::net::UdpSocket::bind(any)?)?;
+    let socket = FaultSocket::new(socket, Arc::clone(table))?;
+    quinn::Endpoint::new_with_abstract_socket(
+        quinn::EndpointConfig::default(),
+        None,
+        socket,
+        runtime,
+    )
 }
 
 fn transport() -> quinn::TransportConfig {
@@ -455,8 +474,57 @@ fn transport() -> quinn::TransportConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{FaultConfig, Rule};
     use futures_util::FutureExt as _;
+    use overway_pki::{Authority, Identity, Role};
     use overway_wire::control::Offer;
+
+    /// What a relay dials a scheduler with.
+    fn dialling() -> quinn::ClientConfig {
+        let authority = Authority::create("test").unwrap();
+        let (pending, csr) = PendingKey::generate().unwrap();
+        let identity = Identity::new(Role::Relay, 1, authority.mesh()).unwrap();
+        let now = SystemTime::now();
+        let chain = authority.issue(&csr, &identity, Duration::from_secs(3_600), now).unwrap();
+        let credentials =
+            Credentials::from_join(&pending, chain, authority.fingerprint(), now).unwrap();
+        let tls = overway_pki::client_config(&Arc::new(credentials), &[ALPN_CONTROL]);
+        quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
+    }
+
+    /// A Version Negotiation packet (RFC 9000 section 17.2.1) in answer to a first packet: no version of the client's.
+    fn no_version(first: &[u8]) -> Vec<u8> {
+        let (destination, rest) = first[6..].split_at(first[5].into());
+        let source = &rest[1..=usize::from(rest[0])];
+        let id = |id: &[u8]| [&[u8::try_from(id.len()).unwrap()], id].concat();
+        [&[0x80, 0, 0, 0, 0][..], &id(source), &id(destination), &[0x0a; 4]].concat()
+    }
+
+    #[tokio::test]
+    async fn what_comes_from_a_scheduler_whose_address_is_cut_is_not_heard() {
+        let scheduler = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = scheduler.local_addr().unwrap();
+        let table = FaultTable::new(&FaultConfig::default());
+        table.set(address, Rule { cut: true, ..Rule::default() }).unwrap();
+        let mut endpoints = Endpoints { v4: None, v6: None, fault: Some(Arc::clone(&table)) };
+        let endpoint = endpoints.towards(address).unwrap();
+        let mut connecting = endpoint.connect_with(dialling(), address, "scheduler").unwrap();
+        let mut first = [0; 2_048];
+        let (length, from) = scheduler.recv_from(&mut first).await.unwrap();
+        let answer = no_version(&first[..length]);
+
+        scheduler.send_to(&answer, from).await.unwrap();
+        // It sends again only because it heard nothing.
+        let mut second = [0; 2_048];
+        tokio::select! {
+            heard = &mut connecting => panic!("{heard:?}"),
+            again = scheduler.recv_from(&mut second) => assert_eq!(again.unwrap().1, from),
+        }
+        table.restore(address);
+        scheduler.send_to(&answer, from).await.unwrap();
+
+        assert_eq!(connecting.await.unwrap_err(), quinn::ConnectionError::VersionMismatch);
+    }
 
     #[tokio::test]
     async fn offers_are_said_when_they_change_and_not_once_nobody_makes_any() {

@@ -22,7 +22,8 @@
 //! Decisions are drawn from a generator per source, seeded by the configuration's seed and the source's
 //! address: the n-th datagram from a source meets the same loss and jitter whatever other sources do.
 //!
-//! Rules are held in a [`FaultTable`], shared by the sockets of a relay and changed at run time. Datagrams
+//! Rules are held in a [`FaultTable`], shared by the sockets of a relay and changed at run time: those of the mesh, and
+//! that of the control connection, which hears from the addresses of schedulers. Datagrams
 //! from a source without a rule pass untouched. Nothing here starts a task: a socket's state lives behind
 //! its own lock, which only the endpoint's driver takes, and ends with it.
 //!

@@ -177,6 +177,7 @@ async fn serve(
         quality,
         access: access_told,
         status,
+        fault: mesh.fault.clone(),
     };
     let attachments_max = access.as_ref().map(Access::attachments_max);
     let told = Told { said, dispatcher, attachments_max, http_trust };
