@@ -10,6 +10,9 @@
 //! opened goes to others first, and what is open of those services that have another that is well is given up at once. If
 //! all have, the sessions with it end.
 //!
+//! Where an answer says that an edge is elsewhere than that has said itself, and nothing comes from it, its sessions seek it
+//! there: both ends may have lost all their relays at once.
+//!
 //! What is opened goes to the best endpoint: a primary that is well again gets it back. Without *handback* the one in use
 //! keeps it while it is well.
 
@@ -84,7 +87,11 @@ impl Ask for Asker {
             far: FarEnd::Edge { id, whereabouts: Some(whereabouts) },
             is_well,
         };
-        Ok(self.attachments.resolve(service, CLASS).await?.into_iter().map(found).collect())
+        let found: Vec<Found> =
+            self.attachments.resolve(service, CLASS).await?.into_iter().map(found).collect();
+        let far_ends: Vec<FarEnd> = found.iter().map(|it| it.far).collect();
+        self.session.seek(&far_ends);
+        Ok(found)
     }
 
     fn lost(&self, service: &str, far: FarEnd) {

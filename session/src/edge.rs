@@ -89,6 +89,7 @@ pub(crate) struct EdgeSession {
     pub(crate) boot: u64,
     standing: Mutex<Standing>,
     renewed: Notify,
+    urged: Notify,
 }
 
 /// The token that counts.
@@ -107,7 +108,7 @@ pub(crate) struct Word {
     /// In the first word: drawn at random by the process at its start.
     #[prost(fixed64, tag = "2")]
     pub(crate) boot: u64,
-    /// In the first word, and when it changes.
+    /// In the first word, when it changes, and again while the far end is sought.
     #[prost(message, optional, tag = "3")]
     pub(crate) attached: Option<Attached>,
 }
@@ -115,7 +116,7 @@ pub(crate) struct Word {
 /// Where an end is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Attached {
-    /// Greater than in what the process said before, on whatever session.
+    /// Greater than when the process said something else, on whatever session.
     #[prost(uint64, tag = "1")]
     pub(crate) number: u64,
     /// The relay in the upper 16 bits, the attachment in the lower; 0 for nowhere.
@@ -171,7 +172,8 @@ impl fmt::Debug for LocalEdge {
 
 impl EdgeSession {
     pub(crate) fn new(id: EdgeId, far: Arc<Far>, boot: u64, standing: Standing) -> Self {
-        Self { id, far, boot, standing: Mutex::new(standing), renewed: Notify::new() }
+        let (renewed, urged) = (Notify::new(), Notify::new());
+        Self { id, far, boot, standing: Mutex::new(standing), renewed, urged }
     }
 
     /// The token that counts now.
@@ -193,6 +195,16 @@ impl EdgeSession {
     /// When there is a newer token.
     pub(crate) async fn renewed(&self) {
         self.renewed.notified().await;
+    }
+
+    /// Has the far end told once more where this end is.
+    pub(crate) fn urge(&self) {
+        self.urged.notify_one();
+    }
+
+    /// When it is to be told.
+    pub(crate) async fn urged(&self) {
+        self.urged.notified().await;
     }
 
     /// A token is replaced whole.

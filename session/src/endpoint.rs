@@ -36,6 +36,7 @@ use crate::wanted::Wanted;
 mod dial;
 mod greet;
 mod ids;
+mod seek;
 mod serve;
 
 use dial::Opened;
@@ -125,7 +126,7 @@ impl SessionEndpoint {
         };
         let local = Local::Relay { address, credentials };
         let naming = Naming::ByAddress(terms::incarnation(FlowId(u32::from_be_bytes(random()?))));
-        let (endpoint, restarts) =
+        let (endpoint, restarts, _) =
             Self::make(config, (port.sender, port.receiver), local, naming, quic)?;
         let inner = &endpoint.inner;
         inner.spawn(Arc::clone(inner).hail_far_ends());
@@ -155,9 +156,10 @@ impl SessionEndpoint {
         };
         let names = Arc::clone(&edge.names);
         let naming = Naming::ByName(Arc::clone(&names));
-        let (endpoint, _) =
+        let (endpoint, _, sought) =
             Self::make(config, (sender, receiver), Local::Edge(edge), naming, quic)?;
         let inner = &endpoint.inner;
+        inner.spawn(Arc::clone(inner).watch_sought(sought));
         inner.spawn(number_changes(whereabouts, placed));
         inner.spawn(sweep(names));
         Ok(endpoint)
@@ -169,11 +171,11 @@ impl SessionEndpoint {
         local: Local,
         naming: Naming,
         quic: Quic,
-    ) -> Result<(Self, mpsc::Receiver<Restart>), SessionError> {
+    ) -> Result<(Self, mpsc::Receiver<Restart>, mpsc::Receiver<Address>), SessionError> {
         let counters = Arc::new(Counters::default());
         let edges = matches!(local, Local::Edge(_));
         let flows = Arc::new(FlowTable::new(Arc::clone(&port.0), Arc::clone(&counters), edges));
-        let (socket, Told { restarts, unattached }) = FabricSocket::new(
+        let (socket, Told { restarts, unattached, sought }) = FabricSocket::new(
             port,
             local.address(),
             naming,
@@ -218,7 +220,7 @@ impl SessionEndpoint {
         let streams = Arc::clone(&inner.streams);
         inner.spawn(async move { streams.look().await });
         inner.spawn(Arc::clone(&inner).accept_connections());
-        Ok((Self { inner }, restarts))
+        Ok((Self { inner }, restarts, sought))
     }
 
     /// The endpoint's own address; an edge's first one now, and at relay 0 while it is attached nowhere.

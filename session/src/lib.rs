@@ -28,8 +28,8 @@
 //! Tasks of a gateway's endpoint: one that flushes what the fabric did not take at once, one that accepts connections, one that
 //! hails far ends that may have started anew, one that closes the sessions of those that have, per connection one that accepts its streams and ends with it, per
 //! request one that reads it within a time limit, one that looks at what streams feel like, per flow one that waits for its end. An edge's hails nobody and
-//! watches for no new starts; it has one that counts changes of where it is, one that gives up idle names, and per
-//! connection one that says and hears what changes. Closing the endpoint ends them all.
+//! watches for no new starts; it has one that counts changes of where it is, one that gives up idle names, one that answers
+//! silent edges where frames of theirs come from, and per connection one that says and hears what changes. Closing the endpoint ends them all.
 
 mod address;
 mod candidates;

@@ -20,6 +20,7 @@ pub fn export(out: &mut Exposition, stats: Stats) {
             requests_refused: "Requests refused, by either side.",
             requests_invalid: "Requests that were malformed or too slow.",
             frames_sent: "Session frames sent.",
+            frames_sought: "Session frames sent also to where a silent edge may be.",
             frames_received: "Session frames given to QUIC.",
             frames_duplicate: "Session frames that had come before.",
             frames_stale: "Session frames of an incarnation that ended.",

@@ -11,7 +11,8 @@
 //! ```text
 //!   frame's incarnation         its source
 //!   known                       one of the name's addresses     the name's, in order
-//!   known, name proven          another address                 the name's, past the order; answers go where they went
+//!   known, name proven          another address                 the name's, past the order; answers go where they went,
+//!                                                               and while the edge is silent there too ([`search`])
 //!   known, name not proven yet  another address                 the name's; answers follow it
 //!   unknown, not ACCEPTED       any                             a stranger's: a new name
 //!   unknown, ACCEPTED           any                             nobody's: dropped
@@ -30,6 +31,8 @@
 //!   either, for it goes past the lanes.
 //! - From the edge's own address, which takes a relay, it may move the order of a lane, and delays until the lane
 //!   starts anew, after 200 ms.
+//! - While the edge is silent, such a frame also has copies of what is sent to it go to where the frame came from, and
+//!   of what was sent last a few: packets that nobody but the edge can read.
 //! - Before a name is proven, whoever guesses its incarnation can draw the handshake's packets to himself, and so
 //!   make it fail.
 //! - A proven edge can say that it is attached where another is. What is sent there is its own sessions' and no more
@@ -48,11 +51,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use overway_tenant::EdgeId;
 use overway_wire::{Address, AttachmentId, Class, FlowId, Redundancy, RelayId, Whereabouts};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::terms::{self, Terms};
+
+mod search;
+
+use search::Search;
 
 /// Set in the incarnation in frames of the end that was dialled.
 pub(crate) const ACCEPTED: u32 = 1 << 31;
@@ -85,6 +93,7 @@ pub(crate) struct Far {
     /// Whether frames came from elsewhere since the edge said where it is, and whether it then said that it is elsewhere.
     strayed: AtomicBool,
     moved: AtomicBool,
+    search: Search,
     handshakes: AtomicUsize,
 }
 
@@ -136,6 +145,8 @@ pub(crate) enum From {
     NewHome,
     /// Another address.
     Elsewhere,
+    /// The same, and the edge is sought there from now on: it is this end's turn to say something.
+    Sought,
 }
 
 impl Far {
@@ -180,6 +191,7 @@ impl Far {
         if let Some(whereabouts) = whereabouts {
             let (places, before) = (packed(whereabouts), self.places.load(Ordering::Relaxed));
             self.places.store(places, Ordering::Relaxed);
+            self.search.end();
             if places != before && self.strayed.swap(false, Ordering::Relaxed) {
                 self.moved.store(true, Ordering::Relaxed);
             }
@@ -187,17 +199,52 @@ impl Far {
         Ok(())
     }
 
-    /// Takes notice of a frame from `source`. Answers follow an edge that has not proven anything.
-    fn hear_from(&self, source: Address) -> From {
+    /// Whether nothing came from the edge's own addresses for a while.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        self.search.is_silent(now)
+    }
+
+    /// Somebody hints that the edge is there. Whether it is sought there now, and it is this end's turn to say something.
+    pub(crate) fn seek(&self, hint: Whereabouts, now: Instant) -> bool {
+        let is_known = |address| self.is_at(address);
+        let is_news = !is_known(hint.first) || !hint.second.is_none_or(is_known);
+        is_news && self.is_proven() && self.search.handle_hint(hint, now)
+    }
+
+    /// Where frames for it go too, while it is sought.
+    pub(crate) fn sought_at(&self, now: Instant) -> Option<Whereabouts> {
+        self.search.hint(now)
+    }
+
+    /// Takes note of a packet that is sent.
+    pub(crate) fn note_sent(&self, terms: Terms, payload: &Bytes, now: Instant) {
+        self.search.note_sent(terms, payload, now);
+    }
+
+    /// The packets that were sent last while it was silent, one on each of the terms.
+    pub(crate) fn unheard(&self) -> Vec<(Terms, Bytes)> {
+        self.search.unheard()
+    }
+
+    fn is_at(&self, address: Address) -> bool {
         let Whereabouts { first, second } = self.whereabouts();
-        if source == first || second == Some(source) {
+        address == first || second == Some(address)
+    }
+
+    /// Takes notice of a frame from `source`. Answers follow an edge that has not proven anything.
+    fn hear_from(&self, source: Address, now: Instant) -> From {
+        if self.is_at(source) {
+            self.search.handle_home(now);
             let moved = self.moved.swap(false, Ordering::Relaxed);
             return if moved { From::NewHome } else { From::Home };
         }
         if self.is_proven() {
             self.strayed.store(true, Ordering::Relaxed);
-            return From::Elsewhere;
+            let is_turn = self.search.handle_hint(Whereabouts::at(source), now);
+            return if is_turn { From::Sought } else { From::Elsewhere };
         }
+        self.search.handle_home(now);
+        let first = self.whereabouts().first;
         let followed = Whereabouts { first: source, second: Some(first) };
         self.places.store(packed(followed), Ordering::Relaxed);
         From::Home
@@ -257,7 +304,7 @@ impl Names {
             && let Some(entry) = table.entries.get_mut(&number)
         {
             entry.heard = now;
-            return Heard::Name { name: entry.far.name, from: entry.far.hear_from(source) };
+            return Heard::Name { name: entry.far.name, from: entry.far.hear_from(source, now) };
         }
         if flow.0 & ACCEPTED != 0 || !table.has_room_for_stranger(source) {
             return Heard::Nobody;
@@ -345,6 +392,7 @@ impl Table {
             proof: Mutex::default(),
             strayed: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            search: Search::new(now),
             handshakes: AtomicUsize::new(0),
         });
         self.entries.insert(self.last, Entry { far: Arc::clone(&far), heard: now });

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use overway_wire::{Address, FlowId, Whereabouts};
 use quinn::{Connection, VarInt};
@@ -167,6 +167,22 @@ impl Pool {
         let slots = self.slots();
         let of_far = slots.iter().filter(|((party, _), _)| *party == far);
         of_far.flat_map(|(_, slot)| &slot.places).map(|place| place.session.clone()).collect()
+    }
+
+    /// The sessions with an edge, by its name.
+    pub(crate) fn by_name(&self, name: Address) -> Vec<Session> {
+        self.standing(|session| session.far == name)
+    }
+
+    /// The sessions with edges of which nothing came for a while.
+    pub(crate) fn silent(&self, now: Instant) -> Vec<Session> {
+        self.standing(|session| session.edge.as_ref().is_some_and(|it| it.far.is_silent(now)))
+    }
+
+    fn standing(&self, is_such: impl Fn(&Session) -> bool) -> Vec<Session> {
+        let slots = self.slots();
+        let sessions = slots.values().flat_map(|slot| &slot.places).map(|place| &place.session);
+        sessions.filter(|session| is_such(session) && session.stands()).cloned().collect()
     }
 
     /// The edges with which there are sessions that say they are attached at this address.

@@ -2,7 +2,7 @@
 //!
 //! **Out.** A transmit is split into frames, each numbered per (far end, terms). A frame that got a number
 //! is never thrown away here, for a gap in the numbers would make the far end wait: what the fabric does
-//! not take stays in the backlog, of one transmit or one round of hails at most, and quinn is told to wait. One task
+//! not take stays in the backlog, of one transmit or one round of hails or repeats at most, and quinn is told to wait. One task
 //! ([`FabricSocket::flush`]) hands the backlog over when the fabric has room, and wakes those who wait.
 //!
 //! **In.** Whoever polls takes batches from the fabric's channel and sorts them: datagrams go to the flow
@@ -13,7 +13,8 @@
 //! told, to close sessions which that far end knows nothing of. QUIC gets the packets of both meanwhile.
 //!
 //! **Edges** have no addresses that last: their frames are told by [`Names`](crate::names), go to where the name is now,
-//! and QUIC sees the name. Frames by any of the name's addresses share its lanes. An edge that started anew is told
+//! and QUIC sees the name. Frames by any of the name's addresses share its lanes. While an edge is sought, each frame goes
+//! to the place of the hint too. An edge that started anew is told
 //! by QUIC's stateless resets, whose key it derives from its own, and by its first word; it is not hailed.
 //!
 //! **Hails.** A hail is a packet of a connection that no end has: QUIC at the far end answers it with a
@@ -38,7 +39,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::address;
 use crate::fabric::{FabricSender, Full, Inbound, Outbound};
 use crate::flow::FlowTable;
-use crate::names::Names;
+use crate::names::{Far, Names};
 use crate::stats::Counters;
 use crate::terms::{self, Terms};
 
@@ -57,6 +58,8 @@ const BUDGET: Duration = Duration::from_secs(2);
 const RESTARTS_MAX: usize = 256;
 /// Words of relays that wait to be heeded; what is still so is said again.
 const UNATTACHED_MAX: usize = 64;
+/// Names of edges that wait to be sought; their next frames say so again.
+const SOUGHT_MAX: usize = 64;
 
 /// A packet with a short header (RFC 9000, 17.3.1) and a connection id of zeros, which no end draws. QUIC
 /// answers what is longer than the least stateless reset, 21 bytes (10.3).
@@ -78,6 +81,15 @@ pub(crate) struct Told {
     pub(crate) restarts: mpsc::Receiver<Restart>,
     /// Addresses at which relays say that nobody is.
     pub(crate) unattached: mpsc::Receiver<Address>,
+    /// Names of edges that are sought from now on, or once more, since a frame came from elsewhere.
+    pub(crate) sought: mpsc::Receiver<Address>,
+}
+
+/// The other end of [`Told`].
+struct Telling {
+    restarts: mpsc::Sender<Restart>,
+    unattached: mpsc::Sender<Address>,
+    sought: mpsc::Sender<Address>,
 }
 
 /// The socket.
@@ -117,18 +129,17 @@ impl FabricSocket {
         flows: Arc<FlowTable>,
         counters: Arc<Counters>,
     ) -> (Arc<Self>, Told) {
-        let (restarts, restarted) = mpsc::channel(RESTARTS_MAX);
-        let (notices, unattached) = mpsc::channel(UNATTACHED_MAX);
+        let (telling, told) = Telling::channels();
         let socket = Self {
             local: address::to_socket(local, Terms::default()),
             sender,
             flows,
             counters,
             outgoing: Mutex::new(Outgoing::new(naming.clone())),
-            incoming: Mutex::new(Incoming::new(receiver, (restarts, notices), naming)),
+            incoming: Mutex::new(Incoming::new(receiver, telling, naming)),
             backlog_filled: Notify::new(),
         };
-        (Arc::new(socket), Told { restarts: restarted, unattached })
+        (Arc::new(socket), told)
     }
 
     /// The incarnation of a far end that was heard last on these terms.
@@ -146,13 +157,36 @@ impl FabricSocket {
         let mut incoming = self.incoming();
         let outgoing = &mut *self.outgoing();
         for far in incoming.hails_due(standing, now) {
-            if outgoing.push((far, HAIL_TERMS), Bytes::from_static(&HAIL)) {
+            if outgoing.push((far, HAIL_TERMS), &Bytes::from_static(&HAIL), now) {
                 self.counters.frames_sent.increment();
                 incoming.handle_hail(far, now);
             }
         }
         drop(incoming);
         self.hand_over(outgoing);
+    }
+
+    /// Sends again what was sent last in vain to an edge that is sought. QUIC takes what it has had for a duplicate, and
+    /// answers what it has not.
+    pub(crate) fn repeat(&self, far: &Far, now: Instant) {
+        let outgoing = &mut *self.outgoing();
+        if !outgoing.backlog.is_empty() {
+            return;
+        }
+        for (terms, payload) in far.unheard() {
+            self.push(outgoing, (far.name(), terms), &payload, now);
+        }
+        self.hand_over(outgoing);
+    }
+
+    fn push(&self, outgoing: &mut Outgoing, to: (Address, Terms), payload: &Bytes, now: Instant) {
+        let before = outgoing.backlog.len();
+        if outgoing.push(to, payload, now) {
+            self.counters.frames_sent.increment();
+            self.counters.frames_sought.add((outgoing.backlog.len() - before - 1) as u64);
+        } else {
+            self.counters.frames_unexpected.increment();
+        }
     }
 
     /// Hands the backlog to the fabric; what it does not take waits for [`Self::flush`].
@@ -207,42 +241,58 @@ impl Outgoing {
         Self { naming, sequences: HashMap::new(), backlog: Vec::new(), waiting: Vec::new() }
     }
 
-    /// Numbers a frame and puts it in the backlog, unless there are too many far ends, or none of that name.
-    fn push(&mut self, (far, terms): (Address, Terms), payload: Bytes) -> bool {
-        let Some((to, incarnation, sequence)) = self.number(far, terms) else { return false };
-        self.backlog.push(Outbound {
-            kind: FrameKind::Session,
-            class: terms.class,
-            policy: terms.policy,
-            redundancy: terms.redundancy,
-            destination: to.first,
-            alternate: to.second,
-            flow: terms::marked(incarnation, terms.redundancy),
-            sequence,
-            budget: Millis::from(BUDGET),
-            payload,
-        });
+    /// Numbers a frame and puts it in the backlog, and its copy for where an edge is sought. False: there are too many far
+    /// ends, or none of that name.
+    fn push(&mut self, (far, terms): (Address, Terms), payload: &Bytes, now: Instant) -> bool {
+        let numbered = match &self.naming {
+            Naming::ByAddress(incarnation) => {
+                let incarnation = *incarnation;
+                let sequence = self.next_sequence((far, terms));
+                sequence.map(|sequence| (incarnation, sequence, Whereabouts::at(far), None))
+            }
+            Naming::ByName(names) => names.find(far).map(|edge| {
+                edge.note_sent(terms, payload, now);
+                let (incarnation, sequence) = (edge.own_incarnation(), edge.next_sequence(terms));
+                (incarnation, sequence, edge.whereabouts(), edge.sought_at(now))
+            }),
+        };
+        let Some((incarnation, sequence, place, sought)) = numbered else { return false };
+        for to in std::iter::once(place).chain(sought) {
+            self.backlog.push(Outbound {
+                kind: FrameKind::Session,
+                class: terms.class,
+                policy: terms.policy,
+                redundancy: terms.redundancy,
+                destination: to.first,
+                alternate: to.second,
+                flow: terms::marked(incarnation, terms.redundancy),
+                sequence,
+                budget: Millis::from(BUDGET),
+                payload: payload.clone(),
+            });
+        }
         true
     }
 
-    /// Where the next frame for a far end goes, and the incarnation and the sequence that it bears.
-    fn number(&mut self, far: Address, terms: Terms) -> Option<(Whereabouts, FlowId, u64)> {
-        let incarnation = match &self.naming {
-            Naming::ByAddress(incarnation) => *incarnation,
-            Naming::ByName(names) => {
-                let far = names.find(far)?;
-                let sequence = far.next_sequence(terms);
-                return Some((far.whereabouts(), far.own_incarnation(), sequence));
-            }
-        };
-        let lane = (far, terms);
+    /// The sequence of the next frame for a far end that is told by its address.
+    fn next_sequence(&mut self, lane: (Address, Terms)) -> Option<u64> {
         if self.sequences.len() >= FAR_ENDS_MAX && !self.sequences.contains_key(&lane) {
             return None;
         }
         let next = self.sequences.entry(lane).or_default();
         let sequence = *next;
         *next += 1;
-        Some((Whereabouts::at(far), incarnation, sequence))
+        Some(sequence)
+    }
+}
+
+impl Telling {
+    fn channels() -> (Self, Told) {
+        let (restarts, restarted) = mpsc::channel(RESTARTS_MAX);
+        let (unattached, not_there) = mpsc::channel(UNATTACHED_MAX);
+        let (sought, to_seek) = mpsc::channel(SOUGHT_MAX);
+        let told = Told { restarts: restarted, unattached: not_there, sought: to_seek };
+        (Self { restarts, unattached, sought }, told)
     }
 }
 
@@ -261,16 +311,12 @@ impl AsyncUdpSocket for FabricSocket {
         if !outgoing.backlog.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let contents = Bytes::copy_from_slice(transmit.contents);
+        let (contents, now) = (Bytes::copy_from_slice(transmit.contents), Instant::now());
         let segment = transmit.segment_size.unwrap_or(contents.len()).max(1);
         let mut at = 0;
         while at < contents.len() {
             let end = contents.len().min(at + segment);
-            if outgoing.push((destination, terms), contents.slice(at..end)) {
-                self.counters.frames_sent.increment();
-            } else {
-                self.counters.frames_unexpected.increment();
-            }
+            self.push(outgoing, (destination, terms), &contents.slice(at..end), now);
             at = end;
         }
         self.hand_over(outgoing);

@@ -66,6 +66,8 @@ counters! {
     requests_invalid,
     /// Session frames sent.
     frames_sent,
+    /// Of edges that are sought where they may be: session frames sent there too.
+    frames_sought,
     /// Session frames given to QUIC.
     frames_received,
     /// Session frames dropped because they had come before, or as late as QUIC does not take them.

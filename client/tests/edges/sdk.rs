@@ -284,13 +284,29 @@ async fn stall(near: Stream, away: Stream, change: impl AsyncFnOnce()) -> Durati
     timeout(2 * PATIENCE, reading).await.unwrap().unwrap()
 }
 
+/// An edge that is attached to the first two relays through lines, and may go to the others.
+async fn lined(stand: &Stand, seed: u8) -> (Edge, [Line; 2]) {
+    let (first, others) = stand.nodes.split_at(2);
+    let lines = [Line::to(first[0].address).await, Line::to(first[1].address).await];
+    let relays = lines.iter().map(|line| line.address);
+    let relays = relays.chain(others.iter().map(|node| node.address)).collect();
+    let config = EdgeConfig { relays, ..stand.config(seed, |_| {}) };
+    let edge = Edge::connect(config).await.unwrap();
+    until(async || relays_of(&edge) == [1, 2]).await;
+    (edge, lines)
+}
+
+/// The relays that an edge is attached to, in order.
+fn relays_of(edge: &Edge) -> Vec<u16> {
+    let mut relays: Vec<u16> =
+        edge.status().attachments.iter().map(|attachment| attachment.relay.0).collect();
+    relays.sort_unstable();
+    relays
+}
+
 /// An edge whose packets go through lines, and one that offers it a service.
 async fn behind_lines(stand: &Stand) -> (Edge, [Line; 2], Edge, Offer) {
-    let lines = [Line::to(stand.nodes[0].address).await, Line::to(stand.nodes[1].address).await];
-    let relays = lines.iter().map(|line| line.address).collect();
-    let config = EdgeConfig { relays, ..stand.config(2, |_| {}) };
-    let edge = Edge::connect(config).await.unwrap();
-    until(async || edge.status().attachments.len() == 2).await;
+    let (edge, lines) = lined(stand, 2).await;
     let far = stand.sdk(1).await;
     let offer = far.offer("chat", OfferOptions::default()).unwrap();
     (edge, lines, far, offer)
@@ -347,6 +363,26 @@ async fn an_edge_that_slept_goes_on_with_its_streams() {
     assert!(stall < asleep + RESUME_MAX, "{stall:?}");
     assert!(edge.status().counts.lost >= 1, "the attachments were given up meanwhile");
     until(async || edge.status().attachments.len() == 2).await;
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_when_both_ends_lose_all_their_relays_at_once() {
+    let stand = Stand::start_with(4).await;
+    let ((alice, of_alice), (bob, of_bob)) = (lined(&stand, 1).await, lined(&stand, 2).await);
+    let mut offer = alice.offer("chat", OfferOptions::default()).unwrap();
+    let (near, away) = stream(&bob, &mut offer).await;
+
+    // Neither can tell the other where it is next. All bytes arrive, sooner than a session is given up.
+    stall(near, away, async || {
+        of_alice.iter().chain(&of_bob).for_each(|line| line.cut(true));
+        until(async || relays_of(&alice) == [3, 4] && relays_of(&bob) == [3, 4]).await;
+    })
+    .await;
+
+    let counts = [&alice, &bob].map(|edge| edge.session().stats());
+    assert!(counts.iter().all(|it| (it.sessions_opened, it.sessions_closed) == (1, 0)));
+    assert!(counts.iter().any(|it| it.frames_sought > 0), "{counts:?}");
     stand.stop().await;
 }
 

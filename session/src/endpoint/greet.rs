@@ -7,6 +7,7 @@
 //!   token of the tenant, for that key, in time:  the session is used, by both
 //!   any other, or none within the time limit:    closed with CODE_TOKEN and the reason
 //!     -- a new token, or where I am now -->     <-- likewise, as long as the session stands
+//!     -- where I am, once more -->              while the other end is sought
 //! ```
 //!
 //! A token that ends, or that the tenant has revoked, ends the session, unless a newer one came before.
@@ -115,7 +116,7 @@ impl Inner {
         let Words { send, recv, token, places } = words;
         let reason = tokio::select! {
             reason = hear(edge, &known, recv) => reason,
-            reason = say(send, token, places) => reason,
+            reason = say(&known, send, token, places) => reason,
             reason = stand(edge, &known) => reason,
         };
         // A session that has ended is not closed again.
@@ -186,6 +187,7 @@ async fn hear(edge: &LocalEdge, known: &EdgeSession, mut recv: RecvStream) -> St
 
 /// Says what changes here; returns why the session must end.
 async fn say(
+    known: &EdgeSession,
     mut send: SendStream,
     mut token: watch::Receiver<String>,
     mut places: watch::Receiver<Placed>,
@@ -194,6 +196,10 @@ async fn say(
         let word = tokio::select! {
             token = changed(&mut token) => Word { token: Some(token), ..Word::default() },
             placed = changed(&mut places) => {
+                Word { attached: Some(placed.into()), ..Word::default() }
+            }
+            () = known.urged() => {
+                let placed = *places.borrow_and_update();
                 Word { attached: Some(placed.into()), ..Word::default() }
             }
         };

@@ -77,6 +77,26 @@ fn answers_follow_until_there_is_a_proof_and_then_the_edges_word_alone() {
 }
 
 #[test]
+fn a_silent_edge_is_sought_where_frames_come_from_until_it_says_where_it_is() {
+    let (names, start) = (Names::default(), Instant::now());
+    let far = names.dial(HOME, start).unwrap();
+    let (answer, later) = (answer_to(&far), start + Duration::from_secs(2));
+    assert!(!far.seek(Whereabouts::at(at(5)), later), "not proven");
+    far.prove(EDGE, revision(1), Some(HOME)).unwrap();
+    assert!(!far.seek(Whereabouts { first: at(2), second: Some(at(1)) }, later), "known");
+
+    assert_eq!(known(names.hear(at(4), answer, later)), (far.name(), From::Sought));
+    assert_eq!(known(names.hear(at(4), answer, later)), (far.name(), From::Elsewhere));
+    let there = Whereabouts::at(at(4));
+    assert_eq!((far.whereabouts(), far.sought_at(later)), (HOME, Some(there)));
+
+    far.prove(EDGE, revision(2), Some(there)).unwrap();
+    assert_eq!((far.whereabouts(), far.sought_at(later)), (there, None));
+    assert_eq!(known(names.hear(at(4), answer, later)), (far.name(), From::NewHome));
+    assert_eq!(known(names.hear(at(5), answer, later)), (far.name(), From::Elsewhere), "heard");
+}
+
+#[test]
 fn an_edge_that_is_nowhere_is_sought_where_it_was() {
     let (names, now) = (Names::default(), Instant::now());
     let far = names.dial(HOME, now).unwrap();
@@ -187,12 +207,13 @@ proptest! {
     /// Few sources and incarnations, those of the name among them, so that they meet.
     #[test]
     fn no_frame_changes_where_a_proven_edge_is(
-        frames in proptest::collection::vec((1_u16..6, 0_u32..4, any::<bool>()), 0..200),
+        frames in proptest::collection::vec((1_u16..6, 0_u32..4, any::<bool>(), 0_u64..1_500), 0..200),
     ) {
-        let (names, now) = (Names::default(), Instant::now());
+        let (names, mut now) = (Names::default(), Instant::now());
         let far = names.dial(HOME, now).unwrap();
         far.prove(EDGE, revision(0), Some(HOME)).unwrap();
-        for (relay, flow, accepted) in frames {
+        for (relay, flow, accepted, millis) in frames {
+            now += Duration::from_millis(millis);
             let own = far.own_incarnation().0;
             let flow = if flow == 0 { own } else { own ^ flow };
             let flow = FlowId(if accepted { flow | ACCEPTED } else { flow });

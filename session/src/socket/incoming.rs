@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use super::incarnations::{Heard, Incarnations};
-use super::{FAR_ENDS_MAX, Naming, Restart};
+use super::{FAR_ENDS_MAX, Naming, Telling};
 use crate::address;
 use crate::fabric::Inbound;
 use crate::names;
@@ -41,8 +41,7 @@ const LANES_MAX: usize = 72;
 /// The receiving half.
 pub(super) struct Incoming {
     pub(super) receiver: mpsc::Receiver<Vec<Inbound>>,
-    restarts: mpsc::Sender<Restart>,
-    unattached: mpsc::Sender<Address>,
+    telling: Telling,
     naming: Naming,
     far_ends: HashMap<Address, FarEnd>,
     /// Lanes that hold frames.
@@ -86,13 +85,12 @@ struct Packet {
 impl Incoming {
     pub(super) fn new(
         receiver: mpsc::Receiver<Vec<Inbound>>,
-        (restarts, unattached): (mpsc::Sender<Restart>, mpsc::Sender<Address>),
+        telling: Telling,
         naming: Naming,
     ) -> Self {
         Self {
             receiver,
-            restarts,
-            unattached,
+            telling,
             naming,
             far_ends: HashMap::new(),
             holding: BTreeSet::new(),
@@ -115,7 +113,7 @@ impl Incoming {
                 if frame.source == Address::new(end.relay, AttachmentId::RELAY) =>
             {
                 // Full: it is said again with the next frames.
-                let _ = self.unattached.try_send(end);
+                let _ = self.telling.unattached.try_send(end);
             }
             Ok(Notice::Unattached(_) | Notice::Unreachable { .. }) | Err(_) => {
                 counters.frames_unexpected.increment();
@@ -137,7 +135,11 @@ impl Incoming {
         match from {
             names::From::Home => {}
             names::From::NewHome => self.drop_lanes(source, now, |_, _| false),
-            names::From::Elsewhere => {
+            names::From::Elsewhere | names::From::Sought => {
+                if from == names::From::Sought {
+                    // Full: a later frame says it again.
+                    let _ = self.telling.sought.try_send(source);
+                }
                 let from = address::to_socket(source, key.1);
                 let ecn = codepoint(frame.ecn);
                 return self.ready.push_back(Packet { from, ecn, payload: frame.payload });
@@ -223,7 +225,7 @@ impl Incoming {
                 self.drop_lanes(source, now, Incarnations::lives);
                 counters.far_restarts.increment();
                 // Full: the sessions' own time-out finds it out.
-                let _ = self.restarts.try_send((source, ended));
+                let _ = self.telling.restarts.try_send((source, ended));
             }
         }
         if self.far_ends.get(&source).is_some_and(|far_end| far_end.incarnations.is_challenged(now))

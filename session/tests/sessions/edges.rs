@@ -1,5 +1,6 @@
 //! Edges against one another: two addresses each, which die and move, tokens, and those who should not be heard.
 
+mod lost;
 mod refusals;
 mod sealed;
 

@@ -156,6 +156,10 @@ impl Mesh {
         self.hub.state.lock().unwrap().dead.insert(address);
     }
 
+    pub(crate) fn revive(&self, address: Address) {
+        self.hub.state.lock().unwrap().dead.remove(&address);
+    }
+
     pub(crate) fn set_doubling(&self, doubling: bool) {
         self.hub.state.lock().unwrap().doubling = doubling;
     }

@@ -1,6 +1,7 @@
 use overway_wire::{AttachmentId, FrameKind, PolicyId, RelayId};
 
 use super::*;
+use crate::socket::Told;
 
 const MS: Duration = Duration::from_millis(1);
 const OLD: FlowId = FlowId(1);
@@ -9,19 +10,20 @@ const NEW: FlowId = FlowId(2);
 struct Bench {
     incoming: Incoming,
     counters: Counters,
-    restarts: mpsc::Receiver<Restart>,
-    unattached: mpsc::Receiver<Address>,
+    told: Told,
     now: Instant,
 }
 
 impl Bench {
     fn new() -> Self {
         let (_, receiver) = mpsc::channel(1);
-        let (told, restarts) = mpsc::channel(8);
-        let (notices, unattached) = mpsc::channel(2);
-        let incoming = Incoming::new(receiver, (told, notices), Naming::ByAddress(FlowId(0)));
+        let ((restarts, restarted), (unattached, not_there), (sought, to_seek)) =
+            (mpsc::channel(8), mpsc::channel(2), mpsc::channel(1));
+        let telling = Telling { restarts, unattached, sought };
+        let told = Told { restarts: restarted, unattached: not_there, sought: to_seek };
+        let incoming = Incoming::new(receiver, telling, Naming::ByAddress(FlowId(0)));
         let (counters, now) = (Counters::default(), Instant::now());
-        Self { incoming, counters, restarts, unattached, now }
+        Self { incoming, counters, told, now }
     }
 
     /// Takes a frame; returns how many packets QUIC gets for it.
@@ -113,7 +115,7 @@ fn a_restart_is_told_within_a_second_and_a_half_of_the_first_frame() {
     let first = bench.now;
     for sequence in 0.. {
         bench.frame(NEW, Class::Realtime, sequence);
-        if let Ok(told) = bench.restarts.try_recv() {
+        if let Ok(told) = bench.told.restarts.try_recv() {
             assert_eq!(told, (far(1), OLD));
             break;
         }
@@ -244,13 +246,17 @@ fn a_relay_is_believed_about_its_own_ends_alone() {
     for (relay, attachment) in [(4, AttachmentId::RELAY), (3, AttachmentId(7))] {
         bench.incoming.hear_notice(&notice(relay, attachment), &bench.counters);
     }
-    assert!(bench.unattached.try_recv().is_err());
+    assert!(bench.told.unattached.try_recv().is_err());
     assert_eq!(bench.counters.snapshot().frames_unexpected, 2);
 
     for _ in 0..5 {
         bench.incoming.hear_notice(&notice(3, AttachmentId::RELAY), &bench.counters);
     }
-    assert_eq!(bench.unattached.try_recv(), Ok(end));
-    assert_eq!(bench.unattached.try_recv(), Ok(end), "what there was no room for is forgotten");
-    assert!(bench.unattached.try_recv().is_err());
+    assert_eq!(bench.told.unattached.try_recv(), Ok(end));
+    assert_eq!(
+        bench.told.unattached.try_recv(),
+        Ok(end),
+        "what there was no room for is forgotten"
+    );
+    assert!(bench.told.unattached.try_recv().is_err());
 }
