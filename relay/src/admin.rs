@@ -281,8 +281,13 @@ async fn status(State(admin): Shared) -> Result<Json<serde_json::Value>, Problem
         .iter()
         .map(|(number, tenant)| {
             let (name, keys) = (&tenant.pushed.name, tenant.pushed.keys.len());
-            let policy = tenant.route_policy.0;
-            json!({ "number": number.0, "name": name, "route_policy": policy, "keys": keys })
+            json!({
+                "number": number.0,
+                "name": name,
+                "route_policy": tenant.route_policy.0,
+                "keys": keys,
+                "endpoints": fib.endpoints_told(*number),
+            })
         })
         .collect();
     Ok(Json(json!({

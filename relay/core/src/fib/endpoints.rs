@@ -104,6 +104,12 @@ impl Fib {
         ranked.into_iter().map(|it| it.endpoint).collect()
     }
 
+    /// Of how many endpoints of a tenant's services this relay was told; an edge counts once for each service.
+    pub fn endpoints_told(&self, tenant: PolicyId) -> usize {
+        let services = self.tenant_services.get(&tenant).into_iter().flatten();
+        services.map(|(_, endpoints)| endpoints.len()).sum()
+    }
+
     fn rank(
         &self,
         endpoint: &FibEndpoint,
@@ -312,6 +318,7 @@ mod tests {
         assert_eq!(order(&fib, 1), [3, 4, 5, 1, 2], "5 has no path");
         let of = |tenant, name| fib.endpoints(PolicyId(tenant), name, Class::Bulk, LOCAL, 1).len();
         assert_eq!((of(20, "chat"), of(20, "other"), of(21, "chat"), of(0, "chat")), (5, 0, 0, 0));
+        assert_eq!([20, 21].map(|tenant| fib.endpoints_told(PolicyId(tenant))), [5, 0]);
     }
 
     #[test]
