@@ -22,7 +22,7 @@ use overway::lab::figures::{Figures, Promise};
 use overway::lab::flow::{Arrival, Felt, Flows, felt, percentile};
 use overway::lab::profile::Profile;
 use overway::lab::stage::Stage;
-use overway::lab::world::{EdgePlan, Node, World, WorldOptions};
+use overway::lab::world::{EdgePlan, Node, Targets, World, WorldOptions};
 use overway_wire::Class;
 use serde::Deserialize;
 
@@ -153,7 +153,8 @@ fn options(
             access: access.into_iter().map(number).collect::<anyhow::Result<_>>()?,
             offers: offers.then_some(1),
             forwards: !offers,
-            target: offers.then_some(target),
+            target: offers.then_some(Targets::both(target)),
+            cell: None,
         })
     };
     let mut edges = vec![edge("near", NEAR_ACCESS, false)?, edge("far", FAR_ACCESS, true)?];

@@ -117,6 +117,7 @@ fn options(seed: u64, profile: Profile) -> anyhow::Result<WorldOptions> {
         access,
         forwards: offers.is_none(),
         target: None,
+        cell: None,
         offers,
     };
     let edges =
@@ -191,7 +192,8 @@ fn strike(scene: &Scene<'_>, end: End, blow: Blow) -> anyhow::Result<Outcome> {
     let name = world.profile().relay_name(victim);
     let watched = drills::wait(stage, WATCH, &format!("{name} is {}", blow.text()));
     let over = flows.now();
-    let fetched = watched.is_ok().then(|| wait_file(scene, fetch)).transpose()?;
+    let fetched =
+        watched.is_ok().then(|| drills::finish(stage, fetch, 3 * FILE_TIME)).transpose()?;
     scene.restore(victim)?;
     watched?;
     let felt =
@@ -199,16 +201,6 @@ fn strike(scene: &Scene<'_>, end: End, blow: Blow) -> anyhow::Result<Outcome> {
     let excess = |felt: Felt| (felt, felt.excess_ms(flows.specs()[0].spacing, round_trip));
     let samples = (0..FLOWS).filter_map(felt).map(excess).collect();
     Ok(Outcome { end, samples, fetched: fetched.context("the file was not waited for")? })
-}
-
-/// Waits until the file is over, three times its time at most.
-fn wait_file(scene: &Scene<'_>, fetch: Fetch) -> anyhow::Result<Fetched> {
-    while !fetch.is_over() && fetch.elapsed() < 3 * FILE_TIME {
-        scene.stage.status("the rest of the file comes");
-        scene.stage.pause(LOOK)?;
-    }
-    fetch.end();
-    Ok(fetch.join())
 }
 
 fn say(scene: &Scene<'_>, round: usize, blow: Blow, outcome: &Outcome, before: &[Outcome]) {

@@ -119,6 +119,7 @@ fn options(seed: u64, profile: Profile) -> anyhow::Result<WorldOptions> {
             access,
             forwards: offers.is_none(),
             target: None,
+            cell: None,
             offers,
         })
     };

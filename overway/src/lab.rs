@@ -9,7 +9,8 @@
 //! 2. A [`world::World`] is the running mesh, and the hands to disturb it. It needs no privileges: relays
 //!    delay and lose what they receive by their own fault injection.
 //! 3. [`flow::Flows`] and [`transfer::Fetch`] are an application's traffic, measured where it comes out.
-//! 4. [`drills`] break things under that traffic and say what it felt, as [`figures::Figures`].
+//! 4. [`drills`] break things under that traffic and say what it felt, as [`figures::Figures`]; `cells` does so with the
+//!    relays grouped into cells, a tenant in each.
 //!
 //! The first four are a library for other programs that measure; [`cli`] is the command on top.
 //!
@@ -21,6 +22,7 @@
 //! | lab-sink, lab-sender, lab-fetch | traffic | see [`flow`] and [`transfer`] |
 
 mod admin;
+mod cells;
 pub mod check;
 pub mod cli;
 mod control;

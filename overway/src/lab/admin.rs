@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use overway_relay::fault::RawRule;
-use overway_scheduler::api::{KeyRequest, NodeRequest, TenantRequest, TokenBody};
+use overway_scheduler::api::{CellRequest, KeyRequest, NodeRequest, TenantRequest, TokenBody};
 use overway_tenant::JwkSet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,8 @@ pub struct RelayStatus {
     pub links: Vec<LinkStatus>,
     /// The path that frames to each relay would take now.
     pub paths: Vec<PathStatus>,
+    /// The tenants that it was told of.
+    pub tenants: Vec<TenantStatus>,
 }
 
 /// What an edge says of itself.
@@ -69,6 +71,15 @@ pub struct PathStatus {
     pub class: String,
     /// Relays after this one, the destination last; `None` without a path.
     pub path: Option<Vec<u16>>,
+}
+
+/// What a relay knows of a tenant.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TenantStatus {
+    /// Its name.
+    pub name: String,
+    /// Endpoints of its services.
+    pub endpoints: usize,
 }
 
 impl LinkStatus {
@@ -124,15 +135,35 @@ impl Client {
         Ok(body.token)
     }
 
-    /// Makes a tenant with these keys.
+    /// Makes a cell, or changes it.
+    pub(super) fn put_cell(
+        &self,
+        scheduler: SocketAddr,
+        name: &str,
+        request: &CellRequest,
+    ) -> anyhow::Result<()> {
+        let url = format!("http://{scheduler}/v1/cells/{name}");
+        answer(self.0.put(&url).send_json(request), &url).map(drop)
+    }
+
+    /// The sum of some counters of a process, over all labels that their names do not have.
+    pub(super) fn counted(&self, admin: SocketAddr, names: &[&str]) -> anyhow::Result<u64> {
+        let text = self.text(admin, "/metrics")?;
+        let value = |name| summed(&text, name).with_context(|| format!("{name} is not counted"));
+        names.iter().map(|name| value(name)).sum()
+    }
+
+    /// Makes a tenant with these keys, of a cell if one is given.
     pub(super) fn add_tenant(
         &self,
         scheduler: SocketAddr,
         name: &str,
+        cell: Option<&str>,
         keys: &JwkSet,
     ) -> anyhow::Result<()> {
         let url = format!("http://{scheduler}/v1/tenants");
-        let request = TenantRequest { name: name.to_owned(), ..TenantRequest::default() };
+        let (name, cell) = (name.to_owned(), cell.map(str::to_owned));
+        let request = TenantRequest { name: name.clone(), cell, ..TenantRequest::default() };
         answer(self.0.post(&url).send_json(request), &url)?;
         let url = format!("{url}/{name}/keys");
         for key in &keys.keys {
@@ -181,4 +212,28 @@ fn answer(
         bail!("{url} answered {}: {}", response.status(), said.trim());
     }
     Ok(response.into_body())
+}
+
+/// The sum of a counter over its labels, `None` if it is not there.
+fn summed(text: &str, name: &str) -> Option<u64> {
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let (_, value) = rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' '))??;
+        value.parse::<u64>().ok()
+    });
+    values.fold(None, |sum, value| Some(sum.unwrap_or(0) + value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_summed_over_its_labels_and_not_taken_for_a_longer_one() {
+        let text = "# TYPE a_total counter\na_total{reason=\"x y\"} 2\na_total{reason=\"z\"} 3\na_total_b 7\nb 1\n";
+
+        assert_eq!(summed(text, "a_total"), Some(5));
+        assert_eq!(summed(text, "a_total{reason=\"z\"}"), Some(3));
+        assert_eq!((summed(text, "b"), summed(text, "c")), (Some(1), None));
+    }
 }

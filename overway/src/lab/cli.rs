@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
+use super::cells::{self, Cells};
 use super::check::{Extent, check};
 use super::control::{self, Lab, Request};
 use super::figures::{Promise, Verdict};
@@ -68,6 +69,11 @@ pub struct LabArgs {
     /// forwards to them.
     #[arg(long)]
     edges: bool,
+    /// Group the relays into cells as the profile says, with a tenant in each, instead of the forwards between relays; with
+    /// --check, prove that a tenant's traffic and services stay in its cell, that a cell that is cut off goes on inside,
+    /// and that a partner stands in for one whose relays die. About two minutes.
+    #[arg(long, conflicts_with_all = ["edges", "quick"])]
+    cells: bool,
     /// Once the mesh is up, write to this file how a Prometheus scrapes its processes.
     #[arg(long, value_name = "FILE")]
     prometheus: Option<PathBuf>,
@@ -106,6 +112,13 @@ enum Verb {
         /// A bottleneck in Mbit/s.
         #[arg(long, value_name = "MBPS")]
         rate: Option<f64>,
+    },
+    /// Let nothing pass between the relays of a cell of the profile and all others, the scheduler included.
+    CutOff {
+        /// Its name.
+        cell: String,
+        #[command(flatten)]
+        at: At,
     },
     /// Stop a process without its knowledge (SIGSTOP). NAME is a relay's, or `scheduler`.
     Freeze {
@@ -197,31 +210,40 @@ fn start(args: &LabArgs, spawner: Spawner) -> anyhow::Result<ExitCode> {
         format!("Overway {what}: {count} relays of the profile {name:?}, seed {}", args.seed);
     stage.say(stage.ink(Ink::Bold, title));
     let _signals = watch_signals(stage.stop().clone())?;
-    let wires = profile.transit_pairs(WIRES);
+    let cells = args.cells.then(|| Cells::new(&profile, args.seed)).transpose()?;
+    let (wires, edges) = match &cells {
+        Some(cells) => (Vec::new(), cells.edges()),
+        None => (wires(&profile)?, if args.edges { edges(count) } else { Vec::new() }),
+    };
+    let (seed, workers, dir) = (args.seed, args.workers, args.dir.clone());
+    let options = WorldOptions { spawner, profile, seed, dir, wires, edges, workers };
+    let world = World::start(&options, &stage)?;
+    if let Some(cells) = &cells {
+        cells.say(&world, &stage);
+    }
+    if let Some(path) = &args.prometheus {
+        prometheus::write(&world, path)?;
+        stage.say(format!("scrape it with prometheus --config.file {}", path.display()));
+    }
+    let cells = cells.as_ref();
+    let outcome = if args.check {
+        run_check(args, &world, cells, &stage)
+    } else {
+        run_live(&world, cells, &stage)
+    };
+    stage.clear();
+    outcome
+}
+
+/// The pairs with forwards.
+fn wires(profile: &Profile) -> anyhow::Result<Vec<(usize, usize)>> {
+    let (name, wires) = (profile.name(), profile.transit_pairs(WIRES));
     if wires.is_empty() {
         bail!(
             "in the profile {name:?} no pair is faster over other relays: there is nothing to show"
         );
     }
-    let (seed, workers) = (args.seed, args.workers);
-    let options = WorldOptions {
-        spawner,
-        profile,
-        seed,
-        dir: args.dir.clone(),
-        wires,
-        edges: if args.edges { edges(count) } else { Vec::new() },
-        workers,
-    };
-    let world = World::start(&options, &stage)?;
-    if let Some(path) = &args.prometheus {
-        prometheus::write(&world, path)?;
-        stage.say(format!("scrape it with prometheus --config.file {}", path.display()));
-    }
-    let outcome =
-        if args.check { run_check(args, &world, &stage) } else { run_live(&world, &stage) };
-    stage.clear();
-    outcome
+    Ok(wires)
 }
 
 /// One edge that offers the lab's servers and one that reaches them, each at two relays that the other does not use,
@@ -231,7 +253,7 @@ fn edges(relays: usize) -> Vec<EdgePlan> {
     let plan = |name: &str, mut access: Vec<usize>, offers: Option<u32>| {
         access.dedup();
         let (name, forwards) = (name.to_owned(), offers.is_none());
-        EdgePlan { name, access, offers, target: None, forwards }
+        EdgePlan { name, access, offers, target: None, forwards, cell: None }
     };
     vec![
         plan("edge-shop", vec![0, 1.min(last)], Some(1)),
@@ -239,10 +261,17 @@ fn edges(relays: usize) -> Vec<EdgePlan> {
     ]
 }
 
-fn run_check(args: &LabArgs, world: &Arc<World>, stage: &Stage) -> anyhow::Result<ExitCode> {
-    let extent = if args.quick { Extent::QUICK } else { Extent::FULL };
+fn run_check(
+    args: &LabArgs,
+    world: &Arc<World>,
+    cells: Option<&Cells>,
+    stage: &Stage,
+) -> anyhow::Result<ExitCode> {
     let witness = Witness::start()?;
-    let checked = check(world, stage, extent);
+    let checked = match cells {
+        Some(cells) => cells::check::check(world, stage, cells),
+        None => check(world, stage, if args.quick { Extent::QUICK } else { Extent::FULL }),
+    };
     let host = witness.felt();
     let mut figures = match checked {
         Ok(figures) => figures,
@@ -281,9 +310,12 @@ fn not_judged(stage: &Stage, host: &HostFelt) -> ExitCode {
     ExitCode::from(NOT_JUDGED)
 }
 
-fn run_live(world: &Arc<World>, stage: &Stage) -> anyhow::Result<ExitCode> {
+fn run_live(world: &Arc<World>, cells: Option<&Cells>, stage: &Stage) -> anyhow::Result<ExitCode> {
     let lab = Lab::open(world, stage.stop().clone())?;
-    live::run(world, stage)?;
+    match cells {
+        Some(cells) => cells::live::run(world, stage, cells)?,
+        None => live::run(world, stage)?,
+    }
     drop(lab);
     stage.clear();
     stage.say("the lab ends");
@@ -340,6 +372,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
             rate_mbps: rate,
             cut: false,
         }),
+        Verb::CutOff { cell, at } => (at, Request::CutOff { cell }, false),
         Verb::Freeze { name, at } => (at, Request::Freeze { name }, false),
         Verb::Kill { name, at } => (at, Request::Kill { name }, false),
         Verb::Restore { name, at } => (at, Request::Restore { name }, false),
@@ -383,6 +416,9 @@ mod tests {
             "",
             "--check --json lab.json",
             "--check --quick --profile my.toml --seed 7 --dir here",
+            "--cells",
+            "--cells --check --json cells.json",
+            "cut-off asia",
             "--edges --prometheus prometheus.yml",
             "profile",
             "status --json",
@@ -400,9 +436,15 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_together_is_refused() {
-        for line in
-            ["--quick", "--json lab.json", "--check freeze tokyo", "cut tokyo", "thaw tokyo"]
-        {
+        for line in [
+            "--quick",
+            "--json lab.json",
+            "--check freeze tokyo",
+            "cut tokyo",
+            "thaw tokyo",
+            "--cells --edges",
+            "--cells --check --quick",
+        ] {
             assert!(parsed(line).is_err(), "{line}");
         }
     }

@@ -31,6 +31,7 @@ const BODY_BYTES_MAX: usize = 4 << 10;
 pub(super) enum Request {
     Status,
     Degrade { a: String, b: String, one_way: bool, by: Degradation },
+    CutOff { cell: String },
     Freeze { name: String },
     Kill { name: String },
     Restore { name: Option<String> },
@@ -53,7 +54,7 @@ pub(super) struct Status {
     scheduler_admin: SocketAddr,
     processes: Vec<ProcessStatus>,
     forwards: Vec<ForwardStatus>,
-    /// Lines that were cut or degraded, as names.
+    /// Lines that were cut or degraded, as names; a relay's from the scheduler too.
     disturbed: Vec<(String, String)>,
 }
 
@@ -222,6 +223,7 @@ fn perform(world: &World, stop: &Stop, request: &Request) -> anyhow::Result<Answ
             return Ok(Answer { text: status.text(), status: Some(status) });
         }
         Request::Degrade { a, b, one_way, by } => degrade(world, a, b, *one_way, by)?,
+        Request::CutOff { cell } => cut_off(world, cell)?,
         Request::Freeze { name } => {
             world.freeze(world.node(name)?)?;
             format!("{name} is frozen; `overway lab restore {name}` lets it go on")
@@ -247,13 +249,27 @@ fn degrade(
     by: &Degradation,
 ) -> anyhow::Result<String> {
     let [from, to] = [relay(world, a)?, relay(world, b)?];
-    world.degrade(from, to, by)?;
+    world.degrade(Node::Relay(from), to, by)?;
     if !one_way {
-        world.degrade(to, from, by)?;
+        world.degrade(Node::Relay(to), from, by)?;
     }
     let what = if by.cut { "cut" } else { "degraded" };
     let ways = if one_way { "that way only" } else { "and back" };
     Ok(format!("{a} > {b} is {what}, {ways}; `overway lab restore` undoes it"))
+}
+
+fn cut_off(world: &World, cell: &str) -> anyhow::Result<String> {
+    let cells = world.profile().cells();
+    let found = cells.iter().find(|known| known.name == cell).with_context(|| {
+        let names: Vec<&str> = cells.iter().map(|cell| cell.name.as_str()).collect();
+        format!("there is no cell {cell:?} in this lab's profile; there are: {}", names.join(", "))
+    })?;
+    let relays = world.profile().relays_of(found);
+    world.cut_off(&relays)?;
+    let names = world.names_text(&relays);
+    Ok(format!(
+        "{names} hear no other relay and no scheduler, and are not heard; `overway lab restore` undoes it"
+    ))
 }
 
 fn relay(world: &World, name: &str) -> anyhow::Result<usize> {
@@ -285,9 +301,9 @@ fn restore(world: &World, name: Option<&str>) -> anyhow::Result<String> {
         }
     }
     for (from, to) in world.disturbed() {
-        if nodes.contains(&Node::Relay(from)) || nodes.contains(&Node::Relay(to)) {
+        if nodes.contains(&from) || nodes.contains(&Node::Relay(to)) {
             world.restore(from, to)?;
-            done.push(format!("{} is as it was", world.path_text(&[from, to])));
+            done.push(format!("{} is as it was", world.line_text((from, to))));
         }
     }
     Ok(if done.is_empty() { "there was nothing to restore".to_owned() } else { done.join("\n") })
@@ -322,7 +338,11 @@ fn status(world: &World) -> Status {
         scheduler_admin: world.scheduler_admin(),
         processes: processes.collect(),
         forwards: forwards.collect(),
-        disturbed: world.disturbed().into_iter().map(|(a, b)| (name(a), name(b))).collect(),
+        disturbed: world
+            .disturbed()
+            .into_iter()
+            .map(|(from, to)| (world.name(from).to_owned(), name(to)))
+            .collect(),
     }
 }
 
@@ -362,6 +382,7 @@ mod tests {
             Request::Status,
             Request::Freeze { name: "tokyo".to_owned() },
             Request::Restore { name: None },
+            Request::CutOff { cell: "asia".to_owned() },
             Request::Degrade {
                 a: "tokyo".to_owned(),
                 b: "pune".to_owned(),

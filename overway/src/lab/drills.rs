@@ -19,10 +19,11 @@ use overway_wire::Class;
 
 use super::flow::Flows;
 use super::stage::{Stage, Stopped};
+use super::transfer::{Fetch, Fetched};
 use super::world::{Condition, Node, World};
 
 pub use failover::{Blow, Sample, Strike, strike};
-pub use headless::{Headless, headless};
+pub use headless::{Headless, headless, wait_connected};
 pub use loss::{LossFelt, loss};
 pub use pairs::{ImprovedPair, Pairs, pairs};
 pub use quiet::{Counters, Quiet};
@@ -160,6 +161,40 @@ pub fn wait(stage: &Stage, span: Duration, about: &str) -> Result<(), Stopped> {
         stage.status(format!("{about} ({:.0} s left)", left.as_secs_f64().ceil()));
         stage.pause(left.min(Duration::from_millis(200)))?;
     }
+}
+
+/// Waits until something is so, `limit` at the most; how long that took, `None` if it was not so in time.
+///
+/// # Errors
+/// The lab was stopped.
+pub fn until(
+    stage: &Stage,
+    limit: Duration,
+    about: &str,
+    mut is_so: impl FnMut() -> bool,
+) -> Result<Option<Duration>, Stopped> {
+    let started = Instant::now();
+    loop {
+        if is_so() {
+            return Ok(Some(started.elapsed()));
+        }
+        if started.elapsed() > limit {
+            return Ok(None);
+        }
+        stage.status(about);
+        stage.pause(LOOK)?;
+    }
+}
+
+/// Waits until a file has come, or `limit` is over since its start; what came of it.
+///
+/// # Errors
+/// The lab was stopped.
+pub fn finish(stage: &Stage, fetch: Fetch, limit: Duration) -> Result<Fetched, Stopped> {
+    let left = limit.saturating_sub(fetch.elapsed());
+    until(stage, left, "the rest of a file comes", || fetch.is_over())?;
+    fetch.end();
+    Ok(fetch.join())
 }
 
 /// The relay in the middle of most paths that is no end; the lowest among equals.

@@ -19,7 +19,7 @@ mod felt;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ pub const FRAME_BYTES: usize = 160;
 const MAGIC: [u8; 4] = *b"OVWL";
 /// Magic, flow u32, sequence u64, sent u64 in nanoseconds; big-endian. Zeros follow.
 const HEADER_BYTES: usize = 24;
+/// Above it stands a sink's number in its flows' numbers.
+const NUMBER_SHIFT: u32 = 24;
 /// Arrivals kept of each flow, the oldest go: an hour and a half at 50 a second, 24 MB.
 const ARRIVALS_MAX: usize = 1 << 18;
 /// Sequences that are remembered to tell duplicates: 80 seconds at 50 a second. A power of two.
@@ -48,7 +50,7 @@ const END_CHECK: Duration = Duration::from_millis(100);
 /// Kernel buffer asked for at the sink: bursts of a loaded flow while the thread is not running.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
-/// Receives the datagrams of all flows of a lab.
+/// Receives the datagrams of all flows of a lab, or of one tenant's.
 #[derive(Debug)]
 pub struct Sink {
     address: SocketAddr,
@@ -61,6 +63,8 @@ pub struct Sink {
 #[derive(Debug, Default)]
 struct SinkShared {
     records: Mutex<BTreeMap<u32, Record>>,
+    /// Datagrams of other sinks' flows.
+    foreign: AtomicU64,
     ending: AtomicBool,
 }
 
@@ -109,6 +113,14 @@ impl Sink {
     /// # Errors
     /// There is no port or no thread to be had.
     pub fn start() -> io::Result<Arc<Self>> {
+        Self::start_numbered(0)
+    }
+
+    /// The same with a number, which no other sink of the lab has: its flows are told from theirs.
+    ///
+    /// # Errors
+    /// There is no port or no thread to be had.
+    pub fn start_numbered(number: u8) -> io::Result<Arc<Self>> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         // A smaller buffer than asked for shows as loss of loaded flows only.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES);
@@ -118,14 +130,19 @@ impl Sink {
         let inner = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("lab-sink".into())
-            .spawn(move || inner.receive(&socket, base))?;
-        let next_flow = AtomicU32::new(1);
+            .spawn(move || inner.receive(&socket, number, base))?;
+        let next_flow = AtomicU32::new((u32::from(number) << NUMBER_SHIFT) + 1);
         Ok(Arc::new(Self { address, base, next_flow, shared, thread: Some(thread) }))
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Datagrams that came here and were of flows to other sinks.
+    pub fn foreign(&self) -> u64 {
+        self.shared.foreign.load(Ordering::Relaxed)
     }
 
     /// The clock of all arrivals: nanoseconds since the sink was started.
@@ -135,15 +152,16 @@ impl Sink {
 }
 
 impl SinkShared {
-    fn receive(&self, socket: &UdpSocket, base: Instant) {
+    fn receive(&self, socket: &UdpSocket, number: u8, base: Instant) {
         let mut buffer = [0; 2_048];
         while !self.ending.load(Ordering::Relaxed) {
             // Time-outs look at the flag; other errors belong to datagrams that others sent.
             let Ok((length, _)) = socket.recv_from(&mut buffer) else { continue };
             let received = nanos_since(base);
-            if let Some((flow, sequence, sent)) = decode(&buffer[..length])
-                && let Some(record) = self.lock().get_mut(&flow)
-            {
+            let Some((flow, sequence, sent)) = decode(&buffer[..length]) else { continue };
+            if flow >> NUMBER_SHIFT != u32::from(number) {
+                self.foreign.fetch_add(1, Ordering::Relaxed);
+            } else if let Some(record) = self.lock().get_mut(&flow) {
                 record.add(sequence, sent, received);
             }
         }
@@ -363,6 +381,22 @@ mod tests {
         let duplicates: Vec<bool> = record.arrivals.iter().map(|a| a.duplicate).collect();
         assert_eq!(duplicates, [false, false, false, false, true, false]);
         assert_eq!(record.duplicates, 1);
+    }
+
+    #[test]
+    fn a_sink_counts_what_is_of_another_sinks_flow() {
+        let [own, other] = [1, 2].map(|number| Sink::start_numbered(number).unwrap());
+        let spacing = Duration::from_millis(1);
+        let spec = FlowSpec { spacing, ..FlowSpec::voice(0, 1, own.address()) };
+        let own_flows = Flows::start(&own, vec![spec]).unwrap();
+        assert_eq!(own.foreign(), 0);
+        let _astray = Flows::start(&other, vec![spec]).unwrap();
+
+        while own.foreign() < 3 || own_flows.arrivals(0, 0, u64::MAX).len() < 3 {
+            std::thread::yield_now();
+        }
+
+        assert_eq!((own_flows.duplicates(0), other.foreign()), (0, 0));
     }
 
     #[test]

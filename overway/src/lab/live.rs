@@ -161,32 +161,41 @@ fn commands(scene: &Scene<'_>) {
 }
 
 /// How this program was called, so that what is printed can be copied: it need not be installed.
-fn program() -> String {
+pub(super) fn program() -> String {
     let called = std::env::args().next().unwrap_or_default();
     if called.contains('/') { called } else { "overway".to_owned() }
 }
 
-/// Until the lab is stopped. Says when a process is disturbed or ends by itself.
+/// Until the lab is stopped. Says when a process is disturbed or ends by itself, or an edge attaches elsewhere.
 fn stay(scene: &Scene<'_>) -> anyhow::Result<()> {
     let Scene { world, stage, .. } = *scene;
-    let conditions = || -> Vec<(Node, Condition)> {
-        world.nodes().map(|node| (node, world.condition(node).1)).collect()
-    };
-    let mut before = conditions();
+    let mut known = changes(world, stage, &[]);
     loop {
-        let now = conditions();
-        for (&(node, now), &(_, before)) in now.iter().zip(&before) {
-            if now != before {
-                let text = format!("{} is {now:?}", world.name(node)).to_lowercase();
-                stage.say(stage.ink(Ink::Yellow, text));
-            }
-        }
-        before = now;
+        known = changes(world, stage, &known);
         if stage.is_terminal() {
             stage.status("the flows go on:");
         }
         stage.pause(BOARD)?;
     }
+}
+
+/// How each process fares, and where edges are attached; says what is other than it was known.
+pub(super) fn changes(world: &World, stage: &Stage, known: &[String]) -> Vec<String> {
+    let state = |node| {
+        let name = world.name(node);
+        match (node, world.condition(node).1) {
+            (Node::Edge(edge), Condition::Running) => match world.attached(edge).as_slice() {
+                [] => format!("{name} is attached nowhere"),
+                relays => format!("{name} is attached at {}", world.names_text(relays)),
+            },
+            (_, condition) => format!("{name} is {condition:?}").to_lowercase(),
+        }
+    };
+    let now: Vec<String> = world.nodes().map(state).collect();
+    for (now, _) in now.iter().zip(known).filter(|(now, known)| now != known) {
+        stage.say(stage.ink(Ink::Yellow, now));
+    }
+    now
 }
 
 /// Shows each flow's path, delay and losses of the last second.
@@ -206,22 +215,26 @@ fn keep_board(scene: &Scene<'_>, ending: &AtomicBool) {
 }
 
 fn board_line(scene: &Scene<'_>, flow: usize, wire: &Wire, paths: &FlowPaths) -> String {
-    const SECOND_NS: u64 = 1_000_000_000;
     let world = scene.world;
-    let now = scene.flows.now();
-    let arrivals = scene.flows.arrivals(flow, now.saturating_sub(2 * SECOND_NS), now);
     let path = match paths.get(flow) {
         Some(Some(path)) => world.path_text(path),
         Some(None) | None => format!("{} ?", world.path_text(&[wire.entry, wire.exit])),
     };
-    let state = match felt(&arrivals, now.saturating_sub(SECOND_NS), now) {
+    format!("  {}  {path}", felt_text(scene.stage, scene.flows, flow))
+}
+
+/// What a flow felt in the last second.
+pub(super) fn felt_text(stage: &Stage, flows: &Flows, flow: usize) -> String {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let now = flows.now();
+    let arrivals = flows.arrivals(flow, now.saturating_sub(2 * SECOND_NS), now);
+    match felt(&arrivals, now.saturating_sub(SECOND_NS), now) {
         Some(Felt { gap, lost, delay_before, .. }) => {
             let [delay, gap] = [delay_before, gap].map(|span| span.as_secs_f64() * 1e3);
             let text = format!("{delay:4.0} ms, longest gap {gap:4.0} ms, {lost} lost");
             let bad = gap > 100.0 || lost > 0;
-            if bad { scene.stage.ink(Ink::Yellow, text) } else { text }
+            if bad { stage.ink(Ink::Yellow, text) } else { text }
         }
-        None => scene.stage.ink(Ink::Red, "nothing comes through"),
-    };
-    format!("  {state}  {path}")
+        None => stage.ink(Ink::Red, "nothing comes through"),
+    }
 }

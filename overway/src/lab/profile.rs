@@ -4,6 +4,7 @@
 //! every line each way, how much it jitters, and what it loses; the clocks' offsets and drifts are not in
 //! it but drawn from the lab's seed. Relays are numbered here by their place in the file.
 
+mod cells;
 mod exact;
 mod raw;
 
@@ -14,6 +15,7 @@ use overway_config::{ConfigError, Document};
 use overway_relay::fault::{RawRule, Rule};
 use overway_wire::Micros;
 
+pub use cells::CellProfile;
 pub use exact::{Improvement, improvement, pairs};
 
 /// The default profile, as TOML.
@@ -30,6 +32,7 @@ pub struct Profile {
     relays: Vec<RelayProfile>,
     /// By sender, then receiver. The diagonal is not looked at.
     lines: Vec<Vec<LineProfile>>,
+    cells: Vec<CellProfile>,
 }
 
 /// A relay's place and means.
@@ -92,6 +95,17 @@ impl Profile {
     /// The relays, in order.
     pub fn relays(&self) -> &[RelayProfile] {
         &self.relays
+    }
+
+    /// The cells that its relays are grouped into; none if it does not say.
+    pub fn cells(&self) -> &[CellProfile] {
+        &self.cells
+    }
+
+    /// The relays of the regions of a cell, in order.
+    pub fn relays_of(&self, cell: &CellProfile) -> Vec<usize> {
+        let of = |relay: &usize| cell.regions.contains(&self.relays[*relay].region);
+        (0..self.relays.len()).filter(of).collect()
     }
 
     /// The number of a relay of that name.

@@ -12,6 +12,7 @@ mod config;
 mod edges;
 mod layout;
 mod lines;
+mod seen;
 mod start;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ use super::profile::Profile;
 use super::stage::Stage;
 use layout::Layout;
 
+pub use config::Targets;
 pub use edges::EdgePlan;
 pub use layout::{EdgePlace, Wire};
 pub use lines::Degradation;
@@ -55,7 +57,7 @@ pub struct WorldOptions {
     pub dir: Option<PathBuf>,
     /// Pairs of an entry and an exit relay that get a TCP and a UDP forward.
     pub wires: Vec<(usize, usize)>,
-    /// Ends outside the mesh, all of one tenant.
+    /// Ends outside the mesh.
     pub edges: Vec<EdgePlan>,
     /// Workers of each relay. One is enough where all relays share a machine.
     pub workers: u8,
@@ -97,8 +99,8 @@ pub struct World {
     sink: Arc<Sink>,
     /// By [`World::slot`].
     processes: Mutex<Vec<Option<Process>>>,
-    /// Lines whose rules are not the profile's, as (from, to).
-    disturbed: Mutex<BTreeSet<(usize, usize)>>,
+    /// Lines whose rules are not the profile's, to a relay.
+    disturbed: Mutex<BTreeSet<(Node, usize)>>,
     keeper: Keeper,
     /// `None` only while it is dropped.
     runtime: Option<tokio::runtime::Runtime>,
@@ -168,20 +170,18 @@ impl World {
 
     /// Whether an edge is attached twice and knows whom its forwards lead to.
     pub fn is_edge_whole(&self, edge: usize) -> bool {
-        let status: anyhow::Result<EdgeStatus> =
-            self.client.get(self.edge(edge).admin, "/v1/status");
-        status.is_ok_and(|status| status.ready && status.second.is_some())
+        self.edge_status(edge).is_ok_and(|status| status.ready && status.second.is_some())
     }
 
-    /// Connections that an edge's service has served since its process began.
-    ///
-    /// # Errors
-    /// The edge does not answer.
-    pub fn edge_served(&self, edge: usize) -> anyhow::Result<u64> {
-        let text = self.client.text(self.edge(edge).admin, "/metrics")?;
-        let name = "overway_edge_gateway_connections_served_total ";
-        let value = text.lines().find_map(|line| line.strip_prefix(name));
-        Ok(value.context("the metric is missing")?.trim().parse()?)
+    /// The relays that an edge is attached to, the first first; none if it does not answer.
+    pub fn attached(&self, edge: usize) -> Vec<usize> {
+        let Ok(status) = self.edge_status(edge) else { return Vec::new() };
+        let relays = [status.first, status.second].into_iter().flatten();
+        relays.filter_map(|relay| self.number(relay)).collect()
+    }
+
+    fn edge_status(&self, edge: usize) -> anyhow::Result<EdgeStatus> {
+        self.client.get(self.edge(edge).admin, "/v1/status")
     }
 
     /// The relay that comes first in an edge's whereabouts, by its number.
@@ -189,8 +189,7 @@ impl World {
     /// # Errors
     /// The edge does not answer, or is attached nowhere.
     pub fn access_relay(&self, edge: usize) -> anyhow::Result<usize> {
-        let status: EdgeStatus = self.client.get(self.edge(edge).admin, "/v1/status")?;
-        let first = status.first.and_then(|relay| self.number(relay));
+        let first = self.edge_status(edge)?.first.and_then(|relay| self.number(relay));
         first.with_context(|| format!("{} is attached nowhere", self.name(Node::Edge(edge))))
     }
 
@@ -333,8 +332,17 @@ impl World {
 
     /// Names along a path, for people.
     pub fn path_text(&self, path: &[usize]) -> String {
-        let names: Vec<&str> = path.iter().map(|&relay| self.profile.relay_name(relay)).collect();
-        names.join(" > ")
+        self.joined(path, " > ")
+    }
+
+    /// Names of relays in no particular order, for people.
+    pub fn names_text(&self, relays: &[usize]) -> String {
+        self.joined(relays, ", ")
+    }
+
+    fn joined(&self, relays: &[usize], by: &str) -> String {
+        let names: Vec<&str> = relays.iter().map(|&relay| self.profile.relay_name(relay)).collect();
+        names.join(by)
     }
 
     /// Fails with the end of its log if a process has ended by itself.

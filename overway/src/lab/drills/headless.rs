@@ -85,7 +85,10 @@ pub fn headless(scene: &Scene<'_>, span: Duration) -> anyhow::Result<Headless> {
 }
 
 /// Waits until every relay has a scheduler again.
-fn wait_connected(scene: &Scene<'_>) -> anyhow::Result<()> {
+///
+/// # Errors
+/// One has none for long, or the lab was stopped.
+pub fn wait_connected(scene: &Scene<'_>) -> anyhow::Result<()> {
     let started = Instant::now();
     let count = scene.world.profile().relays().len();
     loop {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use overway_wire::Class;
 
 use super::{Quiet, Scene, wait};
-use crate::lab::world::Degradation;
+use crate::lab::world::{Degradation, Node};
 
 /// How long the loss is left on when nobody leaves the link.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
@@ -54,7 +54,7 @@ pub fn loss(
     };
     let name = world.path_text(&[from, to]);
     let lossy = Degradation { loss: Some(share), ..Degradation::default() };
-    world.degrade(from, to, &lossy)?;
+    world.degrade(Node::Relay(from), to, &lossy)?;
     let start = Instant::now();
     let mut leave = None;
     while leave.is_none() && start.elapsed() < LEAVE_TIME_MAX {
@@ -66,7 +66,7 @@ pub fn loss(
     }
     // What left at once is to be a decision, not a moment.
     wait(stage, Duration::from_secs(1), &format!("{name} is still lossy"))?;
-    world.restore(from, to)?;
+    world.restore(Node::Relay(from), to)?;
     let start = Instant::now();
     let (mut returned, mut counted) = (false, false);
     while leave.is_some() && !returned && start.elapsed() < watch {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use overway_config::{ConfigError, Document, Spanned};
 use serde::Deserialize;
 
+use super::cells::{self, RawCell};
 use super::{LineProfile, Profile, RELAYS_MAX, RELAYS_MIN, RelayProfile};
 
 /// Longest delay or jitter: a relay's budget for a frame is spent by then.
@@ -19,6 +20,8 @@ pub(super) struct RawProfile {
     name: String,
     relay: Spanned<Vec<RawRelay>>,
     pair: Spanned<Vec<Spanned<RawPair>>>,
+    #[serde(default)]
+    cell: Option<Spanned<Vec<RawCell>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,7 +77,8 @@ pub(super) fn check(document: &Document, raw: &RawProfile) -> Result<Profile, Co
         }
     }
     let lines = lines.into_iter().map(|row| row.into_iter().flatten().collect()).collect();
-    Ok(Profile { name: raw.name.clone(), relays, lines })
+    let cells = raw.cell.as_ref().map(|raw| cells::check(document, raw, &relays)).transpose()?;
+    Ok(Profile { name: raw.name.clone(), relays, lines, cells: cells.unwrap_or_default() })
 }
 
 fn check_relay(document: &Document, raw: &RawRelay) -> Result<RelayProfile, ConfigError> {

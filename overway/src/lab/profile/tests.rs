@@ -106,3 +106,33 @@ fn what_is_wrong_is_told_with_its_line_and_what_would_be_right() {
         assert!(error.starts_with("my.toml:") && error.contains(expected), "{expected}: {error}");
     }
 }
+
+#[test]
+fn every_relay_of_the_default_profile_is_of_one_cell() {
+    let world = Profile::world();
+    let mut relays: Vec<usize> =
+        world.cells().iter().flat_map(|cell| world.relays_of(cell)).collect();
+    relays.sort_unstable();
+
+    assert_eq!(relays, (0..world.relays().len()).collect::<Vec<_>>());
+    let partners: Vec<&[String]> =
+        world.cells().iter().map(|cell| cell.partners.as_slice()).collect();
+    assert_eq!(partners, [&[][..], &[], &["north".to_owned()]]);
+}
+
+#[test]
+fn what_is_wrong_with_a_cell_is_told_with_what_would_be_right() {
+    let south = line_with("name = \"south\"");
+    let change = |from: &str, to: &str| WORLD.replace(south, &south.replace(from, to));
+    let cases = [
+        (change("af-south-1", "af-south-2"), "\"af-south-2\" is the region of no relay"),
+        (change("af-south-1", "me-south-1"), "\"me-south-1\" is of cell \"asia\" already"),
+        (change("\"north\"]", "\"south\"]"), "\"south\" is no other cell"),
+        (change("\"north\"]", "\"west\"]"), "\"west\" is no other cell"),
+        (change("name = \"south\"", "name = \"north\""), "given twice"),
+    ];
+    for (text, expected) in cases {
+        let error = error_of(&text);
+        assert!(error.starts_with("my.toml:") && error.contains(expected), "{error}");
+    }
+}

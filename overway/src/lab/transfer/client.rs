@@ -58,6 +58,17 @@ impl Fetched {
         self.problem.is_none() && self.digest_ok && self.bytes == self.expected
     }
 
+    /// What came of it, for people.
+    pub fn text(&self) -> String {
+        let Self { bytes, expected, stall, problem, .. } = self;
+        let stall = stall.as_secs_f64() * 1e3;
+        match problem {
+            _ if self.is_whole() => format!("whole, with a longest stall of {stall:.0} ms"),
+            None => format!("NOT whole ({bytes} of {expected} bytes, longest stall {stall:.0} ms)"),
+            Some(problem) => format!("NOT whole ({bytes} of {expected} bytes: {problem})"),
+        }
+    }
+
     /// Mean rate in Mbit/s.
     pub fn mbps(&self) -> f64 {
         self.bytes as f64 * 8.0 / 1e6 / self.took.as_secs_f64().max(1e-3)

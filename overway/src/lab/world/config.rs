@@ -15,13 +15,20 @@ const CLOCK_OFFSET_MS_MAX: f64 = 30.0 * 86_400_000.0;
 /// Greatest drift of a process's clock: that of a poor crystal.
 const CLOCK_DRIFT_PPM_MAX: i32 = 50;
 
-/// Where the lab's own servers are.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Targets {
-    /// The UDP sink.
-    pub(super) sink: SocketAddr,
-    /// The web server.
-    pub(super) web: SocketAddr,
+/// The servers behind a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// Of UDP; the lab's own is a sink.
+    pub sink: SocketAddr,
+    /// Of TCP; the lab's own is a web server.
+    pub web: SocketAddr,
+}
+
+impl Targets {
+    /// One program that serves both.
+    pub fn both(address: SocketAddr) -> Self {
+        Self { sink: address, web: address }
+    }
 }
 
 #[derive(Debug, Serialize)]

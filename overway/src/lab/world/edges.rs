@@ -1,10 +1,12 @@
-//! Edges of a lab: a tenant with a key of its own, and sidecars that attach with tokens which that key signed.
+//! Edges of a lab: tenants with keys of their own, and sidecars that attach with tokens which these keys signed.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
+use overway_scheduler::api::CellRequest;
 use overway_tenant::{Claims, EdgeKey, JwkSet, Kid, Names, TenantKey};
 use overway_wire::Class;
 use serde::Serialize;
@@ -18,8 +20,9 @@ const KEY_FILE: &str = "edge.key";
 const TOKEN_FILE: &str = "edge.jwt";
 const TENANT_KEYS_FILE: &str = "tenant.jwks.json";
 const CA_FILE: &str = "ca.pem";
-/// The tenant of all edges, and the service that they offer one another.
+/// The tenant of edges that are of no cell.
 const TENANT: &str = "lab";
+/// The service that edges offer one another. All tenants call it so.
 const SERVICE: &str = "lab";
 const KID: &str = "lab-1";
 /// Longer than any lab runs.
@@ -36,15 +39,17 @@ pub struct EdgePlan {
     pub access: Vec<usize>,
     /// Whether it offers the lab's servers, and with which priority.
     pub offers: Option<u32>,
-    /// What it offers instead of the lab's servers: the target of its TCP and its UDP service.
-    pub target: Option<SocketAddr>,
+    /// What it offers instead of the lab's servers.
+    pub target: Option<Targets>,
     /// Whether it has forwards to them.
     pub forwards: bool,
+    /// The cell of the profile that it is of; its tenant has the cell's name.
+    pub cell: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct EdgeFile {
-    edge: EdgeSection,
+struct EdgeFile<'a> {
+    edge: EdgeSection<'a>,
     access: Access,
     admin: Listen,
     offer: Vec<Offer>,
@@ -53,8 +58,8 @@ struct EdgeFile {
 }
 
 #[derive(Debug, Serialize)]
-struct EdgeSection {
-    tenant: &'static str,
+struct EdgeSection<'a> {
+    tenant: &'a str,
     key_file: PathBuf,
     token_file: PathBuf,
     tenant_keys_file: PathBuf,
@@ -74,29 +79,27 @@ struct Offer {
     priority: u32,
 }
 
-/// Makes the tenant, starts the edges, and waits until each is attached and knows whom its forwards lead to.
+/// Makes the tenants, starts the edges, and waits until each is attached and knows whom its forwards lead to.
 pub(super) fn bring_up(world: &mut World, targets: Targets, stage: &Stage) -> anyhow::Result<()> {
     if world.edges.is_empty() {
         return Ok(());
     }
     let started = Instant::now();
     let mut random = fastrand::Rng::with_seed(world.seed);
-    let backend = TenantKey::from_seed(std::array::from_fn(|_| random.u8(..)));
     let kid: Kid = KID.parse()?;
-    let keys = JwkSet { keys: vec![backend.public().to_jwk().named(&kid)] };
-    world.client.add_tenant(world.scheduler_admin(), TENANT, &keys)?;
-    let keys = serde_json::to_string(&keys)?;
+    let tenants = add_tenants(world, &mut random, &kid)?;
     let ca = std::fs::read_to_string(layout::state_dir(&world.dir, "scheduler").join("ca.pem"))?;
     for edge in 0..world.edges.len() {
         let key = EdgeKey::from_seed(std::array::from_fn(|_| random.u8(..)));
         let plan = &world.edges[edge];
         let dir = layout::state_dir(&world.dir, &plan.name);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let token = overway_tenant::mint(&claims(plan, &key)?, &backend, &kid)?;
+        let (backend, keys) = &tenants[plan.tenant()];
+        let token = overway_tenant::mint(&claims(plan, &key)?, backend, &kid)?;
         for (name, text) in [
             (KEY_FILE, &key.to_pkcs8_pem()),
             (TOKEN_FILE, &token),
-            (TENANT_KEYS_FILE, &keys),
+            (TENANT_KEYS_FILE, keys),
             (CA_FILE, &ca),
         ] {
             write_file(&dir.join(name), text)?;
@@ -112,10 +115,41 @@ pub(super) fn bring_up(world: &mut World, targets: Targets, stage: &Stage) -> an
     Ok(())
 }
 
+/// Makes the tenants of all edges as an operator does, before them their cells. By name: each one's key, and its public
+/// half as edges read it.
+fn add_tenants(
+    world: &World,
+    random: &mut fastrand::Rng,
+    kid: &Kid,
+) -> anyhow::Result<BTreeMap<String, (TenantKey, String)>> {
+    let (scheduler, cells) = (world.scheduler_admin(), world.profile.cells());
+    if world.edges.iter().any(|plan| plan.cell.is_some()) {
+        // A partner has to be there before it is named.
+        let alone = cells.iter().map(|cell| (cell, Vec::new()));
+        for (cell, partners) in alone.chain(cells.iter().map(|cell| (cell, cell.partners.clone())))
+        {
+            let (regions, relays) = (cell.regions.clone(), Vec::new());
+            let request = CellRequest { regions, relays, partners };
+            world.client.put_cell(scheduler, &cell.name, &request)?;
+        }
+    }
+    let mut tenants = BTreeMap::new();
+    for plan in &world.edges {
+        if tenants.contains_key(plan.tenant()) {
+            continue;
+        }
+        let backend = TenantKey::from_seed(std::array::from_fn(|_| random.u8(..)));
+        let keys = JwkSet { keys: vec![backend.public().to_jwk().named(kid)] };
+        world.client.add_tenant(scheduler, plan.tenant(), plan.cell.as_deref(), &keys)?;
+        tenants.insert(plan.tenant().to_owned(), (backend, serde_json::to_string(&keys)?));
+    }
+    Ok(tenants)
+}
+
 fn claims(plan: &EdgePlan, key: &EdgeKey) -> anyhow::Result<Claims> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     Ok(Claims {
-        tenant: TENANT.parse()?,
+        tenant: plan.tenant().parse()?,
         name: plan.name.clone(),
         services: Names::of([SERVICE]),
         offers: if plan.offers.is_some() { Names::of([SERVICE]) } else { Names::none() },
@@ -128,18 +162,24 @@ fn claims(plan: &EdgePlan, key: &EdgeKey) -> anyhow::Result<Claims> {
     })
 }
 
+impl EdgePlan {
+    fn tenant(&self) -> &str {
+        self.cell.as_deref().unwrap_or(TENANT)
+    }
+}
+
 impl World {
-    fn edge_file(&self, edge: usize, targets: Targets, dir: &Path) -> EdgeFile {
+    fn edge_file(&self, edge: usize, targets: Targets, dir: &Path) -> EdgeFile<'_> {
         let (plan, place) = (&self.edges[edge], self.edge(edge));
         let service = |(protocol, target)| Service { name: SERVICE.to_owned(), protocol, target };
-        let (udp, tcp) = plan.target.map_or((targets.sink, targets.web), |it| (it, it));
-        let offered = [("udp", udp), ("tcp", tcp)];
+        let Targets { sink, web } = plan.target.unwrap_or(targets);
+        let offered = [("udp", sink), ("tcp", web)];
         let forward =
             |(protocol, listen)| Forward { listen, protocol, service: SERVICE.to_owned() };
         let forwards = [("udp", place.udp), ("tcp", place.tcp)];
         EdgeFile {
             edge: EdgeSection {
-                tenant: TENANT,
+                tenant: plan.tenant(),
                 key_file: dir.join(KEY_FILE),
                 token_file: dir.join(TOKEN_FILE),
                 tenant_keys_file: dir.join(TENANT_KEYS_FILE),

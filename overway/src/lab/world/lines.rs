@@ -1,11 +1,13 @@
-//! Disturbing the lines between relays, through the receiving relays' fault interface.
+//! Disturbing what relays hear of one another and of the scheduler, through the receiving relays' fault interface.
 
-use std::sync::PoisonError;
+use std::collections::BTreeSet;
+use std::sync::{MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
 use overway_relay::fault::RawRule;
 
-use super::World;
+use super::{Node, World};
+use crate::lab::profile::{self, LineProfile};
 
 /// What is done to a line, on top of what the profile says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -42,19 +44,14 @@ impl Degradation {
 }
 
 impl World {
-    /// Disturbs the line from one relay to another, that way only.
+    /// Disturbs the line from another relay or from the scheduler to a relay, that way only.
     ///
     /// # Errors
-    /// The receiving relay does not answer, or refuses the numbers.
-    pub fn degrade(&self, from: usize, to: usize, by: &Degradation) -> anyhow::Result<()> {
-        if from == to {
-            bail!("a line is between two relays, not from one to itself");
-        }
-        let source = self.layout.relays[from].mesh;
-        let rule = by.applied(&self.profile.line(from, to).rule(source));
-        let set = self.client.set_fault(self.relay_admin(to), &rule);
+    /// There is no such line, or the receiving relay does not answer, or refuses the numbers.
+    pub fn degrade(&self, from: Node, to: usize, by: &Degradation) -> anyhow::Result<()> {
+        let set = self.client.set_fault(self.relay_admin(to), &by.applied(&self.rule(from, to)?));
         set.with_context(|| format!("at {}", self.profile.relay_name(to)))?;
-        self.disturbed.lock().unwrap_or_else(PoisonError::into_inner).insert((from, to));
+        self.disturbances().insert((from, to));
         Ok(())
     }
 
@@ -62,23 +59,80 @@ impl World {
     ///
     /// # Errors
     /// The receiving relay does not answer.
-    pub fn restore(&self, from: usize, to: usize) -> anyhow::Result<()> {
-        let source = self.layout.relays[from].mesh;
-        self.client.restore_fault(self.relay_admin(to), source)?;
-        self.disturbed.lock().unwrap_or_else(PoisonError::into_inner).remove(&(from, to));
+    pub fn restore(&self, from: Node, to: usize) -> anyhow::Result<()> {
+        self.client.restore_fault(self.relay_admin(to), self.rule(from, to)?.source)?;
+        self.disturbances().remove(&(from, to));
         Ok(())
     }
 
-    /// The lines whose rules are not the profile's, as (from, to).
-    pub fn disturbed(&self) -> Vec<(usize, usize)> {
-        let disturbed = self.disturbed.lock().unwrap_or_else(PoisonError::into_inner);
-        disturbed.iter().copied().collect()
+    /// Cuts relays off: neither they nor the others hear one another, and they hear nothing of the scheduler, which loses
+    /// them when they give it up.
+    ///
+    /// # Errors
+    /// A relay does not answer.
+    pub fn cut_off(&self, relays: &[usize]) -> anyhow::Result<()> {
+        let mut around = self.around(relays).into_iter();
+        around.try_for_each(|(from, to)| self.degrade(from, to, &Degradation::CUT))
+    }
+
+    /// Undoes [`Self::cut_off`].
+    ///
+    /// # Errors
+    /// A relay does not answer.
+    pub fn rejoin(&self, relays: &[usize]) -> anyhow::Result<()> {
+        self.around(relays).into_iter().try_for_each(|(from, to)| self.restore(from, to))
+    }
+
+    /// Whether each of these relays has noticed that it has no scheduler and no link to another.
+    pub fn is_cut_off(&self, relays: &[usize]) -> bool {
+        let is_inside = |id: u16| self.number(id).is_some_and(|relay| relays.contains(&relay));
+        relays.iter().all(|&relay| {
+            self.relay_status(relay).is_ok_and(|status| {
+                let mut links = status.links.iter();
+                !status.scheduler_connected
+                    && links.all(|link| !link.is_up() || is_inside(link.neighbour))
+            })
+        })
+    }
+
+    /// Every line between one of these relays and another, both ways, and those from the scheduler.
+    fn around(&self, relays: &[usize]) -> Vec<(Node, usize)> {
+        let is_inside = |relay: usize| relays.contains(&relay);
+        let between = profile::pairs(self.profile.relays().len())
+            .filter(|&(from, to)| is_inside(from) != is_inside(to))
+            .map(|(from, to)| (Node::Relay(from), to));
+        between.chain(relays.iter().map(|&relay| (Node::Scheduler, relay))).collect()
+    }
+
+    /// The lines whose rules are not the profile's.
+    pub fn disturbed(&self) -> Vec<(Node, usize)> {
+        self.disturbances().iter().copied().collect()
+    }
+
+    /// A line, for people.
+    pub fn line_text(&self, (from, to): (Node, usize)) -> String {
+        format!("{} > {}", self.name(from), self.profile.relay_name(to))
+    }
+
+    /// What a relay does by the profile to what it hears.
+    fn rule(&self, from: Node, to: usize) -> anyhow::Result<RawRule> {
+        match from {
+            Node::Relay(from) if from != to => {
+                Ok(self.profile.line(from, to).rule(self.layout.relays[from].mesh))
+            }
+            Node::Scheduler => Ok(LineProfile::default().rule(self.layout.scheduler.control)),
+            Node::Relay(_) => bail!("a line is between two relays, not from one to itself"),
+            Node::Edge(_) => bail!("edges have no lines of their own"),
+        }
+    }
+
+    fn disturbances(&self) -> MutexGuard<'_, BTreeSet<(Node, usize)>> {
+        self.disturbed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what was done to the lines towards a relay: a new process has its configuration's rules.
     pub(super) fn forget_disturbed(&self, to: usize) {
-        let mut disturbed = self.disturbed.lock().unwrap_or_else(PoisonError::into_inner);
-        disturbed.retain(|line| line.1 != to);
+        self.disturbances().retain(|line| line.1 != to);
     }
 }
 
