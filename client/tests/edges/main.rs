@@ -139,6 +139,30 @@ async fn the_death_of_an_access_side_loses_nothing_that_was_sent_before() {
     stand.stop().await;
 }
 
+/// Its last word is lost. An idle edge would find that out by silence after 45 s; QUIC's stateless reset tells it with
+/// the first packet that it sends.
+#[tokio::test]
+async fn an_access_side_that_was_killed_and_started_anew_tells_its_edges_so() {
+    let mut stand = Stand::start_with(1).await;
+    let line = Line::to(stand.nodes[0].address).await;
+    let edge = stand.edge(1, vec![line.address]);
+    edge.attached(1).await;
+    line.cut(true);
+    stand.nodes[0].restart_access().await;
+    line.cut(false);
+
+    // A question is a packet, and no reason to listen more closely.
+    let asked = edge.attachments.resolve("chat", Class::Bulk);
+    let anew =
+        until(async || edge.attachments.status().counts.lost == 1 && edge.whereabouts().is_some());
+    tokio::join!(asked, anew).1;
+
+    let attached = || stand.nodes[0].stats();
+    until(async || attached().attachments == 1).await;
+    assert_eq!((attached().handshakes, edge.attachments.status().counts.downs), (1, 0));
+    stand.stop().await;
+}
+
 #[tokio::test]
 async fn frames_for_an_edge_that_left_one_relay_reach_it_by_the_other() {
     let stand = Stand::start().await;

@@ -42,6 +42,8 @@ pub(crate) struct Node3 {
     pub(crate) address: SocketAddr,
     pub(crate) tcp_address: SocketAddr,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// What an access side at this address begins with.
+    parts: Box<dyn Fn(SocketAddr) -> AccessParts + Send>,
     _outputs: MeshOutputs,
     _state_dir: tempfile::TempDir,
 }
@@ -79,29 +81,35 @@ impl Node3 {
         .unwrap();
         let tenants = Arc::<PushedTenants>::default();
         tokio::spawn(Arc::clone(&tenants).follow(RelayId(id), mesh.fib.clone()));
-        let config = AccessConfig {
-            listen: vec![loopback],
-            tcp_listen: Some(loopback),
-            attachments_max: 16,
-            ..AccessConfig::default()
+        let (fib, local) = (mesh.fib.clone(), Arc::clone(&mesh.local));
+        let deliveries = Arc::clone(&mesh.deliveries);
+        let parts = move |listen| {
+            let config = AccessConfig {
+                listen: vec![listen],
+                tcp_listen: Some(loopback),
+                attachments_max: 16,
+                ..AccessConfig::default()
+            };
+            let own = OwnSide { relay: RelayId(id), name: format!("r{id}"), ..OwnSide::default() };
+            let dispatcher = Arc::new(Dispatcher::new(own, &config, fib.clone()).unwrap());
+            AccessParts {
+                config,
+                credentials: Arc::clone(&credentials),
+                reset_secret: vec![7; 32],
+                boot,
+                clock,
+                local: Arc::clone(&local),
+                deliveries: Arc::clone(&deliveries),
+                admission: Arc::new(TokenAdmission::new(Arc::clone(&tenants))),
+                directory: Arc::new(OwnEdges::new(RelayId(id))),
+                counted: None,
+                quality: Arc::default(),
+                dispatcher,
+            }
         };
-        let own = OwnSide { relay: RelayId(id), name: format!("r{id}"), ..OwnSide::default() };
-        let dispatcher = Arc::new(Dispatcher::new(own, &config, mesh.fib.clone()).unwrap());
-        let access = Access::start(AccessParts {
-            config: config.clone(),
-            credentials,
-            reset_secret: vec![7; 32],
-            boot,
-            clock,
-            local: Arc::clone(&mesh.local),
-            deliveries: Arc::clone(&mesh.deliveries),
-            admission: Arc::new(TokenAdmission::new(tenants)),
-            directory: Arc::new(OwnEdges::new(RelayId(id))),
-            counted: None,
-            quality: Arc::default(),
-            dispatcher: Arc::clone(&dispatcher),
-        })
-        .unwrap();
+        let first = parts(loopback);
+        let dispatcher = Arc::clone(&first.dispatcher);
+        let access = Access::start(first).unwrap();
         tokio::spawn(access.draining().clone().follow(RelayId(id), mesh.fib.clone()));
         let (address, counts) = (access.addresses[0], access.counts());
         let tcp_address = access.tcp_address.unwrap();
@@ -113,6 +121,7 @@ impl Node3 {
             address,
             tcp_address,
             dispatcher,
+            parts: Box::new(parts),
             _outputs: outputs,
             _state_dir: state_dir,
         }
@@ -120,6 +129,16 @@ impl Node3 {
 
     pub(crate) fn stats(&self) -> AccessStats {
         self.counts.snapshot()
+    }
+
+    /// Ends the access side, and starts it anew at the same address.
+    pub(crate) async fn restart_access(&mut self) {
+        if let Some(access) = self.access.take() {
+            access.stop().await;
+        }
+        let access = Access::start((self.parts)(self.address)).unwrap();
+        self.counts = access.counts();
+        self.access = Some(access);
     }
 }
 
