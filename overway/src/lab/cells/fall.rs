@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 use super::{Cell, Running};
 use crate::lab::drills;
 use crate::lab::flow::Flows;
+use crate::lab::transfer::Fetched;
 use crate::lab::world::{Node, World};
 
+/// How long a file runs before the relays die.
+const LEAD: Duration = Duration::from_secs(2);
 /// How long the tenant stays with the partner.
 const STAY: Duration = Duration::from_secs(3);
 /// Something came within this time: the flow runs.
@@ -17,9 +20,11 @@ const RETURN_TIME_MAX: Duration = Duration::from_secs(120);
 /// Requests at the partner follow one another until one is answered within this time.
 const REQUEST: Duration = Duration::from_millis(100);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(3);
+/// More than the file takes.
+const FILE_TIME_MAX: Duration = Duration::from_secs(90);
 
-/// How long it took, `None` where it was not in time.
-#[derive(Clone, Copy, Debug)]
+/// What a tenant felt; how long it took is `None` where it was not in time.
+#[derive(Clone, Debug)]
 pub(super) struct Fall {
     /// From the relays' death until both edges were attached in the partner,
     pub(super) attached: Option<Duration>,
@@ -27,6 +32,8 @@ pub(super) struct Fall {
     pub(super) answered: Option<Duration>,
     /// and until the flow ran that had run before.
     pub(super) flowed: Option<Duration>,
+    /// A file that was on its way when they died.
+    pub(super) file: Fetched,
     /// From the relays' start until both edges were attached twice in their cell again.
     pub(super) back: Option<Duration>,
     /// Relays of other cells that were told who offers the tenant's service while it was at the partner.
@@ -41,6 +48,8 @@ pub(super) fn fall(running: &Running<'_>) -> anyhow::Result<Fall> {
     let Running { world, stage, cells, ref flows } = *running;
     let (cell, flows) = (&cells[0], &flows[0]);
     let (name, relays) = (&cell.group.name, &cell.group.relays);
+    let fetch = cell.file(world, LEAD + STAY)?;
+    drills::wait(stage, LEAD, "a file comes")?;
     relays.iter().try_for_each(|&relay| world.kill(Node::Relay(relay)))?;
     let about = format!("all relays of {name} are dead");
     let died = Instant::now();
@@ -49,6 +58,7 @@ pub(super) fn fall(running: &Running<'_>) -> anyhow::Result<Fall> {
     let flowed = drills::until(stage, FALL_TIME_MAX, &about, || runs(flows))?;
     let flowed = flowed.map(|_| died.elapsed());
     drills::wait(stage, STAY, &format!("{name} is with its partner"))?;
+    let file = drills::finish(stage, fetch, FILE_TIME_MAX)?;
     let told_outside = world.told_of(name, &cell.group.outside)?;
 
     let started = Instant::now();
@@ -56,7 +66,7 @@ pub(super) fn fall(running: &Running<'_>) -> anyhow::Result<Fall> {
     let about = format!("the relays of {name} are back");
     let back = drills::until(stage, RETURN_TIME_MAX, &about, || cell.is_home(world))?;
     let back = back.map(|_| started.elapsed());
-    let found = Fall { attached, answered, flowed, back, told_outside };
+    let found = Fall { attached, answered, flowed, file, back, told_outside };
     stage.say(found.text(name));
     Ok(found)
 }
@@ -87,16 +97,17 @@ fn runs(flows: &Flows) -> bool {
 
 impl Fall {
     fn text(&self, name: &str) -> String {
-        let Self { attached, answered, flowed, back, .. } = self;
+        let Self { attached, answered, flowed, file, back, .. } = self;
         let took = |span: &Option<Duration>| {
             span.map_or("NOT in time".to_owned(), |it| format!("after {:.1} s", it.as_secs_f64()))
         };
         format!(
             "all relays of {name} killed: its edges were attached in the partner {}, a new request was answered there {}, the \
-             flow went on {}; relays started again: the edges were back {}",
+             flow went on {}; the file that was on its way {}; relays started again: the edges were back {}",
             took(attached),
             took(answered),
             took(flowed),
+            file.text(),
             took(back),
         )
     }
