@@ -71,7 +71,7 @@ pub struct LabArgs {
     edges: bool,
     /// Group the relays into cells as the profile says, with a tenant in each, instead of the forwards between relays; with
     /// --check, prove that a tenant's traffic and services stay in its cell, that a cell that is cut off goes on inside,
-    /// and that a partner stands in for one whose relays die. About two minutes.
+    /// and that a partner stands in for one whose relays die, in a good minute.
     #[arg(long, conflicts_with_all = ["edges", "quick"])]
     cells: bool,
     /// Once the mesh is up, write to this file how a Prometheus scrapes its processes.
