@@ -1,9 +1,8 @@
 //! Writes hop messages with frames.
 //!
 //! Messages are written one after another into blocks of memory, of which each takes its part: some fifty large
-//! ones share an allocation. A block is written again when the last of them is forgotten, the one that was left longest
-//! ago first: so no more memory is written to than what is kept for neighbours takes, and it stays near the
-//! processor.
+//! ones share an allocation. A block is written again when the last of them is forgotten, the one that was filled last
+//! first, for that is the nearest to the processor: blocks that a burst has filled once lie idle until the next one.
 //!
 //! **Bundles.** Small frames that wait at the same time share a message, as many as fit, so that what each datagram
 //! costs (the connection, the frame type, the length) is paid once for all of them. No frame waits for others: a
@@ -19,10 +18,8 @@ use crate::lane::Queued;
 
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 64 << 10;
-/// Full blocks that are kept in sight, two megabytes; the rest is the allocator's.
-const FULL_BLOCKS_MAX: usize = 32;
-/// So many of them are asked whether they are free again before another is allocated.
-const FULL_BLOCKS_ASKED: usize = 2;
+/// Blocks that are kept in sight, full or free again, two megabytes; the rest is the allocator's.
+const BLOCKS_MAX: usize = 32;
 /// No header and payload that is longer than this begins a shared message: two of them would not fit. A longer one may
 /// join what a short one began.
 const BUNDLED_BYTES_MAX: usize =
@@ -34,6 +31,8 @@ pub(crate) struct Writer {
     block: BytesMut,
     /// Blocks with messages that may still be kept, the one that was filled first in front.
     full: VecDeque<BytesMut>,
+    /// Blocks whose messages are all forgotten, the one that was filled last on top.
+    free: Vec<BytesMut>,
     pieces: Vec<Piece>,
     is_bundle: bool,
 }
@@ -69,25 +68,23 @@ impl Writer {
     /// Goes on in another block: one that is free again, or a new one.
     #[cold]
     fn turn(&mut self) {
-        let mut next = BytesMut::new();
-        for _ in 0..FULL_BLOCKS_ASKED.min(self.full.len()) {
+        for _ in 0..self.full.len() {
             let Some(mut block) = self.full.pop_front() else { break };
-            if block.try_reclaim(BLOCK_BYTES) {
-                next = block;
-                break;
+            match block.try_reclaim(BLOCK_BYTES) {
+                true => self.free.push(block),
+                false => self.full.push_back(block),
             }
-            self.full.push_back(block);
         }
-        if next.capacity() == 0 {
-            next = BytesMut::with_capacity(BLOCK_BYTES);
-        }
+        let next = self.free.pop().unwrap_or_else(|| BytesMut::with_capacity(BLOCK_BYTES));
         let full = std::mem::replace(&mut self.block, next);
-        if full.capacity() > 0 {
-            if self.full.len() == FULL_BLOCKS_MAX {
-                self.full.pop_front();
-            }
-            self.full.push_back(full);
+        if full.capacity() == 0 {
+            return;
         }
+        // None is free then.
+        if self.full.len() == BLOCKS_MAX {
+            self.full.pop_front();
+        }
+        self.full.push_back(full);
     }
 
     /// How many bytes of header and payload still fit.
@@ -145,7 +142,22 @@ mod tests {
         }
         // 200 messages take four blocks; each lies in one or two of these places.
         assert!(places.len() <= 14, "{} places", places.len());
-        assert!(writer.full.len() <= FULL_BLOCKS_MAX);
+        assert!(writer.full.len() + writer.free.len() <= 6);
+    }
+
+    #[test]
+    fn what_a_burst_has_filled_lies_idle_after_it() {
+        let mut writer = Writer::default();
+        let burst: Vec<Bytes> = (0..1_000).map(|number| written(&mut writer, number)).collect();
+        drop(burst);
+        let mut places = std::collections::BTreeSet::new();
+        let mut last = None;
+        for number in 0..10_000 {
+            let message = written(&mut writer, number);
+            places.insert(message.as_ptr() as usize / BLOCK_BYTES);
+            last = Some(message);
+        }
+        assert!(last.is_some() && places.len() <= 6, "{} places", places.len());
     }
 
     #[test]
@@ -157,14 +169,14 @@ mod tests {
             written(&mut writer, number);
         }
         assert_eq!(held, copy);
-        assert!(writer.full.len() <= 2, "{}", writer.full.len());
+        assert!(writer.full.len() + writer.free.len() <= 3);
     }
 
     #[test]
     fn blocks_out_of_sight_are_bounded() {
         let mut writer = Writer::default();
         let kept: Vec<Bytes> = (0..10_000).map(|number| written(&mut writer, number)).collect();
-        assert_eq!(writer.full.len(), FULL_BLOCKS_MAX);
+        assert_eq!(writer.full.len(), BLOCKS_MAX);
         assert_eq!(kept.len(), 10_000);
     }
 }
