@@ -255,7 +255,7 @@ impl<T: Transport> Attachment<T> {
             Some(_) => now + LEAVING_TICK,
             None => self.ticked.0 + self.tick(now),
         };
-        self.probe.poll_timeout(now).map_or(tick, |due| due.min(tick))
+        self.probe.poll_timeout().map_or(tick, |due| due.min(tick))
     }
 
     fn timeout(&mut self, due: Instant) -> Option<AttachError> {
@@ -293,7 +293,7 @@ impl<T: Transport> Attachment<T> {
     }
 
     fn follow_state(&mut self, now: Instant) {
-        let state = self.probe.state(now);
+        let state = self.probe.state();
         if state != self.state {
             let remote = self.remote;
             match state {

@@ -1,9 +1,8 @@
 //! How one end knows an attachment: what joins an edge to its access relay.
 //!
-//! A [`LinkProbe`] with the intervals of an attachment, and one judgement more. Heartbeats of an idle attachment are
-//! far apart, so that a phone may sleep; silence measured against such an interval says nothing for half a minute. When
-//! an end begins to need the attachment it asks, by a heartbeat that leaves at once, for the short interval. Who lives
-//! obeys within a round trip: so silence since the asking is judged by the interval that was asked for.
+//! A [`LinkProbe`] with the intervals of an attachment. Heartbeats of an idle one are far apart, so that a phone may
+//! sleep, and silence measured against such an interval says nothing for half a minute: an end that begins to need the
+//! attachment asks, and has more patience than a relay has with its neighbour, for radios take time to wake up.
 //!
 //! Both directions count as one: what cannot be answered is as good as what cannot be sent.
 
@@ -16,14 +15,13 @@ use crate::{LinkProbe, LocalClock, ProbeConfig, Rate, State};
 
 /// The lane whose numbers count an attachment's frames.
 const NUMBERED: Lane = Lane::Bulk;
-/// A round trip that was not measured yet is taken for this: an access relay is near.
-const RTT_UNKNOWN: Duration = Duration::from_millis(300);
-/// Time for an answer beyond round trip and intervals: timers, radios that wake up.
-const ANSWER_GRACE: Duration = Duration::from_millis(20);
+/// Time for an answer beyond the round trip: an interval, and what timers and radios that wake up take.
+const ANSWER_GRACE: Duration = Duration::from_millis(50);
 
 /// Timers of an attachment: 30 ms while flows are active, 200 ms while services are offered, 15 s otherwise.
 pub fn attachment_config() -> ProbeConfig {
-    ProbeConfig { idle: Duration::from_secs(15), ..ProbeConfig::default() }
+    let (idle, answer_grace) = (Duration::from_secs(15), ANSWER_GRACE);
+    ProbeConfig { idle, answer_grace, ..ProbeConfig::default() }
 }
 
 /// One end of one attachment. Driven like a [`LinkProbe`]: after each call its owner asks
@@ -31,31 +29,17 @@ pub fn attachment_config() -> ProbeConfig {
 #[derive(Debug)]
 pub struct AttachmentProbe {
     link: LinkProbe,
-    config: ProbeConfig,
-    rate: Rate,
     heard: Option<Instant>,
-    /// When a shorter interval was asked for, until the other end obeys.
-    asked: Option<Instant>,
 }
 
 impl AttachmentProbe {
     /// Makes the probe of an attachment that has just come about; its first heartbeat is due at once.
     pub fn new(config: ProbeConfig, boot: BootId, clock: LocalClock, now: Instant) -> Self {
-        let link = LinkProbe::new(config.clone(), boot, clock, now);
-        Self { link, config, rate: Rate::default(), heard: Some(now), asked: None }
+        Self { link: LinkProbe::new(config, boot, clock, now), heard: Some(now) }
     }
 
     /// Sets how urgently this end needs to know of a failure; see [`attachment_config`] for what each means.
     pub fn set_rate(&mut self, rate: Rate, now: Instant) {
-        if rate == self.rate {
-            return;
-        }
-        if self.config.interval(rate) < self.config.interval(self.rate) {
-            self.asked.get_or_insert(now);
-        } else {
-            self.asked = None;
-        }
-        self.rate = rate;
         self.link.set_rate(rate, now);
     }
 
@@ -63,17 +47,11 @@ impl AttachmentProbe {
     pub fn doubt(&mut self, now: Instant) {
         self.link.set_rate(Rate::Idle, now);
         self.link.set_rate(Rate::Active, now);
-        self.rate = Rate::Active;
-        self.asked = Some(now);
     }
 
     /// Takes a heartbeat of the other end. Its fields may be anything.
     pub fn handle_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
         self.heard = Some(now);
-        // What was sent before the asking, and lay in a buffer, is no answer.
-        if Duration::from(heartbeat.interval) <= self.config.interval(self.rate) {
-            self.asked = None;
-        }
         self.link.handle_heartbeat(heartbeat, now);
     }
 
@@ -96,7 +74,6 @@ impl AttachmentProbe {
     /// This process slept: the silence was its own.
     pub fn handle_stall(&mut self, late_by: Duration, now: Instant) {
         self.link.handle_stall(late_by, now);
-        self.asked = self.asked.map(|asked| (asked + late_by).min(now));
     }
 
     /// Judges by the silence until `now`.
@@ -112,34 +89,14 @@ impl AttachmentProbe {
     }
 
     /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] next.
-    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let answer = self.asked.map(|asked| {
-            let suspect = asked + self.answer_within(self.config.suspect_percent, now);
-            let down = asked + self.answer_within(self.config.down_percent, now);
-            if now < suspect { suspect } else { down }
-        });
-        let answer = answer.filter(|&due| due > now);
-        [self.link.poll_timeout(), answer].into_iter().flatten().min()
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.link.poll_timeout()
     }
 
-    /// Whether the attachment carries anything: the worse of both directions, and of the answer that is awaited. One
-    /// that has just come about is up.
-    pub fn state(&self, now: Instant) -> State {
-        let directions = [self.link.inbound(), self.link.outbound()];
-        let awaited = match self.asked {
-            Some(asked) => {
-                let waited = now.saturating_duration_since(asked);
-                if waited >= self.answer_within(self.config.down_percent, now) {
-                    State::Down
-                } else if waited >= self.answer_within(self.config.suspect_percent, now) {
-                    State::Suspect
-                } else {
-                    State::Up
-                }
-            }
-            None => State::Up,
-        };
-        directions.into_iter().chain([awaited]).max().unwrap_or(awaited)
+    /// Whether the attachment carries anything: the worse of both directions. One that has just come about is up.
+    pub fn state(&self) -> State {
+        let state = self.link.inbound().max(self.link.outbound());
+        if state == State::Unknown { State::Up } else { state }
     }
 
     /// The round trip, once it is measured.
@@ -151,15 +108,6 @@ impl AttachmentProbe {
     /// Time since anything came.
     pub fn silence(&self, now: Instant) -> Duration {
         self.heard.map_or(Duration::ZERO, |heard| now.saturating_duration_since(heard))
-    }
-
-    fn answer_within(&self, percent: u32, now: Instant) -> Duration {
-        let (fast, _) = self.link.windows(now);
-        let rtt = match fast.rtt {
-            Micros(0) => RTT_UNKNOWN,
-            rtt => Duration::from(rtt) + Duration::from(fast.rtt_var) * 4,
-        };
-        rtt + ANSWER_GRACE + self.config.interval(self.rate) * percent / 100
     }
 }
 
@@ -215,7 +163,7 @@ mod tests {
         }
 
         fn states(&self) -> [State; 2] {
-            [self.ends[0].state(self.now), self.ends[1].state(self.now)]
+            [self.ends[0].state(), self.ends[1].state()]
         }
     }
 
@@ -257,8 +205,8 @@ mod tests {
 
         pair.ends[0].set_rate(Rate::Active, pair.now);
         pair.run(Duration::from_millis(95));
-        assert_eq!(pair.ends[0].state(pair.now), State::Suspect);
-        pair.run(Duration::from_millis(50));
+        assert_eq!(pair.ends[0].state(), State::Suspect);
+        pair.run(Duration::from_millis(120));
 
         assert_eq!(pair.states(), [State::Down, State::Up]);
     }
@@ -273,7 +221,7 @@ mod tests {
 
         pair.cut = [false, true];
         pair.run(Duration::from_millis(300));
-        assert_eq!(pair.ends[0].state(pair.now), State::Down);
+        assert_eq!(pair.ends[0].state(), State::Down);
         pair.cut = [false; 2];
         pair.run(Duration::from_millis(300));
         assert_eq!(pair.states(), [State::Up; 2], "it came back");

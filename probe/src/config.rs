@@ -36,6 +36,8 @@ pub struct ProbeConfig {
     pub down_percent: u32,
     /// Mean deviations by which *suspect* widens; *down* widens by twice as many. Four, as in RFC 6298.
     pub widen_deviations: u32,
+    /// How long the answer of a neighbour that is asked to send oftener may take beyond the round trip.
+    pub answer_grace: Duration,
     /// Signs of life that bring a direction up again from *down*.
     pub recovery_signs: u32,
     /// Time constant of the window for leaving a path.
@@ -55,6 +57,7 @@ impl Default for ProbeConfig {
             suspect_percent: 150,
             down_percent: 300,
             widen_deviations: 4,
+            answer_grace: Duration::ZERO,
             recovery_signs: 3,
             fast_window: Duration::from_secs(1),
             slow_window: Duration::from_secs(30),

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! - *Inbound*: any authenticated frame is a sign of life. The interval is the one which the neighbour says it
-//!   uses, never the one which we asked for: between asking and being obeyed lies a round trip.
+//!   uses; one that we asked for holds a round trip later, for the answer comes at once. A link on which traffic comes
+//!   up, and whose neighbour was last heard of at a slower rate, is thus judged as fast as what it carries now needs.
 //! - *Outbound*: only the neighbour knows. Its heartbeats say how long it has not heard us, and that is compared
 //!   with the interval which we say we use. When its heartbeats cease we cannot know, and what is not known to
 //!   arrive is treated as lost: a frame sent into the dark is worse than a needless detour.

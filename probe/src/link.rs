@@ -76,6 +76,8 @@ pub struct LinkProbe {
     /// `sent` of the last heartbeat whose arrival was timed, and when it arrived.
     echo: Option<(Ticks, Instant)>,
     inbound: Inbound,
+    /// When the neighbour was last told at what interval it is to send.
+    asked: Ticks,
     outbound: Outbound,
     heartbeats: Numbers,
     lanes: [Numbers; Lane::ALL.len()],
@@ -105,6 +107,7 @@ impl LinkProbe {
             boot_before: None,
             echo: None,
             inbound: Inbound::new(config.idle),
+            asked: Ticks::default(),
             outbound: Outbound::default(),
             heartbeats: Numbers::default(),
             lanes: Default::default(),
@@ -118,9 +121,16 @@ impl LinkProbe {
     }
 
     /// Sets how urgently this end needs to know of a failure. The neighbour is told at once if that is more urgent
-    /// than before.
+    /// than before; if it does not answer within a round trip and half an interval it is suspect, and
+    /// down two intervals and a round trip later.
     pub fn set_rate(&mut self, rate: Rate, now: Instant) {
-        let left = self.schedule.set_need(self.config.interval(rate), now);
+        let need = self.config.interval(rate);
+        if need != self.schedule.need() {
+            self.asked = self.clock.read(now);
+            let patience = self.windows.round_trip_bound().saturating_add(self.config.answer_grace);
+            self.inbound.ask(need, patience, now);
+        }
+        let left = self.schedule.set_need(need, now);
         self.excuse_slower_cadence(left, now);
     }
 
@@ -154,6 +164,9 @@ impl LinkProbe {
         let Heartbeat { boot, number, sent, .. } = *heartbeat;
         self.peer = Some(Peer { boot, number, sent });
         self.inbound.set_interval(self.config.bounded(heartbeat.interval.into()));
+        if heartbeat.heard.is_some_and(|heard| heard.echo >= self.asked) {
+            self.inbound.end_question();
+        }
         self.handle_life(now);
         let left =
             self.schedule.set_wanted(Some(self.config.bounded(heartbeat.wanted.into())), now);
@@ -252,7 +265,7 @@ impl LinkProbe {
                 State::Down => self.handle_inbound_down(now),
             }
         }
-        self.outbound.handle_timeout(self.inbound_limits(), now);
+        self.outbound.handle_timeout(self.report_limits(), now);
     }
 
     /// This process slept: moves all silence limits by `late_by`, excuses what the neighbour will say about our own
@@ -316,8 +329,10 @@ impl LinkProbe {
 
     /// When a heartbeat is due or silence must be judged. A moment that has passed means now.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let limits = self.inbound_limits();
-        let deadlines = [self.inbound.poll_timeout(limits), self.outbound.poll_timeout(limits)];
+        let deadlines = [
+            self.inbound.poll_timeout(self.inbound_limits()),
+            self.outbound.poll_timeout(self.report_limits()),
+        ];
         deadlines.into_iter().flatten().chain([self.schedule.due()]).min()
     }
 
@@ -325,6 +340,13 @@ impl LinkProbe {
     #[inline]
     pub fn inbound(&self) -> State {
         self.inbound.state()
+    }
+
+    /// Whether the neighbour was asked to send oftener and has not answered yet: it may have gone since it was last heard,
+    /// which was long enough ago for what the link carries now.
+    #[inline]
+    pub fn is_asking(&self) -> bool {
+        self.inbound.is_asking()
     }
 
     /// Whether the neighbour hears us, by its heartbeats. Never better than *suspect* or *down* while the inbound
@@ -393,6 +415,7 @@ impl LinkProbe {
     /// Counts nothing of the outage as loss, and stops sending at the rate that a neighbour wanted who is gone.
     fn handle_inbound_down(&mut self, now: Instant) {
         self.stats.downs += 1;
+        self.inbound.end_question();
         self.outbound.handle_inbound_down();
         self.schedule.set_wanted(None, now);
         self.heartbeats.forgive();
@@ -407,6 +430,7 @@ impl LinkProbe {
         self.restart_untold = true;
         self.echo = None;
         self.windows = Windows::new(&self.config, now);
+        self.inbound.end_question();
         self.outbound.handle_unheard();
         self.forget_numbers();
         self.schedule.hurry(now);
@@ -497,6 +521,11 @@ impl LinkProbe {
 
     fn inbound_limits(&self) -> Limits {
         Limits::new(&self.config, self.inbound.interval(), self.windows.inbound_deviation())
+    }
+
+    /// The limits for the reports that the neighbour sends with its heartbeats.
+    fn report_limits(&self) -> Limits {
+        Limits::new(&self.config, self.inbound.announced(), self.windows.inbound_deviation())
     }
 
     fn is_settling(&self, now: Instant) -> bool {

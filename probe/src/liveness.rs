@@ -160,12 +160,24 @@ pub(crate) struct Inbound {
     watch: Watch,
     interval: Duration,
     silent_since: Option<Instant>,
+    question: Option<Question>,
+}
+
+/// The neighbour was asked to send oftener, and has not done so yet.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    /// The interval asked for.
+    interval: Duration,
+    /// One such interval before the answer is due: it counts as if a heartbeat had come then.
+    since: Instant,
+    /// What *down* takes longer: the round trip is that of a line at rest, and traffic may have moved it.
+    down_extra: Duration,
 }
 
 impl Inbound {
     /// Starts unheard. Until a heartbeat says otherwise the neighbour is taken to send each `interval`.
     pub(crate) fn new(interval: Duration) -> Self {
-        Self { watch: Watch::default(), interval, silent_since: None }
+        Self { watch: Watch::default(), interval, silent_since: None, question: None }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -173,12 +185,52 @@ impl Inbound {
     }
 
     /// The interval at which the neighbour says it sends.
-    pub(crate) fn interval(&self) -> Duration {
+    pub(crate) fn announced(&self) -> Duration {
         self.interval
+    }
+
+    /// The interval by which it is judged: what it says, or what it was asked for until it answers.
+    pub(crate) fn interval(&self) -> Duration {
+        self.question.map_or(self.interval, |question| question.interval)
     }
 
     pub(crate) fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
+    }
+
+    /// The neighbour is asked to send at this interval. If that is oftener than it does, its answer is due after so
+    /// much patience.
+    pub(crate) fn ask(&mut self, interval: Duration, patience: Duration, now: Instant) {
+        match self.watch.state {
+            State::Up | State::Suspect if interval < self.interval => {
+                let due = now.checked_add(patience).unwrap_or(now);
+                let since = due.checked_sub(interval).unwrap_or(now);
+                self.question = Some(Question { interval, since, down_extra: patience });
+            }
+            State::Up | State::Suspect | State::Unknown | State::Down => self.question = None,
+        }
+    }
+
+    /// The neighbour has answered, or nothing is asked any more.
+    pub(crate) fn end_question(&mut self) {
+        self.question = None;
+    }
+
+    /// Whether the neighbour was asked to send oftener, and has not answered.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.question.is_some()
+    }
+
+    /// From when on silence is judged, and how.
+    fn judged(&self, limits: Limits) -> Option<(Instant, Limits)> {
+        let since = self.silent_since?;
+        Some(match self.question {
+            None => (since, limits),
+            Some(Question { since: asked, down_extra, .. }) => {
+                let down = limits.down.saturating_add(down_extra);
+                (asked.max(since), Limits { down, ..limits })
+            }
+        })
     }
 
     /// Time since the last sign of life, our own stalls left out.
@@ -192,21 +244,27 @@ impl Inbound {
     }
 
     pub(crate) fn handle_timeout(&mut self, limits: Limits, now: Instant) {
-        if let Some(silence) = self.silence(now) {
-            self.watch.handle_silence(silence, limits);
+        if let Some((since, limits)) = self.judged(limits) {
+            self.watch.handle_silence(now.saturating_duration_since(since), limits);
         }
     }
 
     pub(crate) fn handle_stall(&mut self, late_by: Duration, now: Instant) {
         self.silent_since = self.silent_since.map(|since| moved(since, late_by, now));
+        if let Some(question) = &mut self.question {
+            question.since = question.since.checked_add(late_by).unwrap_or(now);
+        }
         self.watch.handle_stall(late_by, now);
     }
 
     pub(crate) fn poll_timeout(&self, limits: Limits) -> Option<Instant> {
         match self.watch.state {
             State::Unknown | State::Down => None,
-            State::Up => self.silent_since?.checked_add(limits.suspect),
-            State::Suspect => self.silent_since?.checked_add(limits.down),
+            State::Up | State::Suspect => {
+                let (since, limits) = self.judged(limits)?;
+                let is_up = self.watch.state == State::Up;
+                since.checked_add(if is_up { limits.suspect } else { limits.down })
+            }
         }
     }
 }

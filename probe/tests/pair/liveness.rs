@@ -71,6 +71,50 @@ fn a_silent_neighbour_is_suspect_and_down_at_these_times() {
 }
 
 #[test]
+fn a_neighbour_that_died_while_nobody_asked_is_found_out_in_a_round_trip_and_half_an_interval() {
+    for (rate, jitter) in [(Rate::Idle, 0), (Rate::Backup, 0), (Rate::Backup, 4)] {
+        let mut wires = symmetric(ms(20));
+        wires[0].jitter = ms(jitter);
+        let mut pair = Pair::new(wires, 5);
+        pair.both(|probe, now| probe.set_rate(rate, now));
+        pair.run_for(secs(30));
+        pair.freeze(0);
+        pair.run_for(ms(30));
+        assert_eq!(pair.ends[1].probe.inbound(), State::Up, "{rate:?}");
+
+        let asked_at = pair.now;
+        pair.ends[1].probe.set_rate(Rate::Active, asked_at);
+        assert!(pair.ends[1].probe.is_asking());
+        pair.run_for(secs(1));
+
+        let after = |state| pair.first(1, Direction::Inbound, state, asked_at).unwrap();
+        let (suspect, down) = (after(State::Suspect), after(State::Down));
+        assert!((ms(55)..=ms(70 + 4 * jitter)).contains(&suspect), "{rate:?}: {suspect:?}");
+        assert!((ms(140)..=ms(190 + 4 * jitter)).contains(&down), "{rate:?}: {down:?}");
+        assert!(!pair.ends[1].probe.is_asking());
+    }
+}
+
+#[test]
+fn a_neighbour_that_answers_is_never_suspect_for_having_been_asked() {
+    let mut suspects = 0;
+    for seed in 0..50 {
+        let mut wires = symmetric(ms(40));
+        for wire in &mut wires {
+            wire.jitter = ms(8);
+        }
+        let mut pair = Pair::new(wires, seed);
+        pair.run_for(secs(40));
+        let asked_at = pair.now;
+        pair.ends[1].probe.set_rate(Rate::Active, asked_at);
+        pair.run_for(secs(1));
+        assert!(!pair.ends[1].probe.is_asking());
+        suspects += pair.alarms(1, asked_at).len() + pair.alarms(0, asked_at).len();
+    }
+    assert_eq!(suspects, 0);
+}
+
+#[test]
 fn an_hour_of_jitter_and_one_percent_loss_brings_hardly_a_down() {
     let mut downs = 0;
     for seed in 0..3 {

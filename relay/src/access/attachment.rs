@@ -257,7 +257,7 @@ impl Attachment {
     fn due(&self, now: Instant) -> Instant {
         let review = self.reviewed + REVIEW;
         let due = self.heard.next(now).map_or(review, |next| next.min(review));
-        self.probe.poll_timeout(now).map_or(due, |probe| probe.min(due))
+        self.probe.poll_timeout().map_or(due, |probe| probe.min(due))
     }
 
     fn timeout(&mut self, due: Instant) -> Option<End> {
@@ -267,7 +267,7 @@ impl Attachment {
             self.probe.handle_stall(late, now);
         }
         self.probe.handle_timeout(now);
-        self.follow_state(now);
+        self.follow_state();
         if now.saturating_duration_since(self.reviewed) < REVIEW {
             return None;
         }
@@ -363,8 +363,8 @@ impl Attachment {
         (admitted.tenant, admitted.edge) == (self.admitted.tenant, self.admitted.edge)
     }
 
-    fn follow_state(&mut self, now: Instant) {
-        let state = self.probe.state(now);
+    fn follow_state(&mut self) {
+        let state = self.probe.state();
         if state != self.state {
             match state {
                 State::Unknown | State::Up => {}

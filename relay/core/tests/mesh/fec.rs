@@ -38,6 +38,8 @@ fn long_with(configure: impl Fn(&mut Config)) -> Mesh {
     };
     let mut mesh = Mesh::configured(2, 1, items, configure);
     mesh.slower = [1, 2].map(|relay| (RelayId(relay), WAY - DELAY)).into();
+    // Until its round trip is known.
+    mesh.run(Duration::from_secs(3));
     mesh
 }
 
@@ -166,12 +168,13 @@ fn a_flow_that_wants_no_copies_has_no_repairs_of_its_own() {
 fn interactive_frames_do_not_wait_behind_lost_ones() {
     let dense = Flow { class: Class::Interactive, ..DENSE };
     let sparse = Flow { spacing: Duration::from_millis(20), frames: 5_000, ..dense };
-    for (flow, asked, rebuilt, most) in [(dense, 0.40, 0.97, 0.26), (sparse, 0.92, 0.99, 1.0)] {
+    let cases = [(dense, 0.40, 0.97, 0.26, 0.999), (sparse, 0.92, 0.99, 1.0, 0.998)];
+    for (flow, asked, rebuilt, most, timely) in cases {
         let (without, with) = (measured(Fec::Off, flow), measured(Fec::Adaptive, flow));
 
         assert!(without.in_order < asked && without.beside == 0.0, "{without:?}");
         assert!(with.in_order > rebuilt && with.beside < most, "{with:?}");
-        assert!(with.on_time > 0.999 && with.on_time > without.on_time, "{with:?}");
+        assert!(with.on_time > timely && with.on_time > without.on_time, "{with:?}");
     }
 }
 

@@ -89,7 +89,7 @@ impl Attachment {
                 }
             }
         }
-        self.follow_state(now);
+        self.follow_state();
         if frames.is_empty() {
             return;
         }
