@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use overway_session::Outbound;
-use overway_wire::Millis;
+use overway_wire::{Class, Millis, Redundancy};
 
 /// Frames kept at most, 5 MB; beyond it the oldest is forgotten.
 const FRAMES_MAX: usize = 4_096;
@@ -47,12 +47,12 @@ impl Ring {
     }
 
     /// Copies of the frames that the other attachment has not had, of those that want copies.
-    pub(crate) fn copy(&mut self, wants: impl Fn(&Outbound) -> bool, now: Instant) -> Vec<Sent> {
+    pub(crate) fn copy(&mut self, now: Instant) -> Vec<Sent> {
         let frames = self.frames.iter_mut().map(|(_, sent)| sent);
         let mut copies = Vec::new();
-        for sent in frames.filter(|sent| !sent.is_covered && wants(&sent.frame)) {
+        for sent in frames.filter(|sent| !sent.is_covered && wants_copies(&sent.frame)) {
             sent.is_covered = true;
-            copies.extend(aged(Sent { is_copy: true, ..sent.clone() }, now));
+            copies.extend(aged(sent.clone(), now));
         }
         copies
     }
@@ -70,6 +70,14 @@ impl Ring {
     fn oldest_is_stale(&self, now: Instant) -> bool {
         let oldest = self.frames.front();
         oldest.is_some_and(|(_, sent)| now.saturating_duration_since(sent.at) > AGE_MAX)
+    }
+}
+
+/// Whether a frame may go over two attachments, or two ways.
+pub(crate) fn wants_copies(frame: &Outbound) -> bool {
+    match frame.redundancy {
+        Redundancy::Off => false,
+        Redundancy::Adaptive | Redundancy::Always => frame.class != Class::Bulk,
     }
 }
 
@@ -111,9 +119,9 @@ mod tests {
         ring.acknowledge(0);
         ring.acknowledge(u32::MAX);
 
-        assert_eq!(sequences(ring.copy(|_| true, now)), [2, 3]);
+        assert_eq!(sequences(ring.copy(now)), [2, 3]);
         ring.push(2, sent(4, now), now);
-        assert_eq!(sequences(ring.copy(|_| true, now)), [4]);
+        assert_eq!(sequences(ring.copy(now)), [4]);
         ring.push(3, sent(5, now), now);
         assert_eq!(sequences(ring.drain(now)), [5]);
         assert!(ring.drain(now).is_empty());
@@ -132,7 +140,7 @@ mod tests {
         ring.push(1, limited(1, 50, start), start);
         ring.push(2, limited(2, 500, start), start);
         let now = start + Duration::from_millis(100);
-        let copies = ring.copy(|_| true, now);
+        let copies = ring.copy(now);
         assert_eq!(copies[1].frame.budget, Millis(400));
         assert_eq!(sequences(copies), [0, 2]);
 

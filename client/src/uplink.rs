@@ -7,6 +7,9 @@
 //!                      down: the other's alone                  suspect: copied to the other; down: moved there
 //! ```
 //!
+//! What goes to the other attachment because this one is silent, and all that follows for a while, its relay sends two ways
+//! at once: the best may lead through the very relay that died, and the other needs a moment to find that out.
+//!
 //! Bulk frames and those of flows that want no copies are never copied, only moved. Where no attachment carries
 //! anything, ends wait; what was on its way then waits for the next attachment, while it is young.
 
@@ -22,7 +25,7 @@ use overway_wire::{Address, Class, FlowId, FrameKind, Redundancy, Whereabouts};
 use tokio::sync::{Notify, watch};
 
 use crate::choice::{Candidate, Choice};
-use crate::ring::{Ring, Sent, aged};
+use crate::ring::{Ring, Sent, aged, wants_copies};
 use crate::status::Counters;
 
 /// Attachments at once.
@@ -35,6 +38,9 @@ const MOVED_FRAMES_MAX: usize = 4_096;
 const WAITING_MAX: usize = 1_024;
 /// A flow is active for this long after its last frame, as on links.
 const ACTIVE_FOR: Duration = Duration::from_secs(2);
+/// Frames go two ways for this long after an attachment fell silent. By then its neighbours have noticed, and the relays
+/// from which their word comes late have their routes.
+const SPREAD_FOR: Duration = Duration::from_millis(500);
 
 /// Which attachment: its place, and a number that tells it from those that had the place before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +65,8 @@ struct Lines {
     stranded: VecDeque<Sent>,
     waiting: VecDeque<Waker>,
     active_until: Option<Instant>,
+    /// Until when frames go two ways.
+    spread_until: Option<Instant>,
     /// The frame that was taken last.
     last: Option<(FrameKind, FlowId, u64)>,
     serials: u64,
@@ -116,7 +124,10 @@ impl Uplink {
             return;
         }
         if let Some(mut gone) = state.lines[line.place].take() {
-            self.rescue(&mut state, line.place, gone.empty(now));
+            if gone.state == State::Up && !gone.is_draining {
+                state.spread_until = Some(now + SPREAD_FOR);
+            }
+            self.rescue(&mut state, line.place, gone.empty(now), now);
         }
         self.settle(state, now);
     }
@@ -129,11 +140,15 @@ impl Uplink {
         held.rtt = rtt;
         if judged != before {
             match judged {
-                State::Unknown | State::Up => {}
-                State::Suspect => self.copy_unacknowledged(&mut state, line, now),
+                State::Unknown | State::Up => state.spread_until = None,
+                State::Suspect => {
+                    state.spread_until = Some(now + SPREAD_FOR);
+                    self.copy_unacknowledged(&mut state, line, now);
+                }
                 State::Down => {
                     let frames = held.empty(now);
-                    self.rescue(&mut state, line.place, frames);
+                    state.spread_until = Some(now + SPREAD_FOR);
+                    self.rescue(&mut state, line.place, frames, now);
                 }
             }
         }
@@ -227,18 +242,19 @@ impl Uplink {
             return;
         }
         let Some(held) = state.line(line) else { return };
-        let copies = held.ring.copy(wants_copies, now);
+        let copies = held.ring.copy(now);
         self.counters.copies.add(copies.len() as u64);
-        self.put_moved(state, other, copies);
+        self.put_moved(state, other, copies, now);
     }
 
     /// Moves the frames of an attachment that carries nothing to the other, or has them wait.
-    fn rescue(&self, state: &mut Lines, place: usize, frames: Vec<Sent>) {
+    fn rescue(&self, state: &mut Lines, place: usize, frames: Vec<Sent>, now: Instant) {
         self.counters.resent.add(frames.len() as u64);
-        self.put_moved(state, 1 - place, frames);
+        self.put_moved(state, 1 - place, frames, now);
     }
 
-    fn put_moved(&self, state: &mut Lines, place: usize, frames: Vec<Sent>) {
+    fn put_moved(&self, state: &mut Lines, place: usize, frames: Vec<Sent>, now: Instant) {
+        let is_spread = state.is_spread(now);
         let line = state.lines[place].as_mut().filter(|line| line.state != State::Down);
         let Some(line) = line else {
             let room = MOVED_FRAMES_MAX.saturating_sub(state.stranded.len());
@@ -246,7 +262,10 @@ impl Uplink {
             state.stranded.extend(frames.into_iter().take(room));
             return;
         };
-        for sent in frames {
+        for mut sent in frames {
+            if is_spread {
+                sent.frame = spread(sent.frame);
+            }
             let queue = &mut line.queue[usize::from(sent.frame.class.code())];
             if queue.len() < MOVED_FRAMES_MAX {
                 queue.push_back(sent);
@@ -271,7 +290,7 @@ impl Uplink {
         {
             let stranded: Vec<Sent> =
                 state.stranded.drain(..).filter_map(|sent| aged(sent, now)).collect();
-            self.put_moved(&mut state, place, stranded);
+            self.put_moved(&mut state, place, stranded, now);
         }
         let waiting =
             if usable.is_some() { std::mem::take(&mut state.waiting) } else { VecDeque::new() };
@@ -299,6 +318,11 @@ impl Lines {
             self.lines[place].as_ref().is_some_and(|line| line.state != State::Down)
         };
         [first, 1 - first].into_iter().find(carries)
+    }
+
+    /// Whether an attachment has just fallen silent.
+    fn is_spread(&self, now: Instant) -> bool {
+        self.spread_until.is_some_and(|until| now < until)
     }
 
     /// Takes note of a frame; says whether it is the second of two, for the far end's other address.
@@ -336,12 +360,16 @@ impl Lines {
         let is_suspect =
             self.lines[target].as_ref().is_some_and(|line| line.state == State::Suspect);
         let twice = wants_copies(&frame) && (is_suspect || frame.redundancy == Redundancy::Always);
+        let is_spread = self.is_spread(now);
+        let frame = if is_spread { spread(frame) } else { frame };
         let other = self.lines[1 - target].as_mut().filter(|other| {
             other.state != State::Down && other.queue[class].len() < QUEUE_FRAMES_MAX
         });
         let mut is_covered = false;
         if let Some(other) = other.filter(|_| twice) {
-            other.put(Sent { frame: frame.clone(), at: now, is_copy: true, is_covered: true });
+            // One of two that go their ways, or that which is to find one.
+            let is_copy = !is_spread;
+            other.put(Sent { frame: frame.clone(), at: now, is_copy, is_covered: true });
             counters.copies.increment();
             is_covered = true;
         }
@@ -386,12 +414,10 @@ impl Line {
     }
 }
 
-/// Whether a frame may go over two attachments.
-fn wants_copies(frame: &Outbound) -> bool {
-    match frame.redundancy {
-        Redundancy::Off => false,
-        Redundancy::Adaptive | Redundancy::Always => frame.class != Class::Bulk,
-    }
+/// A frame that its relay sends two ways, if it may.
+fn spread(frame: Outbound) -> Outbound {
+    let redundancy = if wants_copies(&frame) { Redundancy::Always } else { frame.redundancy };
+    Outbound { redundancy, ..frame }
 }
 
 impl FabricSender for Uplink {

@@ -93,9 +93,44 @@ fn a_suspect_attachment_has_the_other_carry_copies_but_of_bulk() {
     send(&uplink, Class::Realtime, 5..6);
     send(&uplink, Class::Bulk, 6..7);
 
-    assert_eq!(sent(&uplink, second), [(5, true), (2, true), (3, true)]);
+    assert_eq!(sent(&uplink, second), [(5, false), (2, false), (3, false)]);
     assert_eq!(sent(&uplink, first), [(5, false), (6, false)]);
     assert_eq!(counters.snapshot().copies, 3);
+}
+
+#[test]
+fn after_the_death_of_an_attachment_frames_go_two_ways_from_the_other_for_a_while() {
+    let (uplink, _) = uplink();
+    let now = Instant::now();
+    let (first, _) = uplink.insert(0, address(1), now);
+    let (second, _) = uplink.insert(1, address(2), now);
+    let with = |class, redundancy, at| Outbound { redundancy, ..frame(class, at) };
+    let ways = || {
+        let taken = std::iter::from_fn(|| uplink.take(second, || 0, now));
+        taken.map(|(_, sent)| (sent.frame.sequence, sent.frame.redundancy)).collect::<Vec<_>>()
+    };
+    let mut frames = vec![
+        with(Class::Realtime, Redundancy::Adaptive, 0),
+        with(Class::Realtime, Redundancy::Off, 1),
+        with(Class::Bulk, Redundancy::Adaptive, 2),
+    ];
+    uplink.try_send(&mut frames).unwrap();
+    assert_eq!(sent(&uplink, first).len(), 3);
+
+    uplink.judge(first, State::Suspect, None, now);
+    assert_eq!(ways(), [(0, Redundancy::Always)]);
+    uplink.judge(first, State::Down, None, now);
+    send(&uplink, Class::Interactive, 3..4);
+    let moved = [(1, Redundancy::Off), (3, Redundancy::Always), (2, Redundancy::Adaptive)];
+    assert_eq!(ways(), moved);
+
+    uplink.lock().spread_until = Some(now);
+    send(&uplink, Class::Interactive, 4..5);
+    assert_eq!(ways(), [(4, Redundancy::Adaptive)]);
+
+    uplink.judge(first, State::Suspect, None, now);
+    uplink.judge(first, State::Up, None, now);
+    assert_eq!(uplink.lock().spread_until, None, "it was a false alarm");
 }
 
 #[test]
