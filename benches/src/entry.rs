@@ -68,6 +68,8 @@ enum End {
 /// What one blow did.
 struct Outcome {
     end: End,
+    /// The way of the flows before it, for people.
+    way: String,
     samples: Vec<(Felt, f64)>,
     fetched: Fetched,
 }
@@ -179,10 +181,10 @@ fn strike(scene: &Scene<'_>, end: End, blow: Blow) -> anyhow::Result<Outcome> {
         End::Entry => near,
         End::Exit => far,
     };
+    let path = world.path(near, far, Class::Realtime)?.unwrap_or_default();
     let round_trip = match end {
         End::Entry => Duration::ZERO,
         End::Exit => {
-            let path = world.path(near, far, Class::Realtime)?.unwrap_or_default();
             let front = path.len().checked_sub(2).and_then(|at| path.get(at)).copied();
             world.profile().round_trip(front.unwrap_or(near), far)
         }
@@ -200,16 +202,26 @@ fn strike(scene: &Scene<'_>, end: End, blow: Blow) -> anyhow::Result<Outcome> {
         |flow| felt(&flows.arrivals(flow, start.saturating_sub(BEFORE_NS), over), start, over);
     let excess = |felt: Felt| (felt, felt.excess_ms(flows.specs()[0].spacing, round_trip));
     let samples = (0..FLOWS).filter_map(felt).map(excess).collect();
-    Ok(Outcome { end, samples, fetched: fetched.context("the file was not waited for")? })
+    let way = format!("{}, {:.0} ms", world.path_text(&path), round_trip.as_secs_f64() * 1e3);
+    Ok(Outcome { end, way, samples, fetched: fetched.context("the file was not waited for")? })
 }
 
 fn say(scene: &Scene<'_>, round: usize, blow: Blow, outcome: &Outcome, before: &[Outcome]) {
-    let Outcome { end, samples, fetched } = outcome;
+    let Outcome { end, way, samples, fetched } = outcome;
     let end = end.name();
     let worst = |value: fn(&(Felt, f64)) -> f64| {
         samples.iter().map(value).max_by(f64::total_cmp).unwrap_or(f64::NAN)
     };
     let (gap, excess) = (worst(|(felt, _)| felt.gap_ms()), worst(|(_, excess)| *excess));
+    let middle = |value: fn(&Felt) -> Duration| {
+        percentile(
+            &samples.iter().map(|(felt, _)| value(felt).as_secs_f64() * 1e3).collect::<Vec<_>>(),
+            0.5,
+        )
+        .unwrap_or(f64::NAN)
+    };
+    let (delay_before, delay_after) =
+        (middle(|felt| felt.delay_before), middle(|felt| felt.delay_detour));
     let stall = fetched.stall.as_secs_f64() * 1e3;
     let file = if fetched.is_whole() { "whole" } else { "NOT WHOLE" };
     let problem = fetched.problem.as_deref().map_or(String::new(), |text| format!(" ({text})"));
@@ -217,8 +229,8 @@ fn say(scene: &Scene<'_>, round: usize, blow: Blow, outcome: &Outcome, before: &
     let all: Vec<f64> =
         same.flat_map(|other| other.samples.iter().map(|(_, excess)| *excess)).collect();
     scene.stage.say(format!(
-        "{round}: {end} relay {}: gap {gap:.0} ms at most (excess {excess:.0} ms; p50 / p99 before {}), file {file}{problem}, \
-         longest stall {stall:.0} ms",
+        "{round}: {end} relay {} ({way} round trip in front): gap {gap:.0} ms at most, delay {delay_before:.0} to \
+         {delay_after:.0} ms (excess {excess:.0} ms; p50 / p99 before {}), file {file}{problem}, longest stall {stall:.0} ms",
         blow.text(),
         spread(&all),
     ));
