@@ -80,7 +80,13 @@ class Client:
 
 
 async def run(broker_port, publisher_port, subscriber_port):
-    marks = Marks()
+    clients = {}
+    marks = Marks(
+        lambda: ", ".join(
+            f"the {name} has connected {client.connections} times and lost it {client.losses} times"
+            for name, client in clients.items()
+        )
+    )
     received, sent = {}, []
 
     def on_message(client, userdata, message):
@@ -92,7 +98,8 @@ async def run(broker_port, publisher_port, subscriber_port):
     loop = asyncio.get_running_loop()
     subscriber = Client("bench-subscriber", subscriber_port, on_message)
     publisher = Client("bench-publisher", publisher_port)
-    for client in (subscriber, publisher):
+    clients.update(publisher=publisher, subscriber=subscriber)
+    for client in clients.values():
         if not await loop.run_in_executor(None, client.connected.wait, 30):
             sys.exit("a client has no connection after 30 seconds")
 
@@ -109,20 +116,21 @@ async def run(broker_port, publisher_port, subscriber_port):
             ready = True
         await asyncio.sleep(max(0.0, began + published * SPACING - loop.time()))
 
+    told = marks.told()
     deadline = loop.time() + DRAIN
     # What was published before the subscription stood is nobody's loss.
     first = min(received, default=0)
     while len(received) < published - first and loop.time() < deadline:
         await asyncio.sleep(0.1)
-    kept = all(client.kept_one_connection() for client in (subscriber, publisher))
+    kept = all(client.kept_one_connection() for client in clients.values())
     say_result(
-        blows=marks.told(),
+        **told,
         sent=published - first,
         lost=published - first - len(received),
         duplicates=sum(count - 1 for count in received.values()),
         tcp_connections_survived=kept,
     )
-    for client in (publisher, subscriber):
+    for client in clients.values():
         client.client.loop_stop()
 
 

@@ -85,8 +85,10 @@ async def run(callee_port, forward_port):
 
     loop.create_datagram_endpoint = create_endpoint
 
-    marks, lost, tone = Marks(), [], Tone()
+    lost, tone = [], Tone()
     caller, callee = RTCPeerConnection(), RTCPeerConnection()
+    ends = {"caller": caller, "callee": callee}
+    marks = Marks(lambda: ", ".join(f"the {it} is {end.connectionState}" for it, end in ends.items()))
     tasks = []
 
     @callee.on("track")
@@ -102,7 +104,8 @@ async def run(callee_port, forward_port):
 
     await marks.until_end()
     stands = caller.connectionState == callee.connectionState == "connected"
-    say_result(blows=marks.told(), sent=tone.sent, lost=sum(lost), call_stands=stands)
+    told = marks.told()
+    say_result(**told, sent=tone.sent, lost=sum(lost), call_stands=stands)
     for task in tasks:
         task.cancel()
     await asyncio.gather(caller.close(), callee.close())

@@ -4,15 +4,13 @@
 //! broker (mosquitto) behind one edge, its publisher and subscriber behind two others; or a WebRTC call (aiortc), one end
 //! behind each of two edges, ICE, DTLS and media over a UDP forward. The access relay of the near edge, that of the far
 //! one, and a transit relay between them if there is one are frozen and killed in turn. The program notes what arrives,
-//! and says at its end what came around each blow. The excess is that of `failover` and `entry-failover`: the gap less the
+//! and says at its end what came around each blow, and how long nothing came between them. The next blow waits until what
+//! the program carries has come evenly for a second, and so does not hit what has not recovered from the last. The excess is that of `failover` and `entry-failover`: the gap less the
 //! spacing, the growth of the path's delay, and a round trip of the link in front of the relay that was hit.
 
-use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -28,6 +26,10 @@ use serde::Deserialize;
 
 use crate::common::{self, Common};
 
+mod program;
+
+use program::Program;
+
 /// Rounds, in each of which every relay that can be hit is frozen once and killed once.
 const ROUNDS: usize = 5;
 const CALLER: usize = 0;
@@ -39,8 +41,9 @@ const FAR_ACCESS: [&str; 3] = ["tokyo", "mumbai", "sydney"];
 const WATCH: Duration = Duration::from_millis(2_600);
 /// Between messages or frames.
 const SPACING: Duration = Duration::from_millis(20);
+/// What a silence that is no blow's may last: the program waits so long for an even flow, so a longer one is an outage.
+const BETWEEN_MS_MAX: f64 = 1_000.0;
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
-const END_TIME_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 /// Where the programs are, from the directory in which one runs benchmarks.
 const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
@@ -70,6 +73,11 @@ pub(crate) enum App {
 #[derive(Debug, Deserialize)]
 struct Told {
     blows: Vec<Around>,
+    /// The longest time, in nanoseconds, in which nothing came outside of the watches, but for what the program stood
+    /// still.
+    silence_between: u64,
+    /// The longest time in which the program stood still, likewise.
+    stood_still: u64,
     sent: u64,
     lost: u64,
     duplicates: Option<u64>,
@@ -84,6 +92,17 @@ struct Around {
     over: u64,
     /// Numbers, and when each was sent and received.
     arrivals: Vec<(u64, u64, u64)>,
+}
+
+impl Told {
+    /// Why a blow before which nothing had arrived tells nothing.
+    fn unmeasured(&self, about: &str) -> String {
+        let seconds = Duration::from_nanos(self.stood_still).as_secs_f64();
+        format!(
+            "{about}: nothing had arrived in the second before, though all had come evenly until then (the \
+             program itself stood still for {seconds:.1} s at most: let less run beside it)"
+        )
+    }
 }
 
 /// A blow, as the benchmark knows it.
@@ -175,6 +194,7 @@ fn strike(
 ) -> anyhow::Result<Option<Hit>> {
     let Scene { world, stage, .. } = *scene;
     wait_whole(scene)?;
+    program.wait_steady(stage, &format!("{round}: before {place:?} is {}", blow.text()))?;
     let (near, far) = (world.access_relay(CALLER)?, world.access_relay(FAR)?);
     let victim = match place {
         Place::Near => near,
@@ -228,8 +248,8 @@ fn felt_of(told: &Told, hits: &[Hit]) -> anyhow::Result<Vec<(Felt, f64)>> {
             duplicate: false,
         });
         let arrivals: Vec<Arrival> = arrivals.collect();
-        let felt = felt(&arrivals, around.at, around.over)
-            .with_context(|| format!("{}: nothing had arrived in the second before", hit.about))?;
+        let felt =
+            felt(&arrivals, around.at, around.over).with_context(|| told.unmeasured(&hit.about))?;
         Ok((felt, felt.excess_ms(SPACING, hit.round_trip)))
     };
     blows.iter().zip(hits).map(one).collect()
@@ -265,7 +285,8 @@ fn wait_whole(scene: &Scene<'_>) -> anyhow::Result<()> {
 }
 
 fn figures(app: App, told: &Told, felt: &[(Felt, f64)]) -> anyhow::Result<Figures> {
-    let Told { blows, sent, lost, duplicates, tcp_connections_survived, call_stands } = told;
+    let Told { blows, sent, lost, duplicates, tcp_connections_survived, call_stands, .. } = told;
+    let ms = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64() * 1e3;
     let name = |what: &str| format!("{}_{what}", app.name());
     let mut figures = Figures::default();
     figures.add(&name("blows"), blows.len() as f64, Promise::AtLeast(1.0));
@@ -278,6 +299,9 @@ fn figures(app: App, told: &Told, felt: &[(Felt, f64)]) -> anyhow::Result<Figure
             figures.add_measured(&figure, percentile(values, share), Promise::Reported);
         }
     }
+    let between = Promise::AtMost(BETWEEN_MS_MAX);
+    figures.add(&name("between_gap_ms_max"), ms(told.silence_between), between);
+    figures.add(&name("own_stall_ms_max"), ms(told.stood_still), Promise::Reported);
     match app {
         App::Mqtt => {
             figures.add(&name("lost"), *lost as f64, Promise::AtMost(0.0));
@@ -363,84 +387,6 @@ impl App {
     }
 }
 
-/// A running program; killed when dropped.
-struct Program {
-    child: Child,
-    input: ChildStdin,
-    lines: Receiver<String>,
-}
-
-impl Program {
-    fn start(app: App, python: &Path, world: &World, target: SocketAddr) -> anyhow::Result<Self> {
-        let script = Path::new(PROGRAMS).join(format!("{}.py", app.name()));
-        let log = world.dir().join(format!("{}.log", app.name()));
-        let log = std::fs::File::create(&log).context("cannot make the program's log")?;
-        let ports = app.ports(world, target);
-        let ports = ports.into_iter().map(|port| OsString::from(port.to_string()));
-        let mut child = Command::new(python)
-            .arg(&script)
-            .args(ports)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {}", script.display()))?;
-        let input = child.stdin.take().context("the program's input")?;
-        let lines = read_lines(child.stdout.take().context("the program's output")?)?;
-        Ok(Self { child, input, lines })
-    }
-
-    fn wait_ready(&mut self, stage: &Stage) -> anyhow::Result<()> {
-        let line = self.line(READY_TIME_MAX, stage, "the application connects")?;
-        if line == "ready" { Ok(()) } else { bail!("the program said {line:?} instead of ready") }
-    }
-
-    fn tell(&mut self, word: &str) -> anyhow::Result<()> {
-        writeln!(self.input, "{word}").context("the program has ended")
-    }
-
-    fn end(&mut self, stage: &Stage) -> anyhow::Result<Told> {
-        self.tell("end")?;
-        let line = self.line(END_TIME_MAX, stage, "the last messages arrive")?;
-        serde_json::from_str(&line).with_context(|| format!("the program said {line:?}"))
-    }
-
-    fn line(&mut self, most: Duration, stage: &Stage, about: &str) -> anyhow::Result<String> {
-        let end = Instant::now() + most;
-        loop {
-            match self.lines.recv_timeout(LOOK) {
-                Ok(line) => return Ok(line),
-                Err(RecvTimeoutError::Timeout) if Instant::now() < end => stage.pause(LOOK)?,
-                Err(RecvTimeoutError::Timeout) => bail!("the program says nothing for {most:?}"),
-                Err(RecvTimeoutError::Disconnected) => bail!("the program has ended by itself"),
-            }
-            stage.status(about);
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // One that has ended already is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The lines that a program writes; the thread ends with it.
-fn read_lines(output: ChildStdout) -> anyhow::Result<Receiver<String>> {
-    let (lines, read) = mpsc::channel();
-    let forward = move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new().name("bench-app".into()).spawn(forward)?;
-    Ok(read)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,8 +411,10 @@ mod tests {
 
     #[test]
     fn the_excess_of_a_blow_is_what_paths_do_not_explain() {
-        let webrtc =
-            format!(r#"{{"blows": [{}], "sent": 511, "lost": 3, "call_stands": true}}"#, around());
+        let webrtc = format!(
+            r#"{{"blows": [{}], "silence_between": 20000000, "stood_still": 0, "sent": 511, "lost": 3, "call_stands": true}}"#,
+            around()
+        );
         let told: Told = serde_json::from_str(&webrtc).unwrap();
 
         let felt = felt_of(&told, &[hit()]).unwrap();
@@ -482,13 +430,19 @@ mod tests {
 
     #[test]
     fn what_the_programs_say_is_read() {
-        let mqtt = r#"{"blows": [{"at": 5, "over": 9, "arrivals": [[1, 2, 3]]}], "sent": 329, "lost": 0, "duplicates": 2, "tcp_connections_survived": true}"#;
+        let mqtt = r#"{"blows": [{"at": 5, "over": 9, "arrivals": [[1, 2, 3]]}], "silence_between": 20000000, "stood_still": 1500000000, "sent": 329, "lost": 0, "duplicates": 2, "tcp_connections_survived": true}"#;
 
         let told: Told = serde_json::from_str(mqtt).unwrap();
         let felt = felt_of(&told, &[hit()]).unwrap();
         assert!(figures(App::Mqtt, &told, &felt).unwrap().are_kept());
         let lossy = Told { lost: 1, ..told };
         assert!(figures(App::Mqtt, &lossy, &felt).is_ok_and(|it| !it.are_kept()));
+        let silent = Told { silence_between: 1_100_000_000, lost: 0, ..lossy };
+        assert!(figures(App::Mqtt, &silent, &felt).is_ok_and(|it| !it.are_kept()), "no blow's");
+
+        let blows = vec![Around { arrivals: Vec::new(), ..silent.blows[0] }];
+        let error = felt_of(&Told { blows, ..silent }, &[hit()]).unwrap_err().to_string();
+        assert!(error.contains("the program itself stood still for 1.5 s"), "{error}");
     }
 
     #[test]
