@@ -213,15 +213,10 @@ fn say(scene: &Scene<'_>, round: usize, blow: Blow, outcome: &Outcome, before: &
         samples.iter().map(value).max_by(f64::total_cmp).unwrap_or(f64::NAN)
     };
     let (gap, excess) = (worst(|(felt, _)| felt.gap_ms()), worst(|(_, excess)| *excess));
-    let middle = |value: fn(&Felt) -> Duration| {
-        percentile(
-            &samples.iter().map(|(felt, _)| value(felt).as_secs_f64() * 1e3).collect::<Vec<_>>(),
-            0.5,
-        )
-        .unwrap_or(f64::NAN)
-    };
-    let (delay_before, delay_after) =
-        (middle(|felt| felt.delay_before), middle(|felt| felt.delay_detour));
+    let (delay_before, delay_after) = (
+        median_ms(samples, |felt| felt.delay_before),
+        median_ms(samples, |felt| felt.delay_detour),
+    );
     let stall = fetched.stall.as_secs_f64() * 1e3;
     let file = if fetched.is_whole() { "whole" } else { "NOT WHOLE" };
     let problem = fetched.problem.as_deref().map_or(String::new(), |text| format!(" ({text})"));
@@ -234,6 +229,11 @@ fn say(scene: &Scene<'_>, round: usize, blow: Blow, outcome: &Outcome, before: &
         blow.text(),
         spread(&all),
     ));
+}
+
+fn median_ms(samples: &[(Felt, f64)], value: fn(&Felt) -> Duration) -> f64 {
+    let all: Vec<f64> = samples.iter().map(|(felt, _)| value(felt).as_secs_f64() * 1e3).collect();
+    percentile(&all, 0.5).unwrap_or(f64::NAN)
 }
 
 impl End {
