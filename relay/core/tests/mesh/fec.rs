@@ -136,7 +136,7 @@ fn a_dense_realtime_flow_on_a_long_lossy_line_is_in_time_for_a_quarter_of_its_by
 
     // A tenth of the line has room for the twins of half the flow.
     assert!((0.985..0.993).contains(&twins.on_time) && twins.beside > 0.45, "{twins:?}");
-    assert!(repairs.on_time >= 0.9998 && repairs.beside < 0.28, "{repairs:?}");
+    assert!(repairs.on_time >= 0.9995 && repairs.beside < 0.28, "{repairs:?}");
     assert!(repairs.in_order > 0.99, "{repairs:?}");
     let Figures { sender, receiver, .. } = repairs;
     assert!(receiver.rebuilt > 350 && receiver.repairs_vain < 10, "{receiver:?}");
