@@ -4,8 +4,9 @@
 //! A lab's mesh, production timers, two edges of one tenant, each attached to two relays out of four that it knows.
 //! Voice flows and files go from a forward of one to the servers behind the other. The access relay that comes first in an
 //! edge's whereabouts is frozen or killed, in turn, under them; the flows are watched, the relay is restored, and again as
-//! soon as both edges are attached twice. The excess is that of `failover`, the attachment being the link in front
-//! where the near relay is hit; on loopback it takes no time, so that nothing is subtracted for it.
+//! soon as both edges are attached twice and the flows' way has held still under a file. The excess is that of `failover`,
+//! the attachment being the link in front where the near relay is hit; on loopback it takes no time, so that nothing is
+//! subtracted for it.
 
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ const BEFORE_NS: u64 = 2_000_000_000;
 /// How long both edges may take to be attached twice again.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
+/// Files in a row under which the flows' way may change before a blow.
+const UNSETTLED_MAX: usize = 10;
 
 /// Arguments of `entry-failover`.
 #[derive(Debug, Args)]
@@ -140,8 +143,7 @@ fn blows(scene: &Scene<'_>, each: usize, outcomes: &mut Vec<Outcome>) -> anyhow:
     for round in 0..each {
         for blow in [Blow::Freeze, Blow::Kill] {
             for end in [End::Entry, End::Exit] {
-                wait_ready(scene)?;
-                let outcome = strike(scene, end, blow)?;
+                let outcome = settled_strike(scene, end, blow)?;
                 say(scene, round + 1, blow, &outcome, outcomes);
                 outcomes.push(outcome);
             }
@@ -168,20 +170,43 @@ fn wait_ready(scene: &Scene<'_>) -> anyhow::Result<()> {
     scene.wait_flows()
 }
 
-/// One blow: the file runs, the relay is hit, the flows are watched, the relay comes back.
-fn strike(scene: &Scene<'_>, end: End, blow: Blow) -> anyhow::Result<Outcome> {
+/// One blow, as soon as the flows' way holds still: what they feel is measured by the way before it.
+fn settled_strike(scene: &Scene<'_>, end: End, blow: Blow) -> anyhow::Result<Outcome> {
+    for _ in 0..UNSETTLED_MAX {
+        wait_ready(scene)?;
+        if let Some(outcome) = strike(scene, end, blow)? {
+            return Ok(outcome);
+        }
+        scene.stage.say("the flows' way has changed meanwhile; once more");
+    }
+    bail!("the flows' way changed each time before a blow, {UNSETTLED_MAX} times in a row")
+}
+
+/// By which relays the flows enter and leave the mesh, and the path between them.
+fn way(world: &World) -> anyhow::Result<(usize, usize, Vec<usize>)> {
+    let (near, far) = (world.access_relay(CONSUMER)?, world.access_relay(PROVIDER)?);
+    Ok((near, far, world.path(near, far, Class::Realtime)?.unwrap_or_default()))
+}
+
+/// One blow: the file runs, the relay is hit, the flows are watched, the relay comes back. `None`, and no blow, if the
+/// flows' way changed while the file ran.
+fn strike(scene: &Scene<'_>, end: End, blow: Blow) -> anyhow::Result<Option<Outcome>> {
     let Scene { world, stage, flows } = *scene;
+    let before = way(world)?;
     let bytes = FILE_MBPS * 1e6 / 8.0 * FILE_TIME.as_secs_f64();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some megabytes")]
     let bytes = bytes as u64;
     let fetch = Fetch::start(world.edge(CONSUMER).tcp, world.seed(), bytes, Some(FILE_MBPS))?;
     drills::wait(stage, BEFORE_BLOW, "a file runs")?;
-    let (near, far) = (world.access_relay(CONSUMER)?, world.access_relay(PROVIDER)?);
+    let (near, far, path) = way(world)?;
+    if (near, far, &path) != (before.0, before.1, &before.2) {
+        drills::finish(stage, fetch, 3 * FILE_TIME)?;
+        return Ok(None);
+    }
     let victim = match end {
         End::Entry => near,
         End::Exit => far,
     };
-    let path = world.path(near, far, Class::Realtime)?.unwrap_or_default();
     let round_trip = match end {
         End::Entry => Duration::ZERO,
         End::Exit => {
@@ -203,7 +228,8 @@ fn strike(scene: &Scene<'_>, end: End, blow: Blow) -> anyhow::Result<Outcome> {
     let excess = |felt: Felt| (felt, felt.excess_ms(flows.specs()[0].spacing, round_trip));
     let samples = (0..FLOWS).filter_map(felt).map(excess).collect();
     let way = format!("{}, {:.0} ms", world.path_text(&path), round_trip.as_secs_f64() * 1e3);
-    Ok(Outcome { end, way, samples, fetched: fetched.context("the file was not waited for")? })
+    let fetched = fetched.context("the file was not waited for")?;
+    Ok(Some(Outcome { end, way, samples, fetched }))
 }
 
 fn say(scene: &Scene<'_>, round: usize, blow: Blow, outcome: &Outcome, before: &[Outcome]) {
