@@ -18,10 +18,18 @@ const NUMBERED: Lane = Lane::Bulk;
 /// Time for an answer beyond the round trip: an interval, and what timers and radios that wake up take.
 const ANSWER_GRACE: Duration = Duration::from_millis(50);
 
+/// Silence that makes an attachment suspect, in hundredths of the interval. Sooner than a link: what edges and their
+/// forwards add comes on top of it, and a false alarm costs no more than copies by the other access relay.
+const SUSPECT_PERCENT: u32 = 125;
+
 /// Timers of an attachment: 30 ms while flows are active, 200 ms while services are offered, 15 s otherwise.
 pub fn attachment_config() -> ProbeConfig {
-    let (idle, answer_grace) = (Duration::from_secs(15), ANSWER_GRACE);
-    ProbeConfig { idle, answer_grace, ..ProbeConfig::default() }
+    ProbeConfig {
+        idle: Duration::from_secs(15),
+        suspect_percent: SUSPECT_PERCENT,
+        answer_grace: ANSWER_GRACE,
+        ..ProbeConfig::default()
+    }
 }
 
 /// One end of one attachment. Driven like a [`LinkProbe`]: after each call its owner asks
