@@ -28,6 +28,9 @@ use crate::forward::{begin, median, on_this_thread};
 
 const WARM_UP: Duration = Duration::from_millis(400);
 const SPAN: Duration = Duration::from_millis(1_500);
+/// Programs of others start while this thread waits for them, and answers no heartbeat: a relay that was started before them
+/// has its ends back after three, a second apart.
+const SETTLE: Duration = Duration::from_secs(5);
 const PROGRAMS: [Program; 2] = [Program::Socat, Program::Nginx];
 /// Loads: name, payload bytes, pace.
 const LOADS: [(&str, usize, Pace); 2] = [
@@ -85,6 +88,7 @@ async fn rounds_of(rounds: u16, cores: Cores, stage: &Stage) -> anyhow::Result<R
         Ok(stand) => stands.push(("wireguard_go", stand)),
         Err(error) => left_out(stage, &error),
     }
+    tokio::time::sleep(SETTLE).await;
     let mut readings = Readings::new();
     for round in 1..=rounds {
         for (load, payload, pace) in LOADS {
