@@ -166,24 +166,27 @@ pub fn buffers() -> anyhow::Result<BufferReport> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use overway_pki::{Authority, Identity, PendingKey, Role};
     use std::time::SystemTime;
 
-    #[tokio::test]
-    async fn a_silent_port_is_told_as_such() {
-        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    /// What a relay of some mesh shows.
+    pub(crate) fn credentials() -> Arc<Credentials> {
         let authority = Authority::create("test").unwrap();
         let (pending, csr) = PendingKey::generate().unwrap();
         let identity = Identity::new(Role::Relay, 1, authority.mesh()).unwrap();
         let now = SystemTime::now();
         let chain = authority.issue(&csr, &identity, Duration::from_secs(3_600), now).unwrap();
-        let credentials =
-            Credentials::from_join(&pending, chain, authority.fingerprint(), now).unwrap();
+        let joined = Credentials::from_join(&pending, chain, authority.fingerprint(), now);
+        Arc::new(joined.unwrap())
+    }
 
+    #[tokio::test]
+    async fn a_silent_port_is_told_as_such() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let asked = [Asked::Scheduler(silent.local_addr().unwrap())];
-        let reached = reach(&Arc::new(credentials), &asked).await;
+        let reached = reach(&credentials(), &asked).await;
 
         assert_eq!(reached.len(), 1);
         assert!(reached[0].as_ref().unwrap_err().to_string().contains("no answer"));

@@ -474,21 +474,14 @@ fn transport() -> quinn::TransportConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::tests::credentials;
     use crate::fault::{FaultConfig, Rule};
     use futures_util::FutureExt as _;
-    use overway_pki::{Authority, Identity, Role};
     use overway_wire::control::Offer;
 
     /// What a relay dials a scheduler with.
     fn dialling() -> quinn::ClientConfig {
-        let authority = Authority::create("test").unwrap();
-        let (pending, csr) = PendingKey::generate().unwrap();
-        let identity = Identity::new(Role::Relay, 1, authority.mesh()).unwrap();
-        let now = SystemTime::now();
-        let chain = authority.issue(&csr, &identity, Duration::from_secs(3_600), now).unwrap();
-        let credentials =
-            Credentials::from_join(&pending, chain, authority.fingerprint(), now).unwrap();
-        let tls = overway_pki::client_config(&Arc::new(credentials), &[ALPN_CONTROL]);
+        let tls = overway_pki::client_config(&credentials(), &[ALPN_CONTROL]);
         quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
     }
 
