@@ -140,7 +140,12 @@ impl Uplink {
         held.rtt = rtt;
         if judged != before {
             match judged {
-                State::Unknown | State::Up => state.spread_until = None,
+                // A false alarm, unless the other is silent or gone.
+                State::Unknown | State::Up => {
+                    if state.are_all_up() {
+                        state.spread_until = None;
+                    }
+                }
                 State::Suspect => {
                     state.spread_until = Some(now + SPREAD_FOR);
                     self.copy_unacknowledged(&mut state, line, now);
@@ -318,6 +323,10 @@ impl Lines {
             self.lines[place].as_ref().is_some_and(|line| line.state != State::Down)
         };
         [first, 1 - first].into_iter().find(carries)
+    }
+
+    fn are_all_up(&self) -> bool {
+        self.lines.iter().all(|line| line.as_ref().is_some_and(|line| line.state == State::Up))
     }
 
     /// Whether an attachment has just fallen silent.

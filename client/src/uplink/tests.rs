@@ -124,6 +124,9 @@ fn after_the_death_of_an_attachment_frames_go_two_ways_from_the_other_for_a_whil
     let moved = [(1, Redundancy::Off), (3, Redundancy::Always), (2, Redundancy::Adaptive)];
     assert_eq!(ways(), moved);
 
+    uplink.judge(second, State::Suspect, None, now);
+    uplink.judge(second, State::Up, None, now);
+    assert!(uplink.lock().is_spread(now), "the first is dead all the same");
     uplink.lock().spread_until = Some(now);
     send(&uplink, Class::Interactive, 4..5);
     assert_eq!(ways(), [(4, Redundancy::Adaptive)]);
