@@ -282,7 +282,13 @@ impl LinkProbe {
     /// The heartbeat that is due, if any. Its times are those of this moment: it must leave at once. Whoever recovers
     /// frames adds what is complete.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Heartbeat> {
-        if !self.schedule.take(now) {
+        self.poll_transmit_due(now, now)
+    }
+
+    /// As [`Self::poll_transmit`], with one that is due at `due` at the latest, later than `now`: whoever is awake anyway
+    /// need not be woken for it. The next one leaves when it would have.
+    pub fn poll_transmit_due(&mut self, due: Instant, now: Instant) -> Option<Heartbeat> {
+        if !self.schedule.take(due) {
             return None;
         }
         self.stats.heartbeats_sent += 1;

@@ -80,7 +80,7 @@ pub use lane::QueueStats;
 pub use lane::shaper::SharedLines;
 pub use link::PathMtu;
 pub use recovery::{Fec, RecoveryStats};
-pub use relay::Relay;
+pub use relay::{AHEAD, Relay};
 pub use report::REPORT_INTERVAL_RANGE;
 pub use shard::{Handed, Heir, Load, Shard};
 pub use spread::flow_shard;

@@ -318,9 +318,9 @@ impl Link {
         (frames, tail.flatten())
     }
 
-    /// The heartbeat that is due, if any. It also says what a tail probe would.
-    pub(crate) fn poll_heartbeat(&mut self, now: Instant) -> Option<Heartbeat> {
-        let heartbeat = self.probe.poll_transmit(now)?;
+    /// The heartbeat that is due at `due`, if any. It also says what a tail probe would.
+    pub(crate) fn poll_heartbeat(&mut self, due: Instant, now: Instant) -> Option<Heartbeat> {
+        let heartbeat = self.probe.poll_transmit_due(due, now)?;
         self.told_received = heartbeat.received_next;
         self.untold_bytes = [0; Lane::DATA.len()];
         self.told_at = [now; Lane::DATA.len()];

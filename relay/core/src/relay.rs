@@ -27,6 +27,9 @@ use crate::{
     Config, Counts, DropReason, Event, Fib, LocalFrame, QueueStats, Settings, Stats, Transmit,
 };
 
+/// What is due so soon is looked at while this process is awake for frames: heartbeats leave now, and what frames have put
+/// off meanwhile rings no more. To be woken costs as much as to forward many frames.
+pub const AHEAD: Duration = Duration::from_millis(2);
 /// Late by more than half a heartbeat of an active link: this process slept.
 const LATE: Duration = Duration::from_millis(15);
 /// What waits to be read after a long pause is thrown away for this long at most: it is older than the
@@ -336,6 +339,19 @@ impl Relay {
         self.tell_arrived((key, lane), now);
         self.tell_received((key, lane), now);
         self.settle(key, now);
+        self.look_ahead(now);
+    }
+
+    /// See [`AHEAD`].
+    fn look_ahead(&mut self, now: Instant) {
+        let soon = now + AHEAD;
+        while let Some(key) = self.timers.take_soon(now, soon) {
+            self.settle_due(key, soon, now);
+            if self.timers.first().is_some_and(|first| first <= soon) {
+                // What is left has to wait for its time.
+                return;
+            }
+        }
     }
 
     /// Tells a neighbour what was received of a lane, if much was since it was last told.
@@ -538,6 +554,11 @@ impl Relay {
 
     /// Takes what a link's probe has to say: heartbeats to send, changes of state to act on.
     fn settle(&mut self, key: NeighbourLink, now: Instant) {
+        self.settle_due(key, now, now);
+    }
+
+    /// The same with a heartbeat that is due at `due`.
+    fn settle_due(&mut self, key: NeighbourLink, due: Instant, now: Instant) {
         let Some(link) = self.links.get_mut(&key) else { return };
         let mut changed = None;
         while let Some(event) = link.probe.poll_event() {
@@ -546,7 +567,7 @@ impl Relay {
                 ProbeEvent::PeerRestarted => changed = changed.max(Some(State::Unknown)),
             }
         }
-        let heartbeat = link.poll_heartbeat(now);
+        let heartbeat = link.poll_heartbeat(due, now);
         let (inbound, outbound) = (link.probe.inbound(), link.outbound());
         let dues = [link.probe.poll_timeout(), link.active_until(), link.recovery_due()];
         if let Some(next) = dues.into_iter().flatten().min() {

@@ -45,6 +45,17 @@ impl Timers {
         self.order.first().map(|&(due, _)| due)
     }
 
+    /// Ends the first timer, and says whose it was, if it would ring after `now` and no later than `soon`.
+    pub(crate) fn take_soon(&mut self, now: Instant, soon: Instant) -> Option<NeighbourLink> {
+        let &(due, link) = self.order.first()?;
+        if due <= now || due > soon {
+            return None;
+        }
+        self.order.pop_first();
+        self.set.remove(&link);
+        Some(link)
+    }
+
     /// Takes out the links whose timers have rung.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<NeighbourLink> {
         let mut due = Vec::new();
@@ -83,6 +94,10 @@ mod tests {
         timers.cancel(link(3));
 
         assert_eq!(timers.first(), Some(at(10)));
+        assert_eq!(timers.take_soon(now, at(9)), None);
+        assert_eq!(timers.take_soon(at(10), at(12)), None);
+        assert_eq!(timers.take_soon(at(9), at(10)), Some(link(1)));
+        timers.wake(link(1), at(10));
         assert_eq!(timers.take_due(at(15)), [link(1), link(2)]);
         assert_eq!((timers.first(), timers.take_due(at(99))), (None, vec![]));
     }

@@ -77,6 +77,8 @@ async fn ring(
         let mut ready = timer.readable().await?;
         let mut rings = [0; 8];
         if let Ok(read) = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut rings)?)) {
+            // All rings are read: the next wait is for another.
+            ready.clear_ready();
             return read.map(drop);
         }
     }

@@ -57,6 +57,8 @@ const UNSENT: Duration = Duration::from_millis(2);
 /// line, every ten frames cost a task and two wake-ups.
 const UNSENT_BYTES: RangeInclusive<usize> =
     BATCH * LINK_MTU as usize..=6 * BATCH * LINK_MTU as usize;
+/// On the light lane what is acknowledged goes with the next heartbeat, of which an active link has one every 30 ms.
+const LIGHT_ACK_DELAY: Duration = Duration::from_millis(40);
 /// What quinn may hold unread: a burst that arrives while the thread is away for some 50 ms at 400 Mbit/s.
 const DATAGRAM_RECEIVE_BUFFER: usize = 2 << 20;
 /// A silent connection is closed by then; liveness has detoured its frames long before, and a short
@@ -84,7 +86,8 @@ fn transport(capacity_bps: u64, offload: bool, lane: Lane) -> quinn::TransportCo
     let idle = quinn::IdleTimeout::try_from(IDLE_MAX).expect("ten seconds fit in a QUIC varint");
     let mut acks = quinn::AckFrequencyConfig::default();
     // Fewer acknowledgements cost less and delay nothing: recovery is by the core's own numbers.
-    acks.ack_eliciting_threshold(40_u32.into()).max_ack_delay(Some(Duration::from_millis(10)));
+    let ack_delay = if lane == Lane::Light { LIGHT_ACK_DELAY } else { Duration::from_millis(10) };
+    acks.ack_eliciting_threshold(40_u32.into()).max_ack_delay(Some(ack_delay));
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(IDLE_MAX / 4))

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use overway_relay_core::{
-    Delivered, Event, Handed, Heir, Load, LocalFrame, Relay, Shard, Transmit,
+    AHEAD, Delivered, Event, Handed, Heir, Load, LocalFrame, Relay, Shard, Transmit,
 };
 use overway_session::{Inbound, Outbound};
 use overway_wire::control::Report;
@@ -195,7 +195,11 @@ impl Driver {
             this.report(report, now);
         }
         let due = this.core.poll_timeout();
-        if due.is_some_and(|due| this.armed.is_none_or(|armed| due < armed)) {
+        // Later only where the alarm would ring soon, and in vain: to set it costs less than to be woken.
+        let is_soon = |armed| armed <= now + AHEAD;
+        let is_other =
+            |due| this.armed.is_none_or(|armed| due < armed || (due > armed && is_soon(armed)));
+        if due.is_some_and(is_other) {
             this.armed = due;
             this.rearm.notify_one();
         }

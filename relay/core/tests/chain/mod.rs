@@ -18,6 +18,8 @@ pub(crate) struct Chain {
     pub(crate) now: Instant,
     pub(crate) relays: [Relay; 3],
     sequence: u64,
+    /// What relay 2 says to relay 1, on its way until the relays settle.
+    back: Vec<(Lane, Bytes)>,
 }
 
 impl Chain {
@@ -25,7 +27,7 @@ impl Chain {
     pub(crate) fn new(shard: Shard, third_workers: u8) -> Self {
         let now = Instant::now();
         let relays = [1, 2, 3].map(|id| relay(id, shard, third_workers, now));
-        let mut chain = Self { now, relays, sequence: 0 };
+        let mut chain = Self { now, relays, sequence: 0, back: Vec::with_capacity(64) };
         // Until all hear one another.
         (0..30).for_each(|_| chain.settle(Duration::from_millis(100)));
         chain
@@ -75,6 +77,8 @@ impl Chain {
         while let Some(transmit) = relay.poll_transmit(self.now, |_, _| true) {
             if transmit.link == towards(3) {
                 out(transmit.lane, transmit.message);
+            } else {
+                self.back.push((transmit.lane, transmit.message));
             }
         }
     }
@@ -82,6 +86,9 @@ impl Chain {
     /// Time passes, and what the relays have to say to one another arrives.
     pub(crate) fn settle(&mut self, time: Duration) {
         self.now += time;
+        for (lane, message) in self.back.split_off(0) {
+            self.hand((1, RelayId(1)), lane, &message);
+        }
         for relay in &mut self.relays {
             if relay.poll_timeout().is_some_and(|due| due <= self.now) {
                 relay.handle_timeout(self.now);
