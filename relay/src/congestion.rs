@@ -124,8 +124,9 @@ pub struct HopController {
     window: u64,
     base: BaseRtt,
     round: Round,
-    /// Bytes acknowledged since the last batch of acknowledgements ended.
+    /// Bytes acknowledged since the last batch of acknowledgements ended, and the least RTT of it.
     batch_bytes: u64,
+    batch_rtt: Option<Duration>,
     /// The last change does not show yet.
     settling: bool,
     /// The window to return to when a drain is over.
@@ -225,6 +226,7 @@ impl HopController {
             base: BaseRtt::new(now),
             round: Round::new(now),
             batch_bytes: 0,
+            batch_rtt: None,
             settling: false,
             draining: None,
             regaining: false,
@@ -241,20 +243,24 @@ impl HopController {
 
     fn handle_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
         let rtt = now.saturating_duration_since(sent);
-        let first = self.base.value().is_none();
-        self.base.handle_sample(now, rtt);
-        if first {
-            self.window = self.floor();
-        }
         self.batch_bytes += bytes;
-        self.round.acked_bytes += bytes;
-        self.round.rtt = Some(self.round.rtt.map_or(rtt, |least| least.min(rtt)));
+        self.batch_rtt = Some(self.batch_rtt.map_or(rtt, |least| least.min(rtt)));
         self.round.seen |= sent >= self.round.started;
     }
 
     fn handle_acks_end(&mut self, now: Instant, in_flight: u64) {
+        let acked = mem::take(&mut self.batch_bytes);
+        if let Some(rtt) = self.batch_rtt.take() {
+            let first = self.base.value().is_none();
+            self.base.handle_sample(now, rtt);
+            if first {
+                self.window = self.floor();
+            }
+            self.round.acked_bytes += acked;
+            self.round.rtt = Some(self.round.rtt.map_or(rtt, |least| least.min(rtt)));
+        }
         // What was in flight just before these acknowledgements came.
-        let before = in_flight + mem::take(&mut self.batch_bytes);
+        let before = in_flight + acked;
         self.round.in_flight_max = self.round.in_flight_max.max(before);
         if self.round.seen && now.saturating_duration_since(self.round.started) >= ROUND_MIN {
             let round = mem::replace(&mut self.round, Round::new(now));
