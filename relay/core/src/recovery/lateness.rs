@@ -40,6 +40,12 @@ impl Lateness {
         (worst + worst / 4).clamp(*bounds.start(), *bounds.end())
     }
 
+    /// How long to wait at least: a quarter more than the worst, whatever the round trip.
+    pub(crate) fn needed(&self, now: Instant) -> Duration {
+        let worst = self.faded(now);
+        (worst + worst / 4).max(FLOOR)
+    }
+
     fn faded(&self, now: Instant) -> Duration {
         let age = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let halvings = age.as_millis() / HALF_LIFE.as_millis();

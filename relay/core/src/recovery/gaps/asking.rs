@@ -25,8 +25,10 @@ impl Gaps {
             self.advance(told.next, Some(told), true);
         }
         // The last stage first, so that nothing moves on twice.
+        let joins = self.joins(now);
         for stage in (0..self.stages.len()).rev() {
-            while let Some(run) = pop_if(&mut self.stages[stage], |run| run.due <= now) {
+            let is_due = |run: &Run| run.due <= now || (stage == 0 && joins(run));
+            while let Some(run) = pop_if(&mut self.stages[stage], is_due) {
                 match self.pauses.get(stage) {
                     Some(&pause) => self.ask_for(run, stage, pause, now, ranges),
                     None => {
@@ -35,6 +37,16 @@ impl Gaps {
                 }
             }
         }
+    }
+
+    /// What is asked for together with what is due: gaps that have waited for as long as anything was late of late, and are
+    /// not due only because the window is never less than a part of the round trip. Where many frames are lost, a question
+    /// is for several losses.
+    fn joins(&self, now: Instant) -> impl Fn(&Run) -> bool + use<> {
+        let asks = self.stages[0].front().is_some_and(|run| run.due <= now);
+        let repairs = self.repairs.is_some_and(|(until, _)| now < until);
+        let since = now.checked_sub(self.lateness.needed(now)).filter(|_| asks && !repairs);
+        move |run| !run.told && since.is_some_and(|since| run.since <= since)
     }
 
     fn ask_for(

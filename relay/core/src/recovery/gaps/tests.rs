@@ -85,6 +85,26 @@ fn a_gap_is_asked_for_after_the_window_three_times_and_then_given_up() {
 }
 
 #[test]
+fn gaps_that_have_waited_long_enough_are_asked_for_with_the_first_that_is_due() {
+    let mut lane = lane(PATIENT);
+    lane.receive([0, 2]);
+    lane.at(3).receive([4]);
+    lane.at(4).receive([6]);
+    assert_eq!(lane.at(4).ask(), []);
+    // A millisecond at least, for what is read in batches.
+    assert_eq!(lane.at(5).ask(), [1, 3, 5]);
+    lane.at(50).receive([1, 3, 5]);
+
+    // What comes late is waited for as long as that took.
+    lane.at(100).receive([8]);
+    assert_eq!(lane.at(103).receive([7]), [Arrival::Late]);
+    lane.at(110).receive([10]);
+    lane.at(112).receive([12]);
+    assert_eq!(lane.at(115).ask(), [9]);
+    assert_eq!(lane.at(117).ask(), [11]);
+}
+
+#[test]
 fn a_realtime_gap_is_asked_for_in_two_pairs() {
     let mut lane = lane(HASTY);
 
