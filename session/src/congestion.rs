@@ -21,9 +21,10 @@
 //!   **Target**: the greater of 10 ms (scheduling noise of a busy machine) and a quarter of the base.
 //!   **Fill**: what the greatest recent rate fills in ground RTT, spread and half the target.
 //! - The window **grows** in a round that was limited by it and has less than half the target of queue: by
-//!   a step, which is 100 % in *startup* (50 % from 2 MiB on); later it starts at 3 %, doubles with every such round up
-//!   to 50 %, to twice the fill at most, and halves in one with more queue; eight packets besides. So a lot of new room is
-//!   found in a few round trips, little is overshot else, and of sessions on one queue the lesser gain on the greater.
+//!   a step, which is 100 % in *startup* (50 % from 2 MiB on, 4 MiB at most); later it starts at 3 %, doubles with every such
+//!   round up to 50 %, to twice the fill at most and 4 MiB above it, and halves in one with more queue; eight packets
+//!   besides. So a lot of new room is found in a few round trips, little is overshot else, and of sessions on one queue
+//!   the lesser gain on the greater.
 //! - In startup the rate is to grow by a quarter of the step each round, by half of it where the delay is above the target.
 //!   Startup **ends** with a cut, a mark, a queue in the second round in which it has not, or when it has not for
 //!   three; then the window becomes the fill. (In a short window one lost frame may delay all others of a round.)
@@ -36,7 +37,7 @@
 //!   was delivered, by 30 % at most. If three rounds later the loss is much the same, it does not come
 //!   from us: the cut is undone and that share is taken for the path's own (it is forgotten as it
 //!   falls). So a burst that dies with a relay costs nothing, and random loss one cut of a few rounds.
-//! - **Marks** (ECN-CE) shrink the window by a tenth, once a round.
+//! - **Marks** (ECN-CE) shrink the window by a tenth, every other round at most: what a cut did shows a round later.
 //! - A flow that always fills its window would never see the base RTT again; so every 5 s, and when the base
 //!   has just fallen (a shorter path, whose own base is hidden by what is still in flight), the window is
 //!   lowered to three quarters of what the rate fills without a queue, for three rounds (**drain**). The same when delay has
@@ -101,8 +102,9 @@ const STEP_LEAST: f64 = 1.0 / 32.0;
 const STEP_MOST: f64 = 0.5;
 /// And so many packets in each round: among sessions that share a queue the lesser ones gain on the greater.
 const STEP_PACKETS: u64 = 8;
-/// Growth outside startup stops at this many fills.
-const FILLS_MAX: f64 = 2.0;
+/// From here on growth is no longer by a half. What it overshoots by shows a round later, in which it has been added
+/// once more; both must find room in the queue of the first relay, 8 MiB.
+const STEP_BYTES_MAX: u64 = 4 << 20;
 /// The part of rate times base that a drain leaves.
 const DRAIN: f64 = 0.75;
 
@@ -136,6 +138,8 @@ pub(crate) struct RateDelay {
     last_rate: f64,
     peak: PeakRate,
     drain_due: bool,
+    /// The last round ended with a cut for a mark.
+    was_cut: bool,
     /// Rounds since the last drain in which delay forbade to grow, and how many of them are borne until the next.
     stuck: u32,
     doubt: u32,
@@ -166,6 +170,7 @@ impl RateDelay {
             last_rate: 0.0,
             peak: PeakRate::new(now),
             drain_due: false,
+            was_cut: false,
             stuck: 0,
             doubt: DOUBT_LEAST,
             plateau: (0.0, 0),
@@ -224,10 +229,13 @@ impl RateDelay {
         self.lossy_rounds = if finding.lossy { self.lossy_rounds + 1 } else { 0 };
         let grew = self.judge_startup(finding);
 
-        if finding.marked {
+        // What a cut did shows a round later.
+        let cut = finding.marked && !self.was_cut;
+        self.was_cut = cut;
+        if cut {
             self.leave_startup();
             self.shrink_to(self.window as f64 * 0.9);
-        } else if self.judge_drain(finding) {
+        } else if finding.marked || self.judge_drain(finding) {
             // Let it show.
         } else if finding.limited && !grew && self.doubted() && finding.queue > self.target() {
             self.trial = None;

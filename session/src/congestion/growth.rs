@@ -2,7 +2,7 @@
 
 use super::state::Finding;
 use super::{
-    CAUTIOUS_BYTES, FILLS_MAX, ROUNDS_TO_SHOW, RateDelay, STEP_LEAST, STEP_MOST, STEP_PACKETS,
+    CAUTIOUS_BYTES, ROUNDS_TO_SHOW, RateDelay, STEP_BYTES_MAX, STEP_LEAST, STEP_MOST, STEP_PACKETS,
     STEP_STARTUP,
 };
 
@@ -24,16 +24,23 @@ impl RateDelay {
             self.shrink_to(self.fill());
         } else if grew || !queued {
             if startup {
-                self.set_window(self.window as f64 * (1.0 + self.startup_step()));
+                let step = self.window as f64 * self.startup_step();
+                self.set_window(self.window as f64 + step.min(STEP_BYTES_MAX as f64));
             } else {
                 let grown =
                     self.window as f64 * (1.0 + self.step) + (STEP_PACKETS * self.mtu) as f64;
-                self.set_window(grown.min(self.fill() * FILLS_MAX).max(self.window as f64));
+                self.set_window(grown.min(self.room()).max(self.window as f64));
                 self.step = (self.step * 2.0).min(STEP_MOST);
             }
         } else {
             self.step = (self.step / 2.0).max(STEP_LEAST);
         }
+    }
+
+    /// What growth outside of startup stops at: two fills, or one and what a relay's queue has room for.
+    fn room(&self) -> f64 {
+        let fill = self.fill();
+        fill + fill.min(STEP_BYTES_MAX as f64)
     }
 
     /// Whether startup has lasted, or lasts, two rounds since the rate last grew.

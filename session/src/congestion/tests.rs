@@ -291,10 +291,18 @@ fn frames_that_wait_for_a_recovered_one_are_not_taken_for_a_queue() {
         (800.0, 0.04, 500.0, 45.0),
         (800.0, 0.12, 200.0, 45.0),
     ] {
-        let mut toy = Toy::new(megabits, 120, 11);
-        toy.link.recovered = (loss, Duration::from_millis(36));
-        toy.run(3.0);
-        let (rate, queue_ms) = toy.run(10.0);
+        // One draw's queue may be a quarter longer than another's.
+        let runs: Vec<(f64, f64)> = (11..17)
+            .map(|seed| {
+                let mut toy = Toy::new(megabits, 120, seed);
+                toy.link.recovered = (loss, Duration::from_millis(36));
+                toy.run(3.0);
+                toy.run(10.0)
+            })
+            .collect();
+        let mean =
+            |of: fn(&(f64, f64)) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
+        let (rate, queue_ms) = (mean(|run| run.0), mean(|run| run.1));
         assert!(rate > least, "{loss}: {rate} Mbit/s of {megabits}");
         assert!(queue_ms < queue_most_ms, "{loss}: queue of {queue_ms} ms at {megabits} Mbit/s");
     }
@@ -399,7 +407,7 @@ fn the_base_is_seen_again_by_a_flow_that_never_pauses() {
 }
 
 #[test]
-fn a_mark_takes_a_tenth_once_a_round() {
+fn marks_of_one_round_take_a_tenth() {
     let mut toy = Toy::new(300.0, 40, 9);
     toy.run(3.0);
     let before = toy.controller().window();
@@ -410,6 +418,21 @@ fn a_mark_takes_a_tenth_once_a_round() {
     toy.run(0.06);
     let after = toy.controller().window();
     assert!(after < before * 92 / 100 && after > before * 80 / 100, "{before} to {after}");
+}
+
+#[test]
+fn marks_in_every_round_are_answered_in_every_other() {
+    let mut toy = Toy::new(300.0, 40, 9);
+    toy.run(3.0);
+    let before = toy.controller().window();
+    for _ in 0..400 {
+        let now = toy.now;
+        toy.controller().on_congestion_event(now, now, false, 0);
+        toy.run(0.001);
+    }
+    // Some ten rounds of 40 ms or a little more.
+    let cuts = (toy.controller().window() as f64 / before as f64).ln() / 0.9_f64.ln();
+    assert!((3.5..=5.5).contains(&cuts), "{cuts} cuts");
 }
 
 #[test]
