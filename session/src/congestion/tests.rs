@@ -421,6 +421,36 @@ fn marks_of_one_round_take_a_tenth() {
 }
 
 #[test]
+fn growth_leaves_room_in_a_relays_queue() {
+    let rtt = Duration::from_millis(120);
+    let room = Finding {
+        rate: 0.0,
+        rtt,
+        rtt_late: rtt,
+        queue: Duration::ZERO,
+        share: 0.0,
+        lossy: false,
+        limited: true,
+        marked: false,
+    };
+    for (bytes_per_second, fills) in [(1e6, 2.0), (112.5e6, 1.3)] {
+        let mut controller = RateDelay::new(Instant::now(), 1_200);
+        controller.base.reset(rtt, Instant::now());
+        controller.rates = [bytes_per_second; RATE_ROUNDS];
+        controller.step = STEP_MOST;
+        let fill = controller.fill();
+        controller.set_window(fill);
+        (0..10).for_each(|_| controller.judge_room(room, false));
+        let grown = controller.window as f64 / fill;
+        assert!((grown - fills).abs() < 0.05, "{grown} fills at {bytes_per_second} bytes a second");
+    }
+    let mut controller = RateDelay::new(Instant::now(), 1_200);
+    controller.set_window(16e6);
+    controller.judge_room(room, true);
+    assert_eq!(controller.window, 16_000_000 + STEP_BYTES_MAX);
+}
+
+#[test]
 fn marks_in_every_round_are_answered_in_every_other() {
     let mut toy = Toy::new(300.0, 40, 9);
     toy.run(3.0);
