@@ -8,7 +8,7 @@
 //! - [`to_relay`], [`to_scheduler`]: what a scheduler and a relay send one another, and what it does to their state.
 //! - [`access`], [`access_stream`], [`to_edge`], [`from_edge`]: what an edge and its relay send one another.
 //! - [`proxy_header`], [`socks`]: what clients and proxies send a gateway.
-//! - [`session_word`], [`session_request`], [`session_answer`]: what the two ends of a session say to one another.
+//! - [`session_word`], [`session_request`], [`session_answer`], [`session_order_word`]: what the two ends of a session say to one another.
 //! - [`join_token`]: what an operator pastes.
 //! - [`edge_token`]: what an edge shows.
 //! - [`recovery`]: two relays and a line between them, short or long, that loses, repeats, reorders and forges.
@@ -37,7 +37,8 @@ pub use control::{to_relay, to_scheduler};
 pub use line::recovery;
 pub use overway_gateway::hostile::{proxy_header, socks};
 pub use overway_session::hostile::{
-    answer as session_answer, request as session_request, word as session_word,
+    answer as session_answer, order_word as session_order_word, request as session_request,
+    word as session_word,
 };
 
 /// A header that is read is what is written, and consistent.

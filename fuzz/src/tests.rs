@@ -70,6 +70,11 @@ proptest! {
     }
 
     #[test]
+    fn words_of_order_hold(bytes in prop::collection::vec(prop::sample::select(vec![0_u8, 1, 0xff]), 15..19)) {
+        session_order_word(&bytes);
+    }
+
+    #[test]
     fn notices_hold(bytes in bytes(&[0, 1, 2])) {
         notice(&bytes);
     }
@@ -149,12 +154,13 @@ type Reader = fn(&[u8]) -> bool;
 
 #[test]
 fn a_fuzzers_seeds_are_what_they_are_for_and_hold_when_they_are_cut_or_changed() {
-    let readers: [(&str, Reader); 5] = [
+    let readers: [(&str, Reader); 6] = [
         ("proxy_header", proxy_header),
         ("socks", socks),
         ("session_word", session_word),
         ("session_request", session_request),
         ("session_answer", session_answer),
+        ("session_order_word", session_order_word),
     ];
     for (target, read) in readers {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/cargo-fuzz/seeds");

@@ -6,20 +6,24 @@
 //! bottleneck is mostly a relay's CPU or a kernel's socket buffer, seldom a shaped line. Hence:
 //!
 //! - Time is cut into **rounds**: a round ends when a packet sent after its start is acknowledged. Each round
-//!   gives one rate (bytes acknowledged over its length), one RTT (its least), and one share of loss.
+//!   gives one rate (bytes acknowledged over its length) and one share of loss.
 //!   All decisions are taken at the end of a round, one each.
-//! - **Late RTT**: the least of a round's later half. **Base RTT**: the least of these in the last 5 to 10 s. **Spread**: by
-//!   how much a round's mean RTT is above its late one, the least of the last four rounds.
-//! - **Foreign delay**: relays recover what their hops lose, and the far end's socket puts frames back in order. Where 1 %
+//! - **Order delay**: relays recover what their hops lose, and the far end's socket puts frames back in order. Where 1 %
 //!   is lost on each of four hops, at some thousand frames a second, some frame is always missing, and all behind it
-//!   wait: the least RTT of any round is tens of milliseconds above the base, though nothing stands in a queue.
-//!   It tells itself by this: it stays when the window shrinks, it comes although the rate still grows, and packets wait
-//!   unequally, from nothing to a whole recovery, where those in a queue wait much alike. So what a drain (below) leaves of
-//!   the RTT, and what it rises by in startup while the rate grows, is foreign, as far as it is at most three
-//!   times the spread. The last keeps sessions that share a queue from taking one another's part for foreign.
-//! - **Ground RTT**: the base with the foreign delay. **Queue delay**: the late RTT above that, the lesser of two rounds.
-//!   **Target**: the greater of 10 ms (scheduling noise of a busy machine) and a quarter of the base.
-//!   **Fill**: what the greatest recent rate fills in ground RTT, spread and half the target.
+//!   wait, packets and acknowledgements: the RTT is a hundred milliseconds above the base, though nothing stands in a
+//!   queue. Each end's socket knows how long it held what it passed on, and tells the other
+//!   ([`order_delay`](crate::order_delay)). A round's order delay is the mean of what packets waited there, and of what
+//!   acknowledgements waited here.
+//! - **Way**: a round's mean RTT without its order delay, of which a quarter more is taken off: what is released at once
+//!   is worked off one after the other, and what was recovered came late itself. RTT and order delay are not of quite
+//!   the same packets, so that it is too short in one round and too long in another.
+//! - **Path RTT**: the least RTT of a round's later half, or the way if that is shorter. **Base RTT**: the least in the
+//!   last 5 to 10 s of path RTTs, the longest way of three rounds in the way's place. **Queue delay**: the
+//!   lesser of two rounds' path RTTs, above the base. **Target**: the greater of 10 ms (scheduling noise of a busy
+//!   machine) and a quarter of the base.
+//! - **Held**: what was taken off for order, the middle one of three rounds. It is in nobody's queue, and has to be in
+//!   flight all the same. **Spread**: by how much the way is above the path RTT, the least of three rounds.
+//!   **Fill**: what the greatest recent rate fills in base, spread, what is held, and half the target.
 //! - The window **grows** in a round that was limited by it and has less than half the target of queue: by
 //!   a step, which is 100 % in *startup* (50 % from 2 MiB on, 4 MiB at most); later it starts at 3 %, doubles with every such
 //!   round up to 50 %, to twice the fill at most and 4 MiB above it, and halves in one with more queue; eight packets
@@ -40,9 +44,9 @@
 //! - **Marks** (ECN-CE) shrink the window by a tenth, every other round at most: what a cut did shows a round later.
 //! - A flow that always fills its window would never see the base RTT again; so every 5 s, and when the base
 //!   has just fallen (a shorter path, whose own base is hidden by what is still in flight), the window is
-//!   lowered to three quarters of what the rate fills without a queue, for three rounds (**drain**). The same when delay has
-//!   forbidden to grow for four rounds; twice as many from one time to the next, while it proves to be ours; if not,
-//!   the step is 50 % at once.
+//!   lowered to what the rate fills in three quarters of base and spread and in what is held, for three rounds (**drain**).
+//!   Not every 5 s where the base that the last drain found was seen without one; but also when delay has forbidden to
+//!   grow for four rounds, and for twice as many from one time to the next, while drains find no lesser base.
 //!
 //! Queues within the fabric are mostly short before they show here: each hop's controller keeps the line's queue short,
 //! what waits in front of it is marked, and marks shrink the window whatever the delay.
@@ -54,13 +58,18 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quinn::Connection;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 
-use round::{BaseRtt, PeakRate, Round};
+use crate::order_delay::OrderDelays;
+
+use path::PathRtt;
+use round::{PeakRate, Round};
 use state::{Drain, Finding, Risen, Trial};
 
 mod growth;
+mod path;
 mod round;
 mod state;
 #[cfg(test)]
@@ -81,13 +90,9 @@ const RISEN_MAX: Duration = Duration::from_secs(2);
 const ROUNDS_TO_SHOW: u32 = 3;
 /// Rounds whose greatest rate counts.
 const RATE_ROUNDS: usize = 10;
-/// Delay that is not ours is at most so many times what packets wait unequally.
-const SPREADS_MAX: u32 = 3;
-/// Rounds in which delay forbids to grow until it is tried whether it is ours: at first, and when it always was.
+/// Rounds in which delay forbids to grow until the base is looked for: at first, and when it always was what it was.
 const DOUBT_LEAST: u32 = 4;
 const DOUBT_MOST: u32 = 64;
-/// Rounds whose least spread counts.
-const SPREAD_ROUNDS: usize = 4;
 /// Above the path's own share, loss of more than this is taken for congestion.
 const LOSS_SHARE_MAX: f64 = 0.05;
 /// Fewer packets lost than this in a round say nothing about a share.
@@ -105,17 +110,26 @@ const STEP_PACKETS: u64 = 8;
 /// From here on growth is no longer by a half. What it overshoots by shows a round later, in which it has been added
 /// once more; both must find room in the queue of the first relay, 8 MiB.
 const STEP_BYTES_MAX: u64 = 4 << 20;
-/// The part of rate times base that a drain leaves.
+/// The part of the base that a drain leaves.
 const DRAIN: f64 = 0.75;
 
-/// Makes a controller for each connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ControllerConfig;
+/// Makes the controller of a connection.
+#[derive(Debug)]
+pub(crate) struct ControllerConfig {
+    /// What its ends hold for order.
+    pub(crate) delays: Arc<OrderDelays>,
+}
 
 impl ControllerFactory for ControllerConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(RateDelay::new(now, current_mtu))
+        Box::new(RateDelay::new(now, current_mtu, Arc::clone(&self.delays)))
     }
+}
+
+/// What a connection's controller knows of order at its ends; `None` if it has another controller.
+pub(crate) fn order_delays(connection: &Connection) -> Option<Arc<OrderDelays>> {
+    let controller = connection.congestion_state().into_any().downcast::<RateDelay>().ok()?;
+    Some(controller.path.delays())
 }
 
 /// The controller of one connection.
@@ -124,13 +138,7 @@ pub(crate) struct RateDelay {
     mtu: u64,
     window: u64,
     step: f64,
-    base: BaseRtt,
-    /// The RTT with the delay that is not of our making, zero before any was found.
-    foreign: Duration,
-    /// How much more than the least of them the packets of the last rounds took on the mean, the newest first.
-    spreads: [Duration; SPREAD_ROUNDS],
-    /// The least RTT of the last round's later half.
-    rtt_before: Duration,
+    path: PathRtt,
     /// Bytes per second of the last rounds, the newest at `rates_at`: each the lesser of that round's and
     /// the one's before, for a path that gets shorter delivers twice at once for a moment.
     rates: [f64; RATE_ROUNDS],
@@ -138,11 +146,11 @@ pub(crate) struct RateDelay {
     last_rate: f64,
     peak: PeakRate,
     drain_due: bool,
-    /// The last round ended with a cut for a mark.
-    was_cut: bool,
     /// Rounds since the last drain in which delay forbade to grow, and how many of them are borne until the next.
     stuck: u32,
     doubt: u32,
+    /// The last round ended with a cut for a mark.
+    was_cut: bool,
     /// Startup: the greatest rate, and rounds since it last grew by a quarter.
     plateau: (f64, u32),
     /// The path's own share of lost packets.
@@ -155,24 +163,21 @@ pub(crate) struct RateDelay {
 }
 
 impl RateDelay {
-    fn new(now: Instant, mtu: u16) -> Self {
+    fn new(now: Instant, mtu: u16, delays: Arc<OrderDelays>) -> Self {
         let mtu = u64::from(mtu);
         Self {
             mtu,
             window: INITIAL_PACKETS * mtu,
             step: STEP_STARTUP,
-            base: BaseRtt::new(now),
-            foreign: Duration::ZERO,
-            spreads: [Duration::ZERO; SPREAD_ROUNDS],
-            rtt_before: Duration::ZERO,
+            path: PathRtt::new(delays, now),
             rates: [0.0; RATE_ROUNDS],
             rates_at: 0,
             last_rate: 0.0,
             peak: PeakRate::new(now),
             drain_due: false,
-            was_cut: false,
             stuck: 0,
             doubt: DOUBT_LEAST,
+            was_cut: false,
             plateau: (0.0, 0),
             path_loss: 0.0,
             lossy_rounds: 0,
@@ -184,7 +189,7 @@ impl RateDelay {
     }
 
     fn acked(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
-        self.round.handle_ack(now, sent, bytes, app_limited, self.base.get());
+        self.round.handle_ack(now, sent, bytes, app_limited, self.path.base());
     }
 
     fn end_acks(&mut self, now: Instant, in_flight: u64) {
@@ -193,13 +198,10 @@ impl RateDelay {
         if self.round.over {
             let round = std::mem::replace(&mut self.round, Round::new(now));
             let Some(rtt) = round.rtt_mean() else { return };
-            let late = round.rtt_late.unwrap_or(rtt);
-            self.drain_due |= self.base.handle_rtt(late, now, self.target() / 4);
+            let fall = self.target() / 4;
+            self.drain_due |= self.path.handle_round(&round, rtt, fall, now);
             let finding = self.find(&round, rtt, now);
-            self.spreads.rotate_right(1);
-            self.spreads[0] = rtt.saturating_sub(finding.rtt_late);
             self.judge(finding, now);
-            self.rtt_before = finding.rtt_late;
         }
     }
 
@@ -207,12 +209,10 @@ impl RateDelay {
         let seconds = now.saturating_duration_since(round.start).as_secs_f64();
         let (acked, lost) = (round.acked as f64, round.lost as f64);
         let share = lost / (acked + lost);
-        let rtt_late = round.rtt_late.unwrap_or(rtt);
         Finding {
             rate: acked / seconds,
             rtt,
-            rtt_late,
-            queue: rtt_late.min(self.rtt_before).saturating_sub(self.ground()),
+            queue: self.path.queue(),
             share,
             lossy: share > self.path_loss + LOSS_SHARE_MAX
                 && round.lost >= LOSS_PACKETS_MIN * self.mtu,
@@ -235,7 +235,7 @@ impl RateDelay {
         if cut {
             self.leave_startup();
             self.shrink_to(self.window as f64 * 0.9);
-        } else if finding.marked || self.judge_drain(finding) {
+        } else if finding.marked || self.judge_drain() {
             // Let it show.
         } else if finding.limited && !grew && self.doubted() && finding.queue > self.target() {
             self.trial = None;
@@ -248,7 +248,7 @@ impl RateDelay {
             self.risen = None;
             self.judge_room(finding, grew);
             if std::mem::take(&mut self.drain_due) && finding.limited && self.step < STEP_STARTUP {
-                self.drain_to(self.window, self.ground());
+                self.drain_to(self.window, self.path.base());
             }
         }
     }
@@ -265,15 +265,15 @@ impl RateDelay {
 
     /// There is more queue than the target: shrink, or see that it is none of ours.
     fn judge_queue(&mut self, finding: Finding, now: Instant) {
-        let Finding { rtt_late, rate, .. } = finding;
+        let (rate, path) = (finding.rate, self.path.latest());
         let window = self.window;
-        let first = Risen { since: now, rounds: 0, window, rate, rtt_least: rtt_late };
+        let first = Risen { since: now, rounds: 0, window, rate, rtt_least: path };
         let risen = self.risen.get_or_insert(first);
         risen.rounds += 1;
         if risen.rounds <= 2 {
             (risen.window, risen.rate) = (window, rate);
         }
-        risen.rtt_least = risen.rtt_least.min(rtt_late);
+        risen.rtt_least = risen.rtt_least.min(path);
         let Risen { since, rounds, rtt_least, .. } = *risen;
         let shrunk = 1.0 - window as f64 / risen.window as f64;
         let fallen = 1.0 - rate / risen.rate;
@@ -282,16 +282,14 @@ impl RateDelay {
             || now.saturating_duration_since(since) >= RISEN_MAX
         {
             self.risen = None;
-            self.base.reset(rtt_least, now);
+            self.path.reset_base(rtt_least, now);
             // At what came before others made it less.
-            let span = self.ground() + self.spread() + self.target() / 2;
-            self.set_window(self.rate().max(self.peak.get()) * span.as_secs_f64());
+            self.set_window(self.rate().max(self.peak.get()) * self.span().as_secs_f64());
             return;
         }
         self.leave_startup();
         let recent = finding.rate.max(self.rates[(self.rates_at + RATE_ROUNDS - 1) % RATE_ROUNDS]);
-        let span = self.ground() + self.spread() + self.target() / 2;
-        self.shrink_to(recent * span.as_secs_f64());
+        self.shrink_to(recent * self.span().as_secs_f64());
     }
 
     /// Lowers the window to `bytes`, by 30 % at most; never raises it.
@@ -310,20 +308,13 @@ impl RateDelay {
         self.window = (bytes as u64).clamp(FLOOR_PACKETS * self.mtu, WINDOW_BYTES_MAX);
     }
 
-    /// What the greatest recent rate fills in the ground RTT and half the target.
+    /// What the greatest recent rate fills without a queue, and in half the target.
     fn fill(&self) -> f64 {
-        self.rate() * (self.ground() + self.spread() + self.target() / 2).as_secs_f64()
+        self.rate() * self.span().as_secs_f64()
     }
 
-    /// What packets wait for order on the mean, beyond the least.
-    fn spread(&self) -> Duration {
-        self.spreads.iter().copied().min().unwrap_or_default()
-    }
-
-    /// The RTT without a queue of ours.
-    fn ground(&self) -> Duration {
-        let base = self.base.get();
-        base.max(self.foreign.min(base + self.spread() * SPREADS_MAX))
+    fn span(&self) -> Duration {
+        self.path.base() + self.path.spread() + self.path.held() + self.target() / 2
     }
 
     fn rate(&self) -> f64 {
@@ -331,7 +322,7 @@ impl RateDelay {
     }
 
     fn target(&self) -> Duration {
-        TARGET_MIN.max(self.base.get() / 4)
+        TARGET_MIN.max(self.path.base() / 4)
     }
 }
 

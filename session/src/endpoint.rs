@@ -36,6 +36,7 @@ use crate::wanted::Wanted;
 mod dial;
 mod greet;
 mod ids;
+mod order;
 mod seek;
 mod serve;
 
@@ -69,6 +70,7 @@ struct Inner {
     config: SessionConfig,
     local: Local,
     endpoint: quinn::Endpoint,
+    server: quinn::ServerConfig,
     socket: Arc<FabricSocket>,
     flows: Arc<FlowTable>,
     streams: Arc<Streams>,
@@ -86,7 +88,7 @@ struct Inner {
 
 /// Which end this is.
 enum Local {
-    Relay { address: Address, credentials: Arc<Credentials> },
+    Relay { address: Address, credentials: Arc<Credentials>, client: quinn::ClientConfig },
     Edge(LocalEdge),
 }
 
@@ -97,8 +99,6 @@ type Port = (Arc<dyn FabricSender>, mpsc::Receiver<Vec<Inbound>>);
 struct Quic {
     endpoint: quinn::EndpointConfig,
     server: quinn::ServerConfig,
-    /// What is dialled with, if it is always the same.
-    client: Option<quinn::ClientConfig>,
 }
 
 impl SessionEndpoint {
@@ -122,9 +122,9 @@ impl SessionEndpoint {
         let quic = Quic {
             endpoint: transport::endpoint_config(None),
             server: transport::server_config(&credentials)?,
-            client: Some(transport::client_config(&credentials)?),
         };
-        let local = Local::Relay { address, credentials };
+        let client = transport::client_config(&credentials)?;
+        let local = Local::Relay { address, credentials, client };
         let naming = Naming::ByAddress(terms::incarnation(FlowId(u32::from_be_bytes(random()?))));
         let (endpoint, restarts, _) =
             Self::make(config, (port.sender, port.receiver), local, naming, quic)?;
@@ -152,7 +152,6 @@ impl SessionEndpoint {
         let quic = Quic {
             endpoint: transport::endpoint_config(Some(reset_key)),
             server: transport::edge_server_config(&edge.certified)?,
-            client: None,
         };
         let names = Arc::clone(&edge.names);
         let naming = Naming::ByName(Arc::clone(&names));
@@ -184,15 +183,12 @@ impl SessionEndpoint {
         );
         let runtime = quinn::default_runtime()
             .ok_or_else(|| std::io::Error::other("not within a tokio runtime"))?;
-        let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
             quic.endpoint,
-            Some(quic.server),
+            Some(quic.server.clone()),
             Arc::<FabricSocket>::clone(&socket),
             runtime,
         )?;
-        if let Some(client) = quic.client {
-            endpoint.set_default_client_config(client);
-        }
         let start = u32::from_be_bytes(random()?);
         let flow_ids = match &local {
             Local::Relay { .. } => FlowIds::in_order(start),
@@ -203,6 +199,7 @@ impl SessionEndpoint {
             config,
             local,
             endpoint,
+            server: quic.server,
             socket: Arc::clone(&socket),
             flows,
             streams: Arc::default(),

@@ -3,10 +3,13 @@
 //! Each function reads bytes as a session does, panics if something holds that must not, and says whether they were a
 //! message that is acted upon.
 
+use std::time::Duration;
+
 use overway_wire::RelayId;
 
 use crate::edge::{WORD_BYTES_MAX, Word};
 use crate::open::{Answer, MESSAGE_BYTES_MAX, REASON_BYTES_MAX, Request, shortened};
+use crate::order_delay::OrderDelay;
 use crate::wanted;
 
 /// What edges say to one another of themselves comes back as it was, and names no relay 0.
@@ -19,6 +22,19 @@ pub fn word(bytes: &[u8]) -> bool {
     let addresses = [Some(whereabouts.first), whereabouts.second];
     assert!(addresses.into_iter().flatten().all(|address| address.relay != RelayId(0)));
     assert_eq!(word.revision(word.boot).boot, word.boot);
+    true
+}
+
+/// What ends say to one another of how long frames wait for order comes back as it was, and whatever it is a mean is no
+/// longer than all of it.
+///
+/// # Panics
+/// If that does not hold.
+pub fn order_word(bytes: &[u8]) -> bool {
+    let Some(said) = OrderDelay::decode(bytes) else { return false };
+    assert_eq!(said.encode(), bytes);
+    let heard = said.plus(said).since(said);
+    assert!(heard.mean(1) <= Duration::from_micros(said.micros));
     true
 }
 

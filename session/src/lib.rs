@@ -26,7 +26,7 @@
 //!   stream's lifetime is that of a [`Flow`] of datagrams.
 //!
 //! Tasks of a gateway's endpoint: one that flushes what the fabric did not take at once, one that accepts connections, one that
-//! hails far ends that may have started anew, one that closes the sessions of those that have, per connection one that accepts its streams and ends with it, per
+//! hails far ends that may have started anew, one that closes the sessions of those that have, per connection one that accepts its streams and ends with it and one that says and hears how long frames wait for order, per
 //! request one that reads it within a time limit, one that looks at what streams feel like, per flow one that waits for its end. An edge's hails nobody and
 //! watches for no new starts; it has one that counts changes of where it is, one that gives up idle names, one that answers
 //! silent edges where frames of theirs come from, and per connection one that says and hears what changes. Closing the endpoint ends them all.
@@ -48,6 +48,7 @@ pub mod hostile;
 mod metrics;
 mod names;
 mod open;
+mod order_delay;
 mod pool;
 mod reorder;
 mod replay;

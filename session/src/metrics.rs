@@ -25,6 +25,8 @@ pub fn export(out: &mut Exposition, stats: Stats) {
             frames_duplicate: "Session frames that had come before.",
             frames_stale: "Session frames of an incarnation that ended.",
             frames_held: "Session frames that waited for an earlier one.",
+            order_words_sent: "Words to far ends of how long frames wait here for order.",
+            order_words_received: "Words of far ends of how long frames wait there for order.",
             frames_reordered: "Session frames that came late and filled a gap in time.",
             frames_late: "Session frames that came after their gap had been given up.",
             gaps_given_up: "Gaps given up.",

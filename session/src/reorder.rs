@@ -26,6 +26,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::order_delay::OrderDelay;
 use crate::replay::{Outrun, Replay, ReplayWindow};
 
 /// Missing frames that quinn digests by itself: half of its 128.
@@ -178,6 +179,8 @@ pub(crate) struct Reorder<T> {
     gaps: GapCount,
     gaps_given_up: u64,
     thrown_away: u64,
+    /// Of what has passed since that was last taken.
+    delay: OrderDelay,
 }
 
 impl<T> Reorder<T> {
@@ -196,6 +199,7 @@ impl<T> Reorder<T> {
             gaps: GapCount::default(),
             gaps_given_up: 0,
             thrown_away: 0,
+            delay: OrderDelay::default(),
         }
     }
 
@@ -220,12 +224,13 @@ impl<T> Reorder<T> {
             return Verdict::Duplicate;
         }
         self.next = Some(next + 1);
+        self.delay.add(Duration::ZERO);
         out.push_back(item);
         let Some(wait) = &mut self.wait else { return Verdict::InOrder };
         wait.progress = now;
         let Wait { great, noticed, .. } = *wait;
         self.patience(great).needed(now.saturating_duration_since(noticed));
-        self.release(out);
+        self.release(now, out);
         Verdict::Filled
     }
 
@@ -263,6 +268,11 @@ impl<T> Reorder<T> {
     /// Frames thrown away so far, since there were too many gaps.
     pub(crate) fn thrown_away(&self) -> u64 {
         self.thrown_away
+    }
+
+    /// How long frames were held that have passed since this was last asked.
+    pub(crate) fn take_delay(&mut self) -> OrderDelay {
+        std::mem::take(&mut self.delay)
     }
 
     fn hold(&mut self, sequence: u64, next: u64, held: Held<T>, out: &mut VecDeque<T>) -> Verdict {
@@ -317,12 +327,13 @@ impl<T> Reorder<T> {
     }
 
     /// Releases what is in order now, and starts the wait for the next gap if something is still held.
-    fn release(&mut self, out: &mut VecDeque<T>) {
+    fn release(&mut self, now: Instant, out: &mut VecDeque<T>) {
         let Some(mut next) = self.next else { return };
         let waited_for = next;
         while let Some(held) = self.held.remove(&next) {
             self.held_bytes -= held.bytes;
             self.seen.insert(next);
+            self.delay.add(now.saturating_duration_since(held.arrived));
             out.push_back(held.item);
             next += 1;
         }
@@ -351,7 +362,7 @@ impl<T> Reorder<T> {
         }
         self.given_up.push_back(GivenUp { first: next, end, noticed, great });
         self.next = Some(end);
-        self.release(out);
+        self.release(now, out);
     }
 
     /// Throws away what is held, but for the frames behind the last gap. Returns the first of these.

@@ -40,6 +40,7 @@ use crate::address;
 use crate::fabric::{FabricSender, Full, Inbound, Outbound};
 use crate::flow::FlowTable;
 use crate::names::{Far, Names};
+use crate::order_delay::OrderDelays;
 use crate::stats::Counters;
 use crate::terms::{self, Terms};
 
@@ -145,6 +146,11 @@ impl FabricSocket {
     /// The incarnation of a far end that was heard last on these terms.
     pub(crate) fn incarnation_of(&self, far: Address, terms: Terms) -> Option<FlowId> {
         self.incoming().incarnation_of(far, terms)
+    }
+
+    /// What a connection with a far end on these terms is to know of the order of frames.
+    pub(crate) fn order_delays(&self, far: Address, terms: Terms) -> Arc<OrderDelays> {
+        Arc::new(OrderDelays::new(self.incoming().ordered(far, terms)))
     }
 
     /// Hails far ends whose incarnation is in doubt, and those of `standing`, with whom there are sessions,

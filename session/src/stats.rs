@@ -77,6 +77,10 @@ counters! {
     frames_stale,
     /// Session frames that waited for an earlier one.
     frames_held,
+    /// Words to far ends of how long frames wait here for order.
+    order_words_sent,
+    /// Words of far ends of how long frames wait there.
+    order_words_received,
     /// Session frames that came late and filled a gap in time.
     frames_reordered,
     /// Session frames that came after their gap had been given up.

@@ -19,6 +19,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::congestion::ControllerConfig;
 use crate::edge::tls;
+use crate::order_delay::{OrderDelays, WORD_BYTES};
 
 /// An interruption of 20 s is survived with two keep-alives to spare for the way back.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
@@ -44,6 +45,8 @@ const INITIAL_RTT: Duration = Duration::from_millis(150);
 const ACK_EVERY: u32 = 10;
 /// Reordering that is acknowledged at once; below, the socket has put it in order or quinn waits anyway.
 const ACK_REORDERING: u32 = 32;
+/// Words of order delay that wait to be read; the oldest go, and the next says what they said.
+const WORDS_MAX: usize = 16;
 /// As quinn's default; unique among an endpoint's connections.
 const CID_BYTES: usize = 8;
 /// Handshakes that wait to be taken up at once; the endpoint bounds those under way.
@@ -64,7 +67,7 @@ pub(crate) fn endpoint_config(reset_key: Option<hmac::Key>) -> EndpointConfig {
     config
 }
 
-/// The side that is dialled.
+/// The side that is dialled, without what is each connection's own ([`relay_transport`]).
 pub(crate) fn server_config(
     credentials: &Arc<Credentials>,
 ) -> Result<ServerConfig, NoInitialCipherSuite> {
@@ -72,17 +75,17 @@ pub(crate) fn server_config(
     let tls = overway_pki::server_config(credentials, &[ALPN_SESSION], clients);
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     // The synthetic address never changes; a packet from another one is not a migration.
-    config.transport_config(Arc::new(transport())).migration(false).max_incoming(INCOMING_MAX);
+    config.migration(false).max_incoming(INCOMING_MAX);
     Ok(config)
 }
 
-/// The side of an edge that is dialled.
+/// The side of an edge that is dialled, without what is each connection's own ([`edge_transport`]).
 pub(crate) fn edge_server_config(
     own: &Arc<CertifiedKey>,
 ) -> Result<ServerConfig, NoInitialCipherSuite> {
     let tls = QuicServerConfig::try_from(tls::server_config(own))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(edge_transport()).migration(false).max_incoming(INCOMING_MAX);
+    config.migration(false).max_incoming(INCOMING_MAX);
     Ok(config)
 }
 
@@ -90,10 +93,11 @@ pub(crate) fn edge_server_config(
 pub(crate) fn edge_client_config(
     own: &Arc<CertifiedKey>,
     far: EdgeId,
+    delays: Arc<OrderDelays>,
 ) -> Result<(ClientConfig, Arc<AtomicBool>), NoInitialCipherSuite> {
     let (tls, other_answered) = tls::client_config(own, far);
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(edge_transport());
+    config.transport_config(edge_transport(delays));
     Ok((config, other_answered))
 }
 
@@ -103,9 +107,14 @@ pub(crate) fn admit(connection: &quinn::Connection) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_MAX));
 }
 
-/// One unidirectional stream each way, for words, and until [`admit`] nothing else.
-fn edge_transport() -> Arc<TransportConfig> {
-    let mut config = transport();
+/// A connection of a relay's.
+pub(crate) fn relay_transport(delays: Arc<OrderDelays>) -> Arc<TransportConfig> {
+    Arc::new(transport(delays))
+}
+
+/// A connection of an edge's: one unidirectional stream each way, for words, and until [`admit`] nothing else.
+pub(crate) fn edge_transport(delays: Arc<OrderDelays>) -> Arc<TransportConfig> {
+    let mut config = transport(delays);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(1))
@@ -113,17 +122,15 @@ fn edge_transport() -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-/// The side that dials.
+/// The side that dials, without what is each connection's own.
 pub(crate) fn client_config(
     credentials: &Arc<Credentials>,
 ) -> Result<ClientConfig, NoInitialCipherSuite> {
     let tls = overway_pki::client_config(credentials, &[ALPN_SESSION]);
-    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport()));
-    Ok(config)
+    Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)))
 }
 
-fn transport() -> TransportConfig {
+fn transport(delays: Arc<OrderDelays>) -> TransportConfig {
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY))
         .reordering_threshold(VarInt::from_u32(ACK_REORDERING));
@@ -144,9 +151,9 @@ fn transport() -> TransportConfig {
         .min_mtu(mtu())
         .mtu_discovery_config(None)
         .ack_frequency_config(Some(acks))
-        // Realtime data has datagrams of its own, outside QUIC.
-        .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(ControllerConfig));
+        // For words of order delay. Realtime data has datagrams of its own, outside QUIC.
+        .datagram_receive_buffer_size(Some(WORDS_MAX * WORD_BYTES))
+        .congestion_controller_factory(Arc::new(ControllerConfig { delays }));
     config
 }
 

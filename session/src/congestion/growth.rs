@@ -13,7 +13,7 @@ impl RateDelay {
             return;
         }
         let startup = self.step >= STEP_STARTUP;
-        let queue = finding.rtt_late.saturating_sub(self.ground());
+        let queue = self.path.latest().saturating_sub(self.path.base());
         let queued = queue > self.target() / 2;
         self.stuck += u32::from(queued);
         self.drain_due |= self.stuck >= self.doubt;
@@ -58,7 +58,6 @@ impl RateDelay {
         let grew = finding.rate >= greatest * (1.0 + self.startup_step() * share);
         if grew {
             self.plateau = (finding.rate, 0);
-            self.foreign = self.foreign.max(finding.rtt_late);
         } else {
             self.plateau = (greatest, rounds + 1);
         }

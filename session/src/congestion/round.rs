@@ -1,11 +1,11 @@
-//! What the controller gathers: a round of acknowledgements, and the least RTT of the last seconds.
+//! What the controller gathers: a round of acknowledgements, and the greatest rate of the last seconds.
 
 use std::time::{Duration, Instant};
 
 /// Rounds are at least this long, so that on a path of microseconds noise does not pass for a rate.
 const ROUND_MIN: Duration = Duration::from_millis(5);
-/// Half of what the least RTT is taken over, and the time between drains.
-const BASE_PERIOD: Duration = Duration::from_secs(5);
+/// Half of what the greatest rate is taken over.
+const PEAK_PERIOD: Duration = Duration::from_secs(5);
 
 /// What is gathered in a round.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Round {
     rtt_sum: Duration,
     rtt_samples: u32,
     /// The least of its later half.
-    pub(super) rtt_late: Option<Duration>,
+    rtt_late: Option<Duration>,
 }
 
 impl Round {
@@ -66,45 +66,19 @@ impl Round {
         self.over |= sent >= self.start && length >= ROUND_MIN;
     }
 
+    /// Packets that were acknowledged.
+    pub(super) fn packets(&self) -> u64 {
+        self.rtt_samples.into()
+    }
+
     /// The mean RTT, if a packet was acknowledged.
     pub(super) fn rtt_mean(&self) -> Option<Duration> {
         self.rtt_sum.checked_div(self.rtt_samples)
     }
-}
 
-/// The least of the rounds' late RTTs in this period of 5 s and the one before.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BaseRtt {
-    period_start: Instant,
-    current: Option<Duration>,
-    previous: Option<Duration>,
-}
-
-impl BaseRtt {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { period_start: now, current: None, previous: None }
-    }
-
-    /// Whether a new period starts with this RTT, or it is below the base by more than `fall`.
-    pub(super) fn handle_rtt(&mut self, rtt: Duration, now: Instant, fall: Duration) -> bool {
-        let fallen = self.current.is_some() && rtt + fall < self.get();
-        let turn = now.saturating_duration_since(self.period_start) >= BASE_PERIOD;
-        if turn {
-            self.period_start = now;
-            self.previous = self.current.take();
-        }
-        self.current = Some(self.current.map_or(rtt, |least| least.min(rtt)));
-        turn || fallen
-    }
-
-    /// Forgets all but this RTT.
-    pub(super) fn reset(&mut self, rtt: Duration, now: Instant) {
-        *self = Self { period_start: now, current: Some(rtt), previous: None };
-    }
-
-    /// The base RTT; zero before the first.
-    pub(super) fn get(&self) -> Duration {
-        self.current.into_iter().chain(self.previous).min().unwrap_or_default()
+    /// The least RTT of its later half, if a packet was acknowledged in it.
+    pub(super) fn rtt_late(&self) -> Option<Duration> {
+        self.rtt_late
     }
 }
 
@@ -122,7 +96,7 @@ impl PeakRate {
     }
 
     pub(super) fn handle_rate(&mut self, rate: f64, now: Instant) {
-        if now.saturating_duration_since(self.period_start) >= BASE_PERIOD {
+        if now.saturating_duration_since(self.period_start) >= PEAK_PERIOD {
             *self = Self { period_start: now, current: rate, previous: self.current };
         }
         self.current = self.current.max(rate);

@@ -33,8 +33,6 @@ pub(super) struct Drain {
 pub(super) struct Finding {
     pub(super) rate: f64,
     pub(super) rtt: Duration,
-    /// The least of the round's later half.
-    pub(super) rtt_late: Duration,
     pub(super) queue: Duration,
     pub(super) share: f64,
     pub(super) lossy: bool,

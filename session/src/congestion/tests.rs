@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::order_delay::{OrderDelay, TELL_EVERY};
 
 const PACKET: u64 = 1_200;
 const TICK: Duration = Duration::from_micros(100);
@@ -27,10 +28,16 @@ struct Packet {
     sent: Instant,
     /// When its acknowledgement comes, if it was not lost.
     acked_at: Option<Instant>,
+    /// What it and its acknowledgement wait for order.
+    held: [Duration; 2],
 }
 
 struct Sender {
     controller: RateDelay,
+    /// What the controller knows of order, what the far end will say, and when it does.
+    delays: Arc<OrderDelays>,
+    to_say: OrderDelay,
+    said: Instant,
     in_flight: VecDeque<Packet>,
     bytes_in_flight: u64,
     tokens: f64,
@@ -98,16 +105,16 @@ impl Toy {
             if sender.bytes_in_flight + PACKET >= window || sender.tokens < PACKET as f64 {
                 return;
             }
-            let acked_at = self.carry(index);
+            let (acked_at, held) = self.carry(index);
             let sender = &mut self.senders[index];
             sender.tokens -= PACKET as f64;
-            sender.in_flight.push_back(Packet { sent: self.now, acked_at });
+            sender.in_flight.push_back(Packet { sent: self.now, acked_at, held });
             sender.bytes_in_flight += PACKET;
         }
     }
 
-    /// Carries a packet over the link. Returns when its acknowledgement comes.
-    fn carry(&mut self, index: usize) -> Option<Instant> {
+    /// Carries a packet over the link. Returns when its acknowledgement comes, and what both waited for order.
+    fn carry(&mut self, index: usize) -> (Option<Instant>, [Duration; 2]) {
         let random_loss = self.draw() < self.link.loss;
         let backlog = self.link_free.saturating_duration_since(self.now).as_secs_f64();
         let overflow = backlog * self.link.bytes_per_second > self.link.buffer_bytes;
@@ -116,15 +123,19 @@ impl Toy {
         // Every so many packets are one acknowledgement, which may be lost as well.
         let answered = self.draw() * f64::from(ACK_EVERY) < 1.0;
         let held_back = if answered { self.held() } else { Duration::ZERO };
-        (!lost).then(|| {
+        let mut waits = [Duration::ZERO; 2];
+        let acked_at = (!lost).then(|| {
             let service = Duration::from_secs_f64(PACKET as f64 / self.link.bytes_per_second);
             self.link_free = self.link_free.max(self.now) + service;
             let sender = &mut self.senders[index];
             let due = self.link_free + self.link.base + self.extra + held;
             sender.last_arrival = sender.last_arrival.max(due);
-            sender.last_ack = sender.last_ack.max(sender.last_arrival + held_back);
+            let answer = sender.last_arrival + held_back;
+            sender.last_ack = sender.last_ack.max(answer);
+            waits = [sender.last_arrival - due, sender.last_ack - answer];
             sender.last_ack
-        })
+        });
+        (acked_at, waits)
     }
 
     /// How long the recovery of a packet takes: nothing for most.
@@ -170,8 +181,12 @@ impl Toy {
 
 impl Sender {
     fn new(now: Instant) -> Self {
+        let delays = Arc::<OrderDelays>::default();
         Self {
-            controller: RateDelay::new(now, 1_200),
+            controller: RateDelay::new(now, 1_200, Arc::clone(&delays)),
+            delays,
+            to_say: OrderDelay::default(),
+            said: now,
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
             tokens: 0.0,
@@ -184,6 +199,10 @@ impl Sender {
     }
 
     fn hear(&mut self, now: Instant) {
+        if now - self.said >= TELL_EVERY {
+            self.delays.hear(self.to_say);
+            self.said = now;
+        }
         // Acknowledgements keep their order, so what is due or lost before it stands in front.
         let passed = self.in_flight.iter().take_while(|packet| packet.acked_at <= Some(now));
         let (mut due, mut last_acked) = (0, 0);
@@ -204,6 +223,11 @@ impl Sender {
             if packet.acked_at.is_some() {
                 self.bytes_in_flight -= PACKET;
                 self.delivered += PACKET;
+                let [there, here] = packet.held;
+                self.to_say.add(there);
+                let mut held_here = OrderDelay::default();
+                held_here.add(here);
+                self.delays.here.pass(held_here);
                 self.srtt += (age.as_secs_f64() - self.srtt) / 8.0;
                 self.controller.acked(now, packet.sent, PACKET, false);
             } else if at + 128 < last_acked || age.as_secs_f64() > 1.5 * self.srtt {
@@ -231,7 +255,7 @@ impl Sender {
                 self.last_ack = self.last_ack.max(now + link.base);
                 self.last_ack
             });
-            self.in_flight.push_back(Packet { sent: now, acked_at });
+            self.in_flight.push_back(Packet { sent: now, acked_at, held: [Duration::ZERO; 2] });
             self.bytes_in_flight += PACKET;
             self.unacked_ticks = 240;
         }
@@ -402,7 +426,7 @@ fn the_base_is_seen_again_by_a_flow_that_never_pauses() {
     let mut toy = Toy::new(300.0, 40, 8);
     toy.run(60.0);
     assert!(toy.elapsed() >= Duration::from_secs(59));
-    let base = toy.controller().base.get();
+    let base = toy.controller().path.base();
     assert!(base < Duration::from_millis(43), "base drifted to {base:?}");
 }
 
@@ -426,7 +450,6 @@ fn growth_leaves_room_in_a_relays_queue() {
     let room = Finding {
         rate: 0.0,
         rtt,
-        rtt_late: rtt,
         queue: Duration::ZERO,
         share: 0.0,
         lossy: false,
@@ -434,8 +457,8 @@ fn growth_leaves_room_in_a_relays_queue() {
         marked: false,
     };
     for (bytes_per_second, fills) in [(1e6, 2.0), (112.5e6, 1.3)] {
-        let mut controller = RateDelay::new(Instant::now(), 1_200);
-        controller.base.reset(rtt, Instant::now());
+        let mut controller = RateDelay::new(Instant::now(), 1_200, Arc::default());
+        controller.path.reset_base(rtt, Instant::now());
         controller.rates = [bytes_per_second; RATE_ROUNDS];
         controller.step = STEP_MOST;
         let fill = controller.fill();
@@ -444,7 +467,7 @@ fn growth_leaves_room_in_a_relays_queue() {
         let grown = controller.window as f64 / fill;
         assert!((grown - fills).abs() < 0.05, "{grown} fills at {bytes_per_second} bytes a second");
     }
-    let mut controller = RateDelay::new(Instant::now(), 1_200);
+    let mut controller = RateDelay::new(Instant::now(), 1_200, Arc::default());
     controller.set_window(16e6);
     controller.judge_room(room, true);
     assert_eq!(controller.window, 16_000_000 + STEP_BYTES_MAX);
@@ -468,7 +491,7 @@ fn marks_in_every_round_are_answered_in_every_other() {
 #[test]
 fn an_application_that_sends_little_does_not_blow_the_window_up() {
     let now = Instant::now();
-    let mut controller = RateDelay::new(now, 1_200);
+    let mut controller = RateDelay::new(now, 1_200, Arc::default());
     for number in 0..1_000 {
         let sent = now + Duration::from_millis(number * 20);
         let heard = sent + Duration::from_millis(50);

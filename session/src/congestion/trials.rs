@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::state::{Drain, Finding, Trial};
-use super::{DOUBT_LEAST, DOUBT_MOST, DRAIN, ROUNDS_TO_SHOW, RateDelay, STEP_MOST};
+use super::{DOUBT_LEAST, DOUBT_MOST, DRAIN, ROUNDS_TO_SHOW, RateDelay};
 
 impl RateDelay {
     /// Whether a trial is under way. At its end the cut is kept or undone.
@@ -31,12 +31,12 @@ impl RateDelay {
     }
 
     /// Whether a drain is under way. At its end the window is what it was, or the fill if that is less now.
-    pub(super) fn judge_drain(&mut self, finding: Finding) -> bool {
+    pub(super) fn judge_drain(&mut self) -> bool {
         let Some(Drain { window_before, rounds }) = self.drain else { return false };
         let rounds = rounds + 1;
         if std::mem::take(&mut self.drain_due) {
             // The base fell, who knows how far: a half.
-            self.drain_to(window_before, self.base.get() * 2 / 3);
+            self.drain_to(window_before, self.path.base() * 2 / 3);
             return true;
         }
         if rounds < ROUNDS_TO_SHOW {
@@ -45,25 +45,17 @@ impl RateDelay {
         }
         let window = window_before as f64;
         self.drain = None;
-        // What went with the window was ours, what stayed is not.
-        let before = self.ground();
-        self.foreign = finding.rtt_late.max(self.rtt_before);
-        let raised = self.ground() > before + self.target() / 4;
-        if raised {
-            // What forbade to grow was not ours.
-            (self.doubt, self.step) = (DOUBT_LEAST, STEP_MOST);
-        } else {
-            self.doubt = (self.doubt * 2).min(DOUBT_MOST);
-        }
+        let fallen = self.path.handle_drained();
+        self.doubt = if fallen { DOUBT_LEAST } else { (self.doubt * 2).min(DOUBT_MOST) };
         self.stuck = 0;
         self.set_window(window.min(self.fill()));
         true
     }
 
-    /// Lowers the window to a part of what the rate fills in this RTT and the spread, for three rounds.
-    pub(super) fn drain_to(&mut self, window_before: u64, rtt: Duration) {
+    /// Lowers the window to what the rate fills in a part of this base, and in what waits for order, for three rounds.
+    pub(super) fn drain_to(&mut self, window_before: u64, base: Duration) {
         self.drain = Some(Drain { window_before, rounds: 0 });
-        let drained = self.rate() * (rtt + self.spread()).as_secs_f64() * DRAIN;
-        self.set_window(drained.min(self.window as f64));
+        let span = (base + self.path.spread()).mul_f64(DRAIN) + self.path.held();
+        self.set_window((self.rate() * span.as_secs_f64()).min(self.window as f64));
     }
 }

@@ -8,7 +8,7 @@ use overway_pki::{Identity, Role};
 use overway_telemetry::SPANS;
 use overway_tenant::EdgeId;
 use overway_wire::{Address, AttachmentId, RelayId, Whereabouts};
-use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+use quinn::{ClientConfig, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 use super::{CODE_TOKEN, Inner, Local};
@@ -162,8 +162,8 @@ impl Inner {
         let class = terms.class.name();
         let _dialling = tracing::debug_span!(target: SPANS, "session", %far, class);
         match (&self.local, far) {
-            (Local::Relay { credentials, .. }, FarEnd::Relay(relay)) => {
-                self.dial_relay(&credentials.identity().mesh, relay, terms).await
+            (Local::Relay { credentials, client, .. }, FarEnd::Relay(relay)) => {
+                self.dial_relay((&credentials.identity().mesh, client), relay, terms).await
             }
             (Local::Edge(edge), FarEnd::Edge { id, whereabouts }) => {
                 self.dial_edge(edge, id, whereabouts, terms).await
@@ -176,15 +176,18 @@ impl Inner {
 
     async fn dial_relay(
         self: &Arc<Self>,
-        mesh: &str,
+        (mesh, client): (&str, &ClientConfig),
         far: RelayId,
         terms: Terms,
     ) -> Result<Session, OpenError> {
         let address = Address::new(far, AttachmentId::GATEWAY);
         let identity = Identity::new(Role::Relay, far.0, mesh).map_err(|_| OpenError::Identity)?;
+        let mut config = client.clone();
+        let delays = self.socket.order_delays(address, terms);
+        config.transport_config(transport::relay_transport(delays));
         let connecting = self
             .endpoint
-            .connect(address::to_socket(address, terms), &identity.server_name())
+            .connect_with(config, address::to_socket(address, terms), &identity.server_name())
             .map_err(|_| OpenError::Closed)?;
         let connection = timeout(self.config.handshake_timeout, connecting)
             .await
@@ -222,8 +225,9 @@ impl Inner {
         terms: Terms,
     ) -> Result<Session, OpenError> {
         // Fails only without cipher suites, which would have kept the endpoint from starting.
-        let (config, other_answered) =
-            transport::edge_client_config(&edge.certified, id).map_err(|_| OpenError::Closed)?;
+        let delays = self.socket.order_delays(far.name(), terms);
+        let (config, other_answered) = transport::edge_client_config(&edge.certified, id, delays)
+            .map_err(|_| OpenError::Closed)?;
         let connecting = self
             .endpoint
             .connect_with(config, address::to_socket(far.name(), terms), tls::SERVER_NAME)

@@ -6,12 +6,12 @@ use std::time::Instant;
 use overway_pki::Role;
 use overway_tenant::Claims;
 use overway_wire::{Address, FlowId, RelayId};
-use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, ServerConfig};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::{CODE_IDENTITY, CODE_RESTARTED, HAIL_EVERY, Inner, Local};
+use super::{CODE_IDENTITY, CODE_RESTARTED, HAIL_EVERY, Inner, Local, order};
 use crate::address;
 use crate::far::Party;
 use crate::felt::Subject;
@@ -21,6 +21,7 @@ use crate::pool::Session;
 use crate::seal::{self, FlowKeys, SECRET_BYTES};
 use crate::socket::Restart;
 use crate::terms::Terms;
+use crate::transport;
 
 impl Inner {
     /// Makes a session of a connection, if its far end is the relay that it has to be, and starts to serve it.
@@ -48,6 +49,7 @@ impl Inner {
         self.counters.sessions_opened.increment();
         self.pool.insert(session.clone());
         self.spawn(Arc::clone(self).serve(session.clone()));
+        self.spawn(order::exchange(session.connection.clone(), Arc::clone(&self.counters)));
     }
 
     pub(super) async fn accept_connections(self: Arc<Self>) {
@@ -77,7 +79,8 @@ impl Inner {
             let inner = Arc::clone(&self);
             self.spawn(async move {
                 let _held = (place, handshake);
-                let Ok(connecting) = incoming.accept() else { return };
+                let config = inner.server_config(far, terms);
+                let Ok(connecting) = incoming.accept_with(config) else { return };
                 match timeout(inner.config.handshake_timeout, connecting).await {
                     Ok(Ok(connection)) => inner.take_connection(connection, far, terms).await,
                     Ok(Err(error)) => tracing::debug!(%far, %error, "handshake failed"),
@@ -87,6 +90,17 @@ impl Inner {
         }
         // The fabric closed the port: whoever waits in `accept` is told.
         self.closed.send_replace(true);
+    }
+
+    /// quinn's settings for a connection that this far end dials.
+    fn server_config(&self, far: Address, terms: Terms) -> Arc<ServerConfig> {
+        let delays = self.socket.order_delays(far, terms);
+        let mut config = self.server.clone();
+        config.transport_config(match &self.local {
+            Local::Relay { .. } => transport::relay_transport(delays),
+            Local::Edge(_) => transport::edge_transport(delays),
+        });
+        Arc::new(config)
     }
 
     /// A refusal is counted where it happens.

@@ -43,6 +43,29 @@ fn frames_in_order_pass_at_once_and_leave_nothing_waiting() {
 }
 
 #[test]
+fn what_frames_were_held_for_is_added_up_however_the_gap_ends() {
+    let mut bench = Bench::new();
+    let held = |bench: &mut Bench| {
+        let OrderDelay { micros, frames } = bench.order.take_delay();
+        (micros / 1_000, frames)
+    };
+    bench.frame(0);
+    bench.frame(2);
+    bench.wait(3 * MS);
+    bench.frame(3);
+    assert_eq!(held(&mut bench), (0, 1));
+    bench.wait(2 * MS);
+    bench.frame(1);
+    assert_eq!(held(&mut bench), (5 + 2, 3));
+
+    bench.frame(5);
+    bench.wait(HOLD_MAX);
+    assert_eq!(bench.taken().last(), Some(&5));
+    // The frames before have taught nothing: so long is waited for a small gap at first.
+    assert_eq!(held(&mut bench), (250, 1));
+}
+
+#[test]
 fn a_gap_that_is_filled_gives_everything_in_order() {
     let mut bench = Bench::new();
     bench.frame(0);

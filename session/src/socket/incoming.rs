@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use super::{FAR_ENDS_MAX, Naming, Telling};
 use crate::address;
 use crate::fabric::Inbound;
 use crate::names;
+use crate::order_delay::Ordered;
 use crate::reorder::{Reorder, Verdict};
 use crate::replay::{Outrun, Replay, ReplayWindow};
 use crate::stats::Counters;
@@ -33,6 +34,9 @@ const QUIET: Duration = Duration::from_secs(3);
 const QUIET_HAIL_EVERY: Duration = Duration::from_secs(1);
 /// Hails that are due at once at most; those who were hailed last wait.
 const HAILS_MAX: usize = 1_024;
+
+/// From so many on, of those whose order connections know, the ones are looked for that nobody knows any more.
+const ORDERED_TIDY: usize = 1_024;
 
 /// Lanes of one far end: three classes under a dozen policies, of two incarnations. A frame of a further
 /// one takes the place of the lane that was not heard for longest, whose far end loses order, not frames.
@@ -48,6 +52,10 @@ pub(super) struct Incoming {
     holding: BTreeSet<(Address, LaneKey)>,
     /// Far ends with an incarnation to be hailed.
     challenged: BTreeSet<Address>,
+    /// What connections know of their lanes' order.
+    ordered: HashMap<(Address, Terms), Weak<Ordered>>,
+    /// From so many on those are looked for that nobody knows any more.
+    ordered_max: usize,
     ready: VecDeque<Packet>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -73,7 +81,15 @@ enum Order {
     /// Never held back; duplicates are dropped.
     Realtime { window: Box<ReplayWindow>, outrun: Outrun },
     /// Put back in order.
-    Restored { order: Box<Reorder<Packet>>, gaps_counted: u64, thrown_counted: u64 },
+    Restored(Box<Restored>),
+}
+
+struct Restored {
+    order: Reorder<Packet>,
+    gaps_counted: u64,
+    thrown_counted: u64,
+    /// What connections know of it, if there is any.
+    ordered: Option<Arc<Ordered>>,
 }
 
 struct Packet {
@@ -95,6 +111,8 @@ impl Incoming {
             far_ends: HashMap::new(),
             holding: BTreeSet::new(),
             challenged: BTreeSet::new(),
+            ordered: HashMap::new(),
+            ordered_max: ORDERED_TIDY,
             ready: VecDeque::new(),
             timer: None,
         }
@@ -104,6 +122,24 @@ impl Incoming {
     pub(super) fn incarnation_of(&self, far: Address, terms: Terms) -> Option<FlowId> {
         let lanes = self.far_ends.get(&far)?.lanes.iter().filter(|((_, of), _)| *of == terms);
         lanes.max_by_key(|(_, lane)| lane.heard).map(|(&(flow, _), _)| flow)
+    }
+
+    /// The order of a far end's frames on these terms, for a connection to know.
+    pub(super) fn ordered(&mut self, far: Address, terms: Terms) -> Arc<Ordered> {
+        if self.ordered.len() >= self.ordered_max {
+            self.ordered.retain(|_, ordered| ordered.strong_count() > 0);
+            self.ordered_max = ORDERED_TIDY.max(self.ordered.len() * 2);
+        }
+        let known = self.ordered.entry((far, terms)).or_default();
+        let ordered = known.upgrade().unwrap_or_default();
+        *known = Arc::downgrade(&ordered);
+        let lanes = self.far_ends.get_mut(&far).into_iter().flat_map(|far| &mut far.lanes);
+        for (_, lane) in lanes.filter(|((_, of), _)| *of == terms) {
+            if let Order::Restored(lane) = &mut lane.order {
+                lane.ordered = Some(Arc::clone(&ordered));
+            }
+        }
+        ordered
     }
 
     /// Takes a relay's word that nobody is where a frame went, of that relay's own ends only.
@@ -154,7 +190,10 @@ impl Incoming {
         let bytes = frame.payload.len();
         let from = address::to_socket(source, key.1);
         let packet = Packet { from, ecn: codepoint(frame.ecn), payload: frame.payload };
-        let lane = far_end.lanes.entry(key).or_insert_with(|| Lane::new(class, now));
+        let lane = far_end.lanes.entry(key).or_insert_with(|| {
+            let ordered = self.ordered.get(&(source, key.1)).and_then(Weak::upgrade);
+            Lane::new(class, ordered, now)
+        });
         lane.heard = now;
         match &mut lane.order {
             Order::Realtime { window, outrun } => {
@@ -163,17 +202,19 @@ impl Incoming {
                     Replay::Duplicate | Replay::Old => counters.frames_duplicate.increment(),
                 }
             }
-            Order::Restored { order, gaps_counted, thrown_counted } => {
-                match order.handle_frame(sequence, bytes, packet, now, &mut self.ready) {
+            Order::Restored(lane) => {
+                let verdict =
+                    lane.order.handle_frame(sequence, bytes, packet, now, &mut self.ready);
+                lane.tell(verdict);
+                match verdict {
                     Verdict::InOrder => return,
                     Verdict::Held => counters.frames_held.increment(),
                     Verdict::Filled => counters.frames_reordered.increment(),
                     Verdict::Late => counters.frames_late.increment(),
                     Verdict::Duplicate => counters.frames_duplicate.increment(),
                 }
-                counters.gaps_given_up.add_growth(gaps_counted, order.gaps_given_up());
-                counters.frames_thrown_away.add_growth(thrown_counted, order.thrown_away());
-                if order.poll_timeout().is_some() {
+                lane.count(counters);
+                if lane.order.poll_timeout().is_some() {
                     self.holding.insert((source, key));
                 } else {
                     self.holding.remove(&(source, key));
@@ -246,9 +287,8 @@ impl Incoming {
         }
         let quietest = lanes.iter().min_by_key(|(_, lane)| lane.heard).map(|(&key, _)| key);
         let Some(quietest) = quietest else { return };
-        if let Some(Lane { order: Order::Restored { mut order, .. }, .. }) = lanes.remove(&quietest)
-        {
-            order.flush(now, ready);
+        if let Some(Lane { order: Order::Restored(mut lane), .. }) = lanes.remove(&quietest) {
+            lane.order.flush(now, ready);
         }
         holding.remove(&(source, quietest));
     }
@@ -266,8 +306,8 @@ impl Incoming {
             if stays(incarnations, key.0) {
                 return true;
             }
-            if let Order::Restored { order, .. } = &mut lane.order {
-                order.flush(now, ready);
+            if let Order::Restored(lane) = &mut lane.order {
+                lane.order.flush(now, ready);
             }
             holding.remove(&(source, key));
             false
@@ -337,15 +377,13 @@ impl Incoming {
         let Self { far_ends, holding, ready, .. } = self;
         holding.retain(|(source, key)| {
             let lane = far_ends.get_mut(source).and_then(|far_end| far_end.lanes.get_mut(key));
-            let Some(Order::Restored { order, gaps_counted, thrown_counted }) =
-                lane.map(|lane| &mut lane.order)
-            else {
+            let Some(Order::Restored(lane)) = lane.map(|lane| &mut lane.order) else {
                 return false;
             };
-            order.handle_timeout(now, ready);
-            counters.gaps_given_up.add_growth(gaps_counted, order.gaps_given_up());
-            counters.frames_thrown_away.add_growth(thrown_counted, order.thrown_away());
-            order.poll_timeout().is_some()
+            lane.order.handle_timeout(now, ready);
+            lane.tell(Verdict::Filled);
+            lane.count(counters);
+            lane.order.poll_timeout().is_some()
         });
     }
 
@@ -358,7 +396,7 @@ impl Incoming {
             .order
         {
             Order::Realtime { .. } => None,
-            Order::Restored { order, .. } => order.poll_timeout(),
+            Order::Restored(lane) => lane.order.poll_timeout(),
         };
         self.holding.iter().filter_map(deadline).min()
     }
@@ -384,18 +422,36 @@ impl FarEnd {
 }
 
 impl Lane {
-    fn new(class: Class, now: Instant) -> Self {
+    fn new(class: Class, ordered: Option<Arc<Ordered>>, now: Instant) -> Self {
         let order = match class {
             Class::Realtime => {
                 Order::Realtime { window: Box::default(), outrun: Outrun::default() }
             }
-            Class::Interactive | Class::Bulk => Order::Restored {
-                order: Box::new(Reorder::new()),
+            Class::Interactive | Class::Bulk => Order::Restored(Box::new(Restored {
+                order: Reorder::new(),
                 gaps_counted: 0,
                 thrown_counted: 0,
-            },
+                ordered,
+            })),
         };
         Self { heard: now, order }
+    }
+}
+
+impl Restored {
+    /// Tells the lane's connections how long what passes was held, and that something is.
+    fn tell(&mut self, verdict: Verdict) {
+        let passed = self.order.take_delay();
+        let Some(ordered) = &self.ordered else { return };
+        ordered.pass(passed);
+        if verdict == Verdict::Held {
+            ordered.hold();
+        }
+    }
+
+    fn count(&mut self, counters: &Counters) {
+        counters.gaps_given_up.add_growth(&mut self.gaps_counted, self.order.gaps_given_up());
+        counters.frames_thrown_away.add_growth(&mut self.thrown_counted, self.order.thrown_away());
     }
 }
 

@@ -121,6 +121,27 @@ async fn a_stream_survives_loss_copies_and_disorder_unharmed() {
 }
 
 #[tokio::test]
+async fn ends_say_how_long_frames_wait_for_order_while_some_do() {
+    let mesh = Mesh::new(4);
+    let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));
+    let bytes = pattern(64 << 10);
+    assert!(echo(&a, &b, &bytes).await == bytes);
+    let words = |end: &SessionEndpoint| {
+        let stats = end.stats();
+        [stats.order_words_sent, stats.order_words_received]
+    };
+    assert_eq!([words(&a), words(&b)], [[0; 2]; 2]);
+
+    mesh.set_faults(Faults { delayed: 0.05, ..Faults::default() });
+    soon(async {
+        while words(&a).contains(&0) || words(&b).contains(&0) {
+            assert!(echo(&a, &b, &bytes).await == bytes);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn streams_of_one_class_share_a_session_and_either_end_may_open() {
     let mesh = Mesh::new(1);
     let (a, b) = (mesh.endpoint(A), mesh.endpoint(B));

@@ -260,3 +260,32 @@ fn a_relay_is_believed_about_its_own_ends_alone() {
     );
     assert!(bench.told.unattached.try_recv().is_err());
 }
+
+#[test]
+fn connections_know_how_long_frames_of_their_far_end_and_terms_are_held() {
+    let mut bench = Bench::new();
+    bench.frame(OLD, Class::Bulk, 0);
+    // The lane is there before the connection, as where a far end dials.
+    let bulk = bench.incoming.ordered(far(1), Class::Bulk.into());
+    let interactive = bench.incoming.ordered(far(1), Class::Interactive.into());
+    let other = bench.incoming.ordered(far(2), Class::Bulk.into());
+    bench.frame(OLD, Class::Bulk, 2);
+    bench.frame(OLD, Class::Interactive, 0);
+    bench.now += 7 * MS;
+    bench.frame(OLD, Class::Bulk, 1);
+
+    assert_eq!((bulk.delay().micros, bulk.delay().frames), (7_000, 2));
+    assert_eq!((interactive.delay().micros, interactive.delay().frames), (0, 1));
+    assert_eq!(other.delay().frames, 0);
+    // A second connection is told by the same lane.
+    assert!(Arc::ptr_eq(&bulk, &bench.incoming.ordered(far(1), Class::Bulk.into())));
+}
+
+#[test]
+fn of_connections_that_ended_nothing_is_kept() {
+    let mut bench = Bench::new();
+    for relay in 1..=5 * u16::try_from(ORDERED_TIDY).unwrap() {
+        bench.incoming.ordered(far(relay), Class::Bulk.into());
+    }
+    assert!(bench.incoming.ordered.len() <= ORDERED_TIDY);
+}
