@@ -137,6 +137,12 @@ async fn ends_say_how_long_frames_wait_for_order_while_some_do() {
         while words(&a).contains(&0) || words(&b).contains(&0) {
             assert!(echo(&a, &b, &bytes).await == bytes);
         }
+        mesh.set_faults(Faults::default());
+        let mut before = [[0; 2]; 2];
+        while before != [words(&a), words(&b)] {
+            before = [words(&a), words(&b)];
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     })
     .await;
 }
