@@ -10,7 +10,7 @@
 //!   All decisions are taken at the end of a round, one each.
 //! - **Order delay**: relays recover what their hops lose, and the far end's socket puts frames back in order. Where 1 %
 //!   is lost on each of four hops, at some thousand frames a second, some frame is always missing, and all behind it
-//!   wait, packets and acknowledgements: the RTT is a hundred milliseconds above the base, though nothing stands in a
+//!   wait, packets and acknowledgements: the RTT is eighty milliseconds above a base of 120, though nothing stands in a
 //!   queue. Each end's socket knows how long it held what it passed on, and tells the other
 //!   ([`order_delay`](crate::order_delay)). A round's order delay is the mean of what packets waited there, and of what
 //!   acknowledgements waited here.

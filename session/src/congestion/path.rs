@@ -132,9 +132,6 @@ impl BaseRtt {
     /// Whether this RTT is below the base by more than `fall`, or a period ends in which the base was not seen.
     fn handle_rtt(&mut self, rtt: Duration, now: Instant, fall: Duration) -> bool {
         let fallen = self.current.is_some() && rtt + fall < self.get();
-        if fallen {
-            self.trusted = None;
-        }
         let turn = now.saturating_duration_since(self.period_start) >= BASE_PERIOD;
         let seen = self.current.zip(self.trusted).is_some_and(|(least, base)| least <= base + fall);
         if turn {
@@ -252,10 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_becomes_shorter_is_looked_at_at_once() {
+    fn a_path_that_becomes_shorter_is_looked_at_at_once_and_a_drain_says_so() {
         let mut bench = Bench::new();
         bench.rounds(3, 120, 0);
+        assert!(!bench.path.handle_drained());
         assert!(!bench.round(117, 0));
         assert!(bench.round(90, 0));
+        assert!(bench.path.handle_drained(), "the base is less than at the last drain");
+        assert!(!bench.path.handle_drained());
     }
 }
