@@ -37,11 +37,17 @@
 //!   shrinking, the rate has fallen with the window, there is no queue: the **path changed**, or others fill it. The
 //!   base becomes the RTT of these rounds, and the window the fill at the greatest rate of 5 to 10 s, which others have
 //!   made less. The same after 2 s in any case.
+//! - **Contest**: if no relay has marked in the last three of these rounds either, others may be filling a line, and who yields to
+//!   them is left with nothing. From then on delay shrinks nothing, the window grows by the eight packets in a round with
+//!   more than half the target of queue, and nothing is drained: the share of the line is for the hop's controller to hold,
+//!   and its relay marks what is too much for it. A contest lasts for 10 s, and for 10 s after each mark, for where nobody
+//!   marks there is no relay in front of the queue; it ends when the queue has been short for 2 s.
 //! - **Loss** alone shrinks nothing. Only more than 5 % of a round, twice in a row, makes a *trial cut* to what
 //!   was delivered, by 30 % at most. If three rounds later the loss is much the same, it does not come
 //!   from us: the cut is undone and that share is taken for the path's own (it is forgotten as it
 //!   falls). So a burst that dies with a relay costs nothing, and random loss one cut of a few rounds.
-//! - **Marks** (ECN-CE) shrink the window by a tenth, every other round at most: what a cut did shows a round later.
+//! - **Marks** (ECN-CE) shrink the window by a tenth, every other round at most: what a cut did shows a round later. In
+//!   between, delay may shrink it.
 //! - A flow that always fills its window would never see the base RTT again; so every 5 s, and when the base
 //!   has just fallen (a shorter path, whose own base is hidden by what is still in flight), the window is
 //!   lowered to what the rate fills in three quarters of base and spread and in what is held, for three rounds (**drain**).
@@ -64,10 +70,12 @@ use quinn_proto::RttEstimator;
 
 use crate::order_delay::OrderDelays;
 
+use contest::Contest;
 use path::PathRtt;
 use round::{PeakRate, Round};
 use state::{Drain, Finding, Risen, Trial};
 
+mod contest;
 mod growth;
 mod path;
 mod round;
@@ -158,6 +166,9 @@ pub(crate) struct RateDelay {
     lossy_rounds: u32,
     trial: Option<Trial>,
     risen: Option<Risen>,
+    contest: Option<Contest>,
+    /// Rounds since the last mark.
+    unmarked: u32,
     drain: Option<Drain>,
     round: Round,
 }
@@ -183,6 +194,8 @@ impl RateDelay {
             lossy_rounds: 0,
             trial: None,
             risen: None,
+            contest: None,
+            unmarked: 0,
             drain: None,
             round: Round::new(now),
         }
@@ -228,6 +241,9 @@ impl RateDelay {
         self.path_loss = self.path_loss.min(finding.share.max(self.path_loss * 7.0 / 8.0));
         self.lossy_rounds = if finding.lossy { self.lossy_rounds + 1 } else { 0 };
         let grew = self.judge_startup(finding);
+        let contested = self.judge_contest(finding, now);
+        let too_long = finding.limited && self.doubted() && finding.queue > self.target();
+        let queued = too_long && !grew && !contested;
 
         // What a cut did shows a round later.
         let cut = finding.marked && !self.was_cut;
@@ -235,9 +251,9 @@ impl RateDelay {
         if cut {
             self.leave_startup();
             self.shrink_to(self.window as f64 * 0.9);
-        } else if finding.marked || self.judge_drain() {
+        } else if finding.marked && !queued || self.judge_drain() {
             // Let it show.
-        } else if finding.limited && !grew && self.doubted() && finding.queue > self.target() {
+        } else if queued {
             self.trial = None;
             self.judge_queue(finding, now);
         } else if self.judge_trial(finding) {
@@ -282,6 +298,7 @@ impl RateDelay {
             || now.saturating_duration_since(since) >= RISEN_MAX
         {
             self.risen = None;
+            self.suspect_others(now);
             self.path.reset_base(rtt_least, now);
             // At what came before others made it less.
             self.set_window(self.rate().max(self.peak.get()) * self.span().as_secs_f64());
@@ -319,6 +336,11 @@ impl RateDelay {
 
     fn rate(&self) -> f64 {
         self.rates.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// Whether the last round had more than half the target of queue.
+    fn is_queued(&self) -> bool {
+        self.path.latest().saturating_sub(self.path.base()) > self.target() / 2
     }
 
     fn target(&self) -> Duration {

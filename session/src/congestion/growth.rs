@@ -12,28 +12,25 @@ impl RateDelay {
         if !finding.limited || finding.lossy {
             return;
         }
-        let startup = self.step >= STEP_STARTUP;
-        let queue = self.path.latest().saturating_sub(self.path.base());
-        let queued = queue > self.target() / 2;
-        self.stuck += u32::from(queued);
+        let (startup, contested) = (self.step >= STEP_STARTUP, self.contest.is_some());
+        let queued = self.is_queued();
+        self.stuck += u32::from(queued && !contested);
         self.drain_due |= self.stuck >= self.doubt;
         if startup && !grew && queued && !self.doubted() {
             // One round may be as unlucky as this.
         } else if startup && !grew && (queued || self.plateau.1 >= ROUNDS_TO_SHOW) {
             self.leave_startup();
             self.shrink_to(self.fill());
-        } else if grew || !queued {
-            if startup {
-                let step = self.window as f64 * self.startup_step();
-                self.set_window(self.window as f64 + step.min(STEP_BYTES_MAX as f64));
-            } else {
-                let grown =
-                    self.window as f64 * (1.0 + self.step) + (STEP_PACKETS * self.mtu) as f64;
-                self.set_window(grown.min(self.room()).max(self.window as f64));
-                self.step = (self.step * 2.0).min(STEP_MOST);
-            }
-        } else {
+        } else if startup {
+            let step = self.window as f64 * self.startup_step();
+            self.set_window(self.window as f64 + step.min(STEP_BYTES_MAX as f64));
+        } else if queued && !contested {
             self.step = (self.step / 2.0).max(STEP_LEAST);
+        } else {
+            let step = if queued { 0.0 } else { self.step };
+            let grown = self.window as f64 * (1.0 + step) + (STEP_PACKETS * self.mtu) as f64;
+            self.set_window(grown.min(self.room()).max(self.window as f64));
+            self.step = if queued { STEP_LEAST } else { (self.step * 2.0).min(STEP_MOST) };
         }
     }
 

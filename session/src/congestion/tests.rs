@@ -22,10 +22,12 @@ struct Link {
     /// The share that hops lose and recover, which makes these and all behind them so much later, once for each loss.
     recovered: (f64, Duration),
     dead: bool,
+    marks: bool,
 }
 
 struct Packet {
     sent: Instant,
+    marked: bool,
     /// When its acknowledgement comes, if it was not lost.
     acked_at: Option<Instant>,
     /// What it and its acknowledgement wait for order.
@@ -55,6 +57,8 @@ struct Toy {
     start: Instant,
     now: Instant,
     link_free: Instant,
+    /// When the queue will have been long for a tenth of a second, or the next mark is due, and the marks since.
+    mark: Option<(Instant, u32)>,
     random: u64,
     extra: Duration,
 }
@@ -70,6 +74,7 @@ impl Toy {
             jitter: Duration::ZERO,
             recovered: (0.0, Duration::ZERO),
             dead: false,
+            marks: true,
         };
         Self {
             senders: vec![Sender::new(now)],
@@ -77,6 +82,7 @@ impl Toy {
             start: now,
             now,
             link_free: now,
+            mark: None,
             random: seed,
             extra: Duration::ZERO,
         }
@@ -105,12 +111,29 @@ impl Toy {
             if sender.bytes_in_flight + PACKET >= window || sender.tokens < PACKET as f64 {
                 return;
             }
+            let marked = self.marks();
             let (acked_at, held) = self.carry(index);
             let sender = &mut self.senders[index];
             sender.tokens -= PACKET as f64;
-            sender.in_flight.push_back(Packet { sent: self.now, acked_at, held });
+            sender.in_flight.push_back(Packet { sent: self.now, marked, acked_at, held });
             sender.bytes_in_flight += PACKET;
         }
+    }
+
+    /// Whether a relay would mark this packet (RFC 8289).
+    fn marks(&mut self) -> bool {
+        let backlog = self.link_free.saturating_duration_since(self.now);
+        if !self.link.marks || backlog < Duration::from_millis(5) {
+            self.mark = None;
+            return false;
+        }
+        let interval = Duration::from_millis(100);
+        let (at, count) = *self.mark.get_or_insert((self.now + interval, 0));
+        let due = at <= self.now;
+        if due {
+            self.mark = Some((at + interval.div_f64(f64::from(count + 1).sqrt()), count + 1));
+        }
+        due
     }
 
     /// Carries a packet over the link. Returns when its acknowledgement comes, and what both waited for order.
@@ -217,7 +240,7 @@ impl Sender {
             return;
         }
         self.unacked_ticks = 0;
-        let (mut kept, mut lost) = (Vec::new(), 0);
+        let (mut kept, mut lost, mut marked) = (Vec::new(), 0, false);
         for (at, packet) in self.in_flight.drain(..=last_acked).enumerate() {
             let age = now.saturating_duration_since(packet.sent);
             if packet.acked_at.is_some() {
@@ -230,6 +253,7 @@ impl Sender {
                 self.delays.here.pass(held_here);
                 self.srtt += (age.as_secs_f64() - self.srtt) / 8.0;
                 self.controller.acked(now, packet.sent, PACKET, false);
+                marked |= packet.marked;
             } else if at + 128 < last_acked || age.as_secs_f64() > 1.5 * self.srtt {
                 self.bytes_in_flight -= PACKET;
                 lost += PACKET;
@@ -241,6 +265,9 @@ impl Sender {
             self.in_flight.push_front(packet);
         }
         self.controller.end_acks(now, self.bytes_in_flight);
+        if marked {
+            self.controller.on_congestion_event(now, now, false, 0);
+        }
         if lost > 0 {
             self.controller.on_congestion_event(now, now, false, lost);
         }
@@ -255,7 +282,12 @@ impl Sender {
                 self.last_ack = self.last_ack.max(now + link.base);
                 self.last_ack
             });
-            self.in_flight.push_back(Packet { sent: now, acked_at, held: [Duration::ZERO; 2] });
+            self.in_flight.push_back(Packet {
+                sent: now,
+                marked: false,
+                acked_at,
+                held: [Duration::ZERO; 2],
+            });
             self.bytes_in_flight += PACKET;
             self.unacked_ticks = 240;
         }
@@ -343,28 +375,71 @@ fn recovered_frames_do_not_end_startup() {
     }
 }
 
+/// The least that a sender has got of its part, the rate in Mbit/s of all, and the mean queue in milliseconds.
+fn shares(toy: &mut Toy, run: impl FnOnce(&mut Toy) -> (f64, f64)) -> (f64, f64, f64) {
+    let before: Vec<u64> = toy.senders.iter().map(|sender| sender.delivered).collect();
+    let (megabits, queue_ms) = run(toy);
+    let after = toy.senders.iter().map(|sender| sender.delivered);
+    let got: Vec<u64> = after.zip(&before).map(|(after, before)| after - before).collect();
+    let part = got.iter().sum::<u64>() as f64 / got.len() as f64;
+    (got.into_iter().min().unwrap_or(0) as f64 / part, megabits, queue_ms)
+}
+
 #[test]
 fn sessions_share_a_link_and_build_no_queue_of_one_anothers_delay() {
-    for (base_ms, loss, count, queue_most_ms) in
-        [(40, 0.0, 2_u32, 15.0), (40, 0.0, 4, 15.0), (120, 0.0, 2, 45.0), (40, 0.01, 2, 40.0)]
-    {
+    for (base_ms, loss, count, marks, queue_most_ms) in [
+        (40, 0.0, 2, true, 15.0),
+        (40, 0.0, 4, true, 15.0),
+        (120, 0.0, 2, true, 30.0),
+        (40, 0.01, 2, true, 25.0),
+        (40, 0.0, 2, false, 20.0),
+        (120, 0.0, 4, false, 45.0),
+    ] {
         let mut toy = Toy::new(300.0, base_ms, 12);
         toy.link.recovered = (loss, Duration::from_millis(36));
+        toy.link.marks = marks;
         for _ in 1..count {
             toy.run(2.3);
             let now = toy.now;
             toy.senders.push(Sender::new(now));
         }
         toy.run(10.0);
-        let before: Vec<u64> = toy.senders.iter().map(|sender| sender.delivered).collect();
-        let (megabits, queue_ms) = toy.run(20.0);
-        let after = toy.senders.iter().map(|sender| sender.delivered);
-        let got = after.zip(&before).map(|(after, before)| after - before);
-        let share = got.min().unwrap_or(0) as f64 * 8e-6 / 20.0 / (megabits / f64::from(count));
-        let case = format!("{count} over {base_ms} ms, {loss}");
+        let (share, megabits, queue_ms) = shares(&mut toy, |toy| toy.run(20.0));
+        let case = format!("{count} over {base_ms} ms, {loss}, {marks}");
+        println!("{case}: {share:.2} {megabits:.0} {queue_ms:.1}");
         assert!(megabits > 240.0, "{case}: {megabits} Mbit/s");
-        assert!(share > 1.0 / 3.0, "{case}: the least has {share} of its part");
+        assert!(share > 1.0 / 2.0, "{case}: the least has {share} of its part");
         assert!(queue_ms < queue_most_ms, "{case}: queue of {queue_ms} ms");
+    }
+}
+
+#[test]
+fn a_queue_that_others_keep_filling_is_not_yielded_to() {
+    for (base_ms, others_ms) in [(60, 80), (30, 60), (120, 60)] {
+        // What a hop holds of a line that a loss-based flow fills and, for four seconds each time, fills again.
+        let mut toy = Toy::new(50.0, base_ms, 13);
+        let now = toy.now;
+        toy.senders.push(Sender::new(now));
+        let beside_others = |toy: &mut Toy, seconds: u32| {
+            let (mut megabits, mut queue_ms) = (0.0, 0.0);
+            for tenth in 0..seconds * 10 {
+                let filled = f64::from(tenth % 40) / 40.0;
+                toy.link.base = Duration::from_millis(base_ms)
+                    + Duration::from_millis(others_ms).mul_f64(filled);
+                let (rate, queue) = toy.run(0.1);
+                megabits += rate / f64::from(seconds * 10);
+                queue_ms += queue / f64::from(seconds * 10);
+            }
+            (megabits, queue_ms)
+        };
+        toy.run(5.0);
+        beside_others(&mut toy, 10);
+        let (share, megabits, queue_ms) = shares(&mut toy, |toy| beside_others(toy, 30));
+        let case = format!("{others_ms} ms above {base_ms}");
+        println!("{case}: {share:.2} {megabits:.0} {queue_ms:.1}");
+        assert!(megabits > 47.0, "{case}: {megabits} Mbit/s of 50");
+        assert!(share > 0.8, "{case}: the lesser has {share} of its part");
+        assert!(queue_ms < 25.0, "{case}: queue of {queue_ms} ms");
     }
 }
 
