@@ -1,5 +1,6 @@
 //! One end of one neighbour link.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use overway_wire::hop::{Heard, Heartbeat, Lane};
@@ -82,6 +83,8 @@ pub struct LinkProbe {
     heartbeats: Numbers,
     lanes: [Numbers; Lane::ALL.len()],
     windows: Windows,
+    /// The limits that were made last, of this interval and deviation.
+    limits: Cell<Option<(Duration, Duration, Limits)>>,
     settling_until: Option<Instant>,
     restart_untold: bool,
     /// The neighbour's numbers began anew since this was last asked.
@@ -112,6 +115,7 @@ impl LinkProbe {
             heartbeats: Numbers::default(),
             lanes: Default::default(),
             windows: Windows::new(&config, now),
+            limits: Cell::new(None),
             settling_until: None,
             restart_untold: false,
             told: [(Direction::Inbound, State::Unknown), (Direction::Outbound, State::Unknown)],
@@ -526,12 +530,24 @@ impl LinkProbe {
     }
 
     fn inbound_limits(&self) -> Limits {
-        Limits::new(&self.config, self.inbound.interval(), self.windows.inbound_deviation())
+        self.limits(self.inbound.interval())
     }
 
     /// The limits for the reports that the neighbour sends with its heartbeats.
     fn report_limits(&self) -> Limits {
-        Limits::new(&self.config, self.inbound.announced(), self.windows.inbound_deviation())
+        self.limits(self.inbound.announced())
+    }
+
+    fn limits(&self, interval: Duration) -> Limits {
+        let deviation = self.windows.inbound_deviation();
+        match self.limits.get() {
+            Some((of, at, limits)) if (of, at) == (interval, deviation) => limits,
+            _ => {
+                let limits = Limits::new(&self.config, interval, deviation);
+                self.limits.set(Some((interval, deviation, limits)));
+                limits
+            }
+        }
     }
 
     fn is_settling(&self, now: Instant) -> bool {

@@ -77,6 +77,8 @@ pub(crate) struct Windows {
     step: Option<Step>,
     bytes: Decayed,
     since: Instant,
+    /// See [`Self::inbound_deviation`]: it is asked for with every batch of frames, and changes with heartbeats.
+    inbound_deviation: Duration,
 }
 
 /// One-way differences in a row that are far off the mean, and alike.
@@ -94,6 +96,7 @@ impl Windows {
             step: None,
             bytes: Decayed::new(config.fast_window, now),
             since: now,
+            inbound_deviation: Duration::ZERO,
         }
     }
 
@@ -134,6 +137,8 @@ impl Windows {
                 }
             }
         }
+        let worse = self.fast.jitter.mean_or_zero().max(self.slow.jitter.mean_or_zero());
+        self.inbound_deviation = Duration::from(micros(worse));
         judged
     }
 
@@ -184,8 +189,7 @@ impl Windows {
 
     /// Mean deviation of what arrives, the worse of both windows: limits widen fast and narrow slowly.
     pub(crate) fn inbound_deviation(&self) -> Duration {
-        let worse = self.fast.jitter.mean_or_zero().max(self.slow.jitter.mean_or_zero());
-        Duration::from(micros(worse))
+        self.inbound_deviation
     }
 
     /// Half the mean deviation of the other direction: what the round trip's has beyond ours, deviations adding
@@ -356,6 +360,20 @@ mod tests {
         for stats in <[WindowStats; 2]>::from(windows.stats(now)) {
             assert_eq!(stats.one_way_diff, ClockDiff(-777_000_123));
             assert_eq!((stats.rtt, stats.jitter), (Micros(80_000), Micros(0)));
+        }
+    }
+
+    #[test]
+    fn the_deviation_is_that_of_the_worse_window_after_every_heartbeat() {
+        let (mut windows, mut now) = windows();
+        for at in 0..200 {
+            // Calm, then not, then calm again.
+            let late = if (50..100).contains(&at) { at % 7 * 3_000 } else { 0 };
+            windows.handle_timing(ClockDiff(late), None, now);
+            let jitters = <[WindowStats; 2]>::from(windows.stats(now)).map(|stats| stats.jitter);
+            let worse = jitters.into_iter().max().unwrap();
+            assert_eq!(windows.inbound_deviation(), Duration::from(worse), "heartbeat {at}");
+            now += Duration::from_millis(30);
         }
     }
 
