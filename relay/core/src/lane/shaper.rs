@@ -37,7 +37,7 @@ use super::share::Share;
 /// How far the line may be ahead: above the grain of the shell's timers, a millisecond, so that a late wake
 /// idles no line; at 53 Mbit/s a batch of ten full frames.
 const BURST: Duration = Duration::from_millis(2);
-const NANOS_PER_SEC: u128 = 1_000_000_000;
+const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 /// The line as a link's lanes see it.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Shaper {
     rate_bps: u64,
     busy: Busy,
     /// What the last division left, in parts of a nanosecond by the rate.
-    rest: u128,
+    rest: u64,
     /// What bulk is owed by realtime.
     share: Share,
 }
@@ -193,11 +193,10 @@ impl Shaper {
         if self.rate_bps == 0 {
             return;
         }
-        let total = cost as u128 * 8 * NANOS_PER_SEC + self.rest;
-        let rate = u128::from(self.rate_bps);
-        self.rest = total % rate;
-        let nanos = u64::try_from(total / rate).unwrap_or(u64::MAX);
-        self.busy.extend(nanos, now);
+        // No message has a gigabyte, with which this would overflow.
+        let total = (cost as u64 * 8 * NANOS_PER_SEC).saturating_add(self.rest);
+        self.rest = total % self.rate_bps;
+        self.busy.extend(total / self.rate_bps, now);
         match lane {
             Lane::Realtime if contended => self.share.pass(cost),
             Lane::Realtime => self.share.close(),
@@ -309,7 +308,7 @@ mod tests {
                 for &(at, cost) in &sent[first..] {
                     bytes += cost as u128;
                     let time = at - sent[first].0 + BURST;
-                    let most = u128::from(rate_bps) * time.as_nanos() / 8 / NANOS_PER_SEC;
+                    let most = u128::from(rate_bps) * time.as_nanos() / 8 / u128::from(NANOS_PER_SEC);
                     prop_assert!(bytes <= most + cost as u128 + 1, "{bytes} > {most}");
                 }
             }
