@@ -142,8 +142,15 @@ impl Process {
         loop {
             let connections = &self.connections;
             let writable = |link, lane| connections.contains_key(&(link, lane));
-            let Some(transmit) = self.core.poll_transmit(now, writable) else { break };
-            self.transmit(transmit, out);
+            let mut next = self.core.poll_transmit(now, writable);
+            if next.is_none() {
+                break;
+            }
+            while let Some(transmit) = next {
+                let lane = (transmit.link, transmit.lane);
+                self.transmit(transmit, out);
+                next = self.core.poll_more(lane, now);
+            }
         }
         let mut redial = false;
         while let Some(event) = self.core.poll_event() {

@@ -55,6 +55,15 @@ impl Relay {
         None
     }
 
+    /// The same for a lane that is the only one with frames and may be written to, if nothing holds it back.
+    pub(crate) fn ready_alone(&self, (key, lane): LaneKey, now: Instant) -> Option<Ready> {
+        let link = self.links.get(&key)?;
+        let ready = Ready { link: key, lane, contended: false, crowded: false };
+        let goes = link.shaper.turn(lane, false, now) == Turn::Now
+            && self.lines.turn(link.line, lane, false, now) == Turn::Now;
+        goes.then_some(ready)
+    }
+
     /// Whether a lane with frames may send now.
     fn judge(
         &self,
@@ -94,7 +103,7 @@ impl Relay {
         let competes = |&other: &Lane| {
             other != lane && self.queued.contains(&(other, key)) && writable(key, other)
         };
-        link.shaper.is_set() && Lane::DATA.iter().any(competes)
+        self.queued.len() > 1 && link.shaper.is_set() && Lane::DATA.iter().any(competes)
     }
 
     /// Whether realtime competes for a line with bulk that no link of its own holds back. Bulk is never told: it

@@ -469,6 +469,17 @@ impl Relay {
         None
     }
 
+    /// What [`Self::poll_transmit`] would give next if this lane is still writable; `None` where that is to be asked: once
+    /// the lane has no frames, or has to wait, or others have frames as well. For a lane in use it costs half as much.
+    pub fn poll_more(&mut self, (link, lane): LaneKey, now: Instant) -> Option<Transmit> {
+        let alone = self.light.is_empty() && self.queued.len() == 1;
+        if !alone || !self.queued.contains(&(lane, link)) {
+            return None;
+        }
+        let ready = self.ready_alone((link, lane), now)?;
+        self.dequeue(ready, now)
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()

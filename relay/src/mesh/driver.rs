@@ -27,9 +27,6 @@ use crate::local::Sourced;
 /// One lane of one neighbour link: what a connection is for.
 pub(super) type LaneKey = (NeighbourLink, Lane);
 
-/// What quinn counts in its buffer for a datagram beside its bytes: that which holds them.
-const BUFFERED_EXTRA: usize = size_of::<Bytes>();
-
 /// The core of a shard with its connections.
 pub(super) struct Driver {
     pub(super) core: Relay,
@@ -177,7 +174,7 @@ impl Driver {
         let mut held = driver.borrow_mut();
         let this = &mut *held;
         while let Some(transmit) = this.next_transmit(now) {
-            this.transmit(driver, transmit);
+            this.transmit(driver, transmit, now);
         }
         while let Some(event) = this.core.poll_event() {
             this.event(event, now);
@@ -241,28 +238,31 @@ impl Driver {
         })
     }
 
-    /// Hands a message to quinn. quinn drops its oldest datagram in silence when its buffer is full, so a
-    /// data lane without room waits with one message in hand; a light lane may lose its oldest heartbeat.
-    fn transmit(&mut self, driver: &Rc<RefCell<Self>>, transmit: Transmit) {
+    /// Hands a message to quinn, and what follows it on its lane.
+    fn transmit(&mut self, driver: &Rc<RefCell<Self>>, transmit: Transmit, now: Instant) {
         let key = (transmit.link, transmit.lane);
         let Some(lane) = self.connections.get_mut(&key) else { return };
-        let needed = transmit.message.len() + BUFFERED_EXTRA;
-        if lane.room < needed {
-            lane.room = lane.connection.datagram_send_buffer_space();
-        }
-        if transmit.lane == Lane::Light || lane.room >= needed {
-            lane.room = lane.room.saturating_sub(needed);
-            if let Err(error) = lane.connection.send_datagram(transmit.message) {
-                tracing::trace!(%error, link = %key.0, "datagram not sent");
+        let mut next = Some(transmit);
+        while let Some(Transmit { message, .. }) = next {
+            if let Some(message) = lane.send(message, key) {
+                let connection = lane.connection.clone();
+                Self::send_later(Rc::clone(driver), key, connection, message);
+                return;
             }
-            return;
+            next = self.core.poll_more(key, now);
         }
-        (lane.blocked, lane.room) = (true, 0);
-        let connection = lane.connection.clone();
-        let driver = Rc::clone(driver);
+    }
+
+    /// A lane waits for room with one message in hand.
+    fn send_later(
+        driver: Rc<RefCell<Self>>,
+        key: LaneKey,
+        connection: quinn::Connection,
+        message: Bytes,
+    ) {
         tokio::task::spawn_local(async move {
             // An error means that the connection is closed, which its reader handles.
-            let _ = connection.send_datagram_wait(transmit.message).await;
+            let _ = connection.send_datagram_wait(message).await;
             let id = connection.stable_id();
             driver.borrow_mut().unblock(key, id);
             Self::pump(&driver, Instant::now());

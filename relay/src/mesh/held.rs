@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use overway_relay_core::{PathMtu, PeerLink, Shard};
 use overway_wire::hop::Lane;
 use overway_wire::{NeighbourLink, RelayId};
@@ -13,6 +14,9 @@ use super::driver::{Driver, LaneKey};
 /// A connection counts as alive for this long before anything must have come over it: a round trip and
 /// the handshake's end.
 const PROVING_TIME: Duration = Duration::from_secs(1);
+
+/// What quinn counts in its buffer for a datagram beside its bytes: that which holds them.
+const BUFFERED_EXTRA: usize = size_of::<Bytes>();
 
 /// A lane's connection.
 pub(super) struct LaneConnection {
@@ -27,6 +31,26 @@ pub(super) struct LaneConnection {
     pub(super) mtu: Option<PathMtu>,
     /// When padding last went out.
     pub(super) padded: Instant,
+}
+
+impl LaneConnection {
+    /// Hands a message to quinn, or back if there is no room for it: quinn drops its oldest datagram in silence when its
+    /// buffer is full, so that a data lane is blocked then. A light lane may lose its oldest heartbeat.
+    pub(super) fn send(&mut self, message: Bytes, (link, lane): LaneKey) -> Option<Bytes> {
+        let needed = message.len() + BUFFERED_EXTRA;
+        if self.room < needed {
+            self.room = self.connection.datagram_send_buffer_space();
+        }
+        if lane != Lane::Light && self.room < needed {
+            (self.blocked, self.room) = (true, 0);
+            return Some(message);
+        }
+        self.room = self.room.saturating_sub(needed);
+        if let Err(error) = self.connection.send_datagram(message) {
+            tracing::trace!(%error, %link, "datagram not sent");
+        }
+        None
+    }
 }
 
 impl Driver {
