@@ -3,41 +3,87 @@
 //! Not by the runtime's timers: those give every wait for a socket a timeout. The core's next deadline is nearly always
 //! a few milliseconds away (the tail probe of the frame just sent), nearer than anything else that the processor waits for,
 //! so that each wait would program its timer anew, which on a virtual machine takes longer than to forward a
-//! frame. A timer of its own stands until it rings, however often the thread looks for packets meanwhile.
+//! frame. A timer of its own stands until it rings, however often the thread looks for packets meanwhile. It is set by who
+//! feeds the core, without a turn of the task that waits for it: with frames in bursts that is once for each burst.
 
+use std::cell::Cell;
 #[cfg(target_os = "linux")]
 use std::io;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 /// Deadlines within so long of one another are one ring: what many links want does not wake the thread for each.
 const GRAIN: Duration = Duration::from_micros(500);
 
 /// A timer of the system, or the runtime's where there is none to be had.
-#[cfg(target_os = "linux")]
+#[derive(Debug)]
 pub(super) struct Alarm {
+    #[cfg(target_os = "linux")]
     timer: Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>,
     base: Instant,
+    /// For the runtime's timers: when it is to ring, and that this is another time now.
+    due: Cell<Option<Instant>>,
+    changed: Notify,
 }
 
-#[cfg(target_os = "linux")]
 impl Alarm {
-    /// Makes one on the runtime at hand.
+    /// Makes one, that is not set, on the runtime at hand.
     pub(super) fn new() -> Self {
-        let timer = open().inspect_err(|error| {
-            tracing::warn!(%error, "no timer of the system to be had: forwarding costs more");
-        });
-        Self { timer: timer.ok(), base: Instant::now() }
+        Self {
+            #[cfg(target_os = "linux")]
+            timer: open()
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "no timer of the system to be had: forwarding costs more");
+                })
+                .ok(),
+            base: Instant::now(),
+            due: Cell::new(None),
+            changed: Notify::new(),
+        }
     }
 
-    /// Waits until then, or a grain longer.
-    pub(super) async fn ring(&self, due: Instant) {
+    /// Has it ring then, or a grain later, and no more at the time that it was set to before.
+    pub(super) fn set(&self, due: Instant) {
         let due = rounded(due, self.base);
-        let rang = match &self.timer {
-            Some(timer) => ring(timer, due).await.is_ok(),
-            None => false,
-        };
-        if !rang {
-            tokio::time::sleep_until(due.into()).await;
+        #[cfg(target_os = "linux")]
+        if let Some(timer) = &self.timer
+            && program(timer, due).is_ok()
+        {
+            return;
+        }
+        self.due.set(Some(due));
+        self.changed.notify_one();
+    }
+
+    /// Waits until it rings; it is no longer set then. One task waits at a time.
+    pub(super) async fn ring(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(timer) = &self.timer {
+            tokio::select! {
+                rang = rang(timer) => {
+                    if rang.is_err() {
+                        tokio::time::sleep(GRAIN).await;
+                    }
+                    return;
+                }
+                // It could not be set.
+                () = self.changed.notified() => {}
+            }
+        }
+        self.ring_by_runtime().await;
+    }
+
+    async fn ring_by_runtime(&self) {
+        loop {
+            let Some(due) = self.due.get() else {
+                self.changed.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => return self.due.set(None),
+                () = self.changed.notified() => {}
+            }
         }
     }
 }
@@ -53,18 +99,12 @@ fn open() -> io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     tokio::io::unix::AsyncFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)
 }
 
-/// Waits until then.
+/// Sets the timer; a time that has passed rings at once.
 #[cfg(target_os = "linux")]
-async fn ring(
-    timer: &tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
-    due: Instant,
-) -> io::Result<()> {
+fn program(timer: &tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>, due: Instant) -> io::Result<()> {
     use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
-    let wait = due.saturating_duration_since(Instant::now());
-    if wait.is_zero() {
-        tokio::task::yield_now().await;
-        return Ok(());
-    }
+    // None at all would stop it.
+    let wait = due.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
     let once = Itimerspec {
         it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
         it_value: Timespec {
@@ -73,9 +113,16 @@ async fn ring(
         },
     };
     timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
+    Ok(())
+}
+
+/// Waits until it rings.
+#[cfg(target_os = "linux")]
+async fn rang(timer: &tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>) -> io::Result<()> {
     loop {
         let mut ready = timer.readable().await?;
         let mut rings = [0; 8];
+        // Nothing is there to be read if it was set anew in the meantime.
         if let Ok(read) = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut rings)?)) {
             // All rings are read: the next wait is for another.
             ready.clear_ready();
@@ -84,30 +131,12 @@ async fn ring(
     }
 }
 
-/// The runtime's timers.
-#[cfg(not(target_os = "linux"))]
-pub(super) struct Alarm {
-    base: Instant,
-}
-
-#[cfg(not(target_os = "linux"))]
-impl Alarm {
-    /// Makes one.
-    pub(super) fn new() -> Self {
-        Self { base: Instant::now() }
-    }
-
-    /// Waits until then, or a grain longer.
-    pub(super) async fn ring(&self, due: Instant) {
-        tokio::time::sleep_until(rounded(due, self.base).into()).await;
-    }
-}
-
 /// The first moment of the grid at or after a deadline.
 fn rounded(due: Instant, base: Instant) -> Instant {
-    let grain = GRAIN.as_nanos();
-    let nanos = due.saturating_duration_since(base).as_nanos().div_ceil(grain) * grain;
-    base + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let grain = nanos(GRAIN);
+    let after = nanos(due.saturating_duration_since(base)).div_ceil(grain);
+    base + Duration::from_nanos(after.saturating_mul(grain))
 }
 
 #[cfg(test)]
@@ -124,20 +153,52 @@ mod tests {
         }
     }
 
+    /// The timer of the system where there is one, and the runtime's.
+    fn alarms() -> Vec<Alarm> {
+        #[cfg(target_os = "linux")]
+        let by_runtime = Alarm { timer: None, ..Alarm::new() };
+        #[cfg(not(target_os = "linux"))]
+        let by_runtime = Alarm::new();
+        vec![Alarm::new(), by_runtime]
+    }
+
     #[tokio::test]
-    async fn an_alarm_rings_when_it_is_due_and_again_when_it_is_set_anew() {
-        let alarm = Alarm::new();
-        for wait in [0, 3, 1] {
-            let due = Instant::now() + Duration::from_millis(wait);
-            alarm.ring(due).await;
-            assert!(Instant::now() >= due, "{wait}");
+    async fn an_alarm_rings_once_each_time_it_is_set_and_never_early() {
+        for alarm in alarms() {
+            for wait in [0, 3, 1] {
+                let due = Instant::now() + Duration::from_millis(wait);
+                alarm.set(due);
+                alarm.ring().await;
+                assert!(Instant::now() >= due, "{wait}");
+            }
+            let again = tokio::time::timeout(Duration::from_millis(20), alarm.ring()).await;
+            assert!(again.is_err(), "it is not set");
         }
-        // One that was given up does not ring for the next.
-        let soon = alarm.ring(Instant::now() + Duration::from_millis(2));
-        let given_up = tokio::time::timeout(Duration::ZERO, soon).await;
-        assert!(given_up.is_err());
-        let due = Instant::now() + Duration::from_millis(20);
-        alarm.ring(due).await;
-        assert!(Instant::now() >= due);
+    }
+
+    #[tokio::test]
+    async fn an_alarm_that_is_set_anew_rings_then_and_not_before() {
+        for alarm in alarms() {
+            // Whether it has rung already, or not yet.
+            for pause in [5, 0] {
+                alarm.set(Instant::now() + Duration::from_millis(2));
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                let due = Instant::now() + Duration::from_millis(30);
+                alarm.set(due);
+                alarm.ring().await;
+                assert!(Instant::now() >= due);
+            }
+            // While somebody waits, sooner and later.
+            for (first, then) in [(10_000, 5), (5, 30)] {
+                alarm.set(Instant::now() + Duration::from_millis(first));
+                let due = Instant::now() + Duration::from_millis(then);
+                let set = async {
+                    tokio::task::yield_now().await;
+                    alarm.set(due);
+                };
+                tokio::join!(alarm.ring(), set);
+                assert!(Instant::now() >= due, "{first}, {then}");
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ use overway_wire::hop::Lane;
 use overway_wire::{AttachmentId, NeighbourLink};
 use tokio::sync::Notify;
 
+use super::alarm::Alarm;
 use super::held::LaneConnection;
 use super::news::LinkNews;
 use super::unused::Unused;
@@ -40,8 +41,9 @@ pub(super) struct Driver {
     delivered: Vec<(AttachmentId, Vec<Inbound>)>,
     news: LinkNews,
     pub(super) unused: Unused,
+    /// Rings when the core wants to be woken, and when that is.
+    alarm: Rc<Alarm>,
     armed: Option<Instant>,
-    rearm: Rc<Notify>,
     reconnect: Rc<Notify>,
 }
 
@@ -67,8 +69,8 @@ impl Driver {
             delivered: Vec::new(),
             news: LinkNews::default(),
             unused: Unused::default(),
+            alarm: Rc::new(Alarm::new()),
             armed: None,
-            rearm: Rc::default(),
             reconnect: Rc::default(),
         }
     }
@@ -77,21 +79,17 @@ impl Driver {
         self.shard.is_lead()
     }
 
-    pub(super) fn rearm(&self) -> Rc<Notify> {
-        Rc::clone(&self.rearm)
+    pub(super) fn alarm(&self) -> Rc<Alarm> {
+        Rc::clone(&self.alarm)
     }
 
     pub(super) fn reconnect(&self) -> Rc<Notify> {
         Rc::clone(&self.reconnect)
     }
 
-    /// Notes and returns when the core wants to be woken.
-    pub(super) fn arm(&mut self) -> Option<Instant> {
-        self.armed = self.core.poll_timeout();
-        self.armed
-    }
-
+    /// The alarm has rung.
     pub(super) fn timeout(&mut self, now: Instant) {
+        self.armed = None;
         self.core.handle_timeout(now);
     }
 
@@ -196,9 +194,9 @@ impl Driver {
         let is_soon = |armed| armed <= now + AHEAD;
         let is_other =
             |due| this.armed.is_none_or(|armed| due < armed || (due > armed && is_soon(armed)));
-        if due.is_some_and(is_other) {
-            this.armed = due;
-            this.rearm.notify_one();
+        if let Some(due) = due.filter(|&due| is_other(due)) {
+            this.armed = Some(due);
+            this.alarm.set(due);
         }
         let Some(first) = this.core.poll_handed() else { return };
         let mut handed = vec![first];

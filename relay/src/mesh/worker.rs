@@ -23,7 +23,6 @@ use overway_wire::control::WORKERS_MAX;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::alarm::Alarm;
 use super::driver::Driver;
 use super::snapshot::Tally;
 use super::{Command, MeshConfig, ShellStats, Sinks, Snapshot, connect, endpoints};
@@ -332,22 +331,11 @@ async fn tell_load(worker: Rc<Worker>, driver: Rc<RefCell<Driver>>) {
 
 /// Wakes the core when it wants to be woken.
 async fn keep_time(driver: Rc<RefCell<Driver>>) {
-    let rearm = driver.borrow().rearm();
-    let alarm = Alarm::new();
+    let alarm = driver.borrow().alarm();
+    Driver::pump(&driver, Instant::now());
     loop {
-        let due = driver.borrow_mut().arm();
-        let sleep = async {
-            match due {
-                Some(due) => alarm.ring(due).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = sleep => {
-                driver.borrow_mut().timeout(Instant::now());
-                Driver::pump(&driver, Instant::now());
-            }
-            () = rearm.notified() => {}
-        }
+        alarm.ring().await;
+        driver.borrow_mut().timeout(Instant::now());
+        Driver::pump(&driver, Instant::now());
     }
 }
