@@ -104,6 +104,20 @@ pub(crate) struct Reading {
     pub(crate) lost: f64,
 }
 
+impl Reading {
+    /// What readings of equal length have shown together; `None` of none.
+    pub(crate) fn mean(parts: &[Self]) -> Option<Self> {
+        let sum = |value: fn(&Self) -> f64| parts.iter().map(value).sum::<f64>();
+        let (count, frames) = (parts.len() as f64, sum(|part| part.frames_per_s));
+        (!parts.is_empty()).then(|| Self {
+            us_per_frame: sum(|part| part.us_per_frame * part.frames_per_s) / frames,
+            frames_per_s: frames / count,
+            busy: sum(|part| part.busy) / count,
+            lost: sum(|part| part.lost) / count,
+        })
+    }
+}
+
 impl Stand {
     /// Starts a process on a core, and ends around it on the local set at hand.
     pub(crate) async fn start(
@@ -355,4 +369,23 @@ fn start_quinn(
 
 fn difference(before: Usage, after: Usage) -> Duration {
     after.cpu.saturating_sub(before.cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_is_of_all_frames() {
+        let part = |us_per_frame, frames_per_s, lost| Reading {
+            us_per_frame,
+            frames_per_s,
+            busy: us_per_frame * frames_per_s / 1e6,
+            lost,
+        };
+        let parts = [part(4.0, 1_000.0, 0.0), part(8.0, 3_000.0, 0.5)];
+        assert_eq!(Reading::mean(&parts), Some(part(7.0, 2_000.0, 0.25)));
+        assert_eq!(Reading::mean(&parts[..1]), Some(parts[0]));
+        assert_eq!(Reading::mean(&[]), None);
+    }
 }
