@@ -55,8 +55,19 @@ impl Relay {
         None
     }
 
-    /// The same for a lane that is the only one with frames and may be written to, if nothing holds it back.
-    pub(crate) fn ready_alone(&self, (key, lane): LaneKey, now: Instant) -> Option<Ready> {
+    /// What [`Self::poll_transmit`] would give next if this lane is still writable; `None` where that is to be asked: once
+    /// the lane has no frames, or has to wait, or others have frames as well. Most lanes send alone, and this costs a third.
+    pub fn poll_more(&mut self, (link, lane): LaneKey, now: Instant) -> Option<Transmit> {
+        let alone = self.light.is_empty() && self.queued.len() == 1;
+        if !alone || !self.queued.contains(&(lane, link)) {
+            return None;
+        }
+        let ready = self.ready_alone((link, lane), now)?;
+        self.dequeue(ready, now)
+    }
+
+    /// A lane that is the only one with frames and may be written to, if nothing holds it back.
+    fn ready_alone(&self, (key, lane): LaneKey, now: Instant) -> Option<Ready> {
         let link = self.links.get(&key)?;
         let ready = Ready { link: key, lane, contended: false, crowded: false };
         let goes = link.shaper.turn(lane, false, now) == Turn::Now

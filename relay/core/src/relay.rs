@@ -54,7 +54,7 @@ pub struct Relay {
     /// anew, or is none of this relay's any more.
     pub(crate) silent_since: BTreeMap<NeighbourLink, Instant>,
     events: VecDeque<Event>,
-    light: VecDeque<Transmit>,
+    pub(crate) light: VecDeque<Transmit>,
     /// Lanes with queued frames; realtime before bulk.
     pub(crate) queued: BTreeSet<(Lane, NeighbourLink)>,
     pub(crate) lines: Lines,
@@ -467,17 +467,6 @@ impl Relay {
             }
         }
         None
-    }
-
-    /// What [`Self::poll_transmit`] would give next if this lane is still writable; `None` where that is to be asked: once
-    /// the lane has no frames, or has to wait, or others have frames as well. Most lanes send alone, and this costs a third.
-    pub fn poll_more(&mut self, (link, lane): LaneKey, now: Instant) -> Option<Transmit> {
-        let alone = self.light.is_empty() && self.queued.len() == 1;
-        if !alone || !self.queued.contains(&(lane, link)) {
-            return None;
-        }
-        let ready = self.ready_alone((link, lane), now)?;
-        self.dequeue(ready, now)
     }
 
     /// The next event.
