@@ -406,7 +406,6 @@ fn sessions_share_a_link_and_build_no_queue_of_one_anothers_delay() {
         toy.run(10.0);
         let (share, megabits, queue_ms) = shares(&mut toy, |toy| toy.run(20.0));
         let case = format!("{count} over {base_ms} ms, {loss}, {marks}");
-        println!("{case}: {share:.2} {megabits:.0} {queue_ms:.1}");
         assert!(megabits > 240.0, "{case}: {megabits} Mbit/s");
         assert!(share > 1.0 / 2.0, "{case}: the least has {share} of its part");
         assert!(queue_ms < queue_most_ms, "{case}: queue of {queue_ms} ms");
@@ -436,7 +435,6 @@ fn a_queue_that_others_keep_filling_is_not_yielded_to() {
         beside_others(&mut toy, 10);
         let (share, megabits, queue_ms) = shares(&mut toy, |toy| beside_others(toy, 30));
         let case = format!("{others_ms} ms above {base_ms}");
-        println!("{case}: {share:.2} {megabits:.0} {queue_ms:.1}");
         assert!(megabits > 47.0, "{case}: {megabits} Mbit/s of 50");
         assert!(share > 0.8, "{case}: the lesser has {share} of its part");
         assert!(queue_ms < 25.0, "{case}: queue of {queue_ms} ms");
