@@ -42,7 +42,8 @@ const DELAY: Duration = Duration::from_millis(15);
 /// The line's longest queue: a round trip of the path and something more.
 const QUEUE: Duration = Duration::from_millis(80);
 
-/// The degree to which sessions share fairly, with themselves and with cubic: no flow gets less of its fair share.
+/// The degree to which sessions share fairly, with themselves and with cubic: no flow gets less of its fair share, by the
+/// median of rounds.
 const FAIR_SHARE_MIN: f64 = 0.5;
 /// What sessions alone let wait in front of a full line: the hop's target of 5 ms, what one round of growth overshoots, and
 /// what a busy machine's timers add.
